@@ -1,0 +1,25 @@
+"""The errors users see: each names the argument, its value and what was wanted."""
+
+from __future__ import annotations
+
+import math
+
+
+class ArgumentError(ValueError):
+    """A wrong argument; the message is one line and the command line exits with 2."""
+
+
+def check(ok: bool, name: str, value: object, wanted: str) -> None:
+    """Raise `ArgumentError` "name: value; wanted ..." unless `ok`."""
+    if not ok:
+        raise ArgumentError(f"{name}: got {value}; wanted {wanted}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """`value` must be a finite number above zero."""
+    check(isinstance(value, (int, float)) and math.isfinite(value) and value > 0, name, value, "a finite number > 0")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """`value` must be one of `choices`."""
+    check(value in choices, name, repr(value), "one of " + ", ".join(map(repr, choices)))

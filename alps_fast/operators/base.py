@@ -1,0 +1,110 @@
+"""What every measurement operator A offers: forward, adjoint, normal, project, and its Langevin step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import check, check_positive
+from ..layout import from_state, to_state
+from ..ops.philox_normal import NO_NOISE
+
+if TYPE_CHECKING:
+    from ..samplers.schedule import StepScalars
+
+
+class Operator(ABC):
+    """A linear measurement y = A x + noise, noise_std its standard deviation in every real component.
+
+    Images are (C, H, W) or (B, C, H, W); measurements have the shapes their class documents, with or without B.
+    Inside, samplers use states (N, H, W, C'), see `alps_fast.layout`.
+    """
+
+    is_complex: bool  # whether images are complex
+
+    def __init__(self, noise_std: float):
+        check_positive("noise_std", noise_std)
+        self.noise_std = float(noise_std)
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """A x."""
+
+    @abstractmethod
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Aᴴ y."""
+
+    @abstractmethod
+    def normal(self, x: Tensor) -> Tensor:
+        """AᴴA x, in the cheapest form the operator has."""
+
+    @abstractmethod
+    def check_measurement(self, y: Tensor) -> Tensor:
+        """y with a batch dimension added where it had none; raises ArgumentError where shape or dtype do not fit."""
+
+    @abstractmethod
+    def image_shape(self, y: Tensor) -> tuple[int, int, int]:
+        """(C, H, W) of the image that a checked measurement y belongs to."""
+
+    @abstractmethod
+    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
+                 mean: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor | None]:
+        """One Langevin step on states: (x⁺, m) of `StepScalars`; m may be None if not wanted.
+
+        x, grad: (N, H, W, C'). b: (B, H, W, C') with B dividing N; rows of x come measurement by measurement.
+        chains: (N,) int64 Philox chain indices. xi: noise to use in place of Philox, in the op's own basis.
+        """
+
+    def project(self, rhs: Tensor, t: float) -> Tensor:
+        """P_t rhs = (AᴴA/η² + I/t²)⁻¹ rhs, for images (C, H, W) or (B, C, H, W)."""
+        check_image(rhs, self.is_complex, "rhs")
+        check_positive("t", t)
+        out = from_state(self.project_state(to_state(rhs.reshape(-1, *rhs.shape[-3:])), t), self.is_complex)
+        return out.reshape(rhs.shape)
+
+    def project_state(self, rhs: Tensor, t: float) -> Tensor:
+        """P_t rhs on states: a Langevin step without data or noise, its scalars chosen to leave rhs as it is."""
+        from ..samplers.schedule import StepScalars  # not at import: samplers import operators
+
+        s = StepScalars(lam=t**-2, lin=1.0, w=0.0, inv_eta2=self.noise_std**-2, noise_lam=t**-2, noise=NO_NOISE, seed=0, step=0)
+        chains = torch.zeros(len(rhs), dtype=torch.int64, device=rhs.device)
+        return self.langevin(rhs, rhs, torch.zeros_like(rhs[:1]), chains, s)[0]
+
+    def adjoint_state(self, y: Tensor) -> Tensor:
+        """Aᴴ y as a state (B, H, W, C') for a checked measurement."""
+        return to_state(self.adjoint(y))
+
+    def normal_state(self, x: Tensor) -> Tensor:
+        """AᴴA x on states."""
+        return to_state(self.normal(from_state(x, self.is_complex)))
+
+
+def check_image(x: Tensor, is_complex: bool, name: str = "x") -> None:
+    """x must be (C, H, W) or (B, C, H, W), complex or real as the operator wants."""
+    check_values(name, x, is_complex)
+    check(x.ndim in (3, 4) and x.numel() > 0, name, f"shape {tuple(x.shape)}", "(C, H, W) or (B, C, H, W)")
+
+
+def check_values(name: str, value: Tensor, is_complex: bool) -> None:
+    """`value` must be a tensor of single or double precision, complex or real as asked."""
+    check(isinstance(value, Tensor), name, type(value).__name__, "a torch tensor")
+    wanted = (torch.complex64, torch.complex128) if is_complex else (torch.float32, torch.float64)
+    check(value.dtype in wanted, name, str(value.dtype), " or ".join(map(str, wanted)))
+
+
+def check_finite(name: str, value: Tensor) -> None:
+    """`value` must hold no NaN and no infinity."""
+    bad = int((~value.isfinite()).sum())
+    check(bad == 0, name, f"{bad} of {value.numel()} values NaN or infinite", "finite values")
+
+
+def check_binary(name: str, value: Tensor) -> Tensor:
+    """`value`, a mask of zeros and ones (any real dtype or bool) that are not all zero, as float32."""
+    check(isinstance(value, Tensor) and not value.is_complex(), name, getattr(value, "dtype", type(value).__name__),
+          "a real or bool tensor of zeros and ones")
+    check(bool(((value == 0) | (value == 1)).all()), name, "other values", "zeros and ones only")
+    check(bool((value != 0).any()), name, "all zero", "at least one observed sample")
+    return value.float()

@@ -1,0 +1,97 @@
+"""One visible list of backends, in order of preference, each with a check that says yes or why not."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from ..errors import check_choice
+
+
+class Backend(NamedTuple):
+    """A way to run ops: on which devices, and a check that returns None, or why it cannot be used here."""
+
+    name: str
+    devices: tuple[str, ...]
+    why_not: Callable[[], str | None]
+
+
+def _missing(module: str) -> str | None:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        return f"{module} cannot be imported ({error})"
+    return None
+
+
+def _why_not_gpu() -> str | None:
+    return None if torch.cuda.is_available() else "torch sees no CUDA device"
+
+
+def _why_not_triton() -> str | None:
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return _missing("triton")
+    return _why_not_gpu() or _missing("triton")
+
+
+BACKENDS = (
+    Backend("cuda", ("cuda",), lambda: _why_not_gpu() or _missing("alps_fast._cuda")),
+    Backend("triton", ("cuda",), _why_not_triton),
+    Backend("cpu", ("cpu",), lambda: _missing("alps_fast._cpu")),
+    Backend("torch", ("cpu", "cuda", "mps", "xpu"), lambda: None),
+)
+NAMES = ("auto", *(b.name for b in BACKENDS))
+_implementations: dict[tuple[str, str], Callable[..., Any]] = {}
+_reasons: dict[str, str | None] = {}
+
+
+def implements(op: str, backend: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as `op` on `backend`."""
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        _implementations[op, backend] = function
+        return function
+    return register
+
+
+def why_not(backend: str) -> str | None:
+    """None where `backend` can run here, else the reason; asked once a process."""
+    if backend not in _reasons:
+        _reasons[backend] = next(b for b in BACKENDS if b.name == backend).why_not()
+    return _reasons[backend]
+
+
+def implementation(op: str, backend: str, device: torch.device) -> Callable[..., Any]:
+    """The function that runs `op` on `device`: the named backend, or under "auto" the first that can.
+
+    `ALPS_FAST_BACKEND` stands in for "auto". An op that a named backend does not have runs on torch, the
+    definition of every op; a backend that cannot run here at all is an error that says why.
+    """
+    if backend == "auto":
+        backend = os.environ.get("ALPS_FAST_BACKEND", "auto")
+    check_choice("backend", backend, NAMES)
+    if backend != "auto":
+        reason = why_not(backend)
+        if reason is not None:
+            raise RuntimeError(f"backend {backend!r} cannot run here: {reason}")
+        return _implementations.get((op, backend)) or _implementations[op, "torch"]
+    for candidate in BACKENDS:
+        found = _implementations.get((op, candidate.name))
+        if found and device.type in candidate.devices and why_not(candidate.name) is None:
+            return found
+    return _implementations[op, "torch"]
+
+
+def table() -> list[dict[str, Any]]:
+    """What `alps-fast info` prints: every backend, whether it runs here, why not, and the ops it has."""
+    return [{"backend": b.name, "usable": why_not(b.name) is None, "why_not": why_not(b.name),
+             "ops": sorted(op for op, name in _implementations if name == b.name)} for b in BACKENDS]
+
+
+def has_nvcc() -> bool:
+    """Whether a CUDA compiler is on the PATH."""
+    return shutil.which("nvcc") is not None
