@@ -1,0 +1,89 @@
+"""Distil a teacher denoiser into an energy by matching gradients at noisy images.
+
+    loss = λ(t) ‖∇E_θ(x, t) − (x − D(x, t))‖²,  x = x₀ + t n,  λ(t) = (t² + σ_d²)/(t σ_d)²      [ALPS] §3
+
+The target has no noise of its own, so this converges far faster than denoising score matching. Any teacher will
+do: a torch module called as D(x, sigma) with x (N, C, H, W) and sigma (N,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..energies.compact import CompactNet, edm_coefficients
+from ..energies.denoiser import DenoiserEnergy
+from ..energies.ridge import RidgeEnergy
+from ..errors import check
+from ..ops.conv_grad import conv_grad_reference
+from ..ops.ridge_grad import ridge_grad_reference
+from .data import Crops
+from .loop import bf16_is_fast, fit
+from .ridge_net import RidgeNet
+from .teacher import edm_weight, noisy_batch
+
+SIGMA_DATA = 0.5
+
+
+def _matching(teacher: nn.Module, gradient: Callable[[Tensor, Tensor], Tensor], crops: Crops, margin: int = 0) -> Callable[[int], Tensor]:
+    """The loss as a function of the step; errors within `margin` pixels of a crop's border do not count."""
+    teacher = teacher.eval().requires_grad_(False)
+    inside = slice(margin, crops.size - margin)
+
+    def loss(step: int) -> Tensor:
+        _, x, t = noisy_batch(crops, step)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast()):
+            target = x - teacher(x, t)
+        error = (gradient(x, t) - target)[..., inside, inside]
+        return (edm_weight(t, SIGMA_DATA).view(-1, 1, 1, 1) * error**2).mean()
+
+    return loss
+
+
+def _check_teacher(teacher: nn.Module, crops: Crops) -> None:
+    """One call that fails early, with a sentence, if the teacher does not take these images."""
+    x = torch.zeros(1, crops.channels, crops.size, crops.size)
+    with torch.no_grad():
+        out = teacher(x, torch.ones(1))
+    check(isinstance(out, Tensor) and out.shape == x.shape, "teacher", f"output of shape {tuple(out.shape)}",
+          f"a module D(x, sigma) that maps {tuple(x.shape)} to itself")
+
+
+def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int = 6000, batch: int = 8, size: int = 64, seed: int = 1,
+                     compile: bool = True, progress: bool = True) -> DenoiserEnergy:
+    """A `DenoiserEnergy` from `teacher`; starts from its weights if it is a CompactNet, and resumes from `out`."""
+    torch.manual_seed(seed)
+    crops = Crops(domain, size=size, batch=batch, seed=seed)
+    _check_teacher(teacher, crops)
+    student = CompactNet(crops.channels)
+    if isinstance(teacher, CompactNet):
+        student = CompactNet(**teacher.config)
+        student.load_state_dict(teacher.state_dict())
+    student = student.to(memory_format=torch.channels_last)
+    run = torch.compile(conv_grad_reference) if compile else conv_grad_reference
+    precision = "fast" if bf16_is_fast() else "high"
+
+    def gradient(x: Tensor, t: Tensor) -> Tensor:
+        return run(x, student.weights(), *student.film_vectors(t), edm_coefficients(t, student.sigma_data), student.blocks, precision)[0]
+
+    fit(student, _matching(teacher, gradient, crops), steps, out, lr=1e-3, progress=progress)
+    return DenoiserEnergy(student, channelwise=crops.channels == 1)
+
+
+def distill_ridge(teacher: nn.Module, domain: str, out: Path, *, steps: int = 6000, batch: int = 8, size: int = 96, seed: int = 2,
+                  compile: bool = True, progress: bool = True) -> RidgeEnergy:
+    """A `RidgeEnergy` from `teacher`, its curvature bounds computed; resumes from `out`."""
+    torch.manual_seed(seed)
+    crops = Crops(domain, size=size, batch=batch, seed=seed)
+    _check_teacher(teacher, crops)
+    net = RidgeNet(crops.channels)
+    run = torch.compile(ridge_grad_reference) if compile else ridge_grad_reference
+
+    def gradient(x: Tensor, t: Tensor) -> Tensor:
+        return run(x, list(net.filters()), *net.constants(t), net.mu)[0]
+
+    fit(net, _matching(teacher, gradient, crops, margin=size // 12), steps, out, lr=5e-3, progress=progress)
+    return net.bake()

@@ -1,0 +1,12 @@
+"""Energies E(x, t): priors p_t(x) ∝ exp(−E(x, t)/t²) (design.md §2.1, §2.7)."""
+
+from .base import Energy
+from .compact import CompactNet
+from .denoiser import DenoiserEnergy
+from .gaussian import GaussianEnergy, GaussianMixtureEnergy
+from .ridge import RidgeEnergy
+from .store import load, load_teacher, names, save, save_teacher
+from .sum import SumEnergy
+
+__all__ = ["CompactNet", "DenoiserEnergy", "Energy", "GaussianEnergy", "GaussianMixtureEnergy", "RidgeEnergy", "SumEnergy",
+           "load", "load_teacher", "names", "save", "save_teacher"]

@@ -1,0 +1,65 @@
+"""What every energy E(x, t) offers. The prior at level t is p_t(x) ∝ exp(−E(x, t)/t²)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from ..errors import check, check_positive
+from ..layout import as_complex, as_real
+
+
+class Energy(ABC):
+    """E(x, t) of images x (B, C, H, W), real or complex, one value an image; x − ∇E(x, t) plays the denoiser.
+
+    A complex image is its real and imaginary part as two real channels, and its gradient is that of the real
+    function of both. Subclasses implement `_value_and_grad` (and may override `_grad`) on real (N, C', H, W) in any
+    memory format, t > 0 a float.
+    """
+
+    channels: int | None = None  # real channels C' an image must have (or a multiple, see channelwise); None: any
+    channelwise: bool = False  # whether every real channel group of `channels` is an image of its own
+
+    def curvature(self, t: float) -> float | None:
+        """L(t) with ∇²E(·, t) ≼ L(t) I everywhere, or None where no bound is known."""
+        return None
+
+    def value(self, x: Tensor, t: float) -> Tensor:
+        """E(x, t), shape (B,)."""
+        return self.value_and_grad(x, t)[0]
+
+    def grad(self, x: Tensor, t: float) -> Tensor:
+        """∇E(x, t), shape and dtype of x."""
+        return self._run(x, t, value=False)[1]
+
+    def value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        """(E, ∇E) of one evaluation."""
+        value, grad = self._run(x, t, value=True)
+        assert value is not None
+        return value, grad
+
+    @abstractmethod
+    def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]: ...
+
+    def _grad(self, x: Tensor, t: float) -> Tensor:
+        return self._value_and_grad(x, t)[1]
+
+    def _run(self, x: Tensor, t: float, value: bool) -> tuple[Tensor | None, Tensor]:
+        check(x.ndim == 4, "x", f"shape {tuple(x.shape)}", "(B, C, H, W)")
+        check_positive("t", t)
+        real = as_real(x.movedim(1, -1)).movedim(-1, 1) if x.is_complex() else x
+        images, count = real, real.shape[1]
+        if self.channels is not None:
+            fits = count % self.channels == 0 if self.channelwise else count == self.channels
+            wanted = f"{'a multiple of ' if self.channelwise else ''}{self.channels} real channels (complex counts two)"
+            check(fits, "x", f"{count} real channels", wanted)
+            if self.channelwise:
+                images = real.reshape(-1, self.channels, *real.shape[2:])
+        if value:
+            e, g = self._value_and_grad(images, float(t))
+            e = e.view(x.shape[0], -1).sum(1)
+        else:
+            e, g = None, self._grad(images, float(t))
+        g = g.reshape(real.shape)
+        return e, as_complex(g.movedim(1, -1).contiguous()).movedim(-1, 1) if x.is_complex() else g

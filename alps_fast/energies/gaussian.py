@@ -1,0 +1,66 @@
+"""Priors in closed form, smoothed exactly by t: what samplers are judged against."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import check
+from .base import Energy
+
+
+class GaussianEnergy(Energy):
+    """x ~ N(μ, s²) pixel by pixel: E(x, t) = t² Σ (x − μ)²/(2 (s² + t²)).
+
+    Args:
+        mean, std: numbers, or real tensors that broadcast to (C', H, W) with C' real channels.
+    """
+
+    def __init__(self, mean: float | Tensor = 0.0, std: float | Tensor = 1.0):
+        self.mean, self.std = torch.as_tensor(mean), torch.as_tensor(std)
+        check(bool((self.std > 0).all()) and bool(self.std.isfinite().all()), "std", std, "finite numbers > 0")
+        check(bool(self.mean.isfinite().all()), "mean", mean, "finite numbers")
+
+    def curvature(self, t: float) -> float:
+        return t * t / (float(self.std.min()) ** 2 + t * t)
+
+    def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        centred = x - self.mean.to(x)
+        grad = centred * (t * t / (self.std.to(x) ** 2 + t * t))
+        return 0.5 * (centred * grad).flatten(1).sum(1), grad
+
+    def _grad(self, x: Tensor, t: float) -> Tensor:
+        return (x - self.mean.to(x)) * (t * t / (self.std.to(x) ** 2 + t * t))
+
+
+class GaussianMixtureEnergy(Energy):
+    """x ~ Σ_k w_k N(μ_k, s_k² I), one component a whole image: E(x, t) = −t² log Σ_k w_k N(x; μ_k, (s_k² + t²) I).
+
+    Args:
+        weights: (K,) positive, normalised here.
+        means: (K, C', H, W), or anything that broadcasts to it, such as (K, 1, 1, 1).
+        stds: (K,) positive.
+    """
+
+    def __init__(self, weights: Tensor, means: Tensor, stds: Tensor):
+        self.weights, self.means, self.stds = (torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, stds))
+        count = len(self.weights)
+        check(self.weights.ndim == 1 and bool((self.weights > 0).all()), "weights", weights, "(K,) numbers > 0")
+        check(self.means.ndim == 4 and len(self.means) == count, "means", f"shape {tuple(self.means.shape)}", f"({count}, C, H, W)")
+        check(self.stds.shape == (count,) and bool((self.stds > 0).all()), "stds", stds, f"({count},) numbers > 0")
+        self.weights = self.weights / self.weights.sum()
+
+    def curvature(self, t: float) -> float:
+        return t * t / (float(self.stds.min()) ** 2 + t * t)  # the mixture's Hessian only subtracts a covariance
+
+    def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        variance = (self.stds**2 + t * t).to(x)
+        centred = x[:, None] - self.means.to(x)
+        squares = (centred * centred).flatten(2).sum(2)
+        count = x[0].numel()
+        logs = self.weights.log().to(x) - 0.5 * count * torch.log(2 * math.pi * variance) - 0.5 * squares / variance
+        share = torch.softmax(logs, 1) / variance
+        grad = t * t * torch.einsum("nk,nkchw->nchw", share, centred)
+        return -t * t * torch.logsumexp(logs, 1), grad

@@ -1,0 +1,118 @@
+"""A prior of learned filters and log potentials on a pyramid: explicit, cheap, its curvature bounded."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import check
+from ..ops.ridge_grad import ridge_grad
+from .base import Energy
+
+
+def interpolate(table: Tensor, knots: Tensor, t: Tensor) -> Tensor:
+    """Rows of `table` (T, ...) at t (N,), linear in ln t between equidistant knots ln t, constant outside them."""
+    position = ((t.log() - knots[0]) / (knots[1] - knots[0])).clamp(0, len(knots) - 1)
+    low = position.floor().clamp(max=len(knots) - 2).long()
+    share = (position - low).view(-1, *[1] * (table.ndim - 1))
+    return table[low] * (1 - share) + table[low + 1] * share
+
+
+class RidgeEnergy(Energy):
+    """E(x, t) = Σ_s [½ q_s(t) ‖x_s‖² + Σ_jkp w_sjk(t) φ(|(W_sk x_s)_p|² r_sjk(t))/r_sjk(t)], φ(u) = ½ log(1 + u)
+
+    over a pyramid x_s, filters W of zero mean; the formulas are `ops.ridge_grad`'s. w, r and q are tables over ln t,
+    interpolated linearly; below the first knot E/t² stays as it is there, above the last E does. The curvature
+    bound is convex in w and q, so interpolating the knots' bounds bounds every t between them.
+
+    Args:
+        filters: (S, K, 1, k, k), k odd.
+        knots: (T,) equidistant ln t.
+        w, r, q: (T, S, J, K), (T, S, J, K), (T, S); r > 0, q >= 0, w of any sign.
+        mu: the mean image value, subtracted first.
+        channels: real channels of an image: 1, or 2 for complex.
+        channelwise: apply it to each group of its channels as an image of its own (grey prior, RGB image).
+        bounds: (T,) curvature bounds at the knots; computed where not given (minutes for large tables).
+        backend: of the op.
+    """
+
+    def __init__(self, filters: Tensor, knots: Tensor, w: Tensor, r: Tensor, q: Tensor, *, mu: float = 0.0, channels: int = 1,
+                 channelwise: bool = False, bounds: Tensor | None = None, backend: str = "auto"):
+        scales, count = filters.shape[:2]
+        size = len(knots)
+        check(filters.ndim == 5 and filters.shape[2] == 1 and filters.shape[3] % 2 == 1, "filters", f"shape {tuple(filters.shape)}",
+              "(S, K, 1, k, k), k odd")
+        check(w.ndim == 4 and w.shape[:2] == (size, scales) and w.shape[3] == count, "w", f"shape {tuple(w.shape)}",
+              f"({size}, {scales}, J, {count})")
+        check(r.shape == w.shape and bool((r > 0).all()), "r", f"shape {tuple(r.shape)}", f"positive, {tuple(w.shape)}")
+        check(q.shape == (size, scales) and bool((q >= 0).all()), "q", f"shape {tuple(q.shape)}", f">= 0, ({size}, {scales})")
+        self.filters, self.knots, self.w, self.r, self.q = (v.detach().double() for v in (filters, knots, w, r, q))
+        self.mu, self.channels, self.channelwise, self.backend = float(mu), channels, channelwise, backend
+        if bounds is None:
+            bounds = torch.tensor([curvature_bound(self.filters, a, b) for a, b in zip(self.w, self.q, strict=True)])
+        self.bounds = bounds.detach().double()
+        self._level: tuple[float, torch.dtype, torch.device, tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]] | None = None
+
+    def _at(self, table: Tensor, t: float) -> Tensor:
+        return interpolate(table, self.knots, torch.tensor([t], dtype=torch.float64))
+
+    def _below(self, t: float) -> float:
+        """Factor that keeps E/t² constant below the first knot."""
+        return min(1.0, t * t / math.exp(2 * float(self.knots[0])))
+
+    def curvature(self, t: float) -> float:
+        return self._below(t) * float(self._at(self.bounds, t))
+
+    def _constants(self, t: float, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
+        """Filters, w, r, q, μ as the op takes them, once a level."""
+        if self._level is None or self._level[:3] != (t, x.dtype, x.device):
+            w, r = (self._at(v, t).permute(1, 2, 0, 3) for v in (self.w, self.r))
+            tensors = (self._below(t) * w, r, self._below(t) * self._at(self.q, t).T, torch.tensor([self.mu]))
+            self._level = (t, x.dtype, x.device, ([f.to(x).contiguous() for f in self.filters], *(v.to(x).contiguous() for v in tensors)))
+        return self._level[3]
+
+    def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        grad, value = ridge_grad(x, *self._constants(t, x), self.backend)
+        return value, grad
+
+
+@torch.no_grad()
+def curvature_bound(filters: Tensor, w: Tensor, q: Tensor, grid: int = 96) -> float:
+    """The largest eigenvalue of Σ_s D^sᵀ [q_s + Σ_k c_sk W_skᵀ W_sk] D^s over the whole plane, rounded up.
+
+    c_sk = Σ_j max(w_sjk, −w_sjk/8), as φ's second derivative along a response lies in [−1/8, 1]. Decimation by
+    2^{S−1} couples that many frequencies a side, so at each base frequency this is a small Hermitian matrix, a
+    trigonometric polynomial in it of degree d; its maximum over m points a side is at most cos(πd/m)⁻² times the
+    largest on them. Zero extension restricts the plane's operator to an image and cannot raise its norm.
+    """
+    scales, _, _, side, _ = filters.shape
+    fold = 2 ** (scales - 1)
+    kind = torch.complex128
+    omega = torch.arange(grid, dtype=torch.float64)[:, None] * (2 * math.pi / (grid * fold))
+    omega = omega + 2 * math.pi / fold * torch.arange(fold, dtype=torch.float64)  # (base, alias)
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=kind) / 8
+    cost = torch.maximum(w, -w / 8).sum(1).to(torch.float64)  # (S, K)
+    half = grid // 2 + 1  # the other half is its mirror image
+    line, size = torch.eye(fold, dtype=kind).expand(grid, fold, fold), fold
+    parts = []
+    for s in range(scales):
+        phase = torch.exp(-1j * omega[..., None] * torch.arange(side))
+        bank = filters[s, :, 0].to(kind)
+        gain = torch.stack([float(q[s]) + torch.einsum("k,kayb->yab", cost[s], torch.einsum("an,knm,ybm->kayb", p, bank, phase).abs() ** 2)
+                            for p in phase[:half]])
+        parts.append((gain, line))
+        if s + 1 < scales:
+            transfer = torch.exp(-1j * omega[..., None] * torch.arange(4)) @ taps
+            size //= 2
+            line, omega = (transfer[..., None] * line).unflatten(1, (2, size)).sum(1), 2 * omega[:, :size]
+    top = 0.0
+    for x in range(half):
+        total = torch.zeros(grid, fold * fold, fold * fold, dtype=kind)
+        for gain, lines in parts:
+            plane = torch.einsum("ai,ybj->yabij", lines[x], lines).flatten(3).flatten(1, 2)
+            total += plane.mH @ (gain[x].flatten(1)[..., None] * plane)
+        top = max(top, float(torch.linalg.eigvalsh(total.to(torch.complex64))[:, -1].max()))
+    degree = ((side - 1) * fold + 3 * (fold - 1) + fold - 1) // fold
+    return 1.0001 * top / math.cos(math.pi * degree / grid) ** 2

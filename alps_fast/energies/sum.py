@@ -1,0 +1,41 @@
+"""Energies compose: a weighted sum of energies is an energy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import check
+from .base import Energy
+
+
+class SumEnergy(Energy):
+    """E(x, t) = Σ_i a_i E_i(x, t): a product of experts, its curvature bound the weighted sum of theirs.
+
+    Args:
+        energies: the terms.
+        weights: a_i > 0; default all one.
+    """
+
+    def __init__(self, energies: Sequence[Energy], weights: Sequence[float] | None = None):
+        check(len(energies) > 0, "energies", "none", "at least one energy")
+        self.energies = tuple(energies)
+        self.weights = tuple(map(float, weights)) if weights is not None else (1.0,) * len(self.energies)
+        check(len(self.weights) == len(self.energies) and min(self.weights) > 0, "weights", weights,
+              f"{len(self.energies)} numbers > 0")
+
+    def curvature(self, t: float) -> float | None:
+        bounds = [e.curvature(t) for e in self.energies]
+        if any(b is None for b in bounds):
+            return None
+        return sum(a * b for a, b in zip(self.weights, bounds, strict=True) if b is not None)
+
+    def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        pairs = [e.value_and_grad(x, t) for e in self.energies]
+        return (torch.stack([a * v for a, (v, _) in zip(self.weights, pairs, strict=True)]).sum(0),
+                torch.stack([a * g for a, (_, g) in zip(self.weights, pairs, strict=True)]).sum(0))
+
+    def _grad(self, x: Tensor, t: float) -> Tensor:
+        return torch.stack([a * e.grad(x, t) for a, e in zip(self.weights, self.energies, strict=True)]).sum(0)

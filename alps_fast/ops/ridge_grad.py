@@ -1,0 +1,92 @@
+"""ridge_grad: value and gradient of a ridge energy on an image pyramid.
+
+    x_0 = x − μ,  x_s = D x_{s−1},  z_sk = W_sk * x_s
+    E  = Σ_s [ ½ q_s ‖x_s‖² + Σ_jkp w_sjk φ(|z_skp|² r_sjk)/r_sjk ],   φ(u) = ½ log(1 + u)
+    ∇E = Σ_s D^sᵀ [ q_s x_s + Σ_k W_skᵀ ( z_sk Σ_j w_sjk/(1 + |z_sk|² r_sjk) ) ]
+
+D correlates with 2 · (1 3 3 1)/8 ⊗ (1 3 3 1)/8 and keeps every second pixel, ‖D‖ = 1; images are zero outside.
+|z|² sums over the channels of a pixel: a complex image (two channels) meets the modulus of its filter responses,
+so E does not change with a global phase.
+
+Shapes: x (N, C, H, W); filters: per scale (K, 1, k, k), k odd; w, r: (S, J, N or 1, K); q (S, N or 1); μ (1,).
+Returns (∇E (N, C, H, W), E (N,)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import check
+from ._dispatch import implementation, implements
+
+
+def _taps(x: Tensor) -> Tensor:
+    h = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype, device=x.device) / 8
+    return 2 * (h[:, None] * h[None, :])[None, None]
+
+
+def down(x: Tensor) -> Tensor:
+    """D x for x (N, 1, H, W): (N, 1, ⌈H/2⌉, ⌈W/2⌉)."""
+    return F.conv2d(F.pad(x, (1, 1 + x.shape[3] % 2, 1, 1 + x.shape[2] % 2)), _taps(x), stride=2)
+
+
+def down_transposed(y: Tensor, height: int, width: int) -> Tensor:
+    """Dᵀ y for an image of the given size."""
+    return F.conv_transpose2d(y, _taps(y), stride=2)[:, :, 1:height + 1, 1:width + 1]
+
+
+@implements("ridge_grad", "torch")
+def ridge_grad_reference(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+    """The definition; differentiable in everything, which is how ridge energies are distilled."""
+    n, c = x.shape[:2]
+    levels = [(x - mu).flatten(0, 1)[:, None]]
+    for _ in filters[1:]:
+        levels.append(down(levels[-1]))
+    value: Tensor = torch.zeros(n, dtype=x.dtype, device=x.device)
+    grad: Tensor | None = None
+    for s in reversed(range(len(filters))):
+        level, bank = levels[s], filters[s]
+        z = F.conv2d(level, bank, padding=bank.shape[-1] // 2).unflatten(0, (n, c))
+        square = (z * z).sum(1, keepdim=True)
+        slope: Tensor | None = None
+        for ws, rs in zip(w[s], r[s], strict=True):
+            ws, rs = ws[:, None, :, None, None], rs[:, None, :, None, None]
+            u = 1 + square * rs
+            value = value + (0.5 * ws / rs * torch.log(u)).expand(n, *u.shape[1:]).flatten(1).sum(1)
+            slope = ws / u if slope is None else slope + ws / u
+        back = F.conv_transpose2d((z * slope).flatten(0, 1), bank, padding=bank.shape[-1] // 2)
+        image = level.unflatten(0, (n, c))
+        scaled = q[s][:, None, None, None, None] * image
+        value = value + 0.5 * (scaled * image).flatten(1).sum(1)
+        here = back + scaled.flatten(0, 1)
+        grad = here if grad is None else here + down_transposed(grad, *level.shape[2:])
+    assert grad is not None
+    return grad.reshape(x.shape), value
+
+
+@torch.library.custom_op("alps_fast::ridge_grad", mutates_args=())
+def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+               backend: str = "auto") -> tuple[Tensor, Tensor]:
+    """(∇E, E) on the chosen backend; see the module's docstring."""
+    scales, count = len(filters), filters[0].shape[0]
+    check(x.ndim == 4, "x", f"shape {tuple(x.shape)}", "(N, C, H, W)")
+    for bank in filters:
+        check(bank.ndim == 4 and bank.shape[:2] == (count, 1) and bank.shape[2] == bank.shape[3] and bank.shape[3] % 2 == 1,
+              "filters", f"shape {tuple(bank.shape)}", f"({count}, 1, k, k), k odd")
+    for name, v in (("w", w), ("r", r)):
+        check(v.ndim == 4 and v.shape[0] == scales and v.shape[2] in (1, x.shape[0]) and v.shape[3] == count,
+              name, f"shape {tuple(v.shape)}", f"({scales}, J, 1 or {x.shape[0]}, {count})")
+    check(q.shape in ((scales, 1), (scales, x.shape[0])), "q", f"shape {tuple(q.shape)}", f"({scales}, 1 or {x.shape[0]})")
+    with torch.no_grad():
+        grad, value = implementation("ridge_grad", backend, x.device)(x, filters, w, r, q, mu)
+    return grad.contiguous(), value
+
+
+@ridge_grad.register_fake
+def _(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+      backend: str = "auto") -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(x.shape[0])

@@ -1,0 +1,73 @@
+"""ridge_langevin: whole Langevin steps of a ridge energy where AᴴA is diagonal in pixels, `count` a call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import check
+from ._dispatch import implementation, implements
+from ._langevin import check_state, check_step
+from .langevin_pixel import langevin_pixel_reference
+from .ridge_grad import ridge_grad_reference
+
+
+@implements("ridge_langevin", "torch")
+def ridge_langevin_reference(
+    x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+    channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
+    count: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The definition: `ridge_grad` and `langevin_pixel` in turn."""
+    mean = x
+    for k in range(count):
+        images = x.movedim(-1, 1)
+        grad = ridge_grad_reference(images.reshape(-1, channels, *images.shape[2:]), filters, weights, r, q, mu)[0]
+        grad = grad.reshape(images.shape).movedim(1, -1)
+        x, mean = langevin_pixel_reference(x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step + k,
+                                           None if xi is None else xi[k])
+    return x.contiguous(), mean.contiguous()
+
+
+@torch.library.custom_op("alps_fast::ridge_langevin", mutates_args=())
+def ridge_langevin(
+    x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+    channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
+    count: int, xi: Tensor | None = None, backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """`count` Langevin steps with noise of steps step … step + count − 1, all at one level.
+
+        ∇E of `ops.ridge_grad`, then  m = (b + lin x − w ∇E) / (a inv_eta2 + lam),  x⁺ = m + ξ / √(a inv_eta2 + noise_lam)
+
+    Args:
+        x, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step: as `ops.langevin_pixel` takes them.
+        filters, weights, r, q, mu: as `ops.ridge_grad` takes filters, w, r, q, mu, for one t.
+        channels: real channels of the energy's image, dividing C'; each group of them is an image of its own.
+        count: steps, >= 1.
+        xi: (count, N, H, W, C') to use for ξ in place of Philox.
+
+    Returns:
+        (x⁺, m) of the last step, each (N, H, W, C').
+
+    Raises:
+        ArgumentError: naming the argument.
+
+    Source: [ALPS]; design.md §2.7.
+    """
+    check_step(x, x, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, None, x.shape)
+    check_state("a", a, x)
+    check(count >= 1, "count", count, "an integer >= 1")
+    check(x.shape[-1] % channels == 0, "channels", channels, f"a divisor of the state's {x.shape[-1]} channels")
+    check(xi is None or xi.shape == (count, *x.shape), "xi", None if xi is None else tuple(xi.shape), f"{(count, *x.shape)}")
+    run = implementation("ridge_langevin", backend, x.device)
+    with torch.no_grad():
+        out, mean = run(x, b, a, chains, filters, weights, r, q, mu, channels, lam, lin, w, inv_eta2, noise_lam, noise, seed, step,
+                        count, xi)
+    return out, mean
+
+
+@ridge_langevin.register_fake
+def _(x: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(x)

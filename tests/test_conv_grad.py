@@ -1,0 +1,84 @@
+"""conv_grad: ∇E against autograd and finite differences, its Jacobian symmetric, any size, bfloat16 close."""
+
+import pytest
+import torch
+
+from alps_fast.energies.compact import CompactNet, edm_coefficients
+from alps_fast.errors import ArgumentError
+from alps_fast.ops.conv_grad import conv_grad, conv_grad_reference, network, smooth_relu
+
+
+def make(channels=2, width=8, blocks=(1, 1, 2), dtype=torch.float64, t=0.4):
+    torch.manual_seed(1)
+    net = CompactNet(channels, width, blocks).to(dtype)
+    torch.nn.init.normal_(net.tail.weight, std=0.1)  # training starts from zero, where the gradient says nothing
+    level = torch.tensor([t], dtype=dtype)
+    with torch.no_grad():
+        return [w.detach() for w in net.weights()], *net.film_vectors(level), edm_coefficients(level, net.sigma_data), list(blocks)
+
+
+def test_smooth_relu_derivative():
+    z = torch.linspace(-5, 5, 101, dtype=torch.float64, requires_grad=True)
+    value, slope = smooth_relu(z)
+    h = 1e-6
+    torch.testing.assert_close((smooth_relu(z + h)[0] - smooth_relu(z - h)[0]) / (2 * h), slope, rtol=1e-6, atol=1e-6)
+    assert value[0] == 0 and slope.min() == 0 and slope.max() == 1
+
+
+@pytest.mark.parametrize("size", [(8, 8), (1, 1), (7, 13), (16, 9), (24, 16)])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_gradient_is_that_of_the_value(size, channels):
+    weights, scale, shift, coefficients, blocks = make(channels)
+    x = torch.randn(3, channels, *size, dtype=torch.float64)
+    grad, value = conv_grad(x, weights, scale, shift, coefficients, blocks)
+    direction, h = torch.randn_like(x), 1e-5
+    high, low = (conv_grad(x + s * h * direction, weights, scale, shift, coefficients, blocks)[1] for s in (1, -1))
+    torch.testing.assert_close((high - low) / (2 * h), (grad * direction).flatten(1).sum(1), rtol=1e-6, atol=1e-8)
+    psi, _ = network(x, weights, scale, shift, coefficients, blocks)
+    torch.testing.assert_close(value, 0.5 * ((x - psi) ** 2).flatten(1).sum(1))
+
+
+def test_jacobian_is_symmetric():
+    weights, scale, shift, coefficients, blocks = make(1)
+    x = torch.randn(1, 1, 6, 5, dtype=torch.float64)
+    jacobian = torch.func.jacrev(lambda v: conv_grad_reference(v.view(1, 1, 6, 5), weights, scale, shift, coefficients, blocks)[0].flatten())
+    j = jacobian(x.flatten())
+    torch.testing.assert_close(j, j.T, rtol=1e-6, atol=1e-6)  # torch's hardsigmoid derivative holds 1/6 in float32
+
+
+def test_one_level_an_image_and_images_apart():
+    weights, *_, blocks = make()
+    net = CompactNet(2, 8, tuple(blocks)).double()
+    t = torch.tensor([0.1, 2.0], dtype=torch.float64)
+    with torch.no_grad():
+        scale, shift = net.film_vectors(t)
+    coefficients = edm_coefficients(t, 0.5)
+    x = torch.randn(2, 2, 8, 8, dtype=torch.float64)
+    together = conv_grad(x, weights, scale, shift, coefficients, blocks)[0]
+    for i in range(2):
+        one = slice(i, i + 1)
+        alone = conv_grad(x[one], weights, scale[:, one].contiguous(), shift[:, one].contiguous(), coefficients[:, one], blocks)[0]
+        torch.testing.assert_close(together[one], alone, rtol=1e-12, atol=1e-12)
+
+
+def test_float32_and_bfloat16_follow_float64():
+    args = make()
+    x = torch.randn(2, 2, 16, 16, dtype=torch.float64)
+    exact = conv_grad(x, *args)[0]
+    weights, *vectors = ([w.float() for w in args[0]], *(v.float() for v in args[1:4]))
+    for precision, law in (("high", 2e-6), ("fast", 2e-2)):  # measured 3e-7, 5e-3
+        grad = conv_grad(x.float(), weights, *vectors, args[4], precision)[0]
+        assert grad.dtype == torch.float32
+        assert (grad - exact).norm() / exact.norm() < law
+
+
+def test_opcheck_and_bad_arguments():
+    weights, scale, shift, coefficients, blocks = make(dtype=torch.float32)
+    x = torch.randn(1, 2, 8, 8)
+    torch.library.opcheck(conv_grad, (x, weights, scale, shift, coefficients, blocks))
+    for name, bad in (("weights", (x, weights[:-1], scale, shift, coefficients, blocks)),
+                      ("scale", (x, weights, scale[:1], shift, coefficients, blocks)),
+                      ("coefficients", (x, weights, scale, shift, coefficients[:2], blocks)),
+                      ("precision", (x, weights, scale, shift, coefficients, blocks, "low"))):
+        with pytest.raises(ArgumentError, match=f"^{name}: "):
+            conv_grad(*bad)
