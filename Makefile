@@ -1,0 +1,40 @@
+# Each target sets up what it needs on a fresh machine; nothing outside this directory is touched.
+PYTHON ?= python3
+VENV   ?= .venv
+# Pinned, so that demo and tests see one torch everywhere; where the index has CPU builds, this is one. The package asks for >=2.6.
+TORCH  ?= torch==2.13.0
+
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.alps_fast
+NATIVE := $(shell find csrc -type f)
+
+.PHONY: demo test lint dist clean
+
+demo: $(STAMP)                 ## pictures and metrics of every task in demo_out/
+	$(BIN)/alps-fast demo --out demo_out
+
+test: $(STAMP)                 ## the whole test suite
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)                 ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# sdist, wheel, and from the sdist the wheel of a machine without a compiler; both wheels must import where they are unpacked.
+dist: $(STAMP)
+	rm -rf dist build
+	$(BIN)/python -m build
+	ALPS_FAST_BUILD=none $(BIN)/pip wheel -q --no-deps --wheel-dir build/none dist/*.tar.gz
+	set -e; for wheel in dist/*.whl build/none/*.whl; do \
+	  rm -rf build/unpacked; $(BIN)/pip install -q --no-deps --target build/unpacked $$wheel; \
+	  $(BIN)/python tests/check_wheel.py build/unpacked; done
+
+clean:
+	rm -rf build dist demo_out *.egg-info alps_fast/*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml setup.py $(NATIVE)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q $(TORCH)
+	$(BIN)/python -m pip install -q -e '.[dev]'
+	touch $@

@@ -1,0 +1,97 @@
+// Philox4x32-10 and its normals: the one recipe of the CPU and the CUDA kernels, the same bits on each.
+//
+// `L` says what a vector of lanes is (csrc/cpu/lanes.h, csrc/cuda/lanes.h): types U (uint32), I (int32), F (float) and
+// the operations that have no operator. Everything here is an integer operation or one that IEEE 754 rounds correctly
+// (conversion, +, *, fma, sqrt), and no product feeds a sum except inside an fma, so a compiler has nothing to contract.
+// The definition is alps_fast/ops/philox_normal.py; counter and key are those of its docstring.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define ALPS_FN __device__ __forceinline__
+#define ALPS_UNROLL _Pragma("unroll")
+#else
+#define ALPS_FN inline __attribute__((always_inline))
+#define ALPS_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+namespace alps {
+
+struct Stream {  // what a whole launch shares
+  uint32_t key0, key1, step, tag;
+};
+
+inline Stream make_stream(uint64_t seed, uint32_t step, uint32_t tag) {
+  return {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32), step, tag};
+}
+
+template <class L>
+ALPS_FN void philox4x32(typename L::U c[4], uint32_t k0, uint32_t k1) {
+  ALPS_UNROLL
+  for (int round = 0; round < 10; ++round) {
+    typename L::U h0, l0, h1, l1;
+    L::mul_wide(c[0], 0xD2511F53u, h0, l0);
+    L::mul_wide(c[2], 0xCD9E8D57u, h1, l1);
+    c[0] = h1 ^ c[1] ^ k0;
+    c[1] = l1;
+    c[2] = h0 ^ c[3] ^ k1;
+    c[3] = l0;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+}
+
+template <class L, int N>
+ALPS_FN typename L::F horner(const float (&coefficients)[N], typename L::F x) {
+  typename L::F value = L::broadcast(coefficients[0]);
+  ALPS_UNROLL
+  for (int i = 1; i < N; ++i) value = L::fma(value, x, L::broadcast(coefficients[i]));
+  return value;
+}
+
+template <class L>
+ALPS_FN typename L::F uniform(typename L::U word) {  // in (0, 1]
+  return L::fma(L::to_float(word), L::broadcast(0x1p-32f), L::broadcast(0x1p-33f));
+}
+
+// (n0, n1) = sqrt(-2 ln u(r0)) (cos, sin)(2 pi r1 / 2^32)
+template <class L>
+ALPS_FN void box_muller(typename L::U r0, typename L::U r1, typename L::F& n0, typename L::F& n1) {
+  using U = typename L::U;
+  using I = typename L::I;
+  using F = typename L::F;
+  constexpr float LOG[] = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
+                           -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+  constexpr float SIN[] = {-1.9515295891e-4f, 8.3321608736e-3f, -1.6666654611e-1f};
+  constexpr float COS[] = {2.443315711809948e-5f, -1.388731625493765e-3f, 4.166664568298827e-2f};
+  constexpr float LN2 = 0.693147180559945f, TURN = static_cast<float>(6.283185307179586 / 4294967296.0);
+
+  const U b = L::bits(uniform<L>(r0));
+  const I e = (I)(b - 0x3F3504F3u) >> 23;  // u = 2^e (1 + f), 1 + f in [sqrt 1/2, sqrt 2)
+  const F f = L::from_bits(b - ((U)e << 23)) - 1.0f;
+  const F z = f * f;
+  const F log1p = L::fma(f * z, horner<L>(LOG, f), L::fma(L::broadcast(-0.5f), z, f));
+  const F radius = L::sqrt(L::fma(L::to_float(e), L::broadcast(LN2), log1p) * -2.0f);
+
+  const U quarter = (r1 + 0x20000000u) >> 30;  // the angle is quarter * pi/2 + a, |a| <= pi/4
+  const F a = L::to_float((I)(r1 - (quarter << 30))) * TURN;
+  const F w = a * a;
+  const U s = L::bits(L::fma(horner<L>(SIN, w), a * w, a));
+  const U c = L::bits(L::fma(horner<L>(COS, w), w * w, L::fma(L::broadcast(-0.5f), w, L::broadcast(1.0f))));
+  const U swap = (s ^ c) & (0u - (quarter & 1u));
+  n0 = radius * L::from_bits(c ^ swap ^ (((quarter + 1u) & 2u) << 30));
+  n1 = radius * L::from_bits(s ^ swap ^ ((quarter & 2u) << 30));
+}
+
+// The four normals of a quad: elements 4 quad + (0, 1, 2, 3) of the chain's image.
+template <class L>
+ALPS_FN void normal_quad(const Stream& stream, uint32_t chain, typename L::U quad, typename L::F normals[4]) {
+  using U = typename L::U;
+  U words[4] = {quad, U{} + stream.step, U{} + chain, U{} + stream.tag};
+  philox4x32<L>(words, stream.key0, stream.key1);
+  box_muller<L>(words[0], words[1], normals[0], normals[1]);
+  box_muller<L>(words[2], words[3], normals[2], normals[3]);
+}
+
+}  // namespace alps

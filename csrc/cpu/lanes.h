@@ -1,0 +1,131 @@
+// A vector of lanes for the instruction set that this file is compiled for; see csrc/common/philox.h.
+//
+// Operators are those of the compilers' vector types. `quads` numbers the lanes so that a transpose inside the 128-bit
+// parts alone puts the quads in order: lane 4 p + k holds quad (parts) k + p.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__)
+#define ALPS_ISA avx512
+#elif defined(__AVX2__) && defined(__FMA__)
+#define ALPS_ISA avx2
+#else
+#define ALPS_ISA portable
+#endif
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define ALPS_INLINE static inline __attribute__((always_inline))
+
+namespace alps::ALPS_ISA {
+
+template <class To, class From>
+ALPS_INLINE To bit_cast(From from) {
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+#if defined(__AVX512F__)
+
+struct Lanes {
+  static constexpr int width = 16;
+  typedef float F __attribute__((vector_size(64)));
+  typedef int32_t I __attribute__((vector_size(64)));
+  typedef uint32_t U __attribute__((vector_size(64)));
+
+  ALPS_INLINE U quads() { return U{0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15}; }
+  ALPS_INLINE F broadcast(float x) { return (F)_mm512_set1_ps(x); }
+  ALPS_INLINE F fma(F a, F b, F c) { return (F)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+  ALPS_INLINE F sqrt(F x) { return (F)_mm512_sqrt_ps((__m512)x); }
+  ALPS_INLINE F to_float(U x) { return (F)_mm512_cvtepu32_ps((__m512i)x); }
+  ALPS_INLINE F to_float(I x) { return (F)_mm512_cvtepi32_ps((__m512i)x); }
+  ALPS_INLINE U bits(F x) { return (U)x; }
+  ALPS_INLINE F from_bits(U x) { return (F)x; }
+  ALPS_INLINE void mul_wide(U x, uint32_t m, U& high, U& low) {
+    const __m512i factor = _mm512_set1_epi32((int)m);
+    const __m512i even = _mm512_mul_epu32((__m512i)x, factor);
+    const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)x, 32), factor);
+    high = (U)_mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
+    low = (U)_mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
+  }
+  ALPS_INLINE void store(const F n[4], float* out) {
+    const __m512d a = (__m512d)_mm512_unpacklo_ps((__m512)n[0], (__m512)n[1]);
+    const __m512d b = (__m512d)_mm512_unpackhi_ps((__m512)n[0], (__m512)n[1]);
+    const __m512d c = (__m512d)_mm512_unpacklo_ps((__m512)n[2], (__m512)n[3]);
+    const __m512d d = (__m512d)_mm512_unpackhi_ps((__m512)n[2], (__m512)n[3]);
+    _mm512_storeu_ps(out, (__m512)_mm512_unpacklo_pd(a, c));
+    _mm512_storeu_ps(out + 16, (__m512)_mm512_unpackhi_pd(a, c));
+    _mm512_storeu_ps(out + 32, (__m512)_mm512_unpacklo_pd(b, d));
+    _mm512_storeu_ps(out + 48, (__m512)_mm512_unpackhi_pd(b, d));
+  }
+};
+
+#elif defined(__AVX2__) && defined(__FMA__)
+
+struct Lanes {
+  static constexpr int width = 8;
+  typedef float F __attribute__((vector_size(32)));
+  typedef int32_t I __attribute__((vector_size(32)));
+  typedef uint32_t U __attribute__((vector_size(32)));
+
+  ALPS_INLINE U quads() { return U{0, 2, 4, 6, 1, 3, 5, 7}; }
+  ALPS_INLINE F broadcast(float x) { return (F)_mm256_set1_ps(x); }
+  ALPS_INLINE F fma(F a, F b, F c) { return (F)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+  ALPS_INLINE F sqrt(F x) { return (F)_mm256_sqrt_ps((__m256)x); }
+  ALPS_INLINE F to_float(I x) { return (F)_mm256_cvtepi32_ps((__m256i)x); }
+  ALPS_INLINE F to_float(U x) {  // both halves are exact, so the fma rounds once
+    return fma(to_float((I)(x >> 16)), broadcast(65536.0f), to_float((I)(x & 0xFFFFu)));
+  }
+  ALPS_INLINE U bits(F x) { return (U)x; }
+  ALPS_INLINE F from_bits(U x) { return (F)x; }
+  ALPS_INLINE void mul_wide(U x, uint32_t m, U& high, U& low) {
+    const __m256i factor = _mm256_set1_epi32((int)m);
+    const __m256i even = _mm256_mul_epu32((__m256i)x, factor);
+    const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)x, 32), factor);
+    high = (U)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
+    low = (U)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+  }
+  ALPS_INLINE void store(const F n[4], float* out) {
+    const __m256d a = (__m256d)_mm256_unpacklo_ps((__m256)n[0], (__m256)n[1]);
+    const __m256d b = (__m256d)_mm256_unpackhi_ps((__m256)n[0], (__m256)n[1]);
+    const __m256d c = (__m256d)_mm256_unpacklo_ps((__m256)n[2], (__m256)n[3]);
+    const __m256d d = (__m256d)_mm256_unpackhi_ps((__m256)n[2], (__m256)n[3]);
+    _mm256_storeu_ps(out, (__m256)_mm256_unpacklo_pd(a, c));
+    _mm256_storeu_ps(out + 8, (__m256)_mm256_unpackhi_pd(a, c));
+    _mm256_storeu_ps(out + 16, (__m256)_mm256_unpacklo_pd(b, d));
+    _mm256_storeu_ps(out + 24, (__m256)_mm256_unpackhi_pd(b, d));
+  }
+};
+
+#else
+
+struct Lanes {  // one lane: what every processor has; the compiler is free to widen the loop around it
+  static constexpr int width = 1;
+  using F = float;
+  using I = int32_t;
+  using U = uint32_t;
+
+  ALPS_INLINE U quads() { return 0; }
+  ALPS_INLINE F broadcast(float x) { return x; }
+  ALPS_INLINE F fma(F a, F b, F c) { return __builtin_fmaf(a, b, c); }
+  ALPS_INLINE F sqrt(F x) { return __builtin_sqrtf(x); }
+  ALPS_INLINE F to_float(U x) { return static_cast<float>(x); }
+  ALPS_INLINE F to_float(I x) { return static_cast<float>(x); }
+  ALPS_INLINE U bits(F x) { return bit_cast<U>(x); }
+  ALPS_INLINE F from_bits(U x) { return bit_cast<F>(x); }
+  ALPS_INLINE void mul_wide(U x, uint32_t m, U& high, U& low) {
+    const uint64_t product = static_cast<uint64_t>(x) * m;
+    high = static_cast<U>(product >> 32);
+    low = static_cast<U>(product);
+  }
+  ALPS_INLINE void store(const F n[4], float* out) { std::memcpy(out, n, 4 * sizeof(float)); }
+};
+
+#endif
+
+}  // namespace alps::ALPS_ISA

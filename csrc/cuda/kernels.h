@@ -1,0 +1,13 @@
+// The CUDA kernels, as the bindings call them: device pointers, sizes, and the caller's stream. They synchronise nothing.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace alps::cuda {
+
+void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
+                   cudaStream_t stream);
+
+}  // namespace alps::cuda

@@ -1,0 +1,26 @@
+// One CUDA thread as a lane (csrc/common/philox.h): intrinsics that round to nearest and are never contracted.
+#pragma once
+
+#include <cstdint>
+
+namespace alps {
+
+struct Thread {
+  using F = float;
+  using I = int32_t;
+  using U = uint32_t;
+
+  static __device__ __forceinline__ F broadcast(float x) { return x; }
+  static __device__ __forceinline__ F fma(F a, F b, F c) { return __fmaf_rn(a, b, c); }
+  static __device__ __forceinline__ F sqrt(F x) { return __fsqrt_rn(x); }
+  static __device__ __forceinline__ F to_float(U x) { return __uint2float_rn(x); }
+  static __device__ __forceinline__ F to_float(I x) { return __int2float_rn(x); }
+  static __device__ __forceinline__ U bits(F x) { return __float_as_uint(x); }
+  static __device__ __forceinline__ F from_bits(U x) { return __uint_as_float(x); }
+  static __device__ __forceinline__ void mul_wide(U x, uint32_t m, U& high, U& low) {
+    high = __umulhi(x, m);
+    low = x * m;
+  }
+};
+
+}  // namespace alps

@@ -1,0 +1,45 @@
+// out[row][e] = element e of R_step of chain chains[row]; contract in alps_fast/ops/philox_normal.py. One thread a quad.
+#include "../common/philox.h"
+#include "kernels.h"
+#include "lanes.h"
+#include "launch.h"
+
+namespace alps::cuda {
+
+constexpr int THREADS = 256;
+constexpr int64_t MAX_BLOCKS = 4096;  // of one row; threads stride on where there are more quads
+constexpr int64_t MAX_ROWS = 65535;   // limit of gridDim.y
+static_assert(THREADS % 32 == 0, "whole warps");
+
+template <bool ALIGNED>  // n % 4 == 0 and out on 16 bytes: one 16-byte store a quad
+__global__ void __launch_bounds__(THREADS)
+    philox_normal_kernel(const int64_t* __restrict__ chains, int64_t rows, int64_t n, Stream random, float* __restrict__ out) {
+  const int64_t quads = (n + 3) / 4;
+  for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
+    const uint32_t chain = static_cast<uint32_t>(chains[row]);
+    float* image = out + row * n;
+    for (int64_t quad = int64_t(blockIdx.x) * THREADS + threadIdx.x; quad < quads; quad += int64_t(gridDim.x) * THREADS) {
+      float v[4];
+      normal_quad<Thread>(random, chain, static_cast<uint32_t>(quad), v);
+      if constexpr (ALIGNED) {
+        reinterpret_cast<float4*>(image)[quad] = make_float4(v[0], v[1], v[2], v[3]);
+      } else {
+        for (int i = 0; i < 4; ++i)
+          if (4 * quad + i < n) image[4 * quad + i] = v[i];
+      }
+    }
+  }
+}
+
+void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
+                   cudaStream_t stream) {
+  if (rows == 0) return;
+  const int64_t blocks = ((n + 3) / 4 + THREADS - 1) / THREADS;
+  const dim3 grid(static_cast<unsigned>(blocks < MAX_BLOCKS ? blocks : MAX_BLOCKS),
+                  static_cast<unsigned>(rows < MAX_ROWS ? rows : MAX_ROWS));
+  const bool aligned = n % 4 == 0 && reinterpret_cast<uintptr_t>(out) % 16 == 0;
+  launch("philox_normal", aligned ? philox_normal_kernel<true> : philox_normal_kernel<false>, grid, dim3(THREADS), 0, stream,
+         chains, rows, n, make_stream(seed, step, tag), out);
+}
+
+}  // namespace alps::cuda

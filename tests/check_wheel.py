@@ -1,0 +1,22 @@
+"""python check_wheel.py DIRECTORY: the package unpacked there imports, with its kernels, data and models, and runs an op."""
+
+import sys
+from pathlib import Path
+
+directory = Path(sys.argv[1]).resolve()
+sys.path[:1] = [str(directory)]
+
+import torch  # noqa: E402
+
+import alps_fast.kernels  # noqa: E402
+from alps_fast.ops import _dispatch  # noqa: E402
+from alps_fast.ops.philox_normal import philox_normal  # noqa: E402
+
+root = Path(alps_fast.__file__).parent
+assert root == directory / "alps_fast", f"imported from {root}"
+assert Path(alps_fast.kernels.__file__).parent == root / "kernels"
+assert not (directory / "kernels").exists(), "kernels is a top-level package"
+for kind in ("data/*.png", "energies/models/*.safetensors", "energies/models/*.md", "*.pyi", "py.typed"):
+    assert list(root.glob(kind)), f"the wheel has no {kind}"
+assert philox_normal(torch.arange(2), 5, 0, 0).shape == (2, 5)
+print("wheel:", sorted(p.name for p in root.glob("*.so")) or "pure", "| cpu backend:", _dispatch.why_not("cpu") or "usable")

@@ -1,0 +1,41 @@
+"""What every test shares: fixed seeds, GPU tests skipped without a GPU, and the instruction sets one by one."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="torch sees no CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _seeds():
+    np.random.seed(0)  # noqa: NPY002  some libraries draw from the global state
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def threads():
+    """Set torch's number of threads for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["portable", "avx2", "avx512"])
+def isa(request, monkeypatch):
+    """Force each instruction set in turn; skips those that this processor or this build has not."""
+    if importlib.util.find_spec("alps_fast._cpu") is None:
+        pytest.skip("built without alps_fast._cpu")
+    from alps_fast import _cpu
+
+    if request.param not in _cpu.isas():
+        pytest.skip(f"this processor has no {request.param}")
+    monkeypatch.setenv("ALPS_FAST_ISA", request.param)
+    return request.param
