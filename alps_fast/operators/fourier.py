@@ -1,0 +1,135 @@
+"""Circular blur: A is diagonal in Fourier space."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import astuple
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import check, check_positive
+from ..ops.langevin_fourier import langevin_fourier
+from .base import Operator, check_finite, check_image
+
+if TYPE_CHECKING:
+    from ..samplers.schedule import StepScalars
+
+
+def gaussian_psf(std: float) -> Tensor:
+    """exp(−r²/(2 std²)) on pixels up to 4 std from the centre, sum one, float64; std in pixels."""
+    check_positive("std", std)
+    radius = math.ceil(4 * std)
+    line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / std).square())
+    psf = torch.outer(line, line)
+    return psf / psf.sum()
+
+
+def motion_psf(length: float, angle: float) -> Tensor:
+    """A segment of this length (pixels), `angle` degrees counter-clockwise from the W axis, sum one, float64.
+
+    Points 1/16 pixel apart or closer are shared bilinearly among their four neighbours.
+    """
+    check_positive("length", length)
+    check(math.isfinite(angle), "angle", angle, "a finite number of degrees")
+    radius = math.ceil(length / 2)
+    along = torch.linspace(-length / 2, length / 2, 2 * math.ceil(8 * length) + 1, dtype=torch.float64)
+    rows = radius - along * math.sin(math.radians(angle))
+    columns = radius + along * math.cos(math.radians(angle))
+    grid = torch.arange(2 * radius + 1, dtype=torch.float64)
+    psf = (1 - (grid - rows[:, None]).abs()).clamp_min(0).T @ (1 - (grid - columns[:, None]).abs()).clamp_min(0)
+    return psf / psf.sum()
+
+
+class CircularBlur(Operator):
+    """y = psf ∗ x + noise, circular convolution; every channel has the same psf.
+
+    The centre of the psf is its pixel (h // 2, w // 2); a psf larger than the image wraps around. Measurements have
+    the shape of the image, (C, H, W) or (B, C, H, W), any size; the transfer is computed once a size.
+
+    Args:
+        psf: (h, w) real, used as given (sum one keeps the brightness).
+        noise_std: η > 0, in image units, in every real component.
+        is_complex: whether images are complex.
+
+    Raises:
+        ArgumentError: naming the argument.
+    """
+
+    factor = 1  # of the decimation after the blur, see SuperResolution
+
+    def __init__(self, psf: Tensor, noise_std: float, *, is_complex: bool = False):
+        super().__init__(noise_std)
+        self.is_complex = is_complex
+        ok = isinstance(psf, Tensor) and psf.ndim == 2 and psf.numel() > 0 and not psf.is_complex()
+        check(ok, "psf", f"shape {tuple(psf.shape)}" if isinstance(psf, Tensor) else type(psf).__name__, "a real tensor (h, w)")
+        check_finite("psf", psf)
+        check(bool((psf != 0).any()), "psf", "all zero", "a kernel that is not zero")
+        self.psf = psf
+        self._transfers: dict[tuple[int, int, torch.dtype, torch.device], Tensor] = {}
+
+    @classmethod
+    def gaussian(cls, std: float, noise_std: float, *, is_complex: bool = False) -> CircularBlur:
+        """Gaussian blur of this standard deviation in pixels, cut off at 4 std."""
+        return cls(gaussian_psf(std), noise_std, is_complex=is_complex)
+
+    @classmethod
+    def motion(cls, length: float, angle: float, noise_std: float, *, is_complex: bool = False) -> CircularBlur:
+        """Motion blur of this length in pixels, `angle` degrees counter-clockwise from the W axis."""
+        return cls(motion_psf(length, angle), noise_std, is_complex=is_complex)
+
+    def transfer(self, height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """h (H, W), complex `dtype`: the spectrum of the psf around pixel (0, 0), formed in double."""
+        key = height, width, dtype, device
+        if key not in self._transfers:
+            rows = (torch.arange(self.psf.shape[0]) - self.psf.shape[0] // 2) % height
+            columns = (torch.arange(self.psf.shape[1]) - self.psf.shape[1] // 2) % width
+            kernel = torch.zeros(height, width, dtype=torch.float64)
+            kernel.index_put_((rows[:, None], columns), self.psf.double().cpu(), accumulate=True)
+            self._transfers[key] = torch.fft.fft2(kernel).to(device, dtype)
+        return self._transfers[key]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """psf ∗ x."""
+        self._check_size("x", x)
+        return self._filter(x, conj=False)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Correlation of y with the psf."""
+        check_image(y, self.is_complex, "y")
+        return self._filter(y, conj=True)
+
+    def normal(self, x: Tensor) -> Tensor:
+        """AᴴA x."""
+        return self.adjoint(self.forward(x))
+
+    def check_measurement(self, y: Tensor) -> Tensor:
+        """y as (B, C, H, W)."""
+        check_image(y, self.is_complex, "y")
+        check_finite("y", y)
+        return y if y.ndim == 4 else y[None]
+
+    def image_shape(self, y: Tensor) -> tuple[int, int, int]:
+        """(C, H, W) of the image."""
+        return y.shape[-3], y.shape[-2] * self.factor, y.shape[-1] * self.factor
+
+    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
+                 mean: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor | None]:
+        """`ops.langevin_fourier`; xi counts Fourier coefficients of complex images, pixels of real ones."""
+        h = self.transfer(*x.shape[1:3], x.dtype.to_complex(), x.device)
+        return langevin_fourier(x.contiguous(), grad.contiguous(), b.contiguous(), h, self.factor, self.is_complex, chains,
+                                *astuple(s), xi, backend)
+
+    def _filter(self, x: Tensor, conj: bool) -> Tensor:
+        h = self.transfer(*x.shape[-2:], x.dtype.to_complex(), x.device)
+        h = h.conj() if conj else h
+        x = x.contiguous()
+        if self.is_complex:
+            return torch.fft.ifft2(torch.fft.fft2(x) * h)
+        return torch.fft.irfft2(torch.fft.rfft2(x) * h[:, :x.shape[-1] // 2 + 1], s=x.shape[-2:])
+
+    def _check_size(self, name: str, image: Tensor) -> None:
+        check_image(image, self.is_complex, name)
+        ok = all(n % self.factor == 0 for n in image.shape[-2:])
+        check(ok, name, f"shape {tuple(image.shape)}", f"height and width that {self.factor} divides")

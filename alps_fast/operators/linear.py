@@ -1,0 +1,138 @@
+"""Any linear operator, given as two functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import check, check_positive
+from ..layout import from_state, to_state
+from ..ops._cg import conjugate_gradients
+from ..ops._langevin import check_step, right_hand_side, unit_noise
+from .base import Operator, check_finite, check_image
+
+if TYPE_CHECKING:
+    from ..samplers.schedule import StepScalars
+
+
+class LinearOperator(Operator):
+    """y = A x + noise with A and Aᴴ given as functions on batches; P_t by conjugate gradients, noise by perturb-and-solve.
+
+        x⁺ = m + P(noise_lam)(√inv_eta2 Aᴴε₁ + √noise_lam ε₂),   ξ = (ε₂, ε₁)
+
+    Each system stops at the residual that `ops.langevin_sense_cg` describes.
+
+    Args:
+        forward: (B, C, H, W) -> (B, ...), every image on its own.
+        adjoint: its adjoint, (B, ...) -> (B, C, H, W), with respect to Re⟨·,·⟩; real if images are real.
+        noise_std: η > 0, in every real component of y.
+        image_shape: (C, H, W).
+        is_complex: whether images are complex; measurements may be either.
+        tol: error of a step allowed, in posterior standard deviations. max_iter: iterations at most.
+
+    Raises:
+        ArgumentError: naming the argument; at the first use too, where `adjoint` turns out not to be the adjoint.
+    """
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], noise_std: float,
+                 image_shape: Sequence[int], *, is_complex: bool = False, tol: float = 1e-3, max_iter: int = 500):
+        super().__init__(noise_std)
+        check(len(image_shape) == 3 and min(image_shape) >= 1, "image_shape", tuple(image_shape), "(C, H, W)")
+        check_positive("tol", tol)
+        check(max_iter >= 1, "max_iter", max_iter, "at least 1")
+        self.is_complex = is_complex
+        self.tol, self.max_iter = tol, max_iter
+        self._forward, self._adjoint = forward, adjoint
+        self._shape = (int(image_shape[0]), int(image_shape[1]), int(image_shape[2]))
+        self._measured: tuple[int, ...] | None = None  # shape of one measurement, known once _plan has run
+        self._complex_data = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A x."""
+        batch = self._batch(x)
+        return self._forward(batch) if x.ndim == 4 else self._forward(batch)[0]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Aᴴ y."""
+        shape = self._plan(y.device)
+        check(y.shape[-len(shape):] == shape and y.ndim - len(shape) in (0, 1), "y", f"shape {tuple(y.shape)}",
+              f"{shape} or (B, *{shape})")
+        return self._adjoint(y) if y.ndim > len(shape) else self._adjoint(y[None])[0]
+
+    def normal(self, x: Tensor) -> Tensor:
+        """AᴴA x."""
+        batch = self._adjoint(self._forward(self._batch(x)))
+        return batch if x.ndim == 4 else batch[0]
+
+    def check_measurement(self, y: Tensor) -> Tensor:
+        """y with a batch dimension."""
+        check(isinstance(y, Tensor), "y", type(y).__name__, "a torch tensor")
+        shape = self._plan(y.device)
+        check(y.shape[-len(shape):] == shape and y.ndim - len(shape) in (0, 1), "y", f"shape {tuple(y.shape)}",
+              f"{shape} or (B, *{shape}), what forward gives")
+        floating = y.is_complex() if self._complex_data else y.is_floating_point()
+        check(floating, "y", str(y.dtype), "complex, as forward gives" if self._complex_data else "real floating point")
+        check_finite("y", y)
+        return y if y.ndim > len(shape) else y[None]
+
+    def image_shape(self, y: Tensor) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self._shape
+
+    def project_state(self, rhs: Tensor, t: float) -> Tensor:
+        """P_t rhs to the rounding of its dtype."""
+        return self._solve(rhs, torch.zeros_like(rhs), self.noise_std**-2, rhs.new_full((len(rhs),), t**-2), 0.0)
+
+    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
+                 mean: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor | None]:
+        """The step above on torch, whatever the backend; xi is (N, n), ε₂ in state order, then ε₁ as y is laid out."""
+        x, grad, b = x.contiguous(), grad.contiguous(), b.contiguous()
+        pixels, measured = x[0].numel(), self._plan(x.device)
+        total = pixels + math.prod(measured) * (2 if self._complex_data else 1)
+        check_step(x, grad, b, chains, s.lam, s.lin, s.w, s.inv_eta2, s.noise_lam, s.noise, xi, (len(x), total))
+        rhs, start, shift = right_hand_side(x, grad, b, s.lin, s.w), x, x.new_full((len(x),), s.lam)
+        if s.noise:
+            eps = unit_noise(x, (len(x), total), chains, s.noise, s.seed, s.step, xi)
+            data = eps[:, pixels:].contiguous()
+            data = torch.view_as_complex(data.view(len(x), -1, 2)) if self._complex_data else data
+            data = to_state(self._adjoint(data.view(len(x), *measured)))
+            perturbed = data * math.sqrt(s.inv_eta2) + eps[:, :pixels].view(x.shape) * math.sqrt(s.noise_lam)
+            rhs, start = torch.cat([rhs, perturbed]), torch.cat([x, torch.zeros_like(x)])
+            shift = torch.cat([shift, torch.full_like(shift, s.noise_lam)])
+        solved = self._solve(rhs, start, s.inv_eta2, shift, (shift * pixels).sqrt() * self.tol)
+        m = solved[:len(x)]
+        return (m + solved[len(x):], m) if s.noise else (m.clone(), m)
+
+    def _solve(self, rhs: Tensor, start: Tensor, inv_eta2: float, shift: Tensor, tolerance: Tensor | float) -> Tensor:
+        def apply(p: Tensor) -> Tensor:
+            return self.normal_state(p) * inv_eta2 + p * shift[:, None, None, None]
+
+        return conjugate_gradients(apply, rhs, start, tolerance, self.max_iter)
+
+    def _batch(self, x: Tensor) -> Tensor:
+        check_image(x, self.is_complex)
+        check(tuple(x.shape[-3:]) == self._shape, "x", f"shape {tuple(x.shape)}", f"{self._shape} or (B, *{self._shape})")
+        return x if x.ndim == 4 else x[None]
+
+    def _plan(self, device: torch.device) -> tuple[int, ...]:
+        """The shape of a measurement, asked of `forward` once, with a test that `adjoint` is its adjoint."""
+        if self._measured is None:
+            generator = torch.Generator().manual_seed(0)
+            x = torch.randn(1, *self._shape, generator=generator, dtype=torch.complex64 if self.is_complex else torch.float32)
+            x = x.to(device)
+            y = self._forward(x)
+            check(y.shape[:1] == (1,) and y.ndim > 1, "forward", f"an output of shape {tuple(y.shape)}", "(B, ...) for (B, C, H, W)")
+            z = torch.randn(y.shape, generator=generator, dtype=y.dtype).to(device)
+            back = self._adjoint(z)
+            check(back.shape == x.shape and back.dtype == x.dtype, "adjoint",
+                  f"an output {back.dtype} of shape {tuple(back.shape)}", f"{x.dtype} of shape {tuple(x.shape)}")
+            there, here = (y * z.conj()).real.sum(), (x * back.conj()).real.sum()
+            scale = y.norm() * z.norm()
+            check(bool((there - here).abs() <= 1e-3 * scale), "adjoint", f"⟨Ax, z⟩ = {there:.6g} but ⟨x, Aᴴz⟩ = {here:.6g}",
+                  "the adjoint of forward")
+            self._measured, self._complex_data = tuple(y.shape[1:]), y.is_complex()
+        return self._measured

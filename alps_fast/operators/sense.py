@@ -1,0 +1,192 @@
+"""Cartesian MRI: coil maps, centred orthonormal FFT, sampling mask."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import check, check_positive
+from ..ops._cg import conjugate_gradients
+from ..ops.langevin_fourier import langevin_fourier
+from ..ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_normal
+from .base import Operator, check_binary, check_finite, check_image, check_values
+
+if TYPE_CHECKING:
+    from ..samplers.schedule import StepScalars
+
+CHUNK = 1 << 22  # matrix elements factored at a time
+
+
+def centred_fft(x: Tensor) -> Tensor:
+    """Orthonormal FFT over the last two axes, pixel and frequency zero in the middle (n // 2)."""
+    return torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(x, (-2, -1)), norm="ortho"), (-2, -1))
+
+
+def centred_ifft(x: Tensor) -> Tensor:
+    """Its inverse."""
+    return torch.fft.fftshift(torch.fft.ifft2(torch.fft.ifftshift(x, (-2, -1)), norm="ortho"), (-2, -1))
+
+
+class CartesianMRI(Operator):
+    """y_c = mask · F(maps_c · x) + noise, F the centred orthonormal FFT; images (1, H, W) complex.
+
+    Measurements are (coils, H, W) or (B, coils, H, W) complex; with maps=None (H, W), (1, H, W) or (B, 1, H, W). What
+    they hold where the mask is 0 is not used, but must be finite.
+
+    P_t is exact: by FFT for one coil, by one eigendecomposition a line (formed and factored in double at the first use,
+    then kept) where the mask varies along one axis only, whichever it is; by conjugate gradients for other masks.
+
+    Args:
+        mask: (H, W) bool or zeros and ones, frequency zero in the middle. (H, 1) or (1, W) stand for a mask that does
+            not vary along the other axis, and so does (n,) with `axis`.
+        maps: (coils, H, W) complex coil sensitivities, or None for one coil of sensitivity one.
+        noise_std: η > 0, in units of y, in every real component.
+        axis: for a mask (n,), the image axis along which it varies: 0 (H: whole rows are kept or not) or 1 (W: whole
+            columns).
+        tol: where conjugate gradients solve, error of a step allowed, in posterior standard deviations.
+        max_iter: their iterations at most.
+
+    Raises:
+        ArgumentError: naming the argument.
+    """
+
+    is_complex = True
+
+    def __init__(self, mask: Tensor, maps: Tensor | None = None, *, noise_std: float, axis: int | None = None,
+                 tol: float = 1e-3, max_iter: int = 500):
+        super().__init__(noise_std)
+        check_positive("tol", tol)
+        check(max_iter >= 1, "max_iter", max_iter, "at least 1")
+        mask = check_binary("mask", mask)
+        check(mask.ndim in (1, 2), "mask", f"shape {tuple(mask.shape)}", "(H, W), or (n,) with axis")
+        check(axis in ((0, 1) if mask.ndim == 1 else (None,)), "axis", axis,
+              "0 or 1 with a mask (n,)" if mask.ndim == 1 else "None with a mask of two axes")
+        if mask.ndim == 1:
+            mask = mask[:, None] if axis == 0 else mask[None]
+        if maps is not None:
+            check_values("maps", maps, is_complex=True)
+            check(maps.ndim == 3 and maps.numel() > 0, "maps", f"shape {tuple(maps.shape)}", "(coils, H, W)")
+            check_finite("maps", maps)
+            self._check_size("maps", maps, mask)
+            maps, mask = maps.resolve_conj().contiguous(), mask.expand(maps.shape[-2:])
+        self.mask, self.maps = mask, maps
+        self.tol, self.max_iter = tol, max_iter
+        self.line_axis = None if maps is None else _line_axis(mask)
+        self._factors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """mask · F(maps · x), (coils, H, W) or (B, coils, H, W)."""
+        self._check_image(x)
+        return centred_fft(x if self.maps is None else x * self.maps.to(x)) * self.mask.to(x.device)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Σ_c conj(maps_c) F⁻¹(mask · y_c), (1, H, W) or (B, 1, H, W)."""
+        check_values("y", y, is_complex=True)
+        self._check_measured(y)
+        image = centred_ifft(y * self.mask.to(y.device))
+        if self.maps is not None:
+            return (image * self.maps.to(y).conj()).sum(-3, keepdim=True)
+        return image if y.ndim > 2 else image[None]
+
+    def normal(self, x: Tensor) -> Tensor:
+        """AᴴA x: no shifts, and no transform along an axis that the mask does not vary along."""
+        self._check_image(x)
+        axes = (-2, -1) if self.line_axis is None else (self.line_axis - 2,)
+        mask = self._rolled_mask(x)
+        coils = x if self.maps is None else x * self.maps.to(x)
+        coils = torch.fft.ifftn(torch.fft.fftn(coils, dim=axes) * mask, dim=axes)
+        return coils if self.maps is None else (coils * self.maps.to(x).conj()).sum(-3, keepdim=True)
+
+    def check_measurement(self, y: Tensor) -> Tensor:
+        """y as (B, coils, H, W)."""
+        check_values("y", y, is_complex=True)
+        self._check_measured(y)
+        check_finite("y", y)
+        return y.reshape(-1, 1 if self.maps is None else len(self.maps), *y.shape[-2:])
+
+    def image_shape(self, y: Tensor) -> tuple[int, int, int]:
+        """(1, H, W)."""
+        return 1, y.shape[-2], y.shape[-1]
+
+    def project_state(self, rhs: Tensor, t: float) -> Tensor:
+        """P_t rhs, exact or, where conjugate gradients solve, to the rounding of the dtype."""
+        if self.maps is None or self.line_axis is not None:
+            return super().project_state(rhs, t)
+        maps = self.maps.to(rhs.device, rhs.dtype.to_complex())
+        mask = self._rolled_mask(rhs)
+
+        def apply(p: Tensor) -> Tensor:
+            return sense_normal(p, maps, mask) * self.noise_std**-2 + p * t**-2
+
+        return conjugate_gradients(apply, rhs, torch.zeros_like(rhs), 0.0, self.max_iter)
+
+    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
+                 mean: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor | None]:
+        """`ops.langevin_fourier` for one coil, `langevin_sense` or `langevin_sense_cg` for more; xi as they count it."""
+        x, grad, b = x.contiguous(), grad.contiguous(), b.contiguous()
+        if self.maps is None:
+            h = self._rolled_mask(x).expand(x.shape[1:3]).to(x.dtype.to_complex())
+            return langevin_fourier(x, grad, b, h, 1, True, chains, *astuple(s), xi, backend)
+        if self.line_axis is not None:
+            u, eigenvalues = self.factors(x.dtype.to_complex(), x.device)
+            return langevin_sense(x, grad, b, u, eigenvalues, self.line_axis, chains, *astuple(s), xi, backend)
+        maps = self.maps.to(x.device, x.dtype.to_complex())
+        return langevin_sense_cg(x, grad, b, maps, self._rolled_mask(x), chains, *astuple(s), self.tol, self.max_iter, xi, backend)
+
+    def factors(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(U (lines, n, n) complex `dtype`, Λ (lines, n) real) with AᴴA = U Λ Uᴴ on every line along `line_axis`.
+
+            a line:  AᴴA = (Σ_c S̄_c S_cᵀ) ∘ G,   G = Fᴴ diag(mask) F
+        """
+        key = dtype, device
+        if key not in self._factors:
+            assert self.maps is not None and self.line_axis is not None
+            along_h = self.line_axis == 0
+            mask = torch.fft.ifftshift(self.mask[:, 0] if along_h else self.mask[0]).double()
+            n = len(mask)
+            kernel = torch.fft.ifft(mask)  # G is circulant: G[j, k] = kernel[j − k]
+            gram = kernel[(torch.arange(n)[:, None] - torch.arange(n)) % n].to(device)
+            lines = self.maps.to(device, torch.complex128).permute((2, 1, 0) if along_h else (1, 2, 0))  # (lines, n, coils)
+            u = torch.empty(len(lines), n, n, dtype=dtype, device=device)
+            eigenvalues = torch.empty(len(lines), n, dtype=u.real.dtype, device=device)
+            step = max(1, CHUNK // n**2)
+            for first in range(0, len(lines), step):
+                s = lines[first:first + step]
+                values, vectors = torch.linalg.eigh((s.conj() @ s.mT) * gram)
+                u[first:first + step], eigenvalues[first:first + step] = vectors, values.clamp_min(0)
+            self._factors[key] = u, eigenvalues
+        return self._factors[key]
+
+    def _rolled_mask(self, x: Tensor) -> Tensor:
+        """The mask in torch.fft order, real dtype of x: centred transforms cancel in AᴴA but for this roll."""
+        return torch.fft.ifftshift(self.mask).to(x.device, x.real.dtype)
+
+    def _check_image(self, x: Tensor) -> None:
+        check_image(x, True)
+        check(x.shape[-3] == 1, "x", f"shape {tuple(x.shape)}", "(1, H, W) or (B, 1, H, W)")
+        self._check_size("x", x, self.mask)
+
+    def _check_measured(self, y: Tensor) -> None:
+        if self.maps is None:
+            ok, wanted = y.ndim == 2 or y.ndim in (3, 4) and y.shape[-3] == 1, "(H, W), (1, H, W) or (B, 1, H, W)"
+        else:
+            coils = tuple(self.maps.shape)
+            ok, wanted = y.ndim in (3, 4) and tuple(y.shape[-3:]) == coils, f"{coils} or (B, *{coils}), to fit the maps"
+        check(ok and y.numel() > 0, "y", f"shape {tuple(y.shape)}", wanted)
+        self._check_size("y", y, self.mask)
+
+    @staticmethod
+    def _check_size(name: str, value: Tensor, mask: Tensor) -> None:
+        ok = all(m in (1, n) for m, n in zip(mask.shape, value.shape[-2:], strict=True))
+        check(ok, name, f"shape {tuple(value.shape)}", f"a height and width that fit the mask {tuple(mask.shape)}")
+
+
+def _line_axis(mask: Tensor) -> int | None:
+    """The only axis along which the mask varies, the shorter one if it varies along none, None if along both."""
+    constant_along_h, constant_along_w = bool((mask == mask[:1]).all()), bool((mask == mask[:, :1]).all())
+    if constant_along_h and constant_along_w:
+        return 0 if mask.shape[0] <= mask.shape[1] else 1
+    return 1 if constant_along_h else 0 if constant_along_w else None

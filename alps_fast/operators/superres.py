@@ -1,0 +1,45 @@
+"""Super-resolution: blur, then keep every factor-th pixel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import check
+from .base import check_image
+from .fourier import CircularBlur, gaussian_psf
+
+
+class SuperResolution(CircularBlur):
+    """y = (psf ∗ x)[::factor, ::factor] + noise, circular convolution.
+
+    Measurements are (C, h, w) or (B, C, h, w), images (C, factor·h, factor·w).
+
+    Args:
+        factor: >= 1, along both axes.
+        noise_std: η > 0, in image units, in every real component.
+        blur: the psf (see CircularBlur), or the standard deviation of a Gaussian in pixels of the large image, or
+            None for no blur.
+        is_complex: whether images are complex.
+
+    Raises:
+        ArgumentError: naming the argument.
+    """
+
+    def __init__(self, factor: int, noise_std: float, blur: Tensor | float | None = None, *, is_complex: bool = False):
+        check(isinstance(factor, int) and factor >= 1, "factor", factor, "an integer >= 1")
+        if blur is None:
+            blur = torch.ones(1, 1)
+        super().__init__(blur if isinstance(blur, Tensor) else gaussian_psf(blur), noise_std, is_complex=is_complex)
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Every factor-th pixel of psf ∗ x."""
+        return super().forward(x)[..., ::self.factor, ::self.factor].contiguous()
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Correlation with the psf of y set among zeros."""
+        check_image(y, self.is_complex, "y")
+        large = y.new_zeros(*y.shape[:-2], y.shape[-2] * self.factor, y.shape[-1] * self.factor)
+        large[..., ::self.factor, ::self.factor] = y
+        return super().adjoint(large)

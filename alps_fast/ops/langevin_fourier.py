@@ -1,0 +1,115 @@
+"""langevin_fourier: one Langevin step for blur, single-coil MRI and super-resolution, by FFT."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import check
+from ..layout import as_complex, as_real
+from ._dispatch import implementation, implements
+from ._langevin import check_like, check_step, complex_dtype, right_hand_side, unit_noise
+from .philox_normal import NO_NOISE
+
+
+def normal_power(v: Tensor, h: Tensor, factor: int, inv_eta2: float, lam: float, power: float) -> Tensor:
+    """(AᴴA inv_eta2 + lam)^power v for spectra v (..., H, W), A = decimation by `factor` after the transfer h (H, W).
+
+    The factor² frequencies that alias onto one low frequency form a group on which AᴴA is a aᴴ, a = h̄/factor:
+    the eigenvalue is ‖a‖² inv_eta2 + lam along a, lam across it.
+    """
+    if factor == 1:
+        return v * (h.abs().square() * inv_eta2 + lam) ** power
+    height, width = h.shape
+    groups = (factor, height // factor, factor, width // factor)
+    v, a = v.unflatten(-1, groups[2:]).unflatten(-3, groups[:2]), h.conj().view(groups) / factor
+    energy = a.abs().square().sum((-4, -2), keepdim=True)
+    unit = a / energy.sqrt().clamp_min(torch.finfo(energy.dtype).tiny)
+
+    def along(u: Tensor) -> Tensor:
+        return unit * (unit.conj() * u).sum((-4, -2), keepdim=True)
+
+    head = along(v)
+    rest = v - head
+    rest = rest - along(rest)  # once more: lam^power may be 1e8 times the other gain, and its rounding would pass as data
+    out = head * (energy * inv_eta2 + lam) ** power + rest * lam**power
+    return out.flatten(-4, -3).flatten(-2, -1)
+
+
+def channels_first(state: Tensor, is_complex: bool) -> Tensor:
+    """State (N, H, W, C') as contiguous images (N, C, H, W); FFTs of this layout round alike in every batch."""
+    return (as_complex(state) if is_complex else state).movedim(-1, 1).contiguous()
+
+
+def channels_last(image: Tensor) -> Tensor:
+    """Images (N, C, H, W), real or complex, as a state (N, H, W, C') in memory of its own."""
+    last = image.movedim(1, -1)
+    return as_real(last) if last.is_complex() else last.contiguous()
+
+
+@implements("langevin_fourier", "torch")
+def langevin_fourier_reference(
+    x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
+    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The definition."""
+    r = channels_first(right_hand_side(x, grad, b, lin, w), is_complex)
+    mean = normal_power(torch.fft.fft2(r, norm="ortho"), h, factor, inv_eta2, lam, -1.0)
+    if noise == NO_NOISE:
+        m = torch.fft.ifft2(mean, norm="ortho")
+        m = channels_last(m if is_complex else m.real)
+        return m.clone(), m
+    xi = channels_first(unit_noise(x, x.shape, chains, noise, seed, step, xi), is_complex)
+    if is_complex:
+        spread = normal_power(xi, h, factor, inv_eta2, noise_lam, -0.5)
+        m = torch.fft.ifft2(mean, norm="ortho")
+        return channels_last(m + torch.fft.ifft2(spread, norm="ortho")), channels_last(m)
+    # both are spectra of real images, so one inverse FFT serves the two
+    spread = normal_power(torch.fft.fft2(xi, norm="ortho"), h, factor, inv_eta2, noise_lam, -0.5)
+    both = torch.fft.ifft2(mean + 1j * spread, norm="ortho")
+    return channels_last(both.real + both.imag), channels_last(both.real)
+
+
+@torch.library.custom_op("alps_fast::langevin_fourier", mutates_args=())
+def langevin_fourier(
+    x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
+    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """One Langevin step for A = D_factor F⁻¹ diag(h) F: circular convolution, then every factor-th pixel is kept.
+
+        m = P(lam)(b + lin x − w ∇E),    x⁺ = m + P(noise_lam)^{1/2} ξ,    P(l) = (AᴴA inv_eta2 + l)⁻¹
+
+    P is diagonal in Fourier space for factor 1; else AᴴA has rank one on each group of factor² aliased frequencies
+    and both P and its symmetric root are closed forms. Exact in both cases.
+
+    Args:
+        x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, backend: as in `langevin_pixel`.
+        h: (H, W) transfer, complex of the precision of x, frequency zero first (torch.fft order); the spectrum of a
+            real kernel unless `is_complex`.
+        factor: decimation, >= 1, dividing H and W.
+        is_complex: whether C' = 2C real channels are C complex ones.
+        xi: (N, H, W, C') to use for ξ. Complex images: ξ counts orthonormal Fourier coefficients, torch.fft order, laid
+            out like the image. Real images: ξ counts pixels.
+
+    Returns:
+        (x⁺, m), each (N, H, W, C').
+
+    Raises:
+        ArgumentError: naming the argument.
+
+    Source: [ALPS]; the closed form follows from the matrix inversion lemma on each alias group.
+    """
+    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
+    height, width, channels = x.shape[1:]
+    check_like("h", h, (height, width), complex_dtype(x.dtype), x.device)
+    fits = factor >= 1 and height % factor == 0 and width % factor == 0
+    check(fits, "factor", factor, f"a divisor of the image size {height} x {width}")
+    check(not is_complex or channels % 2 == 0, "x", f"{channels} real channels", "an even number where is_complex")
+    step_function = implementation("langevin_fourier", backend, x.device)
+    return step_function(x, grad, b, h, factor, is_complex, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi)
+
+
+@langevin_fourier.register_fake
+def _(x: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(x)

@@ -1,0 +1,66 @@
+"""langevin_pixel: one Langevin step where AᴴA is diagonal in pixels (denoising, inpainting)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import check
+from ._dispatch import implementation, implements
+from ._langevin import by_measurement, check_state, check_step, right_hand_side, unit_noise
+from .philox_normal import NO_NOISE
+
+
+@implements("langevin_pixel", "torch")
+def langevin_pixel_reference(
+    x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
+    noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The definition."""
+    a = a[:, None]  # beside the chains of a measurement
+    r = by_measurement(right_hand_side(x, grad, b, lin, w), b)
+    mean = r.div_(a * inv_eta2 + lam)
+    if noise == NO_NOISE:
+        return mean.flatten(0, 1).clone(), mean.flatten(0, 1)
+    xi = by_measurement(unit_noise(x, x.shape, chains, noise, seed, step, xi), b)
+    return torch.addcmul(mean, xi, (a * inv_eta2 + noise_lam).rsqrt()).flatten(0, 1), mean.flatten(0, 1)
+
+
+@torch.library.custom_op("alps_fast::langevin_pixel", mutates_args=())
+def langevin_pixel(
+    x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
+    noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None, backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """One Langevin step for AᴴA = diag(a), elementwise.
+
+        m = (b + lin x − w ∇E) / (a inv_eta2 + lam),    x⁺ = m + ξ / √(a inv_eta2 + noise_lam)
+
+    Args:
+        x, grad: (N, H, W, C') contiguous states, float32 or float64; grad is ∇E(x, t).
+        b: (B, H, W, C'), B dividing N: the data Aᴴy inv_eta2; row n of x belongs to measurement n // (N/B).
+        a: (1|B, H, W, 1|C') diagonal of AᴴA, >= 0, dtype of x.
+        chains: (N,) int64 Philox chain indices.
+        lam, lin, w, inv_eta2, noise_lam: level scalars, see `samplers.schedule.StepScalars`; lam, noise_lam > 0.
+        noise: NO_NOISE (x⁺ = m), INDEPENDENT or AVERAGED, see `ops.philox_normal.step_noise`; seed, step: its stream.
+        xi: (N, H, W, C') to use for ξ in place of Philox; ξ is counted in pixels, state order.
+        backend: one of `alps_fast.ops._dispatch.NAMES`.
+
+    Returns:
+        (x⁺, m), each (N, H, W, C'), neither an alias of an input.
+
+    Raises:
+        ArgumentError: naming the argument.
+
+    Source: [ALPS] eq. of the preconditioned step; [LM] for the averaged noise.
+    """
+    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
+    check_state("a", a, x)
+    fits = len(a) in (1, len(b)) and a.shape[1:3] == x.shape[1:3] and a.shape[3] in (1, x.shape[3])
+    check(fits, "a", f"shape {tuple(a.shape)}", f"(1 or {len(b)}, {x.shape[1]}, {x.shape[2]}, 1 or {x.shape[3]})")
+    step_function = implementation("langevin_pixel", backend, x.device)
+    return step_function(x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi)
+
+
+@langevin_pixel.register_fake
+def _(x: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(x)

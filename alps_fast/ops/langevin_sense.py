@@ -1,0 +1,195 @@
+"""langevin_sense, langevin_sense_cg: one Langevin step for multi-coil Cartesian MRI.
+
+    AᴴA = Σ_c S̄_c Fᴴ M F S_c
+
+Centred transforms need no shifts here: they cancel in AᴴA once the mask is rolled to torch.fft order. Where the mask
+varies along one axis only, the transform along the other cancels too, and AᴴA is one Hermitian n × n matrix a line.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import check
+from ..layout import as_complex, as_real
+from ._cg import conjugate_gradients
+from ._dispatch import implementation, implements
+from ._langevin import check_like, check_step, complex_dtype, right_hand_side, unit_noise
+from .philox_normal import NO_NOISE
+
+# Chains a matrix product. A product rounds according to its shape, and a chain must not feel how many run beside it,
+# so the shape is fixed and the last block is padded. 32 columns cost 1.3 times what one does (64 lines of 64², one core).
+COLUMNS = 32
+
+
+def _to_lines(state: Tensor, axis: int) -> Tensor:
+    """(N, H, W, 2) -> (lines, n, COLUMNS) complex, zeros where there is no chain."""
+    lines = as_complex(state)[..., 0].permute((2, 1, 0) if axis == 0 else (1, 2, 0))
+    out = lines.new_zeros(*lines.shape[:2], COLUMNS)
+    out[..., :len(state)] = lines
+    return out
+
+
+def _from_lines(lines: Tensor, axis: int, count: int) -> Tensor:
+    """The inverse of `_to_lines` for the first `count` chains."""
+    image = lines[..., :count].permute((2, 1, 0) if axis == 0 else (2, 0, 1))
+    return as_real(image[..., None])
+
+
+@implements("langevin_sense", "torch")
+def langevin_sense_reference(
+    x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
+    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The definition."""
+    r = right_hand_side(x, grad, b, lin, w)
+    gain = 1 / (eigenvalues[..., None] * inv_eta2 + lam)
+    mean, x_new = torch.empty_like(x), torch.empty_like(x)
+    if noise != NO_NOISE:
+        xi = unit_noise(x, x.shape, chains, noise, seed, step, xi)
+        spread = (eigenvalues[..., None] * inv_eta2 + noise_lam).rsqrt()
+    for first in range(0, len(x), COLUMNS):
+        rows = slice(first, first + COLUMNS)
+        block = r[rows]
+        coefficients = (u.mH @ _to_lines(block, axis)).mul_(gain)
+        if xi is None or noise == NO_NOISE:
+            mean[rows] = x_new[rows] = _from_lines(u @ coefficients, axis, len(block))
+            continue
+        noisy = coefficients + _to_lines(xi[rows], axis).mul_(spread)
+        both = u @ torch.cat([coefficients, noisy], -1)
+        mean[rows] = _from_lines(both[..., :COLUMNS], axis, len(block))
+        x_new[rows] = _from_lines(both[..., COLUMNS:], axis, len(block))
+    return x_new, mean
+
+
+@torch.library.custom_op("alps_fast::langevin_sense", mutates_args=())
+def langevin_sense(
+    x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
+    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """One Langevin step where AᴴA is one Hermitian matrix U Λ Uᴴ a line: SENSE with a mask along one axis.
+
+        r = b + lin x − w ∇E;  a line:  m = U g Uᴴ r,  x⁺ = U (g Uᴴ r + √g' ξ),
+        g = 1/(Λ inv_eta2 + lam),  g' = 1/(Λ inv_eta2 + noise_lam)
+
+    Args:
+        x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, backend: as in `langevin_pixel`;
+            states (N, H, W, 2), one complex channel.
+        u: (lines, n, n) unitary, eigenvectors in columns, complex of the precision of x.
+        eigenvalues: (lines, n) >= 0, dtype of x.
+        axis: 0: lines run along H, n = H, one for each of W columns; 1: along W, n = W, one for each of H rows.
+        xi: (N, H, W, 2) to use for ξ. ξ counts eigenvectors and is laid out like the image: coefficient k of line l
+            stands where pixel k of line l does.
+
+    Returns:
+        (x⁺, m), each (N, H, W, 2).
+
+    Raises:
+        ArgumentError: naming the argument.
+
+    Source: design.md §2.5; [LM] for the averaged noise.
+    """
+    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
+    height, width = _one_complex_channel(x)
+    check(axis in (0, 1), "axis", axis, "0 (lines along H) or 1 (lines along W)")
+    lines, n = (width, height) if axis == 0 else (height, width)
+    check_like("u", u, (lines, n, n), complex_dtype(x.dtype), x.device)
+    check_like("eigenvalues", eigenvalues, (lines, n), x.dtype, x.device)
+    step_function = implementation("langevin_sense", backend, x.device)
+    return step_function(x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi)
+
+
+@langevin_sense.register_fake
+def _(x: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(x)
+
+
+def sense_normal(x: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
+    """Σ_c S̄_c Fᴴ M F S_c x for states (N, H, W, 2); maps (coils, H, W), mask (H, W) in torch.fft order."""
+    return sense_adjoint(torch.fft.fft2(as_complex(x)[..., 0][:, None] * maps, norm="ortho"), maps, mask)
+
+
+def sense_adjoint(samples: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
+    """Σ_c S̄_c Fᴴ M k_c as a state, of k-space (N, coils, H, W) in torch.fft order."""
+    return as_real((torch.fft.ifft2(samples * mask, norm="ortho") * maps.conj()).sum(1)[..., None])
+
+
+@implements("langevin_sense_cg", "torch")
+def langevin_sense_cg_reference(
+    x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
+    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The definition."""
+    rhs, start, shift = right_hand_side(x, grad, b, lin, w), x, x.new_full((len(x),), lam)
+    if noise != NO_NOISE:
+        eps = unit_noise(x, (len(x), 1 + len(maps), *x.shape[1:]), chains, noise, seed, step, xi)
+        samples = sense_adjoint(torch.view_as_complex(eps[:, 1:]), maps, mask)
+        rhs = torch.cat([rhs, samples * math.sqrt(inv_eta2) + eps[:, 0] * math.sqrt(noise_lam)])
+        start = torch.cat([x, torch.zeros_like(x)])
+        shift = torch.cat([shift, torch.full_like(shift, noise_lam)])
+
+    def apply(p: Tensor) -> Tensor:
+        return sense_normal(p, maps, mask) * inv_eta2 + p * shift[:, None, None, None]
+
+    solved = conjugate_gradients(apply, rhs, start, tol * (shift * x[0].numel()).sqrt(), max_iter)
+    mean = solved[:len(x)]
+    if noise == NO_NOISE:
+        return mean.clone(), mean
+    return mean + solved[len(x):], mean.clone()
+
+
+@torch.library.custom_op("alps_fast::langevin_sense_cg", mutates_args=())
+def langevin_sense_cg(
+    x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
+    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float = 1e-3, max_iter: int = 500,
+    xi: Tensor | None = None, backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """One Langevin step for SENSE with any mask, by conjugate gradients; the noise by perturb-and-solve.
+
+        m = P(lam)(b + lin x − w ∇E),    x⁺ = m + P(noise_lam)(√inv_eta2 Aᴴε₁ + √noise_lam ε₂),
+        P(l) = (AᴴA inv_eta2 + l)⁻¹,     ξ = (ε₂, ε₁)
+
+    Both systems of every chain are solved in one batch, m starting from x (so that a step stopped early still lowers
+    the quadratic it minimises), each system with step sizes of its own. A system stops at ‖residual‖ ≤ tol √(l n), n the
+    real unknowns: as P ≼ 1/l, the error is then at most tol posterior standard deviations, root mean square.
+
+    Args:
+        x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, backend: as in `langevin_pixel`;
+            states (N, H, W, 2), one complex channel.
+        maps: (coils, H, W) coil sensitivities, complex of the precision of x.
+        mask: (H, W) of zeros and ones in torch.fft order (frequency zero first), dtype of x.
+        tol: error allowed, see above, > 0. max_iter: iterations at most, a warning where they do not suffice.
+        xi: (N, 1 + coils, H, W, 2) to use for ξ: first ε₂ in pixels, then ε₁ for the samples of every coil, torch.fft
+            order. With Philox, one stream runs through all of it in this order.
+
+    Returns:
+        (x⁺, m), each (N, H, W, 2).
+
+    Raises:
+        ArgumentError: naming the argument.
+
+    Source: design.md §2.5.
+    """
+    height, width = _one_complex_channel(x)
+    shape = (len(x), 1 + len(maps), height, width, 2)
+    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, shape)
+    check_like("maps", maps, (len(maps), height, width), complex_dtype(x.dtype), x.device)
+    check_like("mask", mask, (height, width), x.dtype, x.device)
+    check(math.isfinite(tol) and tol > 0, "tol", tol, "a finite number > 0")
+    check(max_iter >= 1, "max_iter", max_iter, "at least 1")
+    step_function = implementation("langevin_sense_cg", backend, x.device)
+    return step_function(x, grad, b, maps, mask, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, tol, max_iter, xi)
+
+
+@langevin_sense_cg.register_fake
+def _(x: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(x)
+
+
+def _one_complex_channel(x: Tensor) -> tuple[int, int]:
+    check(x.ndim == 4 and x.shape[-1] == 2, "x", f"shape {tuple(x.shape)}", "(N, H, W, 2)")
+    return x.shape[1], x.shape[2]
