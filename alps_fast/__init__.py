@@ -1,0 +1,9 @@
+"""alps_fast: exact and fast posterior sampling of images by annealed Langevin dynamics."""
+
+from . import energies, operators
+from .errors import ArgumentError
+from .posterior import Posterior
+from .samplers import MapEstimate, Progress, Sampler, Schedule, map_estimate, sample
+
+__version__ = "0.1.0"
+__all__ = ["ArgumentError", "MapEstimate", "Posterior", "Progress", "Sampler", "Schedule", "energies", "map_estimate", "operators", "sample"]

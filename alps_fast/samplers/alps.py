@@ -1,0 +1,69 @@
+"""The ALPS sampler ([ALPS], design §2.3–2.4): anneal the prior, one preconditioned Langevin step after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..layout import network_view
+from .schedule import INDEPENDENT, Level, Schedule, StepScalars
+
+if TYPE_CHECKING:
+    from ..energies.base import Energy
+    from ..operators.base import Operator
+
+
+@dataclass(frozen=True)
+class Target:
+    """exp(−E(x, t)/t² − ‖Ax − y‖²/(2η²) − ‖x − x₀‖²/(2σ²)), the last term only with a warm start.
+
+    b = Aᴴy/η² + x₀/σ², shape (B, H, W, C') or one a chain; scalars: of a step at this level with its own noise.
+    """
+
+    operator: Operator
+    energy: Energy
+    t: float
+    b: Tensor
+    scalars: StepScalars
+    backend: str
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """E (N,) and ∇E (N, H, W, C') of states, without 1/t²."""
+        value, grad = self.energy.value_and_grad(network_view(x), self.t)
+        return value, grad.movedim(1, -1).contiguous()
+
+    def grad(self, x: Tensor) -> Tensor:
+        """∇E of states, without 1/t²."""
+        return self.energy.grad(network_view(x), self.t).movedim(1, -1).contiguous()
+
+    def langevin(self, x: Tensor, grad: Tensor, chains: Tensor, s: StepScalars) -> tuple[Tensor, Tensor]:
+        """x⁺ = m(x) + P^{1/2} ξ and m(x), ∇E given."""
+        after, mean = self.operator.langevin(x, grad, self.b, chains, s, backend=self.backend)
+        assert mean is not None
+        return after, mean
+
+
+def in_single(y: Tensor) -> Tensor:
+    """y as float32 or complex64: states have that precision."""
+    return y.to(torch.complex64 if y.is_complex() else torch.float32)
+
+
+def alps_levels(schedule: Schedule, eta: float) -> list[Level]:
+    """Prior levels t_i, every one with the whole measurement."""
+    return [Level(t, eta, schedule.steps) for t in schedule.t().tolist()]
+
+
+def start(target: Target, shape: tuple[int, ...], chains: Tensor) -> Tensor:
+    """x = P b + P^{1/2} R₀ of the first level. The chain goes on from step 1, so R₀ is used here alone."""
+    nothing = torch.zeros(len(chains), *shape, device=target.b.device)
+    return target.langevin(nothing, nothing, chains, replace(target.scalars, noise=INDEPENDENT, step=0))[0]
+
+
+def alps_step(target: Target, x: Tensor, chains: Tensor, s: StepScalars,
+              want_value: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """One step x -> m(x) + P^{1/2} ξ: (x⁺, m, E(x) if wanted)."""
+    value, grad = target.value_and_grad(x) if want_value else (None, target.grad(x))
+    return *target.langevin(x, grad, chains, s), value

@@ -1,0 +1,116 @@
+"""What a run carries from level to level, what it gathers on the way, and how both go to disk and come back."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import ArgumentError
+from ..ops.moments import moments
+from .mala import Point
+
+TRACED = 256  # at most so many numbers of an image are kept of every draw
+
+
+@dataclass
+class Chains:
+    """The chains, rows measurement by measurement (N = B · chains)."""
+
+    x: Tensor  # (N, H, W, C') states
+    data_noise: Tensor  # (N, H, W, C') Aᴴ of the noise on every chain's own y_i; empty where y is not annealed
+    log_tau: Tensor  # (N,) MALA's step
+    alive: Tensor  # (N,) bool: finite so far
+    broken: Tensor  # (N, 2) level and step within it where a chain turned non-finite, else −1
+    point: Point | None = None  # MALA's evaluation at x, which is its x
+    level: int = 0  # the level to go on with
+    step: int = 1  # Philox step index to go on with
+    gradients: int = 0  # evaluations a chain so far
+
+    def guard(self, level: int, k: int) -> None:
+        """Flag chains that are no longer finite, on the device, without a synchronisation."""
+        finite = self.x.flatten(1).sum(1).isfinite()
+        lost = self.alive & ~finite
+        self.broken[:, 0].masked_fill_(lost, level)
+        self.broken[:, 1].masked_fill_(lost, k)
+        self.alive &= finite
+
+
+@dataclass
+class Record:
+    """What a run gathers: streaming moments of the draws, and figures by level."""
+
+    count: Tensor  # (B,) draws
+    mean: Tensor  # (B, H, W, C') of the samples x⁺
+    m2: Tensor  # (B, H, W, C') sum of squared deviations of the samples
+    projected_count: Tensor  # (B,) draws
+    projected: Tensor  # (B, H, W, C') mean of the noise-free projections m(x): the MMSE estimate
+    trace: Tensor  # (draws, N, <= 256) fixed numbers of the state of every draw
+    energy: Tensor  # (levels, N) E(x, t)/t² before the last step of a level
+    acceptance: Tensor  # (levels, N) mean probability of acceptance; NaN without MALA
+    tau: Tensor  # (levels, N) MALA's step at the end of a level; NaN without MALA
+
+    @classmethod
+    def empty(cls, measurements: int, x: Tensor, draws: int, levels: int) -> Record:
+        """Nothing gathered yet, for states shaped like x."""
+        rows, image = len(x), x.shape[1:]
+        images = [torch.zeros(measurements, *image, device=x.device) for _ in range(3)]
+        counts = [torch.zeros(measurements, dtype=torch.int64, device=x.device) for _ in range(2)]
+        by_level = [torch.full((levels, rows), torch.nan, device=x.device) for _ in range(3)]
+        trace = torch.zeros(draws, rows, min(TRACED, image.numel()), device=x.device)
+        return cls(counts[0], images[0], images[1], counts[1], images[2], trace, *by_level)
+
+    def draw(self, index: int, x: Tensor, mean: Tensor, alive: Tensor, backend: str) -> None:
+        """Take the samples x and their projections into the statistics, broken chains left out."""
+        self.take(x, mean, alive, backend)
+        size = x[0].numel()
+        kept = torch.arange(self.trace.shape[2], device=x.device) * size // self.trace.shape[2]
+        self.trace[index] = x.flatten(1)[:, kept]
+
+    def take(self, x: Tensor, mean: Tensor, alive: Tensor, backend: str) -> None:
+        """The moments alone."""
+        self.count, self.mean, self.m2 = moments(self.count, self.mean, self.m2, x, alive, backend)
+        unread = torch.zeros_like(self.projected)
+        self.projected_count, self.projected, _ = moments(self.projected_count, self.projected, unread, mean, alive, backend)
+
+
+COUNTERS = ("level", "step", "gradients")
+
+
+def save_checkpoint(path: Path, chains: Chains, record: Record, identity: str) -> None:
+    """Write everything to `path` at once: a reader finds the old file or the new one."""
+    tensors = {f"chains.{f.name}": getattr(chains, f.name) for f in fields(chains) if isinstance(getattr(chains, f.name), Tensor)}
+    tensors |= {f"record.{f.name}": getattr(record, f.name) for f in fields(record)}
+    if chains.point is not None:
+        tensors |= {f"point.{name}": value for name, value in chains.point._asdict().items() if name != "x"}
+    metadata = {"identity": identity} | {name: str(getattr(chains, name)) for name in COUNTERS}
+    part = path.with_name(path.name + ".part")
+    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, part, metadata)
+    os.replace(part, path)
+
+
+def load_checkpoint(path: Path, identity: str, device: torch.device) -> tuple[Chains, Record]:
+    """Read what `save_checkpoint` wrote; ArgumentError if it is damaged or of another run."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            groups: dict[str, dict[str, Any]] = {"chains": {}, "record": {}, "point": {}}
+            if metadata.get("identity") == identity:
+                for name in list(file.keys()):
+                    group, field = name.split(".")
+                    groups[group][field] = file.get_tensor(name).to(device)
+    except (SafetensorError, OSError) as error:
+        raise ArgumentError(f"checkpoint: {path} cannot be read ({error}); wanted a file that this sampler wrote") from error
+    if metadata.get("identity") != identity:
+        raise ArgumentError(f"checkpoint: {path} belongs to another run; wanted one of the same measurement, operator, energy "
+                            "and options, or a path where there is no file")
+    chains = Chains(**groups["chains"])
+    chains.level, chains.step, chains.gradients = (int(metadata[name]) for name in COUNTERS)
+    chains.point = Point(x=chains.x, **groups["point"]) if groups["point"] else None
+    return chains, Record(**groups["record"])

@@ -1,0 +1,371 @@
+"""`Sampler`: plans a run from its options, then takes measurements to posteriors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import KW_ONLY, asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..energies.base import Energy
+from ..errors import check, check_choice, check_positive
+from ..layout import from_state, network_view, to_state
+from ..operators.base import Operator
+from ..ops._dispatch import NAMES
+from ..posterior import BrokenChain, Posterior
+from .alps import Target, alps_levels, alps_step, in_single, start
+from .chains import Chains, Record, load_checkpoint, save_checkpoint
+from .mala import first_log_tau, mala_step, point, tuned
+from .measurement import bridge, measurement_levels
+from .schedule import AVERAGED, INDEPENDENT, NO_NOISE, PUBLISHED, Level, Schedule, StepScalars, with_draws
+
+CHECKPOINT_DRAWS = 10  # while drawing, a checkpoint every so many draws
+
+
+class Progress(NamedTuple):
+    """What `callback` is given at the end of every level, and of every draw after the last level."""
+
+    level: int
+    levels: int
+    t: float
+    eta: float  # noise level of the measurement; ∞ where it is not looked at
+    state: Tensor  # (B·chains, H, W, C'), not a copy; alps_fast.layout.from_state makes images of it
+
+
+@dataclass
+class Sampler:
+    """Draws posterior samples of images by annealed Langevin dynamics; planned once, called with measurements.
+
+        P = (AᴴA/η² + L/t²)⁻¹,  m(x) = P (Aᴴy/η² + (L x − ∇E(x, t))/t²),  x⁺ = m(x) + P^{1/2} ξ
+
+    A chain's result depends on (seed, its chain index, its y) alone: not on the chains and measurements beside it,
+    nor on a restart; to the bit as far as the energy and operator compute each image by itself (all of ours do on
+    backend "cpu"; torch's matrix products and convolutions may round otherwise in another batch).
+
+    Args:
+        operator, energy: A with its noise_std η, and the prior.
+        chains: chains a measurement. They never touch each other.
+        draws, thin: draws a chain at σ_min, thin steps apart; the first ends the last level. mean, std are over all.
+        seed: in [0, 2⁶³). first_chain: index of the first chain, to continue an ensemble: chains 16…31 after 0…15.
+        schedule: levels and steps.
+        method: "alps" anneals the prior ([ALPS]); "measurement" the noise on y at t = σ_min ([XGP]), after the
+            prior has been annealed without data.
+        noise: "averaged" ([LM]): exact variance for Gaussian posteriors. "independent": the published rule, in which
+            the last step of a level adds the noise of the next one and the last of all none, so that "samples" are
+            conditional means and std is too small; draws must be 1.
+        correction: "mala" adds accept/reject with a step tuned a chain at a time while annealing, one AᴴA more a step.
+        backend: see `alps_fast.ops`. progress: a bar on stderr.
+        checkpoint: a file that is written at level ends, and gone on from, bit for bit, where it exists.
+        callback: is called with a `Progress` at level ends.
+        warm_start, warm_std: another method's image x₀ ≈ x + N(0, σ²I), taken as one more measurement. With
+            method="measurement" it stands for most of the prior's annealing too.
+
+    Without a correction what annealing leaves is biased where the prior is far from Gaussian; modes far apart keep
+    the weights they froze with, with a correction too (one dimension, modes ±1 of std 0.15: 0.81 where 0.89 is
+    exact). `Posterior.diagnostics` shows it as R-hat well above 1 with draws >= 4.
+
+    Raises:
+        ArgumentError: naming the argument.
+
+    Sources: [ALPS], [XGP], [LM].
+    """
+
+    operator: Operator
+    energy: Energy
+    _: KW_ONLY
+    chains: int = 16
+    draws: int = 1
+    thin: int = 1
+    seed: int = 0
+    schedule: Schedule = PUBLISHED
+    method: str = "alps"
+    noise: str = "averaged"
+    correction: str | None = None
+    backend: str = "auto"
+    progress: bool = True
+    checkpoint: str | Path | None = None
+    callback: Callable[[Progress], None] | None = None
+    first_chain: int = 0
+    warm_start: Tensor | None = None
+    warm_std: float | None = None
+
+    def __post_init__(self) -> None:
+        check(isinstance(self.operator, Operator), "operator", type(self.operator).__name__, "an alps_fast operator")
+        check(isinstance(self.energy, Energy), "energy", type(self.energy).__name__, "an alps_fast energy")
+        check(isinstance(self.schedule, Schedule), "schedule", type(self.schedule).__name__, "a Schedule")
+        for name in ("chains", "draws", "thin"):
+            value = getattr(self, name)
+            check(isinstance(value, int) and value >= 1, name, value, "an integer >= 1")
+        check(isinstance(self.seed, int) and 0 <= self.seed < 1 << 63, "seed", self.seed, "an integer in [0, 2**63)")
+        check(isinstance(self.first_chain, int) and 0 <= self.first_chain <= (1 << 32) - self.chains, "first_chain",
+              self.first_chain, "an integer with first_chain + chains <= 2**32")
+        check_choice("method", self.method, ("alps", "measurement"))
+        check_choice("noise", self.noise, ("averaged", "independent"))
+        check(self.correction in (None, "mala"), "correction", repr(self.correction), "None or 'mala'")
+        check_choice("backend", self.backend, NAMES)
+        if self.noise == "independent":
+            check(self.draws == 1, "draws", self.draws, '1 with noise="independent", whose last step is a conditional mean')
+            check(self.correction is None and self.method == "alps", "noise", repr(self.noise),
+                  "'averaged' with a correction or method=\"measurement\"")
+        check((self.warm_start is None) == (self.warm_std is None), "warm_std", self.warm_std, "warm_start and warm_std together")
+        if self.warm_std is not None:
+            check_positive("warm_std", self.warm_std)
+        eta = self.operator.noise_std
+        annealed = (alps_levels(self.schedule, eta) if self.method == "alps"
+                    else measurement_levels(self.schedule, eta, self.warm_std))
+        self.annealing = len(annealed)  # how many levels before draws alone remain
+        self.levels = with_draws(annealed, self.draws, self.thin)
+
+    def __call__(self, y: Tensor) -> Posterior:
+        """The posterior of a measurement y, or of each of a batch (B, ...).
+
+        Ctrl-C returns what there is, with `interrupted` set: the statistics of the draws so far, or of the
+        states as they stand if there are none yet.
+
+        Raises:
+            ArgumentError: y does not fit the operator, is not finite, or `checkpoint` is of another run.
+            FloatingPointError: every chain turned non-finite.
+        """
+        return Run(self, y).finish()
+
+    def memory_per_chain(self, y: Tensor) -> int:
+        """Bytes of state that each chain of measurement y takes at its peak, the energy's and operator's own work aside."""
+        y = self.operator.check_measurement(y)
+        image = math.prod(self.operator.image_shape(y)) * (2 if self.operator.is_complex else 1)
+        states = 5 + (9 if self.correction else 0)  # x, ∇E, noise, x⁺, m; two points, proposal, δ, AᴴAδ
+        measured = 0
+        if self.method == "measurement":
+            states += 2  # Aᴴw and its update, and y-sized noise
+            measured = y[0].numel() * (2 if y.is_complex() else 1)
+        return 4 * (states * image + 2 * measured)
+
+
+class Run:
+    """One call of a sampler: a measurement and its chains."""
+
+    def __init__(self, sampler: Sampler, y: Tensor):
+        self.sampler, operator = sampler, sampler.operator
+        self.y = in_single(operator.check_measurement(y))
+        self.batched = y.ndim == self.y.ndim
+        self.image = operator.image_shape(self.y)
+        self.adjoint = operator.adjoint_state(self.y)
+        self.warm = self._warm_state()
+        index = torch.arange(sampler.first_chain, sampler.first_chain + sampler.chains, device=self.adjoint.device)
+        self.index = index.repeat(len(self.y))
+        self.identity = self._identity() if sampler.checkpoint else ""
+        self.interrupted = False
+        self.target: Target | None = None
+        self.began = time.perf_counter()
+        path = Path(sampler.checkpoint) if sampler.checkpoint else None
+        if path is not None and path.exists():
+            self.chains, self.record = load_checkpoint(path, self.identity, self.adjoint.device)
+        else:
+            self.chains, self.record = self._start()
+
+    def finish(self) -> Posterior:
+        """Run all levels that are left."""
+        levels = self.sampler.levels
+        try:
+            with tqdm(total=sum(level.steps for level in levels), initial=sum(s.steps for s in levels[:self.chains.level]),
+                      desc="sampling", unit="step", file=sys.stderr, disable=not self.sampler.progress) as bar:
+                while self.chains.level < len(levels):
+                    self._level(self.chains.level, bar)
+                    self._level_end()
+        except KeyboardInterrupt:
+            self.interrupted = True
+        return self._posterior()
+
+    def _level(self, i: int, bar: tqdm[Any]) -> None:
+        """The steps of one level. A draw is the state after the last one."""
+        sampler, chains, level = self.sampler, self.chains, self.sampler.levels[i]
+        changed = i == 0 or level[:2] != sampler.levels[i - 1][:2]
+        if changed or self.target is None:
+            self.target = self._target(i)
+        target = self.target
+        if sampler.correction and changed:
+            chains.point = point(target, chains.x, self.index, chains.step)
+            chains.gradients += 1
+        accepted, value = torch.zeros_like(chains.log_tau), None
+        for k in range(level.steps):
+            last = k == level.steps - 1
+            if sampler.correction:
+                tuning = i < sampler.annealing and not (level.draw and last)
+                mean, probability = self._mala_step(target, tuning)
+                accepted += probability / level.steps
+            else:
+                chains.x, mean, value = alps_step(target, chains.x, self.index, self._scalars(target, i, last), want_value=last)
+                chains.gradients += 1
+            chains.step += 1
+            chains.guard(i, k)
+            bar.update()
+        if chains.point is not None:
+            value = chains.point.value
+        assert value is not None
+        self.record.energy[i] = value / level.t**2
+        if sampler.correction:
+            self.record.acceptance[i], self.record.tau[i] = accepted, chains.log_tau.exp()
+        if level.draw:
+            self.record.draw(i - sampler.annealing + 1, chains.x, mean, chains.alive, sampler.backend)
+        chains.level = i + 1
+
+    def _mala_step(self, target: Target, tuning: bool) -> tuple[Tensor, Tensor]:
+        """One corrected step: m of the state it ends in, and the probabilities of acceptance."""
+        chains = self.chains
+        assert chains.point is not None
+        chains.point, probability = mala_step(target, chains.point, chains.log_tau, self.index, chains.step)
+        chains.x = chains.point.x
+        if tuning:
+            chains.log_tau = tuned(chains.log_tau, probability, chains.step)
+        chains.gradients += 1
+        return chains.point.mean, probability
+
+    def _level_end(self) -> None:
+        """Once a level: stop if no chain is left, keep a checkpoint, tell the callback."""
+        sampler, chains = self.sampler, self.chains
+        done = chains.level
+        drawing = done > sampler.annealing
+        if not drawing and not bool(chains.alive.any()):
+            level, step = chains.broken[0].tolist()
+            raise FloatingPointError(f"every chain turned non-finite; chain {int(self.index[0])} at level {level} "
+                                     f"(t = {sampler.levels[level].t:.4g}), step {step}")
+        if sampler.checkpoint and (not drawing or done == len(sampler.levels)
+                                   or (done - sampler.annealing) % CHECKPOINT_DRAWS == 0):
+            save_checkpoint(Path(sampler.checkpoint), chains, self.record, self.identity)
+        if sampler.callback:
+            level = sampler.levels[done - 1]
+            sampler.callback(Progress(done - 1, len(sampler.levels), level.t, level.eta, chains.x))
+
+    def _start(self) -> tuple[Chains, Record]:
+        rows, device = len(self.index), self.adjoint.device
+        noise_shape = (rows, *self.adjoint.shape[1:]) if self.sampler.method == "measurement" else (0,)
+        self.chains = Chains(
+            x=torch.empty(0), data_noise=torch.zeros(noise_shape, device=device),
+            log_tau=first_log_tau(self.index, self.adjoint[0].numel()),
+            alive=torch.ones(rows, dtype=torch.bool, device=device),
+            broken=torch.full((rows, 2), -1, dtype=torch.int64, device=device))
+        self.chains.x = start(self._target(0), tuple(self.adjoint.shape[1:]), self.index)
+        return self.chains, Record.empty(len(self.y), self.chains.x, self.sampler.draws, len(self.sampler.levels))
+
+    def _target(self, i: int) -> Target:
+        """What level i samples from; the noise on an annealed measurement goes on to this level's."""
+        sampler, levels = self.sampler, self.sampler.levels
+        level, inv_eta2 = levels[i], levels[i].eta**-2
+        b = self.adjoint * inv_eta2
+        if sampler.method == "measurement" and math.isfinite(level.eta):
+            self._anneal_measurement(i)
+            b = (self.adjoint.repeat_interleave(sampler.chains, 0) + self.chains.data_noise) * inv_eta2
+        if self.warm is not None:
+            warm = self.warm * self._warm_lam()
+            b = b + (warm.repeat_interleave(len(b) // len(warm), 0) if len(b) > len(warm) else warm)
+        lin = self._lin(level)
+        lam = lin + self._warm_lam()
+        scalars = StepScalars(lam=lam, lin=lin, w=level.t**-2, inv_eta2=inv_eta2, noise_lam=lam, noise=AVERAGED,
+                              seed=sampler.seed, step=self.chains.step)
+        return Target(sampler.operator, sampler.energy, level.t, b, scalars, sampler.backend)
+
+    def _scalars(self, target: Target, i: int, last: bool) -> StepScalars:
+        """Those of the next step: averaged noise, or by the published rule the next level's at the end of a level."""
+        s = replace(target.scalars, step=self.chains.step)
+        if self.sampler.noise == "averaged":
+            return s
+        if not last:
+            return replace(s, noise=INDEPENDENT)
+        if i + 1 == len(self.sampler.levels):
+            return replace(s, noise=NO_NOISE)
+        return replace(s, noise=INDEPENDENT, noise_lam=self._lin(self.sampler.levels[i + 1]) + self._warm_lam())
+
+    def _lin(self, level: Level) -> float:
+        """L/t²; L = 1, as published, where the energy knows no bound."""
+        bound = self.sampler.energy.curvature(level.t)
+        return (1.0 if bound is None else bound) / level.t**2
+
+    def _warm_lam(self) -> float:
+        return 0.0 if self.sampler.warm_std is None else self.sampler.warm_std**-2
+
+    def _anneal_measurement(self, i: int) -> None:
+        sampler, levels = self.sampler, self.sampler.levels
+        eta2 = sampler.operator.noise_std**2
+        before, after = (max(levels[j].eta**2 - eta2, 0.0) if j >= 0 else math.inf for j in (i - 1, i))
+        if after != before:
+            self.chains.data_noise = bridge(self.chains.data_noise, before, after, sampler.operator, self.y, self.index,
+                                            sampler.seed, i, sampler.backend)
+
+    def _warm_state(self) -> Tensor | None:
+        """x₀ (B, H, W, C')."""
+        warm = self.sampler.warm_start
+        if warm is None:
+            return None
+        images = {self.image, (1, *self.image), (len(self.y), *self.image)}
+        check(tuple(warm.shape) in images and warm.is_complex() == self.sampler.operator.is_complex, "warm_start",
+              f"{warm.dtype} of shape {tuple(warm.shape)}",
+              f"a {'complex' if self.sampler.operator.is_complex else 'real'} image {self.image}, or one a measurement")
+        check(bool(warm.isfinite().all()), "warm_start", "NaN or infinity in it", "finite numbers")
+        warm = warm.view(-1, *self.image).to(self.adjoint.device).expand(len(self.y), *self.image)
+        return to_state(warm).float()
+
+    def _identity(self) -> str:
+        """A digest of all that decides the result: options, measurement, and probes of operator and energy."""
+        sampler = self.sampler
+        names = ("chains", "draws", "thin", "seed", "method", "noise", "correction", "first_chain", "warm_std")
+        options = {name: getattr(sampler, name) for name in names} | {
+            "schedule": asdict(sampler.schedule), "operator": type(sampler.operator).__name__,
+            "eta": sampler.operator.noise_std, "energy": type(sampler.energy).__name__, "image": self.image}
+        digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
+        given = {"y": self.y} if self.warm is None else {"y": self.y, "warm_start": self.warm}
+        digest.update(safetensors.torch.save({name: v.resolve_conj().cpu().contiguous() for name, v in given.items()}))
+        t = sampler.schedule.sigma_min
+        grad = sampler.energy.grad(network_view(self.adjoint), t)
+        for probe in (self.adjoint, sampler.operator.normal_state(self.adjoint), grad):
+            # three digits: another number of threads may round otherwise, another mask or prior says something else
+            digest.update(f"{float(probe.double().norm()):.2e}".encode())
+        return digest.hexdigest()
+
+    def _posterior(self) -> Posterior:
+        sampler, chains, record = self.sampler, self.chains, self.record
+        if not bool(record.count.any()):  # stopped before the first draw: the states as they stand
+            record.take(chains.x, chains.x, chains.alive, sampler.backend)
+        rows = (len(self.y), sampler.chains)
+        variance = record.m2 / (record.count - 1).clamp(min=1).view(-1, 1, 1, 1)
+        complex_image = sampler.operator.is_complex
+        samples = from_state(chains.x, complex_image).unflatten(0, rows)
+        drawn = max(chains.level - sampler.annealing + 1, 0)
+        trace = record.trace[:drawn].unflatten(1, rows).permute(1, 2, 0, 3).contiguous()
+        lost = [BrokenChain(row // sampler.chains, int(self.index[row]), *chains.broken[row].tolist())
+                for row in (~chains.alive).nonzero().flatten().tolist()]
+        shown = sampler.annealing
+        by_level = {
+            "t": [level.t for level in sampler.levels[:shown]], "eta": [level.eta for level in sampler.levels[:shown]],
+            **{name: _mean_over(getattr(record, name)[:shown], chains.alive) for name in ("energy", "acceptance", "tau")}}
+        one = (lambda v: v) if self.batched else (lambda v: v[0])
+        return Posterior(
+            mean=one(from_state(record.projected, complex_image)), channel_std=one(from_state(variance.sqrt(), False)),
+            samples=one(samples), count=one(record.count), trace=one(trace), by_level=by_level,
+            acceptance=_acceptance(record.acceptance[shown - 1:], chains.alive), interrupted=self.interrupted, broken=lost,
+            seed=sampler.seed, schedule=sampler.schedule, seconds=time.perf_counter() - self.began, gradients=chains.gradients)
+
+
+def _mean_over(values: Tensor, alive: Tensor) -> list[float]:
+    """Mean over chains that are whole, level by level."""
+    return values[:, alive].double().mean(1).tolist()
+
+
+def _acceptance(values: Tensor, alive: Tensor) -> float | None:
+    """Mean acceptance at the last level and in the draws; None without MALA."""
+    seen = values[:, alive]
+    seen = seen[seen.isfinite()]
+    return float(seen.mean()) if seen.numel() else None
+
+
+def sample(y: Tensor, operator: Operator, energy: Energy, **options: Any) -> Posterior:
+    """Posterior samples of the image behind y, their mean and standard deviation: `Sampler(operator, energy, **options)(y)`."""
+    return Sampler(operator, energy, **options)(y)

@@ -1,0 +1,108 @@
+"""Noise levels and what a step needs to know of its level."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import check, check_positive
+from ..ops.philox_normal import AVERAGED, INDEPENDENT, NO_NOISE
+
+__all__ = ["AVERAGED", "INDEPENDENT", "NO_NOISE", "PUBLISHED", "Level", "Schedule", "StepScalars", "with_draws"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """t_i = (σ_max^{1/ρ} + i/(N−1) (σ_min^{1/ρ} − σ_max^{1/ρ}))^ρ, i = 0 … N−1, with K steps a level ([EDM] eq. 5).
+
+    Args:
+        sigma_max, sigma_min: first and last noise level, standard deviations in image units.
+        levels: N >= 1; one level is sigma_min alone.
+        steps: K >= 1 Langevin steps a level.
+        rho: spacing; larger puts more levels near sigma_min.
+        eta_max, eta_steps: for method="measurement" alone: the noise level of the measurement from which it is
+            annealed down to the true one, in image units, and Langevin steps at each of those levels. The default
+            of 10 tells next to nothing of images in [−1, 1] under ‖A‖ <= 1.
+
+    Raises:
+        ArgumentError: naming the argument.
+    """
+
+    sigma_max: float = 100.0
+    sigma_min: float = 0.1
+    levels: int = 50
+    steps: int = 5
+    rho: float = 5.0
+    eta_max: float = 10.0
+    eta_steps: int = 20
+
+    def __post_init__(self) -> None:
+        check_positive("sigma_min", self.sigma_min)
+        check_positive("sigma_max", self.sigma_max)
+        check_positive("rho", self.rho)
+        check(self.sigma_max >= self.sigma_min, "sigma_max", self.sigma_max, f"at least sigma_min = {self.sigma_min}")
+        check_positive("eta_max", self.eta_max)
+        check(int(self.levels) == self.levels >= 1, "levels", self.levels, "an integer >= 1")
+        check(int(self.steps) == self.steps >= 1, "steps", self.steps, "an integer >= 1")
+        check(int(self.eta_steps) == self.eta_steps >= 1, "eta_steps", self.eta_steps, "an integer >= 1")
+
+    def t(self) -> np.ndarray:
+        """The levels, float64, decreasing."""
+        if self.levels == 1:
+            return np.array([self.sigma_min])
+        u = np.linspace(0.0, 1.0, self.levels)
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        t = (high + u * (low - high)) ** self.rho
+        t[0], t[-1] = self.sigma_max, self.sigma_min
+        return t
+
+
+    def etas(self, eta: float, eta_max: float | None = None) -> np.ndarray:
+        """Noise levels of the measurement from eta_max down to eta, each at most √2 below the one before ([XGP])."""
+        ratio = max((self.eta_max if eta_max is None else eta_max) / eta, 1.0)
+        count = math.ceil(2 * math.log2(ratio))
+        return eta * ratio ** np.linspace(1.0, 0.0, count + 1) if count else np.array([eta])
+
+
+PUBLISHED = Schedule()  # of [ALPS], for inpainting and MRI; for blur levels = 10
+
+
+class Level(NamedTuple):
+    """One target exp(−E(x, t)/t² − ‖Ax − y_i‖²/(2η²)) of the family of design §2.6, and the steps spent on it.
+
+    eta = ∞ sees no data. The state after the last step is a posterior draw if `draw`.
+    """
+
+    t: float
+    eta: float
+    steps: int
+    draw: bool = False
+
+
+def with_draws(levels: list[Level], draws: int, thin: int) -> list[Level]:
+    """Make the end of the last level the first draw, and stay there for draws − 1 more, `thin` steps apart."""
+    last = levels[-1]._replace(draw=True)
+    return [*levels[:-1], last, *[last._replace(steps=thin)] * (draws - 1)]
+
+
+@dataclass(frozen=True)
+class StepScalars:
+    """The scalars of one Langevin step, computed once a level:
+
+        m  = (AᴴA inv_eta2 + lam)⁻¹ (b + lin x − w ∇E),    x⁺ = m + (AᴴA inv_eta2 + noise_lam)^{-1/2} ξ
+
+    w = 1/t², lin = L/t², inv_eta2 = 1/η²; lam = lin, plus 1/σ² with a warm start. `noise` is NO_NOISE (ξ = 0),
+    INDEPENDENT (ξ = R_step) or AVERAGED (ξ = (R_step + R_{step+1})/√2), of ops.philox_normal.
+    """
+
+    lam: float
+    lin: float
+    w: float
+    inv_eta2: float
+    noise_lam: float
+    noise: int
+    seed: int
+    step: int

@@ -1,0 +1,387 @@
+"""Samplers as software: invariance, restarts, interruption, broken chains, files, errors."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from alps_fast.energies.base import Energy
+from alps_fast.energies.gaussian import GaussianEnergy
+from alps_fast.errors import ArgumentError
+from alps_fast.layout import from_state
+from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, Operator
+from alps_fast.posterior import Posterior
+from alps_fast.samplers import Progress, Sampler, Schedule, map_estimate, sample
+from alps_fast.samplers.mala import row_dot
+
+FEW = Schedule(sigma_max=2.0, sigma_min=0.2, levels=4, steps=3, eta_steps=2, eta_max=1.0)
+WAYS: dict[str, dict[str, Any]] = {
+    "alps": {}, "draws": {"draws": 3, "thin": 2}, "independent": {"noise": "independent"},
+    "mala": {"correction": "mala", "draws": 2}, "measurement": {"method": "measurement"},
+    "measurement mala": {"method": "measurement", "correction": "mala"},
+}
+
+
+class Sharp(GaussianEnergy):
+    """A Gaussian that does not know its bound, so that L = 1."""
+
+    def curvature(self, t: float) -> None:
+        return None
+
+
+def inpainting(shape: tuple[int, int, int], count: int = 1) -> tuple[Inpainting, Tensor]:
+    g = torch.Generator().manual_seed(1)
+    op = Inpainting((torch.rand(shape[1:], generator=g) < 0.6).float(), 0.1)
+    return op, op.forward(torch.rand(count, *shape, generator=g))
+
+
+def single_coil() -> tuple[CartesianMRI, Tensor]:
+    g = torch.Generator().manual_seed(2)
+    op = CartesianMRI(torch.rand(9, 7, generator=g) < 0.5, noise_std=0.1)
+    return op, op.forward(torch.randn(3, 1, 9, 7, generator=g, dtype=torch.complex64))
+
+
+def blurred() -> tuple[CircularBlur, Tensor]:
+    op = CircularBlur.gaussian(1.0, 0.1)
+    return op, op.forward(torch.rand(3, 2, 9, 7, generator=torch.Generator().manual_seed(3)))
+
+
+ENERGY = Sharp(0.3, 0.5)
+
+
+def run(y: Tensor, op: Operator, energy: Energy = ENERGY, **options: Any) -> Posterior:
+    return sample(y, op, energy, **{"chains": 4, "schedule": FEW, "progress": False} | options)
+
+
+def same(a: Posterior, b: Posterior) -> None:
+    for name in ("mean", "channel_std", "samples", "count", "trace"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+
+
+# --- a chain depends on (seed, chain index, its y) alone -----------------------------------------------------------
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_chain_is_the_same_alone_and_in_any_batch(way: str) -> None:
+    op, y = inpainting((3, 9, 7), 3)
+    together = run(y, op, **WAYS[way])
+    for i in range(3):
+        alone = run(y[i], op, **WAYS[way])
+        assert torch.equal(alone.samples, together.samples[i])
+        assert torch.equal(alone.mean, together.mean[i])
+        assert torch.equal(alone.channel_std, together.channel_std[i])
+    one = run(y[1], op, chains=1, first_chain=2, **WAYS[way])
+    assert torch.equal(one.samples[0], together.samples[1, 2])
+
+
+@pytest.mark.parametrize("problem", [single_coil, blurred], ids=["mri", "blur"])
+def test_a_chain_is_the_same_in_any_batch_where_ffts_run(problem: Any) -> None:
+    """To rounding: torch's batched transforms need not give the same bits in another batch."""
+    op, y = problem()
+    together = run(y, op)
+    assert torch.allclose(run(y[2], op).samples, together.samples[2], atol=1e-5)
+    assert torch.allclose(run(y[2], op, chains=1, first_chain=3).samples[0], together.samples[2, 3], atol=1e-5)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_threads_change_nothing(way: str, threads: Any) -> None:
+    op, y = inpainting((3, 67, 61))  # more elements than torch gives to one thread
+    results = []
+    for count in (1, 2, 3):
+        threads(count)
+        results.append(run(y, op, chains=3, schedule=Schedule(1.0, 0.2, 2, 1, eta_max=0.14, eta_steps=1), **WAYS[way]))
+    same(results[0], results[1])
+    same(results[0], results[2])
+
+
+def test_seeds_and_chains_differ() -> None:
+    op, y = inpainting((1, 9, 7))
+    a, b = run(y, op), run(y, op, seed=1)
+    assert not torch.equal(a.samples, b.samples)
+    assert not torch.equal(a.samples[0, 0], a.samples[0, 1])
+
+
+def test_sums_of_rows_hang_on_nothing_else() -> None:
+    a, b = torch.randn(5, 7, 3, 1), torch.randn(5, 7, 3, 1)
+    assert torch.equal(row_dot(a, b)[2:3], row_dot(a[2:3], b[2:3]))
+    assert torch.allclose(row_dot(a, b), (a.double() * b.double()).flatten(1).sum(1))
+
+
+# --- restarts, Ctrl-C, broken chains -------------------------------------------------------------------------------
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_restart_gives_the_same_bits(way: str, tmp_path: Path) -> None:
+    op, y = inpainting((2, 5, 7), 2)
+    options = WAYS[way] | ({"draws": 25} if way in ("draws", "mala") else {})
+    whole = run(y, op, **options)
+    levels = len(Sampler(op, ENERGY, schedule=FEW, progress=False, **options).levels)
+    for stop_at in sorted({0, 2, levels - 2}):
+        def stop(progress: Progress, stop_at: int = stop_at) -> None:
+            if progress.level == stop_at:
+                raise Stop
+
+        path = tmp_path / f"{stop_at}.safetensors"
+        with pytest.raises(Stop):
+            run(y, op, checkpoint=path, callback=stop, **options)
+        seen: list[int] = []
+        same(run(y, op, checkpoint=path, callback=lambda p, seen=seen: seen.append(p.level), **options), whole)
+        assert seen[0] > 0
+        same(run(y, op, checkpoint=path, **options), whole)  # nothing is left to do
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    op, y = inpainting((2, 5, 7))
+    path = tmp_path / "state"
+    run(y, op, checkpoint=path)
+    before = path.read_bytes()
+    for other in ({"seed": 1}, {"chains": 5}, {"schedule": Schedule(2.0, 0.2, 4, 4)}, {"correction": "mala"}, {"draws": 2}):
+        with pytest.raises(ArgumentError, match="checkpoint: .* another run"):
+            run(y, op, checkpoint=path, **other)
+    with pytest.raises(ArgumentError, match="another run"):
+        run(y + 1e-3, op, checkpoint=path)
+    with pytest.raises(ArgumentError, match="another run"):
+        run(y, op, Sharp(0.3, 0.6), checkpoint=path)
+    with pytest.raises(ArgumentError, match="another run"):
+        run(y, Denoising(0.1), checkpoint=path)
+    assert path.read_bytes() == before
+    path.write_bytes(before[:100])
+    with pytest.raises(ArgumentError, match="checkpoint: .* cannot be read"):
+        run(y, op, checkpoint=path)
+
+
+@pytest.mark.parametrize("stop_at", [1, 6])
+def test_interruption_returns_what_there_is(stop_at: int) -> None:
+    op, y = inpainting((1, 5, 7))
+
+    def stop(progress: Progress) -> None:
+        if progress.level == stop_at:
+            raise KeyboardInterrupt
+
+    posterior = run(y, op, draws=6, callback=stop)
+    assert posterior.interrupted
+    drawn = max(stop_at - 2, 0)  # level 3 ends in the first draw
+    assert posterior.trace.shape == (1, 4, drawn, 35)
+    assert posterior.count.tolist() == [4 * max(drawn, 1)]
+    assert bool(posterior.mean.isfinite().all())
+    assert posterior.samples.shape == (1, 4, 1, 5, 7)
+
+
+class Breaks(Sharp):
+    """NaN for one row from the second level on."""
+
+    def __init__(self, row: int | None):
+        super().__init__(0.3, 0.5)
+        self.row = row
+
+    def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        value, grad = super()._value_and_grad(x, t)
+        return self._broken(value, t), self._broken(grad, t)
+
+    def _grad(self, x: Tensor, t: float) -> Tensor:
+        return self._broken(super()._grad(x, t), t)
+
+    def _broken(self, values: Tensor, t: float) -> Tensor:
+        if t > 1.5:
+            return values
+        values = values.clone()
+        values[slice(None) if self.row is None else self.row] = math.nan
+        return values
+
+
+@pytest.mark.parametrize("way", ["alps", "draws", "mala", "measurement"])
+def test_a_broken_chain_is_named_and_left_out(way: str) -> None:
+    op, y = inpainting((2, 5, 7), 2)
+    posterior, whole = run(y, op, Breaks(6), **WAYS[way]), run(y, op, **WAYS[way])
+    assert [lost[:3] for lost in posterior.broken] == [(1, 2, 1)]
+    assert posterior.broken[0].step == 0
+    assert torch.equal(posterior.samples[0], whole.samples[0])
+    kept = [0, 1, 3]
+    assert torch.equal(posterior.samples[1, kept], whole.samples[1, kept])
+    assert bool(posterior.samples[1, 2].isnan().all())
+    draws = WAYS[way].get("draws", 1)
+    assert posterior.count.tolist() == [4 * draws, 3 * draws]
+    assert bool(posterior.mean.isfinite().all())
+    assert bool(posterior.std.isfinite().all())
+    assert all(math.isfinite(e) for e in posterior.by_level["energy"])
+    assert bool(torch.isfinite(torch.as_tensor(posterior.diagnostics().rhat)).all()) or draws < 4
+
+
+def test_all_chains_broken_is_an_error() -> None:
+    op, y = inpainting((1, 5, 7))
+    with pytest.raises(FloatingPointError, match="every chain turned non-finite; chain 0 at level 1 .* step 0"):
+        run(y, op, Breaks(None))
+
+
+# --- the result ----------------------------------------------------------------------------------------------------
+
+def test_shapes_real_and_complex() -> None:
+    op, y = inpainting((3, 9, 7), 2)
+    one, both = run(y[0], op, draws=5), run(y, op, draws=5)
+    assert one.mean.shape == one.std.shape == (3, 9, 7)
+    assert one.samples.shape == (4, 3, 9, 7)
+    assert one.count.item() == 20
+    assert one.trace.shape == (4, 5, 189)
+    assert both.mean.shape == (2, 3, 9, 7)
+    assert both.samples.shape == (2, 4, 3, 9, 7)
+    mri, k = single_coil()
+    posterior = run(k[0], mri)
+    assert posterior.mean.shape == posterior.std.shape == (1, 9, 7)
+    assert posterior.mean.is_complex()
+    assert not posterior.std.is_complex()
+    expected = posterior.samples.var(0).sqrt()  # torch's complex variance is that of both parts
+    assert torch.allclose(posterior.std, expected, rtol=1e-4)
+    low, high = posterior.interval(0.5)
+    assert torch.allclose((low + high) / 2, posterior.mean, atol=1e-6)
+    assert bool(((high - low).real > 0).all())
+    assert bool(((high - low).imag > 0).all())
+
+
+def test_statistics_are_those_of_the_draws() -> None:
+    op, y = inpainting((1, 5, 7))
+    states: list[Tensor] = []
+    posterior = run(y[0], op, chains=3, draws=4, callback=lambda p: states.append(from_state(p.state, False)))
+    draws = torch.cat(states[3:])
+    assert draws.shape == (12, 1, 5, 7)
+    assert torch.allclose(posterior.std, draws.std(0), rtol=1e-4)
+    assert torch.equal(posterior.samples, draws[-3:])
+    assert torch.equal(posterior.trace, torch.stack(states[3:], 1).movedim(-3, -1).flatten(2))
+    assert posterior.gradients == 15
+    assert posterior.by_level["t"] == pytest.approx(FEW.t().tolist())
+
+
+def test_interval_uses_students_quantile() -> None:
+    """Quantiles of Student's t at 0.95: 2.1318 (4 degrees of freedom), 1.7531 (15), 1.6602 (99)."""
+    zero, one = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
+    for count, quantile in ((5, 2.1318), (16, 1.7531), (100, 1.6602)):
+        posterior = Posterior(zero, one, zero[None], torch.tensor(count), zero[None], {}, None, False, [], 0, FEW, 0.0, 0)
+        assert float(posterior.interval(0.9)[1]) == pytest.approx(quantile, rel=0.01)
+    with pytest.raises(ArgumentError, match="level: got 1.0"):
+        posterior.interval(1.0)
+
+
+def test_diagnostics_see_chains_that_mix_and_chains_that_do_not() -> None:
+    op, y = inpainting((1, 5, 7))
+    mixed = run(y[0], op, GaussianEnergy(0.3, 0.5), draws=40).diagnostics()
+    stuck = run(y[0], op, Sharp(0.3, 30.0), draws=10).diagnostics()  # t ≪ s: a step goes nowhere where nothing is observed
+    assert float(mixed.rhat.max()) < 1.1
+    assert float(mixed.ess.mean()) > 80
+    assert float(stuck.rhat.max()) > 1.5
+    assert len(mixed.by_level) == 4
+    assert set(mixed.by_level[0]) == {"t", "eta", "energy", "acceptance", "tau"}
+    assert bool(np.isnan(run(y[0], op).diagnostics().rhat).all())
+    mala = run(y, op, draws=5, correction="mala").diagnostics()
+    assert mala.acceptance is not None
+    assert mala.rhat.shape == (1, 35)
+
+
+@pytest.mark.parametrize("complex_image", [False, True])
+def test_save_load_plot(complex_image: bool, tmp_path: Path) -> None:
+    op, y = single_coil() if complex_image else inpainting((3, 9, 7), 2)
+    posterior = run(y, op, draws=2)
+    posterior.save(tmp_path / "post.npz")
+    again = Posterior.load(tmp_path / "post.npz")
+    same(posterior, again)
+    assert again.schedule == FEW
+    assert again.broken == posterior.broken
+    assert again.seconds == posterior.seconds
+    posterior.plot(tmp_path / "post.png", index=1)
+    assert (tmp_path / "post.png").stat().st_size > 1000
+    (tmp_path / "bad.npz").write_bytes(b"not an archive")
+    with pytest.raises(ArgumentError, match="path: got"):
+        Posterior.load(tmp_path / "bad.npz")
+
+
+def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    op, y = inpainting((1, 5, 7))
+    run(y, op, progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "12/12" in captured.err
+
+
+def test_memory_of_a_chain_is_known() -> None:
+    op, y = inpainting((1, 5, 7))
+    assert Sampler(op, ENERGY).memory_per_chain(y) >= 4 * 35 * 3
+    assert Sampler(op, ENERGY, correction="mala").memory_per_chain(y) > Sampler(op, ENERGY).memory_per_chain(y)
+
+
+# --- MAP -----------------------------------------------------------------------------------------------------------
+
+def test_map_is_deterministic_and_alone_as_in_a_batch() -> None:
+    op, y = inpainting((1, 5, 7), 2)
+    both, one = (map_estimate(v, op, ENERGY, schedule=FEW, progress=False) for v in (y, y[1]))
+    assert torch.equal(both.image[1], one.image)
+    assert both.image.shape == (2, 1, 5, 7)
+    assert both.trace.shape == (2, 4, 4)
+    assert one.energy.shape == ()
+    assert bool((one.trace.diff(dim=-1) <= 1e-6 * one.trace.abs().max()).all())
+
+
+# --- schedules and errors ------------------------------------------------------------------------------------------
+
+def test_schedule() -> None:
+    t = Schedule().t()
+    assert t[[0, 1, 2, 39, -2, -1]] == pytest.approx([100, 92.6, 85.6, 1.08, 0.134, 0.1], rel=6e-3)
+    assert Schedule(sigma_max=3.0, levels=1).t().tolist() == [0.1]
+    etas = Schedule(eta_max=10.0).etas(0.05)
+    assert etas[0] == pytest.approx(10)
+    assert etas[-1] == 0.05
+    assert float((etas[:-1] / etas[1:]).max()) <= math.sqrt(2) * (1 + 1e-12)
+    assert Schedule(eta_max=0.01).etas(0.05).tolist() == [0.05]
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"chains": 0}, "chains: got 0"),
+    ({"draws": -1}, "draws: got -1"),
+    ({"thin": 1.5}, "thin: got 1.5"),
+    ({"seed": -1}, "seed: got -1"),
+    ({"first_chain": -1}, "first_chain: got -1"),
+    ({"method": "hmc"}, "method: got 'hmc'"),
+    ({"noise": "pink"}, "noise: got 'pink'"),
+    ({"correction": "hastings"}, "correction: got 'hastings'"),
+    ({"backend": "fpga"}, "backend: got 'fpga'"),
+    ({"noise": "independent", "draws": 2}, "draws: got 2"),
+    ({"noise": "independent", "correction": "mala"}, "noise: got 'independent'"),
+    ({"noise": "independent", "method": "measurement"}, "noise: got 'independent'"),
+    ({"warm_std": 0.1}, "warm_std: got 0.1"),
+    ({"warm_start": torch.zeros(1, 5, 7)}, "warm_std: got None"),
+    ({"warm_start": torch.zeros(1, 5, 7), "warm_std": -1.0}, "warm_std: got -1.0"),
+    ({"warm_start": torch.zeros(1, 4, 7), "warm_std": 0.1}, "warm_start: got torch.float32 of shape"),
+    ({"warm_start": torch.full((1, 5, 7), math.nan), "warm_std": 0.1}, "warm_start: got NaN"),
+    ({"schedule": 5}, "schedule: got int"),
+])
+def test_wrong_arguments_are_named(options: dict[str, Any], message: str) -> None:
+    op, y = inpainting((1, 5, 7))
+    with pytest.raises(ArgumentError) as error:
+        run(y, op, **options)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("sigma_max", 0.01), ("sigma_min", 0.0), ("levels", 0), ("steps", 0), ("rho", -1.0),
+                                             ("eta_max", 0.0), ("eta_steps", 0)])
+def test_wrong_schedules_are_named(name: str, value: float) -> None:
+    with pytest.raises(ArgumentError, match=f"^{name}: got {value}"):
+        Schedule(**{name: value})
+
+
+def test_wrong_measurements_are_named() -> None:
+    op, y = inpainting((1, 5, 7))
+    for bad in (y[..., 1:], y * math.nan, y.to(torch.complex64)):
+        with pytest.raises(ArgumentError, match="^y: "):
+            run(bad, op)
+        with pytest.raises(ArgumentError, match="^y: "):
+            map_estimate(bad, op, ENERGY, progress=False)
+    with pytest.raises(ArgumentError, match="^operator: got"):
+        Sampler(op.forward, ENERGY)
+    with pytest.raises(ArgumentError, match="^energy: got"):
+        Sampler(op, op)
