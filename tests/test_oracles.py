@@ -267,7 +267,8 @@ def test_map_of_a_gaussian_is_its_mean_and_never_climbs(name: str) -> None:
 def test_one_step_is_enough_for_a_gaussian_with_its_bound() -> None:
     """With the exact L one step from the start N(P b, P) is a posterior draw."""
     op, t = Denoising(0.5), 0.7
-    posterior = sample(torch.ones(1, 1, 1), op, GaussianEnergy(0.0, S), chains=4000, schedule=Schedule(t, t, 1, 1), progress=False)
+    y, schedule = torch.ones(1, 1, 1), Schedule(t, t, levels=1, steps=1)
+    posterior = sample(y, op, GaussianEnergy(0.0, S), chains=4000, schedule=schedule, progress=False)
     precision = 1 / 0.25 + 1 / (S * S + t * t)
     assert float(posterior.samples.mean()) == pytest.approx(4 / precision, abs=4 / math.sqrt(4000 * precision))
     assert float(posterior.samples.var()) == pytest.approx(1 / precision, rel=0.1)
