@@ -5,6 +5,7 @@ from pathlib import Path
 
 directory = Path(sys.argv[1]).resolve()
 sys.path[:1] = [str(directory)]
+sys.meta_path[:] = [finder for finder in sys.meta_path if "Editable" not in repr(finder)]  # which would lend us this checkout
 
 import torch  # noqa: E402
 
@@ -19,4 +20,5 @@ assert not (directory / "kernels").exists(), "kernels is a top-level package"
 for kind in ("data/*.png", "energies/models/*.safetensors", "energies/models/*.md", "*.pyi", "py.typed"):
     assert list(root.glob(kind)), f"the wheel has no {kind}"
 assert philox_normal(torch.arange(2), 5, 0, 0).shape == (2, 5)
+assert (_dispatch.why_not("cpu") is None) == bool(list(root.glob("_cpu.*.so"))), _dispatch.why_not("cpu")
 print("wheel:", sorted(p.name for p in root.glob("*.so")) or "pure", "| cpu backend:", _dispatch.why_not("cpu") or "usable")

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 def run(*arguments, cwd=ROOT, **environment):
     return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, env=os.environ | environment, text=True,
-                          capture_output=True, timeout=120)
+                          capture_output=True, timeout=600)
 
 
 def build(choice, directory, **environment):

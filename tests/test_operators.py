@@ -47,7 +47,7 @@ def dense_operator(m: int, image: tuple[int, int, int], eta: float, complex_x: b
         x = (y @ a.to(y.dtype).conj()).unflatten(1, image)
         return x if complex_x else x.real
 
-    return LinearOperator(forward, adjoint, eta, image, is_complex=complex_x, tol=1e-9, max_iter=2000)
+    return LinearOperator(forward, adjoint, eta, image, is_complex=complex_x, tol=1e-9)
 
 
 CASES = {
@@ -71,7 +71,7 @@ CASES = {
     "sense, one coil": (lambda e: CartesianMRI(mask1d(5)[None].expand(3, 5), maps(1, 3, 5), noise_std=e), (1, 3, 5)),
     "sense, all ones": (lambda e: CartesianMRI(torch.ones(4, 5), maps(2, 4, 5), noise_std=e), (1, 4, 5)),
     "sense, one line": (lambda e: CartesianMRI(torch.ones(1, 1), maps(2, 1, 5), noise_std=e), (1, 1, 5)),
-    "sense, 2-D mask": (lambda e: CartesianMRI(mask2d(5, 4), maps(2, 5, 4), noise_std=e, tol=1e-9, max_iter=2000), (1, 5, 4)),
+    "sense, 2-D mask": (lambda e: CartesianMRI(mask2d(5, 4), maps(2, 5, 4), noise_std=e, tol=1e-9), (1, 5, 4)),
     "linear real": (lambda e: dense_operator(9, (2, 3, 2), e, False, False), (2, 3, 2)),
     "linear complex": (lambda e: dense_operator(5, (1, 3, 2), e, True, True), (1, 3, 2)),
     "linear real to complex": (lambda e: dense_operator(5, (1, 3, 4), e, False, True), (1, 3, 4)),

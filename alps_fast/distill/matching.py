@@ -73,7 +73,7 @@ def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int =
     return DenoiserEnergy(student, channelwise=crops.channels == 1)
 
 
-def distill_ridge(teacher: nn.Module, domain: str, out: Path, *, steps: int = 6000, batch: int = 8, size: int = 96, seed: int = 2,
+def distill_ridge(teacher: nn.Module, domain: str, out: Path, *, steps: int = 6000, batch: int = 4, size: int = 80, seed: int = 2,
                   compile: bool = True, progress: bool = True) -> RidgeEnergy:
     """A `RidgeEnergy` from `teacher`, its curvature bounds computed; resumes from `out`."""
     torch.manual_seed(seed)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import safetensors.torch
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import ArgumentError, check
@@ -90,7 +90,7 @@ def _write(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, half:
     stored = {k: (v.half() if half and k not in exact else v).contiguous() for k, v in tensors.items()}
     stored = {k: v.float() if half and v.dtype == torch.float64 else v for k, v in stored.items()}
     partial = path.with_suffix(".partial")
-    save_file(stored, partial, metadata={"format": FORMAT, "energy": json.dumps(header)})
+    partial.write_bytes(safetensors.torch.save(stored, {"format": FORMAT, "energy": json.dumps(header)}))
     partial.replace(path)
 
 

@@ -24,7 +24,7 @@ class LinearOperator(Operator):
 
         x⁺ = m + P(noise_lam)(√inv_eta2 Aᴴε₁ + √noise_lam ε₂),   ξ = (ε₂, ε₁)
 
-    Each system stops at the residual that `ops.langevin_sense_cg` describes.
+    Each system stops as `ops.langevin_sense_cg` describes.
 
     Args:
         forward: (B, C, H, W) -> (B, ...), every image on its own.
@@ -39,7 +39,7 @@ class LinearOperator(Operator):
     """
 
     def __init__(self, forward: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], noise_std: float,
-                 image_shape: Sequence[int], *, is_complex: bool = False, tol: float = 1e-3, max_iter: int = 500):
+                 image_shape: Sequence[int], *, is_complex: bool = False, tol: float = 0.03, max_iter: int = 300):
         super().__init__(noise_std)
         check(len(image_shape) == 3 and min(image_shape) >= 1, "image_shape", tuple(image_shape), "(C, H, W)")
         check_positive("tol", tol)
@@ -85,7 +85,8 @@ class LinearOperator(Operator):
 
     def project_state(self, rhs: Tensor, t: float) -> Tensor:
         """P_t rhs to the rounding of its dtype."""
-        return self._solve(rhs, torch.zeros_like(rhs), self.noise_std**-2, rhs.new_full((len(rhs),), t**-2), 0.0)
+        return self._solve(rhs, torch.zeros_like(rhs), self.noise_std**-2, rhs.new_full((len(rhs),), t**-2), 0.0,
+                           10 * self.max_iter)
 
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  mean: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor | None]:
@@ -103,15 +104,16 @@ class LinearOperator(Operator):
             perturbed = data * math.sqrt(s.inv_eta2) + eps[:, :pixels].view(x.shape) * math.sqrt(s.noise_lam)
             rhs, start = torch.cat([rhs, perturbed]), torch.cat([x, torch.zeros_like(x)])
             shift = torch.cat([shift, torch.full_like(shift, s.noise_lam)])
-        solved = self._solve(rhs, start, s.inv_eta2, shift, (shift * pixels).sqrt() * self.tol)
+        solved = self._solve(rhs, start, s.inv_eta2, shift, math.sqrt(pixels) * self.tol, self.max_iter)
         m = solved[:len(x)]
         return (m + solved[len(x):], m) if s.noise else (m.clone(), m)
 
-    def _solve(self, rhs: Tensor, start: Tensor, inv_eta2: float, shift: Tensor, tolerance: Tensor | float) -> Tensor:
+    def _solve(self, rhs: Tensor, start: Tensor, inv_eta2: float, shift: Tensor, error: float,
+               max_iter: int) -> Tensor:
         def apply(p: Tensor) -> Tensor:
             return self.normal_state(p) * inv_eta2 + p * shift[:, None, None, None]
 
-        return conjugate_gradients(apply, rhs, start, tolerance, self.max_iter)
+        return conjugate_gradients(apply, rhs, start, error, max_iter)
 
     def _batch(self, x: Tensor) -> Tensor:
         check_image(x, self.is_complex)

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from ..errors import check, check_positive
-from ..ops._cg import conjugate_gradients
 from ..ops.langevin_fourier import langevin_fourier
-from ..ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_normal
+from ..ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_solve
 from .base import Operator, check_binary, check_finite, check_image, check_values
 
 if TYPE_CHECKING:
     from ..samplers.schedule import StepScalars
 
 CHUNK = 1 << 22  # matrix elements factored at a time
+PRECISELY = 10  # project goes to the rounding of the dtype and may take so many times the iterations of a step
 
 
 def centred_fft(x: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class CartesianMRI(Operator):
     is_complex = True
 
     def __init__(self, mask: Tensor, maps: Tensor | None = None, *, noise_std: float, axis: int | None = None,
-                 tol: float = 1e-3, max_iter: int = 500):
+                 tol: float = 0.03, max_iter: int = 300):
         super().__init__(noise_std)
         check_positive("tol", tol)
         check(max_iter >= 1, "max_iter", max_iter, "at least 1")
@@ -116,12 +116,9 @@ class CartesianMRI(Operator):
         if self.maps is None or self.line_axis is not None:
             return super().project_state(rhs, t)
         maps = self.maps.to(rhs.device, rhs.dtype.to_complex())
-        mask = self._rolled_mask(rhs)
-
-        def apply(p: Tensor) -> Tensor:
-            return sense_normal(p, maps, mask) * self.noise_std**-2 + p * t**-2
-
-        return conjugate_gradients(apply, rhs, torch.zeros_like(rhs), 0.0, self.max_iter)
+        shift = rhs.new_full((len(rhs),), t**-2)
+        zero = torch.zeros_like(rhs)
+        return sense_solve(rhs, zero, maps, self._rolled_mask(rhs), self.noise_std**-2, shift, 0.0, PRECISELY * self.max_iter)
 
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  mean: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor | None]:

@@ -43,7 +43,7 @@ BACKENDS = (
     Backend("cuda", ("cuda",), lambda: _why_not_gpu() or _missing("alps_fast._cuda")),
     Backend("triton", ("cuda",), _why_not_triton),
     Backend("cpu", ("cpu",), lambda: _missing("alps_fast._cpu")),
-    Backend("torch", ("cpu", "cuda", "mps", "xpu"), lambda: None),
+    Backend("torch", ("cpu", "cuda"), lambda: None),
 )
 NAMES = ("auto", *(b.name for b in BACKENDS))
 _implementations: dict[tuple[str, str], Callable[..., Any]] = {}

@@ -118,6 +118,29 @@ def sense_adjoint(samples: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
     return as_real((torch.fft.ifft2(samples * mask, norm="ortho") * maps.conj()).sum(1)[..., None])
 
 
+def sense_spectrum(maps: Tensor, mask: Tensor) -> Tensor:
+    """The diagonal of F AᴴA Fᴴ, (H, W): AᴴA as nearly as a circular convolution can be, which preconditions it well.
+
+        d(k) = Σ_q mask(q) Σ_c |(F S_c)(q − k)|² / (H W)
+    """
+    power = torch.fft.fft2(maps, norm="ortho").abs().square().sum(0)
+    return torch.fft.ifft2(torch.fft.fft2(mask) * torch.fft.fft2(power).conj()).real.clamp_min(0) / mask.numel()
+
+
+def sense_solve(rhs: Tensor, start: Tensor, maps: Tensor, mask: Tensor, inv_eta2: float, shift: Tensor, error: float,
+                max_iter: int) -> Tensor:
+    """(AᴴA inv_eta2 + shift)⁻¹ rhs for states, shift (N,), by `conjugate_gradients`."""
+    gain = 1 / (sense_spectrum(maps, mask) * inv_eta2 + shift[:, None, None])
+
+    def apply(p: Tensor) -> Tensor:
+        return sense_normal(p, maps, mask) * inv_eta2 + p * shift[:, None, None, None]
+
+    def precondition(r: Tensor) -> Tensor:
+        return as_real(torch.fft.ifft2(torch.fft.fft2(as_complex(r)[..., 0]) * gain)[..., None])
+
+    return conjugate_gradients(apply, rhs, start, error, max_iter, precondition)
+
+
 @implements("langevin_sense_cg", "torch")
 def langevin_sense_cg_reference(
     x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
@@ -132,10 +155,7 @@ def langevin_sense_cg_reference(
         start = torch.cat([x, torch.zeros_like(x)])
         shift = torch.cat([shift, torch.full_like(shift, noise_lam)])
 
-    def apply(p: Tensor) -> Tensor:
-        return sense_normal(p, maps, mask) * inv_eta2 + p * shift[:, None, None, None]
-
-    solved = conjugate_gradients(apply, rhs, start, tol * (shift * x[0].numel()).sqrt(), max_iter)
+    solved = sense_solve(rhs, start, maps, mask, inv_eta2, shift, tol * math.sqrt(x[0].numel()), max_iter)
     mean = solved[:len(x)]
     if noise == NO_NOISE:
         return mean.clone(), mean
@@ -145,7 +165,7 @@ def langevin_sense_cg_reference(
 @torch.library.custom_op("alps_fast::langevin_sense_cg", mutates_args=())
 def langevin_sense_cg(
     x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
-    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float = 1e-3, max_iter: int = 500,
+    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float = 0.03, max_iter: int = 300,
     xi: Tensor | None = None, backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """One Langevin step for SENSE with any mask, by conjugate gradients; the noise by perturb-and-solve.
@@ -154,8 +174,9 @@ def langevin_sense_cg(
         P(l) = (AᴴA inv_eta2 + l)⁻¹,     ξ = (ε₂, ε₁)
 
     Both systems of every chain are solved in one batch, m starting from x (so that a step stopped early still lowers
-    the quadratic it minimises), each system with step sizes of its own. A system stops at ‖residual‖ ≤ tol √(l n), n the
-    real unknowns: as P ≼ 1/l, the error is then at most tol posterior standard deviations, root mean square.
+    the quadratic it minimises), each with step sizes of its own, preconditioned by the circular convolution nearest to
+    AᴴA. A system stops once its error e is about tol posterior standard deviations, root mean square over the n real
+    unknowns: eᵀP⁻¹e <= tol² n, see `conjugate_gradients`. The noise then lacks the share tol² of its variance.
 
     Args:
         x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, backend: as in `langevin_pixel`;

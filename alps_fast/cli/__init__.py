@@ -1,0 +1,48 @@
+"""The command line, `alps-fast`: one file a command, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from ..errors import ArgumentError
+
+COMMANDS = ("demo", "reconstruct", "train", "distill", "evaluate", "info")
+
+
+class Commands(click.Group):
+    """A group that imports its commands late and says in one line, with exit code 2, what was wrong with an argument."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f".{name}", __name__).command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ArgumentError as error:
+            raise click.UsageError(_one_line(error)) from error
+        except click.UsageError as error:
+            raise click.UsageError(_one_line(error.format_message())) from error  # without its context: no usage lines
+        except (OSError, FloatingPointError) as error:  # a full disk, training images not installed, every chain lost
+            raise click.ClickException(_one_line(error)) from error
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="alps-fast")
+def main() -> None:
+    """Posterior samples, mean, uncertainty and MAP of images measured as y = A x + noise.
+
+    \b
+    Start with:  alps-fast demo --out demo_out
+    """

@@ -1,0 +1,71 @@
+"""`alps-fast info`: what is installed here, what can run, and why not where not."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+import click
+
+from .options import add, json_option, print_json
+
+PACKAGES = ("alps-fast", "torch", "numpy", "safetensors", "triton", "h5py", "scikit-image", "arviz", "sigpy", "nibabel")
+
+
+def gather() -> dict[str, Any]:
+    """Everything that `info` prints."""
+    import torch
+
+    import alps_fast
+    from alps_fast.ops import _dispatch
+
+    return {
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "machine": {"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(),
+                    "torch_threads": torch.get_num_threads(), "isa": _isa(), "nvcc": _dispatch.has_nvcc(),
+                    "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]},
+        "backends": _dispatch.table(),
+        "energies": list(alps_fast.energies.names()),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _isa() -> str | None:
+    try:
+        return importlib.import_module("alps_fast._cpu").isa()
+    except ImportError:
+        return None
+
+
+@click.command(short_help="What is installed, what can run here, and why not.")
+@add(json_option)
+def command(as_json: bool) -> None:
+    """Say which versions, backends, processor features, GPUs and energies are here, and why not where not.
+
+    \b
+    Example:  alps-fast info --json
+    """
+    found = gather()
+    if as_json:
+        print_json(found)
+        return
+    machine = found["machine"]
+    click.echo("  ".join(f"{name} {version or '-'}" for name, version in found["packages"].items()))
+    click.echo(f"python {found['python']}, {machine['system']}, {machine['cores']} cores, "
+               f"{machine['torch_threads']} torch threads, ISA {machine['isa'] or '- (extension not built)'}, "
+               f"GPU {', '.join(machine['gpus']) or '-'}, nvcc {'yes' if machine['nvcc'] else 'no'}")
+    click.echo("backends, in order of preference:")
+    for row in found["backends"]:
+        state = f"{len(row['ops'])} ops" if row["usable"] else f"not here: {row['why_not']}"
+        click.echo(f"  {row['backend']:<7} {state}")
+    click.echo(f"energies: {', '.join(found['energies']) or 'none'}")

@@ -1,0 +1,46 @@
+"""Options that several commands share, and what becomes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all noise.")
+backend_option = click.option("--backend", type=click.Choice(["auto", "torch", "cpu", "triton", "cuda"]), default="auto",
+                              show_default=True, help="What runs the kernels; see `alps-fast info`.")
+
+precision_option = click.option("--precision", type=click.Choice(["high", "fast"]), default="high", show_default=True,
+                                help="float32, or bfloat16 multiplications, of denoiser energies.")
+progress_option = click.option("--progress/--no-progress", default=True, show_default=True, help="A progress bar on stderr.")
+compile_option = click.option("--compile/--no-compile", default=True, show_default=True,
+                              help="Train through torch.compile; needs a C++ compiler.")
+
+
+def add(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order given."""
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+    return decorate
+
+
+def check_backend(backend: str) -> None:
+    """A backend that cannot run here is a wrong argument, said before any work."""
+    from ..errors import check
+    from ..ops import _dispatch
+
+    if backend != "auto":
+        reason = _dispatch.why_not(backend)
+        check(reason is None, "backend", repr(backend), f"one that can run here: {reason}")
+
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2))

@@ -1,0 +1,149 @@
+"""`alps-fast reconstruct`: the posterior of a user's own measurement."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..errors import ArgumentError, check, check_positive
+from .options import add, backend_option, check_backend, json_option, precision_option, print_json, progress_option, seed_option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..operators.base import Operator
+
+T = TypeVar("T")
+OPERATORS = ("denoise", "inpaint", "deblur", "superres", "mri")
+
+
+def needed(name: str, value: T | None, wanted: str) -> T:
+    """`value`, which must have been given."""
+    if value is None:
+        raise ArgumentError(f"{name}: got none; wanted {wanted}")
+    return value
+
+
+def image_operator(kind: str, image: Tensor, noise_std: float, mask: Path | None, blur_std: float | None,
+                   factor: int) -> Operator:
+    """A for a measurement that is an image."""
+    from .. import operators
+    from ..io import read_mask
+
+    is_complex = image.is_complex()
+    if kind == "inpaint":
+        seen = read_mask(needed("mask", mask, "a file, for --operator inpaint"))
+        return operators.Inpainting(seen, noise_std, is_complex=is_complex)
+    if kind == "deblur":
+        width = needed("blur_std", blur_std, "a width in pixels, for --operator deblur")
+        return operators.CircularBlur.gaussian(width, noise_std, is_complex=is_complex)
+    if kind == "superres":
+        return operators.SuperResolution(factor, noise_std, blur_std, is_complex=is_complex)
+    return operators.Denoising(noise_std, is_complex=is_complex)
+
+
+def read_mri(path: Path, noise_std: float | None, scale: float | None) -> tuple[Tensor, Operator, float]:
+    """y, A and the scale that y has been divided by, so that the image's magnitudes reach about 1."""
+    from .. import operators
+    from ..io import read_kspace
+
+    kspace, maps, mask = read_kspace(path)
+    if scale is None:  # from a rough least-squares image; with noise unknown, one that is small beside the data's energy
+        energy = float(kspace.abs().square().sum() / kspace.shape[-1] / kspace.shape[-2]) ** 0.5 or 1.0
+        rough = operators.CartesianMRI(mask, maps, noise_std=0.05)
+        scale = energy * float(rough.project(rough.adjoint(kspace / energy) / 0.05**2, 1.0).abs().flatten().quantile(0.999))
+    check_positive("scale", scale)
+    if noise_std is not None:
+        check_positive("noise_std", noise_std)
+    eta = 0.02 if noise_std is None else noise_std / scale
+    return kspace / scale, operators.CartesianMRI(mask, maps, noise_std=eta), scale
+
+
+@click.command(short_help="Sample the posterior of your own measurement.")
+@click.argument("measurement", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option("--operator", type=click.Choice(OPERATORS), required=True, help="How INPUT was measured.")
+@click.option("--energy", help="The prior: a name of `alps-fast info`, or a file.  [default: brain for mri, else natural]")
+@click.option("--mask", type=click.Path(path_type=Path), help="inpaint: a picture or array, 1 or white = observed.")
+@click.option("--noise-std", type=float, help="Standard deviation of the noise, of real and imaginary part each, in units of "
+              "INPUT as read.  [default: 0.02; mri: 0.02 of --scale]")
+@click.option("--blur-std", type=float, help="deblur, superres: Gaussian blur in pixels.")
+@click.option("--factor", type=int, default=2, show_default=True, help="superres: pixels between pixels.")
+@click.option("--scale", type=float, help="mri: the magnitude that the prior should take for 1.  [default: from the data]")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write: OUT.npz and OUT.png.  "
+              "[default: INPUT without its suffix, with _posterior]")
+@click.option("--chains", type=int, default=8, show_default=True, help="Chains; none sees the others.")
+@click.option("--draws", type=int, help="Draws a chain, once annealed.  [default: 20; 1 with --noise independent]")
+@click.option("--thin", type=int, default=1, show_default=True, help="Steps between draws.")
+@click.option("--method", type=click.Choice(["alps", "measurement"]), default="alps", show_default=True,
+              help="Anneal the prior, or the noise on the measurement.")
+@click.option("--noise", type=click.Choice(["averaged", "independent"]), default="averaged", show_default=True,
+              help="Noise of exact variance, or the published rule.")
+@click.option("--correction", type=click.Choice(["none", "mala"]), default="none", show_default=True,
+              help="Metropolis correction.")
+@click.option("--levels", type=int, default=25, show_default=True, help="Noise levels of the annealing.")
+@click.option("--steps", type=int, default=4, show_default=True, help="Langevin steps a level.")
+@click.option("--sigma-max", type=float, default=10.0, show_default=True, help="First noise level.")
+@click.option("--sigma-min", type=float, default=0.02, show_default=True, help="Last noise level.")
+@add(backend_option, precision_option, seed_option, progress_option, json_option)
+def command(measurement: Path, operator: str, energy: str | None, mask: Path | None, noise_std: float | None,
+            blur_std: float | None, factor: int, scale: float | None, out: Path | None, chains: int, draws: int | None, thin: int,
+            method: str, noise: str, correction: str, levels: int, steps: int, sigma_max: float, sigma_min: float, backend: str,
+            precision: str, seed: int, progress: bool, as_json: bool) -> None:
+    """Sample the posterior of the image behind INPUT; write mean, deviation and samples (npz) and a picture (png).
+
+    INPUT is an image (PNG, JPEG, TIFF, npy, npz), or for mri an .npz or HDF5 file with kspace (coils, H, W), maps of
+    the same shape and mask (H, W) or (W,). Grey levels 0 to 255 are read as -1 to 1; arrays of floats as they are.
+
+    \b
+    Examples:  alps-fast reconstruct photo.png --operator inpaint --mask seen.png --noise-std 0.02
+               alps-fast reconstruct scan.h5 --operator mri --energy brain --chains 16 --out scan_posterior
+    """
+    import alps_fast as af
+
+    from ..io import check_writable, read_image, replacing
+
+    check_backend(backend)
+    prior = af.energies.load(energy or ("brain" if operator == "mri" else "natural"), precision=precision, backend=backend)
+    if operator == "mri":
+        y, op, scale = read_mri(measurement, noise_std, scale)
+    else:
+        y, scale = read_image(measurement), 1.0
+        op = image_operator(operator, y, 0.02 if noise_std is None else noise_std, mask, blur_std, factor)
+    stem = out or measurement.with_name(measurement.stem + "_posterior")
+    stem = stem.with_suffix("") if stem.suffix in (".npz", ".png") else stem
+    files = [stem.with_name(stem.name + suffix) for suffix in (".npz", ".png")]
+    for file in files:
+        check_writable(file, "out")
+        check(file.resolve() != measurement.resolve(), "out", file, "another file than INPUT")
+    if draws is None:
+        draws = 1 if noise == "independent" else 20
+    sampler = af.Sampler(op, prior, chains=chains, draws=draws, thin=thin, seed=seed,
+                         schedule=af.Schedule(sigma_max=sigma_max, sigma_min=sigma_min, levels=levels, steps=steps),
+                         method=method, noise=noise, correction=None if correction == "none" else correction, backend=backend,
+                         progress=progress)
+    posterior = sampler(y)
+    if scale != 1.0:  # back to the units of the data
+        scaled = ("mean", "channel_std", "samples", "trace")
+        posterior = replace(posterior, **{name: scale * getattr(posterior, name) for name in scaled})
+    for file, write in zip(files, (posterior.save, posterior.plot), strict=True):
+        with replacing(file) as path:
+            write(path)
+    report(posterior, op, operator, files, scale, as_json)
+
+
+def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: float, as_json: bool) -> None:
+    """What was done and where it is."""
+    result = {"operator": kind, "image": list(posterior.mean.shape), "noise_std": op.noise_std * scale, "scale": scale,
+              "draws": int(posterior.count), "gradients": posterior.gradients, "seconds": posterior.seconds,
+              "mean_std": float(posterior.std.mean()), "acceptance": posterior.acceptance, "interrupted": posterior.interrupted,
+              "broken_chains": [lost._asdict() for lost in posterior.broken], "files": [str(f) for f in files]}
+    if as_json:
+        print_json(result)
+        return
+    for lost in posterior.broken:
+        click.echo(f"chain {lost.chain} turned non-finite at level {lost.level}, step {lost.step}, and was left out", err=True)
+    click.echo(f"{result['draws']} draws in {posterior.seconds:.1f} s; mean standard deviation {result['mean_std']:.4g}")
+    click.echo("wrote " + ", ".join(result["files"]))

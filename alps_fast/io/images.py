@@ -1,0 +1,92 @@
+"""Images and masks from PNG, JPEG, TIFF, npy and npz; PNG out.
+
+Integers are grey levels and map to [-1, 1], the range the `natural` energies were trained on: 8 bit by
+x = v/127.5 − 1, 16 bit by x = v/32767.5 − 1. Floats and complex numbers are taken as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ArgumentError, check
+from .files import check_finite, check_is_file, load_arrays, replacing
+
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+ARRAYS = (".npy", ".npz")
+WANTED = "a " + ", ".join(s[1:] for s in PICTURES + ARRAYS) + " file"
+
+
+def read_image(path: str | Path, name: str = "input") -> Tensor:
+    """The image of a file as (C, H, W), float32 or complex64.
+
+    Pictures are grey (C = 1) or RGB (C = 3; transparency is dropped). Arrays are (H, W) or (C, H, W), C at most 4;
+    an .npz holds one array or one called `image`.
+
+    Raises:
+        ArgumentError: naming `name` and the file, where it is missing, no image, of a wrong shape, or not finite.
+    """
+    path = Path(path)
+    array = _read(path, name, "image")
+    check_finite(array, name, path)
+    image = torch.from_numpy(array.astype(np.complex64 if array.dtype.kind == "c" else np.float32))
+    if array.dtype.kind in "ui":
+        image = image / (np.iinfo(array.dtype).max / 2) - 1
+    return image
+
+
+def read_mask(path: str | Path, name: str = "mask") -> Tensor:
+    """The mask of a file as (C, H, W) float32 of 0 and 1; 1 = observed. Of a picture, levels above the middle are 1."""
+    path = Path(path)
+    array = _read(path, name, "mask")
+    check(array.dtype.kind != "c", name, f"{path} of dtype {array.dtype}", "real numbers")
+    middle = np.iinfo(array.dtype).max // 2 if path.suffix.lower() in PICTURES and array.dtype.kind == "u" else 0
+    mask = torch.from_numpy((array > middle).astype(np.float32))
+    check(bool(mask.any()), name, f"{path}, zero everywhere", "at least one observed pixel")
+    if mask.shape[0] == 3 and bool((mask == mask[:1]).all()):  # a black-and-white picture saved in colour
+        mask = mask[:1]
+    return mask
+
+
+def write_image(path: str | Path, image: Tensor) -> None:
+    """Write (1|3, H, W) in [-1, 1] as an 8-bit picture, what is outside clipped; the inverse of `read_image`."""
+    from PIL import Image
+
+    levels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(0, -1).numpy()
+    with replacing(Path(path)) as partial:
+        Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels).save(partial)
+
+
+def _read(path: Path, name: str, key: str) -> np.ndarray:
+    check_is_file(path, name)
+    suffix = path.suffix.lower()
+    check(suffix in PICTURES + ARRAYS, name, path, WANTED)
+    if suffix in PICTURES:
+        return _read_picture(path, name)
+    arrays = load_arrays(path, name)
+    if len(arrays) > 1:
+        check(key in arrays, name, f"{path} with {', '.join(arrays)}", f"one array, or one called {key!r}")
+        arrays = {key: arrays[key]}
+    array = next(iter(arrays.values()))
+    array = array[None] if array.ndim == 2 else array
+    check(array.ndim == 3 and array.shape[0] <= 4 and array.size > 0, name, f"{path} of shape {array.shape}",
+          "(H, W), or (C, H, W) with at most four channels")
+    return array
+
+
+def _read_picture(path: Path, name: str) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            mode = picture.mode
+            deep = mode.startswith(("I", "F"))
+            array = np.asarray(picture if deep else picture.convert("L" if mode in ("1", "L", "LA") else "RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ArgumentError(f"{name}: got {path}; wanted {WANTED} that can be read ({error})".replace("\n", " ")) from None
+    if array.dtype == np.int32:  # how Pillow may hold 16-bit grey
+        array = array.astype(np.uint16)
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(np.moveaxis(array, -1, 0))

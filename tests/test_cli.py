@@ -1,0 +1,291 @@
+"""The command line: help, the demo and a reconstruction from end to end, and every kind of bad input."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from alps_fast import data, energies, io
+from alps_fast.cli import COMMANDS, main
+from alps_fast.posterior import Posterior
+
+METRICS = {"task", "psnr_least_squares", "psnr_mmse", "psnr_map", "ssim_mmse", "coverage90", "error_std_correlation", "levels",
+           "steps", "chains", "seconds", "seconds_per_gradient"}
+TINY = ["--levels", "3", "--steps", "1", "--chains", "2", "--draws", "3", "--no-progress"]
+
+
+def call(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in args])
+
+
+@pytest.fixture
+def prior(tmp_path: Path) -> Path:
+    path = tmp_path / "prior.safetensors"
+    energies.save(energies.GaussianEnergy(0.0, 0.5), path)
+    return path
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    io.write_image(path, data.photograph()[:, 40:64, 60:90])
+    return path
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Path:
+    path = tmp_path / "mask.png"
+    Image.fromarray((data.pixel_mask(24, 30)[0] * 255).byte().numpy()).save(path)
+    return path
+
+
+def kspace(tmp_path: Path, **changes: Any) -> Path:
+    """16 x 20, three coils, every other column; `changes` replace or, with None, remove arrays."""
+    from alps_fast.operators import CartesianMRI
+
+    maps, columns = data.coil_maps(3, 16, 20), (torch.arange(20) % 2 == 0).expand(16, 20)
+    op = CartesianMRI(columns, maps=maps, noise_std=0.01)
+    y = data.measure(op, data.brain()[:, 80:96, 60:80], columns)
+    arrays = {"kspace": y.numpy(), "maps": maps.numpy(), "mask": columns.numpy()} | changes
+    path = tmp_path / "scan.npz"
+    np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+    return path
+
+
+def assert_refused(result: Result, *words: str) -> None:
+    """Exit code 2, nothing on stdout, one line on stderr that names the argument."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command: str) -> None:
+    result = call(command, "--help")
+    assert result.exit_code == 0
+    assert f"alps-fast {command}" in result.stdout
+    assert "--json" in result.stdout
+
+
+def test_info() -> None:
+    found = json.loads(call("info", "--json").stdout)
+    assert [row["backend"] for row in found["backends"]] == ["cuda", "triton", "cpu", "torch"]
+    assert all(row["usable"] == (row["why_not"] is None) for row in found["backends"])
+    assert set(found["energies"]) == set(energies.names())
+    assert "torch" in call("info").stdout
+
+
+def test_demo(tmp_path: Path, prior: Path) -> None:
+    out = tmp_path / "out"
+    result = call("demo", "--energy", prior, "--out", out, "--json", *TINY)
+    assert result.exit_code == 0, result.output
+    entries = json.loads(result.stdout)
+    assert [e["task"] for e in entries] == ["mri_r4", "mri_r8", "inpaint", "deblur"]
+    assert entries == json.loads((out / "metrics.json").read_text())
+    for e in entries:
+        first = {"psnr_zero_filled"} if e["task"].startswith("mri") else {"psnr_measurement"}
+        assert set(e) >= METRICS | first
+        assert e["levels"] == 3
+        with Image.open(out / f"{e['task']}.png") as image:
+            assert min(image.size) > 500
+        with np.load(out / f"{e['task']}.npz") as arrays:
+            assert arrays["mmse"].shape == arrays["truth"].shape == arrays["std"].shape
+    assert {p.suffix for p in out.iterdir()} == {".png", ".npz", ".json"}
+    assert len(list(out.iterdir())) == 9
+
+
+def test_demo_keeps_what_other_tasks_left(tmp_path: Path, prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alps_fast.cli import demo
+
+    assert call("demo", "--task", "inpaint", "--energy", prior, "--out", tmp_path, *TINY).exit_code == 0
+    before = (tmp_path / "inpaint.npz").read_bytes()
+    monkeypatch.setattr(demo, "build", lambda name, setting: 1 / 0)
+    result = call("demo", "--task", "all", "--energy", prior, "--out", tmp_path, *TINY)
+    assert result.exit_code == 1
+    assert result.stderr.count("failed: ZeroDivisionError") == 4
+    assert (tmp_path / "inpaint.npz").read_bytes() == before
+    assert [e["task"] for e in json.loads((tmp_path / "metrics.json").read_text())] == ["inpaint"]
+
+
+def test_demo_is_reproducible(tmp_path: Path, prior: Path) -> None:
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        result = call("demo", "--task", "inpaint", "--energy", prior, "--out", tmp_path / folder, "--seed", seed, *TINY)
+        assert result.exit_code == 0
+    samples = [np.load(tmp_path / folder / "inpaint.npz")["samples"] for folder in "abc"]
+    assert np.array_equal(samples[0], samples[1])
+    assert not np.array_equal(samples[0], samples[2])
+
+
+def test_reconstruct_image_and_mask(tmp_path: Path, prior: Path, picture: Path, mask: Path) -> None:
+    result = call("reconstruct", picture, "--operator", "inpaint", "--mask", mask, "--energy", prior, "--noise-std", 0.05,
+                  "--json", "--out", tmp_path / "result", *TINY)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["files"] == [str(tmp_path / "result.npz"), str(tmp_path / "result.png")]
+    assert found["draws"] == 6
+    posterior = Posterior.load(tmp_path / "result.npz")
+    observed = io.read_mask(mask) == 1
+    assert posterior.mean.shape == (1, 24, 30)
+    assert (posterior.mean - io.read_image(picture))[observed].abs().max() < 0.1
+    assert posterior.std[observed].mean() < 0.5 * posterior.std[~observed].mean()
+    with Image.open(tmp_path / "result.png") as image:
+        assert image.size[0] > 300
+
+
+@pytest.mark.parametrize(("options", "shape"), [
+    (["denoise"], (1, 24, 30)),
+    (["deblur", "--blur-std", "1.5"], (1, 24, 30)),
+    (["superres", "--factor", "2", "--blur-std", "0.7"], (1, 48, 60)),
+    (["denoise", "--method", "alps", "--noise", "independent", "--draws", "1"], (1, 24, 30)),
+    (["denoise", "--correction", "mala"], (1, 24, 30)),
+])
+def test_reconstruct_operators(tmp_path: Path, prior: Path, picture: Path, options: list[str], shape: tuple[int, ...]) -> None:
+    result = call("reconstruct", picture, "--energy", prior, *TINY, "--operator", *options)
+    assert result.exit_code == 0, result.output
+    assert Posterior.load(tmp_path / "picture_posterior.npz").mean.shape == shape
+
+
+def test_reconstruct_kspace_in_any_units(tmp_path: Path, prior: Path) -> None:
+    path = kspace(tmp_path)
+    args = ["reconstruct", path, "--operator", "mri", "--energy", prior, *TINY]
+    result = call(*args, "--scale", 1.0, "--noise-std", 0.01, "--out", tmp_path / "one")
+    assert result.exit_code == 0, result.output
+    one = Posterior.load(tmp_path / "one.npz")
+    assert one.mean.is_complex()
+    assert one.mean.shape == (1, 16, 20)
+    with np.load(path) as arrays:
+        kspace(tmp_path, kspace=arrays["kspace"] * 1000)
+    assert call(*args, "--scale", 1000.0, "--noise-std", 10.0, "--out", tmp_path / "thousand").exit_code == 0
+    torch.testing.assert_close(Posterior.load(tmp_path / "thousand.npz").mean, 1000 * one.mean, rtol=1e-3, atol=1e-2)
+    scale = json.loads(call(*args, "--json").stdout)["scale"]
+    assert 300 < scale < 1500
+
+
+def test_outputs_are_not_written_over_the_input(tmp_path: Path, prior: Path) -> None:
+    path = kspace(tmp_path)
+    before = path.read_bytes()
+    assert_refused(call("reconstruct", path, "--operator", "mri", "--energy", prior, "--out", tmp_path / "scan", *TINY), "out")
+    assert path.read_bytes() == before
+
+
+BAD_IMAGES = {
+    "text": (b"hello", "input"),
+    "nan": (np.full((4, 5), np.nan), "input"),
+    "objects": (np.array([{}], dtype=object), "input"),
+    "words": (np.array([["a"]]), "input"),
+    "five axes": (np.ones((1, 1, 1, 4, 5)), "input"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_bad_image(tmp_path: Path, prior: Path, case: str) -> None:
+    content, word = BAD_IMAGES[case]
+    path, out = tmp_path / "bad.npy", tmp_path / "out.npz"
+    out.write_text("precious")
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content, allow_pickle=True)
+    assert_refused(call("reconstruct", path, "--operator", "denoise", "--energy", prior, "--out", out, *TINY), word, "bad.npy")
+    assert out.read_text() == "precious"
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (["denoise", "--noise-std", "0"], ["noise_std", "0"]),
+    (["denoise", "--noise-std", "-1"], ["noise_std", "-1"]),
+    (["denoise", "--noise-std", "nan"], ["noise_std", "nan"]),
+    (["inpaint"], ["mask"]),
+    (["inpaint", "--mask", "nowhere.png"], ["mask", "nowhere.png"]),
+    (["deblur"], ["blur_std"]),
+    (["deblur", "--blur-std", "0"], ["std", "0"]),
+    (["superres", "--factor", "0"], ["factor", "0"]),
+    (["denoise", "--chains", "0"], ["chains", "0"]),
+    (["denoise", "--draws", "0"], ["draws", "0"]),
+    (["denoise", "--levels", "0"], ["levels", "0"]),
+    (["denoise", "--sigma-min", "0"], ["sigma_min", "0"]),
+    (["denoise", "--sigma-max", "0.001"], ["sigma_max", "0.001"]),
+    (["denoise", "--noise", "independent", "--draws", "5"], ["draws", "5"]),
+    (["denoise", "--energy", "no-such"], ["energy", "no-such"]),
+    (["denoise", "--backend", "fpga"], ["backend", "fpga"]),
+    (["denoise", "--seed", "-3"], ["seed", "-3"]),
+    (["denoise", "--frobnicate"], ["--frobnicate"]),
+    (["mri"], ["input"]),
+    (["x-ray"], ["operator", "x-ray"]),
+])
+def test_bad_option(tmp_path: Path, prior: Path, picture: Path, options: list[str], words: list[str]) -> None:
+    files = set(tmp_path.iterdir())
+    assert_refused(call("reconstruct", picture, "--energy", prior, "--no-progress", "--operator", *options), *words)
+    assert set(tmp_path.iterdir()) == files
+
+
+def test_bad_mask(tmp_path: Path, prior: Path, picture: Path) -> None:
+    for wrong in (np.zeros((24, 30)), np.ones((24, 29)), np.ones((2, 24, 30))):
+        np.save(tmp_path / "mask.npy", wrong)
+        result = call("reconstruct", picture, "--operator", "inpaint", "--mask", tmp_path / "mask.npy", "--energy", prior)
+        assert_refused(result, "mask")
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"kspace": None}, ["kspace"]),
+    ({"kspace": np.ones((3, 16, 20), np.float32)}, ["kspace", "float32"]),
+    ({"kspace": np.ones((1, 3, 16, 20), np.complex64)}, ["kspace", "(1, 3, 16, 20)"]),
+    ({"kspace": np.full((3, 16, 20), np.nan, np.complex64)}, ["kspace", "NaN"]),
+    ({"maps": None}, ["maps", "3 coils"]),
+    ({"maps": np.ones((3, 16, 21), np.complex64)}, ["maps", "(3, 16, 21)"]),
+    ({"maps": np.ones((4, 16, 20), np.complex64)}, ["maps", "(4, 16, 20)"]),
+    ({"mask": np.zeros((16, 20))}, ["mask", "zero"]),
+    ({"mask": np.ones((16, 21))}, ["mask", "(16, 21)"]),
+    ({"mask": np.array([["a"]])}, ["mask"]),
+])
+def test_bad_kspace(tmp_path: Path, prior: Path, changes: dict[str, Any], words: list[str]) -> None:
+    path = kspace(tmp_path, **changes)
+    files = set(tmp_path.iterdir())
+    assert_refused(call("reconstruct", path, "--operator", "mri", "--energy", prior, *TINY), *words)
+    assert set(tmp_path.iterdir()) == files
+
+
+@pytest.mark.parametrize("damage", ["cut short", "not safetensors", "of something else", "empty"])
+def test_bad_weights(tmp_path: Path, prior: Path, picture: Path, damage: str) -> None:
+    if damage == "cut short":
+        prior.write_bytes(prior.read_bytes()[:-3])
+    elif damage == "not safetensors":
+        prior.write_bytes(picture.read_bytes())
+    elif damage == "of something else":
+        from safetensors.torch import save_file
+
+        save_file({"a": torch.ones(2)}, prior)
+    else:
+        prior.write_bytes(b"")
+    for command in (["reconstruct", picture, "--operator", "denoise"], ["demo", "--task", "inpaint", "--out", tmp_path / "out"]):
+        assert_refused(call(*command, "--energy", prior, *TINY), "energy", prior.name)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "picture_posterior.npz").exists()
+
+
+def test_prior_of_other_channels(tmp_path: Path, picture: Path) -> None:
+    two = energies.GaussianEnergy(torch.zeros(2, 1, 1), torch.ones(2, 1, 1))
+    energies.save(two, tmp_path / "two.safetensors")
+    path = tmp_path / "not-there" / "x"
+    result = call("distill", tmp_path / "two.safetensors", "--domain", "brain", "--kind", "ridge", "--out", path)
+    assert_refused(result, "teacher")
+
+
+def test_output_that_cannot_be_written_is_said_first(tmp_path: Path, prior: Path, picture: Path) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file, not a folder")
+    assert_refused(call("demo", "--energy", prior, "--out", blocked / "x", *TINY), "out", "blocked")
+    assert_refused(call("reconstruct", picture, "--operator", "denoise", "--energy", prior, "--out", blocked / "x", *TINY), "out")
+    assert blocked.read_text() == "a file, not a folder"
+
+
+def test_demo_refuses_bad_numbers(tmp_path: Path, prior: Path) -> None:
+    for option, value in (("--levels", 0), ("--chains", 0), ("--steps", -1), ("--draws", 0), ("--task", "paint")):
+        assert_refused(call("demo", "--energy", prior, "--out", tmp_path / "out", option, value), option[2:])
+    assert not (tmp_path / "out").exists()
