@@ -6,4 +6,5 @@ from .posterior import Posterior
 from .samplers import MapEstimate, Progress, Sampler, Schedule, map_estimate, sample
 
 __version__ = "0.1.0"
-__all__ = ["ArgumentError", "MapEstimate", "Posterior", "Progress", "Sampler", "Schedule", "energies", "map_estimate", "operators", "sample"]
+__all__ = ["ArgumentError", "MapEstimate", "Posterior", "Progress", "Sampler", "Schedule", "energies", "map_estimate",
+           "operators", "sample"]

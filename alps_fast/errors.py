@@ -20,6 +20,6 @@ def check_positive(name: str, value: float) -> None:
     check(isinstance(value, (int, float)) and math.isfinite(value) and value > 0, name, value, "a finite number > 0")
 
 
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """`value` must be one of `choices`."""
     check(value in choices, name, repr(value), "one of " + ", ".join(map(repr, choices)))

@@ -14,7 +14,8 @@ def make(channels=2, width=8, blocks=(1, 1, 2), dtype=torch.float64, t=0.4):
     torch.nn.init.normal_(net.tail.weight, std=0.1)  # training starts from zero, where the gradient says nothing
     level = torch.tensor([t], dtype=dtype)
     with torch.no_grad():
-        return [w.detach() for w in net.weights()], *net.film_vectors(level), edm_coefficients(level, net.sigma_data), list(blocks)
+        weights = [w.detach() for w in net.weights()]
+        return weights, *net.film_vectors(level), edm_coefficients(level, net.sigma_data), list(blocks)
 
 
 def test_smooth_relu_derivative():
@@ -41,8 +42,11 @@ def test_gradient_is_that_of_the_value(size, channels):
 def test_jacobian_is_symmetric():
     weights, scale, shift, coefficients, blocks = make(1)
     x = torch.randn(1, 1, 6, 5, dtype=torch.float64)
-    jacobian = torch.func.jacrev(lambda v: conv_grad_reference(v.view(1, 1, 6, 5), weights, scale, shift, coefficients, blocks)[0].flatten())
-    j = jacobian(x.flatten())
+
+    def gradient(v):
+        return conv_grad_reference(v.view(1, 1, 6, 5), weights, scale, shift, coefficients, blocks)[0].flatten()
+
+    j = torch.func.jacrev(gradient)(x.flatten())
     torch.testing.assert_close(j, j.T, rtol=1e-6, atol=1e-6)  # torch's hardsigmoid derivative holds 1/6 in float32
 
 
@@ -57,7 +61,7 @@ def test_one_level_an_image_and_images_apart():
     together = conv_grad(x, weights, scale, shift, coefficients, blocks)[0]
     for i in range(2):
         one = slice(i, i + 1)
-        alone = conv_grad(x[one], weights, scale[:, one].contiguous(), shift[:, one].contiguous(), coefficients[:, one], blocks)[0]
+        alone = conv_grad(x[one], weights, scale[:, one], shift[:, one], coefficients[:, one], blocks)[0]
         torch.testing.assert_close(together[one], alone, rtol=1e-12, atol=1e-12)
 
 

@@ -117,7 +117,7 @@ def test_adjoint_and_normal_are_those_of_the_dense_matrix(case):
         return op.adjoint_state(rows)
 
     back = matrix(adjoint_state, (real_rows(y).shape[1],))
-    # 1e-12: float64 against the same algebra in another order; worst measured 1.2e-15
+    # 1e-12: float64 against the same algebra in another order; worst measured 1.8e-15
     torch.testing.assert_close(back, a.T, rtol=0, atol=1e-12)
     normal = matrix(op.normal_state, state_shape(op, image))
     torch.testing.assert_close(normal, a.T @ a, rtol=0, atol=1e-12)
@@ -144,7 +144,7 @@ def test_project_solves_the_dense_system(case, t, eta):
     a = image_matrix(op.forward, image, op.is_complex)
     p = posterior_power(a.T @ a, eta**-2, t**-2, -1.0)
     ours = matrix(lambda s: op.project_state(s, t), state_shape(op, image))
-    # the system's condition times the rounding of float64, and some room; worst measured 2 % of it
+    # the system's condition times the rounding of float64, and some room; worst measured 3 % of it
     condition = 1 + float(torch.linalg.matrix_norm(a, 2)) ** 2 * (t / eta) ** 2
     torch.testing.assert_close(ours, p, rtol=0, atol=1e-14 * condition * float(p.abs().max()) + 1e-14)
     x = images(op, image, 2)
@@ -244,7 +244,7 @@ def test_what_was_measured_stays_precise_when_the_prior_is_flat(make):
     rhs = op.adjoint(op.forward(x)) / 0.005**2
     there = op.forward(op.project(rhs, 100.0))
     here = op.forward(op.project(rhs.to(torch.complex64 if op.is_complex else torch.float32), 100.0)).to(there.dtype)
-    assert (here - there).norm() / there.norm() < 2e-4  # worst measured 2e-5; η itself is 5e-3
+    assert (here - there).norm() / there.norm() < 1e-5  # worst measured 1.1e-6; η itself is 5e-3
 
 
 def test_mri_is_the_centred_orthonormal_transform():

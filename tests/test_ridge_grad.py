@@ -16,7 +16,7 @@ def constants(scales=3, count=4, side=5, potentials=2, images=1, dtype=torch.flo
     filters = [(f - f.mean((-2, -1), keepdim=True)).to(dtype) for f in filters]
     w = torch.randn(scales, potentials, images, count, generator=g, dtype=torch.float64)
     r = torch.rand(scales, potentials, images, count, generator=g, dtype=torch.float64) + 0.2
-    q = torch.rand(scales, images, generator=g, dtype=torch.float64)
+    q = torch.rand(scales + 2, images, generator=g, dtype=torch.float64)
     return filters, w.to(dtype), r.to(dtype), q.to(dtype), torch.tensor([0.1], dtype=dtype)
 
 
@@ -86,7 +86,7 @@ def test_ridge_langevin_is_the_composition(noise, channels, groups):
     filters, w, r, q, mu = constants(dtype=torch.float32)
     x, b = torch.randn(2, 9, 7, channels * groups), torch.randn(1, 9, 7, channels * groups)
     a, chains = torch.rand(1, 9, 7, 1), torch.tensor([0, 5])
-    scalars = dict(lam=2.0, lin=1.5, w=1.0, inv_eta2=4.0, noise_lam=2.0, noise=noise, seed=9)
+    scalars = {"lam": 2.0, "lin": 1.5, "w": 1.0, "inv_eta2": 4.0, "noise_lam": 2.0, "noise": noise, "seed": 9}
     out, mean = ridge_langevin(x, b, a, chains, filters, w, r, q, mu, channels, step=4, count=3, **scalars)
     for k in range(3):
         images = x.movedim(-1, 1).reshape(-1, channels, 9, 7)

@@ -11,7 +11,17 @@ import click
 import numpy as np
 
 from ..errors import ArgumentError, check
-from .options import add, backend_option, check_backend, json_option, precision_option, print_json, progress_option, seed_option
+from .options import (
+    add,
+    backend_option,
+    check_backend,
+    chosen_precision,
+    json_option,
+    precision_option,
+    print_json,
+    progress_option,
+    seed_option,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,6 +116,8 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
     schedule = af.Schedule(sigma_max=setting.sigma_max, sigma_min=setting.sigma_min, levels=setting.levels, steps=setting.steps)
     posterior = af.sample(problem.y, problem.operator, energy, chains=setting.chains, draws=setting.draws, seed=seed,
                           schedule=schedule, backend=backend, progress=progress)
+    if posterior.interrupted:  # a demo cut short shows nothing
+        raise KeyboardInterrupt
     most_probable = af.map_estimate(problem.y, problem.operator, energy, schedule=schedule, backend=backend, progress=progress)
     baseline, baseline_t = max(least_squares(problem), key=lambda found: score(found[0]))
 
@@ -168,7 +180,7 @@ def picture(path: Path, title: str, images: dict[str, np.ndarray], posterior: Po
         [panel("mmse", "MMSE"), panel("map", "MAP"), samples[0], Panel(error, "error of MMSE", is_map=True)],
     ]
     grey = (0.0, float(images["truth"].max())) if is_mri else (-1.0, 1.0)
-    draw(path, title, rows, grey, largest=float(np.quantile(error, 0.995)))
+    draw(path, title, rows, grey, largest=max(float(np.quantile(shown, 0.995)) for shown in (error, view(posterior.std))))
 
 
 def summary(entries: list[dict[str, Any]]) -> str:
@@ -208,7 +220,7 @@ def merge(path: Path, entry: dict[str, Any]) -> None:
 @click.option("--steps", type=int, help="Langevin steps a level.")
 @add(backend_option, precision_option, seed_option, progress_option, json_option)
 def command(task: str, out: Path, energy: str | None, chains: int | None, draws: int | None, levels: int | None,
-            steps: int | None, backend: str, precision: str, seed: int, progress: bool, as_json: bool) -> None:
+            steps: int | None, backend: str, precision: str | None, seed: int, progress: bool, as_json: bool) -> None:
     """Reconstruct shipped, held-out images from simulated measurements, and say how good the result is.
 
     mri: a brain slice from 8-coil k-space at accelerations 4 and 8. inpaint: a photograph from a fifth of its
@@ -227,12 +239,14 @@ def command(task: str, out: Path, energy: str | None, chains: int | None, draws:
         check(number is None or number >= 1, key, number, "an integer >= 1")
     given: dict[str, Any] = {key: value for key, value in {"energy": energy, **numbers}.items() if value is not None}
     settings = {name: replace(SETTINGS[name], **given) for name in TASKS[task]}
+    precision = chosen_precision(precision)
     energies = {s.energy: af.energies.load(s.energy, precision=precision, backend=backend) for s in settings.values()}
     check_writable(out / "metrics.json", "out")
     entries, failed = [], []
     for name, setting in settings.items():
         try:
-            entries.append(run(name, setting, energies[setting.energy], out, seed, backend, progress))
+            entry = run(name, setting, energies[setting.energy], out, seed, backend, progress)
+            entries.append(entry | {"energy": setting.energy, "precision": precision})
             merge(out / "metrics.json", entries[-1])
         except ArgumentError:
             raise

@@ -15,8 +15,8 @@ seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show
 backend_option = click.option("--backend", type=click.Choice(["auto", "torch", "cpu", "triton", "cuda"]), default="auto",
                               show_default=True, help="What runs the kernels; see `alps-fast info`.")
 
-precision_option = click.option("--precision", type=click.Choice(["high", "fast"]), default="high", show_default=True,
-                                help="float32, or bfloat16 multiplications, of denoiser energies.")
+precision_option = click.option("--precision", type=click.Choice(["high", "fast"]), help="Multiplications of denoiser energies "
+                                "in float32 or bfloat16.  [default: fast where the processor multiplies bfloat16]")
 progress_option = click.option("--progress/--no-progress", default=True, show_default=True, help="A progress bar on stderr.")
 compile_option = click.option("--compile/--no-compile", default=True, show_default=True,
                               help="Train through torch.compile; needs a C++ compiler.")
@@ -39,6 +39,13 @@ def check_backend(backend: str) -> None:
     if backend != "auto":
         reason = _dispatch.why_not(backend)
         check(reason is None, "backend", repr(backend), f"one that can run here: {reason}")
+
+
+def chosen_precision(precision: str | None) -> str:
+    """The one asked for, or the quicker one here."""
+    from ..distill.loop import bf16_is_fast
+
+    return precision or ("fast" if bf16_is_fast() else "high")
 
 
 def print_json(value: object) -> None:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import ArgumentError, check, check_positive
-from .options import add, backend_option, check_backend, json_option, precision_option, print_json, progress_option, seed_option
+from .options import (
+    add,
+    backend_option,
+    check_backend,
+    chosen_precision,
+    json_option,
+    precision_option,
+    print_json,
+    progress_option,
+    seed_option,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +101,7 @@ def read_mri(path: Path, noise_std: float | None, scale: float | None) -> tuple[
 def command(measurement: Path, operator: str, energy: str | None, mask: Path | None, noise_std: float | None,
             blur_std: float | None, factor: int, scale: float | None, out: Path | None, chains: int, draws: int | None, thin: int,
             method: str, noise: str, correction: str, levels: int, steps: int, sigma_max: float, sigma_min: float, backend: str,
-            precision: str, seed: int, progress: bool, as_json: bool) -> None:
+            precision: str | None, seed: int, progress: bool, as_json: bool) -> None:
     """Sample the posterior of the image behind INPUT; write mean, deviation and samples (npz) and a picture (png).
 
     INPUT is an image (PNG, JPEG, TIFF, npy, npz), or for mri an .npz or HDF5 file with kspace (coils, H, W), maps of
@@ -106,7 +116,8 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     from ..io import check_writable, read_image, replacing
 
     check_backend(backend)
-    prior = af.energies.load(energy or ("brain" if operator == "mri" else "natural"), precision=precision, backend=backend)
+    prior = af.energies.load(energy or ("brain" if operator == "mri" else "natural"), backend=backend,
+                             precision=chosen_precision(precision))
     if operator == "mri":
         y, op, scale = read_mri(measurement, noise_std, scale)
     else:

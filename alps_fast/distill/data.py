@@ -51,7 +51,7 @@ def natural_files() -> list[Path]:
 
 def _grey_pyramid(path: Path) -> list[np.ndarray]:
     image = Image.open(path).convert("L")
-    out = []
+    out: list[np.ndarray] = []
     for side in (1600, 900, 500):  # reduction also removes the noise and JPEG blocks of the originals
         factor = side / max(image.size)
         if factor < 1.0 or (not out and factor < 2.0):

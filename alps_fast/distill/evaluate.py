@@ -33,7 +33,7 @@ def _held_out_brain() -> list[Tensor]:
     import nilearn
 
     path = Path(nilearn.__file__).parent / "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-    volume = np.asarray(nib.load(path).dataobj).astype(np.float32)
+    volume = np.asanyarray(nib.load(path).dataobj).astype(np.float32)
     volume = np.clip(volume / np.percentile(volume[volume > 0], 99.9), 0, 1)
     generator = torch.Generator().manual_seed(2026)
     out = []
@@ -55,7 +55,8 @@ def _held_out_natural() -> list[Tensor]:
         path = next(p for folder in folders for p in folder.glob(f"{name}.*") if p.suffix in (".png", ".jpg"))
         image = Image.open(path).convert("L")
         side = min(image.size)
-        square = image.crop(((image.width - side) // 2, (image.height - side) // 2, (image.width + side) // 2, (image.height + side) // 2))
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = image.crop((left, top, left + side, top + side))
         pixels = np.asarray(square.resize((192, 192), Image.Resampling.LANCZOS), dtype=np.float32)
         out.append(torch.from_numpy(pixels / 127.5 - 1)[None, None])
     return out

@@ -7,9 +7,12 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def bf16_is_fast() -> bool:
@@ -28,8 +31,8 @@ def training_noise(n: int, generator: torch.Generator) -> Tensor:
     return torch.where(torch.rand(n, generator=generator) < 0.125, wide, t)
 
 
-def fit(module: nn.Module, loss: Callable[[int], Tensor], steps: int, out: Path, *, lr: float = 2e-3,
-        average: float = 0.999, every: int = 250, progress: bool = True) -> nn.Module:
+def fit(module: Net, loss: Callable[[int], Tensor], steps: int, out: Path, *, lr: float = 2e-3,
+        average: float = 0.999, every: int = 250, progress: bool = True) -> Net:
     """Minimise `loss(step)` over the module's parameters and return it with averaged weights.
 
     Resumes from `out/checkpoint.pt` where there is one; appends a JSON line to `out/log.jsonl` and writes the

@@ -28,7 +28,8 @@ from .teacher import edm_weight, noisy_batch
 SIGMA_DATA = 0.5
 
 
-def _matching(teacher: nn.Module, gradient: Callable[[Tensor, Tensor], Tensor], crops: Crops, margin: int = 0) -> Callable[[int], Tensor]:
+def _matching(teacher: nn.Module, gradient: Callable[[Tensor, Tensor], Tensor], crops: Crops,
+              margin: int = 0) -> Callable[[int], Tensor]:
     """The loss as a function of the step; errors within `margin` pixels of a crop's border do not count."""
     teacher = teacher.eval().requires_grad_(False)
     inside = slice(margin, crops.size - margin)
@@ -52,8 +53,8 @@ def _check_teacher(teacher: nn.Module, crops: Crops) -> None:
           f"a module D(x, sigma) that maps {tuple(x.shape)} to itself")
 
 
-def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int = 6000, batch: int = 8, size: int = 64, seed: int = 1,
-                     compile: bool = True, progress: bool = True) -> DenoiserEnergy:
+def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int = 6000, batch: int = 8, size: int = 64,
+                     seed: int = 1, compile: bool = True, progress: bool = True) -> DenoiserEnergy:
     """A `DenoiserEnergy` from `teacher`; starts from its weights if it is a CompactNet, and resumes from `out`."""
     torch.manual_seed(seed)
     crops = Crops(domain, size=size, batch=batch, seed=seed)
@@ -67,7 +68,9 @@ def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int =
     precision = "fast" if bf16_is_fast() else "high"
 
     def gradient(x: Tensor, t: Tensor) -> Tensor:
-        return run(x, student.weights(), *student.film_vectors(t), edm_coefficients(t, student.sigma_data), student.blocks, precision)[0]
+        scale, shift = student.film_vectors(t)
+        coefficients = edm_coefficients(t, student.sigma_data)
+        return run(x, student.weights(), scale, shift, coefficients, student.blocks, precision)[0]
 
     fit(student, _matching(teacher, gradient, crops), steps, out, lr=1e-3, progress=progress)
     return DenoiserEnergy(student, channelwise=crops.channels == 1)

@@ -10,6 +10,7 @@ what remains is convolutions, biases and φ: what `ops.conv_grad` runs and defin
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,7 @@ class CompactNet(nn.Module):
         nn.init.zeros_(self.film[2].bias)
 
     @property
-    def config(self) -> dict[str, object]:
+    def config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {"channels": self.channels, "width": self.width, "blocks": list(self.blocks), "sigma_data": self.sigma_data}
 

@@ -48,7 +48,8 @@ class GaussianMixtureEnergy(Energy):
         self.weights, self.means, self.stds = (torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, stds))
         count = len(self.weights)
         check(self.weights.ndim == 1 and bool((self.weights > 0).all()), "weights", weights, "(K,) numbers > 0")
-        check(self.means.ndim == 4 and len(self.means) == count, "means", f"shape {tuple(self.means.shape)}", f"({count}, C, H, W)")
+        check(self.means.ndim == 4 and len(self.means) == count, "means", f"shape {tuple(self.means.shape)}",
+              f"({count}, C, H, W)")
         check(self.stds.shape == (count,) and bool((self.stds > 0).all()), "stds", stds, f"({count},) numbers > 0")
         self.weights = self.weights / self.weights.sum()
 

@@ -21,16 +21,18 @@ def interpolate(table: Tensor, knots: Tensor, t: Tensor) -> Tensor:
 
 
 class RidgeEnergy(Energy):
-    """E(x, t) = Σ_s [½ q_s(t) ‖x_s‖² + Σ_jkp w_sjk(t) φ(|(W_sk x_s)_p|² r_sjk(t))/r_sjk(t)], φ(u) = ½ log(1 + u)
+    """E(x, t) = ½ Σ_s q_s(t) ‖x_s‖² + Σ_sjkp w_sjk(t) φ(|(W_sk x_s)_p|² r_sjk(t))/r_sjk(t),   φ(u) = ½ log(1 + u)
 
-    over a pyramid x_s, filters W of zero mean; the formulas are `ops.ridge_grad`'s. w, r and q are tables over ln t,
-    interpolated linearly; below the first knot E/t² stays as it is there, above the last E does. The curvature
-    bound is convex in w and q, so interpolating the knots' bounds bounds every t between them.
+    over a pyramid x_s, filters W of zero mean; the formulas are `ops.ridge_grad`'s. A negative q_s spares what is
+    smooth at scale s: for large t, x − ∇E is x blurred. w, r and q are tables over ln t, interpolated linearly; below
+    the first knot E/t² stays as it is there, above the last E does. The curvature bound is convex in w and q, so
+    interpolating the knots' bounds bounds every t between them.
 
     Args:
         filters: (S, K, 1, k, k), k odd.
         knots: (T,) equidistant ln t.
-        w, r, q: (T, S, J, K), (T, S, J, K), (T, S); r > 0, q >= 0, w of any sign.
+        w, r, q: (T, S, J, K), (T, S, J, K), (T, Q), Q >= S; r > 0, w of any sign, q_0 at least the sum of all −q_s > 0,
+            so that the quadratic term is never negative.
         mu: the mean image value, subtracted first.
         channels: real channels of an image: 1, or 2 for complex.
         channelwise: apply it to each group of its channels as an image of its own (grey prior, RGB image).
@@ -42,12 +44,15 @@ class RidgeEnergy(Energy):
                  channelwise: bool = False, bounds: Tensor | None = None, backend: str = "auto"):
         scales, count = filters.shape[:2]
         size = len(knots)
-        check(filters.ndim == 5 and filters.shape[2] == 1 and filters.shape[3] % 2 == 1, "filters", f"shape {tuple(filters.shape)}",
-              "(S, K, 1, k, k), k odd")
+        check(filters.ndim == 5 and filters.shape[2] == 1 and filters.shape[3] % 2 == 1, "filters",
+              f"shape {tuple(filters.shape)}", "(S, K, 1, k, k), k odd")
         check(w.ndim == 4 and w.shape[:2] == (size, scales) and w.shape[3] == count, "w", f"shape {tuple(w.shape)}",
               f"({size}, {scales}, J, {count})")
         check(r.shape == w.shape and bool((r > 0).all()), "r", f"shape {tuple(r.shape)}", f"positive, {tuple(w.shape)}")
-        check(q.shape == (size, scales) and bool((q >= 0).all()), "q", f"shape {tuple(q.shape)}", f">= 0, ({size}, {scales})")
+        check(q.ndim == 2 and len(q) == size and q.shape[1] >= scales, "q", f"shape {tuple(q.shape)}",
+              f"({size}, Q), Q >= {scales}")
+        check(bool((q[:, 0] + q[:, 1:].clamp(max=0).sum(1) >= 0).all()), "q", "an indefinite quadratic term",
+              "q_0 + Σ min(q_s, 0) >= 0")
         self.filters, self.knots, self.w, self.r, self.q = (v.detach().double() for v in (filters, knots, w, r, q))
         self.mu, self.channels, self.channelwise, self.backend = float(mu), channels, channelwise, backend
         if bounds is None:
@@ -69,8 +74,9 @@ class RidgeEnergy(Energy):
         """Filters, w, r, q, μ as the op takes them, once a level."""
         if self._level is None or self._level[:3] != (t, x.dtype, x.device):
             w, r = (self._at(v, t).permute(1, 2, 0, 3) for v in (self.w, self.r))
-            tensors = (self._below(t) * w, r, self._below(t) * self._at(self.q, t).T, torch.tensor([self.mu]))
-            self._level = (t, x.dtype, x.device, ([f.to(x).contiguous() for f in self.filters], *(v.to(x).contiguous() for v in tensors)))
+            tables = (self._below(t) * w, r, self._below(t) * self._at(self.q, t).T, torch.tensor([self.mu]))
+            w, r, q, mu = (v.to(x).contiguous() for v in tables)
+            self._level = (t, x.dtype, x.device, ([f.to(x).contiguous() for f in self.filters], w, r, q, mu))
         return self._level[3]
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
@@ -80,12 +86,13 @@ class RidgeEnergy(Energy):
 
 @torch.no_grad()
 def curvature_bound(filters: Tensor, w: Tensor, q: Tensor, grid: int = 96) -> float:
-    """The largest eigenvalue of Σ_s D^sᵀ [q_s + Σ_k c_sk W_skᵀ W_sk] D^s over the whole plane, rounded up.
+    """The largest eigenvalue of Σ_s D^sᵀ [q_s + Σ_k c_sk W_skᵀ W_sk] D^s over the whole plane, from above.
 
     c_sk = Σ_j max(w_sjk, −w_sjk/8), as φ's second derivative along a response lies in [−1/8, 1]. Decimation by
     2^{S−1} couples that many frequencies a side, so at each base frequency this is a small Hermitian matrix, a
     trigonometric polynomial in it of degree d; its maximum over m points a side is at most cos(πd/m)⁻² times the
-    largest on them. Zero extension restricts the plane's operator to an image and cannot raise its norm.
+    largest on them. Zero extension restricts the plane's operator to an image and cannot raise its norm. Scales
+    without filters add at most max(q_s, 0), as ‖D‖ = 1.
     """
     scales, _, _, side, _ = filters.shape
     fold = 2 ** (scales - 1)
@@ -100,8 +107,8 @@ def curvature_bound(filters: Tensor, w: Tensor, q: Tensor, grid: int = 96) -> fl
     for s in range(scales):
         phase = torch.exp(-1j * omega[..., None] * torch.arange(side))
         bank = filters[s, :, 0].to(kind)
-        gain = torch.stack([float(q[s]) + torch.einsum("k,kayb->yab", cost[s], torch.einsum("an,knm,ybm->kayb", p, bank, phase).abs() ** 2)
-                            for p in phase[:half]])
+        power = [torch.einsum("an,knm,ybm->kayb", p, bank, phase).abs() ** 2 for p in phase[:half]]
+        gain = torch.stack([float(q[s]) + torch.einsum("k,kayb->yab", cost[s], p) for p in power])
         parts.append((gain, line))
         if s + 1 < scales:
             transfer = torch.exp(-1j * omega[..., None] * torch.arange(4)) @ taps
@@ -115,4 +122,5 @@ def curvature_bound(filters: Tensor, w: Tensor, q: Tensor, grid: int = 96) -> fl
             total += plane.mH @ (gain[x].flatten(1)[..., None] * plane)
         top = max(top, float(torch.linalg.eigvalsh(total.to(torch.complex64))[:, -1].max()))
     degree = ((side - 1) * fold + 3 * (fold - 1) + fold - 1) // fold
-    return 1.0001 * top / math.cos(math.pi * degree / grid) ** 2
+    smooth = float(q[scales:].clamp_min(0).sum())
+    return 1.0001 * top / math.cos(math.pi * degree / grid) ** 2 + smooth

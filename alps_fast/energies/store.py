@@ -9,7 +9,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import ArgumentError, check
 from .base import Energy
@@ -34,7 +34,7 @@ def names() -> list[str]:
 def _pack(energy: Energy) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if isinstance(energy, DenoiserEnergy):
         check(isinstance(energy.network, CompactNet), "energy.network", type(energy.network).__name__, "a CompactNet")
-        return ({"kind": "DenoiserEnergy", "config": energy.network.config, "channelwise": energy.channelwise},  # type: ignore[union-attr]
+        return ({"kind": "DenoiserEnergy", "config": energy.network.config, "channelwise": energy.channelwise},
                 dict(energy.network.state_dict()))
     if isinstance(energy, RidgeEnergy):
         header = {"kind": "RidgeEnergy", "mu": energy.mu, "channels": energy.channels, "channelwise": energy.channelwise}
@@ -58,7 +58,8 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Energy:
         return DenoiserEnergy(network, channelwise=header["channelwise"])
     if kind == "RidgeEnergy":
         args = [tensors[k].double() for k in RIDGE_TENSORS]
-        return RidgeEnergy(*args[:5], bounds=args[5], mu=header["mu"], channels=header["channels"], channelwise=header["channelwise"])
+        return RidgeEnergy(*args[:5], bounds=args[5], mu=header["mu"], channels=header["channels"],
+                           channelwise=header["channelwise"])
     if kind == "GaussianEnergy":
         return GaussianEnergy(tensors["mean"], tensors["std"])
     if kind == "GaussianMixtureEnergy":

@@ -117,12 +117,12 @@ class CircularBlur(Operator):
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  mean: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor | None]:
         """`ops.langevin_fourier`; xi counts Fourier coefficients of complex images, pixels of real ones."""
-        h = self.transfer(*x.shape[1:3], x.dtype.to_complex(), x.device)
+        h = self.transfer(x.shape[1], x.shape[2], x.dtype.to_complex(), x.device)
         return langevin_fourier(x.contiguous(), grad.contiguous(), b.contiguous(), h, self.factor, self.is_complex, chains,
                                 *astuple(s), xi, backend)
 
     def _filter(self, x: Tensor, conj: bool) -> Tensor:
-        h = self.transfer(*x.shape[-2:], x.dtype.to_complex(), x.device)
+        h = self.transfer(x.shape[-2], x.shape[-1], x.dtype.to_complex(), x.device)
         h = h.conj() if conj else h
         x = x.contiguous()
         if self.is_complex:

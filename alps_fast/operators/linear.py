@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import check, check_positive
-from ..layout import from_state, to_state
-from ..ops._cg import conjugate_gradients
+from ..layout import to_state
+from ..ops._cg import PRECISELY, conjugate_gradients
 from ..ops._langevin import check_step, right_hand_side, unit_noise
 from .base import Operator, check_finite, check_image
 
@@ -86,7 +86,7 @@ class LinearOperator(Operator):
     def project_state(self, rhs: Tensor, t: float) -> Tensor:
         """P_t rhs to the rounding of its dtype."""
         return self._solve(rhs, torch.zeros_like(rhs), self.noise_std**-2, rhs.new_full((len(rhs),), t**-2), 0.0,
-                           10 * self.max_iter)
+                           PRECISELY * self.max_iter)
 
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  mean: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor | None]:
@@ -127,7 +127,8 @@ class LinearOperator(Operator):
             x = torch.randn(1, *self._shape, generator=generator, dtype=torch.complex64 if self.is_complex else torch.float32)
             x = x.to(device)
             y = self._forward(x)
-            check(y.shape[:1] == (1,) and y.ndim > 1, "forward", f"an output of shape {tuple(y.shape)}", "(B, ...) for (B, C, H, W)")
+            check(y.shape[:1] == (1,) and y.ndim > 1, "forward", f"an output of shape {tuple(y.shape)}",
+                  "(B, ...) for (B, C, H, W)")
             z = torch.randn(y.shape, generator=generator, dtype=y.dtype).to(device)
             back = self._adjoint(z)
             check(back.shape == x.shape and back.dtype == x.dtype, "adjoint",

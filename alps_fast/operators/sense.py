@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check, check_positive
+from ..ops._cg import PRECISELY
 from ..ops.langevin_fourier import langevin_fourier
 from ..ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_solve
 from .base import Operator, check_binary, check_finite, check_image, check_values
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from ..samplers.schedule import StepScalars
 
 CHUNK = 1 << 22  # matrix elements factored at a time
-PRECISELY = 10  # project goes to the rounding of the dtype and may take so many times the iterations of a step
 
 
 def centred_fft(x: Tensor) -> Tensor:
@@ -131,7 +131,8 @@ class CartesianMRI(Operator):
             u, eigenvalues = self.factors(x.dtype.to_complex(), x.device)
             return langevin_sense(x, grad, b, u, eigenvalues, self.line_axis, chains, *astuple(s), xi, backend)
         maps = self.maps.to(x.device, x.dtype.to_complex())
-        return langevin_sense_cg(x, grad, b, maps, self._rolled_mask(x), chains, *astuple(s), self.tol, self.max_iter, xi, backend)
+        mask = self._rolled_mask(x)
+        return langevin_sense_cg(x, grad, b, maps, mask, chains, *astuple(s), self.tol, self.max_iter, xi, backend)
 
     def factors(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """(U (lines, n, n) complex `dtype`, Λ (lines, n) real) with AᴴA = U Λ Uᴴ on every line along `line_axis`.
@@ -168,7 +169,7 @@ class CartesianMRI(Operator):
 
     def _check_measured(self, y: Tensor) -> None:
         if self.maps is None:
-            ok, wanted = y.ndim == 2 or y.ndim in (3, 4) and y.shape[-3] == 1, "(H, W), (1, H, W) or (B, 1, H, W)"
+            ok, wanted = y.ndim == 2 or (y.ndim in (3, 4) and y.shape[-3] == 1), "(H, W), (1, H, W) or (B, 1, H, W)"
         else:
             coils = tuple(self.maps.shape)
             ok, wanted = y.ndim in (3, 4) and tuple(y.shape[-3:]) == coils, f"{coils} or (B, *{coils}), to fit the maps"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 WINDOW = 8  # iterations between looks at the error: what it fell by meanwhile tells where it stands
+PRECISELY = 10  # times the iterations of a step are allowed where a solution is wanted to the rounding of its dtype
 
 
 def rowwise_dot(a: Tensor, b: Tensor) -> Tensor:
@@ -62,5 +63,6 @@ def conjugate_gradients(apply: Callable[[Tensor], Tensor], rhs: Tensor, start: T
             if not active.any():
                 break
     else:
-        warnings.warn(f"conjugate gradients: {max_iter} iterations did not reach the tolerance; raise max_iter or tol", stacklevel=2)
+        warnings.warn(f"conjugate gradients: {max_iter} iterations did not reach the tolerance; raise max_iter or tol",
+                      stacklevel=2)
     return torch.where(columns(rz.isfinite()), x, torch.nan)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import check, check_choice
+from ..errors import check
 from .philox_normal import AVERAGED, INDEPENDENT, NO_NOISE, step_noise
 
 
@@ -28,7 +28,7 @@ def check_step(x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, lam: float, l
     for name, value in (("lam", lam), ("noise_lam", noise_lam)):
         check(math.isfinite(value) and value > 0, name, value, "a finite number > 0")
     check(math.isfinite(inv_eta2) and inv_eta2 >= 0, "inv_eta2", inv_eta2, "a finite number >= 0")
-    check_choice("noise", noise, (NO_NOISE, INDEPENDENT, AVERAGED))
+    check(noise in (NO_NOISE, INDEPENDENT, AVERAGED), "noise", noise, "NO_NOISE, INDEPENDENT or AVERAGED")
     if xi is not None:
         check(tuple(xi.shape) == tuple(xi_shape) and xi.device == x.device and not xi.is_complex(), "xi",
               f"{xi.dtype} of shape {tuple(xi.shape)} on {xi.device}", f"real, of shape {tuple(xi_shape)} on {x.device}")

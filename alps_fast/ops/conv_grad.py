@@ -2,12 +2,13 @@
 
     ψ(x) = c_skip x + c_out S F(S⁻¹ c_in x),  r = x − ψ(x),  ∇E = r − Jᵀ r,  E = ½‖r‖²         [ALPS] eq. 9
 
-S is 2x2 pixel shuffle. F is `CompactNet.core`: head, residual blocks h + W2 φ(a * W1 h + b) + b2 at three
+S is 2x2 pixel shuffle. F is: head, residual blocks h + W2 φ(a * W1 h + b) + b2 at three
 resolutions joined by 2x2 strided convolutions down, 1x1 convolutions and shuffles up, and a tail. Of the forward
 pass only c = φ'(z) = clip(z/6 + ½, 0, 1) is kept, one value a hidden unit.
 
-Shapes: x (N, C, H, W), extended by zeros below and to the right to multiples of 8 and ψ cut back; weights: head w b | per block W1 W2 b2 | down w b, w b |
-up w b, w b | tail w b; scale, shift (blocks, N or 1, width); coefficients (3, N or 1): c_skip, c_out, c_in.
+Shapes: x (N, C, H, W), extended by zeros below and to the right to multiples of 8, and ψ cut back; weights: head w b |
+per block W1 W2 b2 | down w b, w b | up w b, w b | tail w b; scale, shift (blocks, N or 1, width); coefficients
+(3, N or 1): c_skip, c_out, c_in.
 Returns (∇E (N, C, H, W), E (N,)). precision "fast" multiplies in bfloat16 with float32 accumulation; activations
 between layers are then bfloat16 too, and the residual r and all of E stay float32.
 """
@@ -52,7 +53,7 @@ def network(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, 
     """ψ(x) and the kept derivatives c, in order of the blocks."""
     fine, middle, coarse = blocks
     body = 2 * fine + 2 * middle + coarse
-    head, per_block, joints = weights[:2], weights[2:2 + 3 * body], weights[2 + 3 * body:]
+    per_block, joints = weights[2:2 + 3 * body], weights[2 + 3 * body:]
     scale, shift = scale[..., None, None], shift[..., None, None]
     kept: list[Tensor] = []
 
@@ -66,12 +67,12 @@ def network(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, 
         return h
 
     skip, out, inp = coefficients[..., None, None, None]
-    h1 = run(F.conv2d(F.pixel_unshuffle(_pad(x) * inp, 2), *head, padding=1), fine)
-    h2 = run(F.conv2d(h1, *joints[0:2], stride=2), middle)
-    h3 = run(F.conv2d(h2, *joints[2:4], stride=2), coarse)
-    h = run(F.pixel_shuffle(F.conv2d(h3, *joints[4:6]), 2) + h2, middle)
-    h = run(F.pixel_shuffle(F.conv2d(h, *joints[6:8]), 2) + h1, fine)
-    tail = F.pixel_shuffle(F.conv2d(h, *joints[8:10], padding=1), 2)
+    h1 = run(F.conv2d(F.pixel_unshuffle(_pad(x) * inp, 2), weights[0], weights[1], padding=1), fine)
+    h2 = run(F.conv2d(h1, joints[0], joints[1], stride=2), middle)
+    h3 = run(F.conv2d(h2, joints[2], joints[3], stride=2), coarse)
+    h = run(F.pixel_shuffle(F.conv2d(h3, joints[4], joints[5]), 2) + h2, middle)
+    h = run(F.pixel_shuffle(F.conv2d(h, joints[6], joints[7]), 2) + h1, fine)
+    tail = F.pixel_shuffle(F.conv2d(h, joints[8], joints[9], padding=1), 2)
     return skip * x + out * tail[..., :x.shape[2], :x.shape[3]], kept
 
 

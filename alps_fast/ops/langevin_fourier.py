@@ -22,12 +22,13 @@ def normal_power(v: Tensor, h: Tensor, factor: int, inv_eta2: float, lam: float,
         return v * (h.abs().square() * inv_eta2 + lam) ** power
     height, width = h.shape
     groups = (factor, height // factor, factor, width // factor)
-    v, a = v.unflatten(-1, groups[2:]).unflatten(-3, groups[:2]), h.conj().view(groups) / factor
+    v, a = v.unflatten(-1, groups[2:]).unflatten(-3, groups[:2]), torch.conj_physical(h).view(groups) / factor
     energy = a.abs().square().sum((-4, -2), keepdim=True)
     unit = a / energy.sqrt().clamp_min(torch.finfo(energy.dtype).tiny)
+    dual = torch.conj_physical(unit)  # not conj(): inside an op called from a traced graph torch 2.13 drops its lazy bit
 
     def along(u: Tensor) -> Tensor:
-        return unit * (unit.conj() * u).sum((-4, -2), keepdim=True)
+        return unit * (dual * u).sum((-4, -2), keepdim=True)
 
     head = along(v)
     rest = v - head

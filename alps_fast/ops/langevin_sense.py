@@ -115,7 +115,8 @@ def sense_normal(x: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
 
 def sense_adjoint(samples: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
     """Σ_c S̄_c Fᴴ M k_c as a state, of k-space (N, coils, H, W) in torch.fft order."""
-    return as_real((torch.fft.ifft2(samples * mask, norm="ortho") * maps.conj()).sum(1)[..., None])
+    # conj_physical, not conj(): inside an op called from a traced graph torch 2.13 drops the lazy bit
+    return as_real((torch.fft.ifft2(samples * mask, norm="ortho") * torch.conj_physical(maps)).sum(1)[..., None])
 
 
 def sense_spectrum(maps: Tensor, mask: Tensor) -> Tensor:
@@ -124,7 +125,7 @@ def sense_spectrum(maps: Tensor, mask: Tensor) -> Tensor:
         d(k) = Σ_q mask(q) Σ_c |(F S_c)(q − k)|² / (H W)
     """
     power = torch.fft.fft2(maps, norm="ortho").abs().square().sum(0)
-    return torch.fft.ifft2(torch.fft.fft2(mask) * torch.fft.fft2(power).conj()).real.clamp_min(0) / mask.numel()
+    return torch.fft.ifft2(torch.fft.fft2(mask) * torch.conj_physical(torch.fft.fft2(power))).real.clamp_min(0) / mask.numel()
 
 
 def sense_solve(rhs: Tensor, start: Tensor, maps: Tensor, mask: Tensor, inv_eta2: float, shift: Tensor, error: float,

@@ -1,14 +1,15 @@
 """ridge_grad: value and gradient of a ridge energy on an image pyramid.
 
     x_0 = x − μ,  x_s = D x_{s−1},  z_sk = W_sk * x_s
-    E  = Σ_s [ ½ q_s ‖x_s‖² + Σ_jkp w_sjk φ(|z_skp|² r_sjk)/r_sjk ],   φ(u) = ½ log(1 + u)
+    E  = Σ_{s<Q} ½ q_s ‖x_s‖² + Σ_{s<S} Σ_jkp w_sjk φ(|z_skp|² r_sjk)/r_sjk,   φ(u) = ½ log(1 + u)
     ∇E = Σ_s D^sᵀ [ q_s x_s + Σ_k W_skᵀ ( z_sk Σ_j w_sjk/(1 + |z_sk|² r_sjk) ) ]
 
 D correlates with 2 · (1 3 3 1)/8 ⊗ (1 3 3 1)/8 and keeps every second pixel, ‖D‖ = 1; images are zero outside.
 |z|² sums over the channels of a pixel: a complex image (two channels) meets the modulus of its filter responses,
 so E does not change with a global phase.
 
-Shapes: x (N, C, H, W); filters: per scale (K, 1, k, k), k odd; w, r: (S, J, N or 1, K); q (S, N or 1); μ (1,).
+Shapes: x (N, C, H, W); filters: per scale (K, 1, k, k), k odd; w, r: (S, J, N or 1, K); q (Q, N or 1), Q >= S: the
+quadratic term reaches coarser scales than the filters; μ (1,).
 Returns (∇E (N, C, H, W), E (N,)).
 """
 
@@ -40,29 +41,32 @@ def down_transposed(y: Tensor, height: int, width: int) -> Tensor:
 
 
 @implements("ridge_grad", "torch")
-def ridge_grad_reference(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+def ridge_grad_reference(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor,
+                         mu: Tensor) -> tuple[Tensor, Tensor]:
     """The definition; differentiable in everything, which is how ridge energies are distilled."""
     n, c = x.shape[:2]
     levels = [(x - mu).flatten(0, 1)[:, None]]
-    for _ in filters[1:]:
+    for _ in q[1:]:
         levels.append(down(levels[-1]))
     value: Tensor = torch.zeros(n, dtype=x.dtype, device=x.device)
     grad: Tensor | None = None
-    for s in reversed(range(len(filters))):
-        level, bank = levels[s], filters[s]
-        z = F.conv2d(level, bank, padding=bank.shape[-1] // 2).unflatten(0, (n, c))
-        square = (z * z).sum(1, keepdim=True)
-        slope: Tensor | None = None
-        for ws, rs in zip(w[s], r[s], strict=True):
-            ws, rs = ws[:, None, :, None, None], rs[:, None, :, None, None]
-            u = 1 + square * rs
-            value = value + (0.5 * ws / rs * torch.log(u)).expand(n, *u.shape[1:]).flatten(1).sum(1)
-            slope = ws / u if slope is None else slope + ws / u
-        back = F.conv_transpose2d((z * slope).flatten(0, 1), bank, padding=bank.shape[-1] // 2)
+    for s in reversed(range(len(q))):
+        level = levels[s]
         image = level.unflatten(0, (n, c))
         scaled = q[s][:, None, None, None, None] * image
         value = value + 0.5 * (scaled * image).flatten(1).sum(1)
-        here = back + scaled.flatten(0, 1)
+        here = scaled.flatten(0, 1)
+        if s < len(filters):
+            bank = filters[s]
+            z = F.conv2d(level, bank, padding=bank.shape[-1] // 2).unflatten(0, (n, c))
+            square = (z * z).sum(1, keepdim=True)
+            slope: Tensor | None = None
+            for ws, rs in zip(w[s], r[s], strict=True):
+                ws, rs = ws[:, None, :, None, None], rs[:, None, :, None, None]
+                u = 1 + square * rs
+                value = value + (0.5 * ws / rs * torch.log(u)).expand(n, *u.shape[1:]).flatten(1).sum(1)
+                slope = ws / u if slope is None else slope + ws / u
+            here = here + F.conv_transpose2d((z * slope).flatten(0, 1), bank, padding=bank.shape[-1] // 2)
         grad = here if grad is None else here + down_transposed(grad, *level.shape[2:])
     assert grad is not None
     return grad.reshape(x.shape), value
@@ -80,7 +84,8 @@ def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Te
     for name, v in (("w", w), ("r", r)):
         check(v.ndim == 4 and v.shape[0] == scales and v.shape[2] in (1, x.shape[0]) and v.shape[3] == count,
               name, f"shape {tuple(v.shape)}", f"({scales}, J, 1 or {x.shape[0]}, {count})")
-    check(q.shape in ((scales, 1), (scales, x.shape[0])), "q", f"shape {tuple(q.shape)}", f"({scales}, 1 or {x.shape[0]})")
+    check(q.ndim == 2 and q.shape[0] >= scales and q.shape[1] in (1, x.shape[0]), "q", f"shape {tuple(q.shape)}",
+          f"(Q, 1 or {x.shape[0]}), Q >= {scales}")
     with torch.no_grad():
         grad, value = implementation("ridge_grad", backend, x.device)(x, filters, w, r, q, mu)
     return grad.contiguous(), value

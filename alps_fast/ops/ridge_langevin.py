@@ -63,9 +63,8 @@ def ridge_langevin(
     check(xi is None or xi.shape == (count, *x.shape), "xi", None if xi is None else tuple(xi.shape), f"{(count, *x.shape)}")
     run = implementation("ridge_langevin", backend, x.device)
     with torch.no_grad():
-        out, mean = run(x, b, a, chains, filters, weights, r, q, mu, channels, lam, lin, w, inv_eta2, noise_lam, noise, seed, step,
-                        count, xi)
-    return out, mean
+        return run(x, b, a, chains, filters, weights, r, q, mu, channels, lam, lin, w, inv_eta2, noise_lam, noise, seed,
+                   step, count, xi)
 
 
 @ridge_langevin.register_fake

@@ -1,0 +1,77 @@
+"""What every Langevin op must do, whatever its A: shared by the test files of the ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from alps_fast.errors import ArgumentError
+from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
+
+LEVEL = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "noise": INDEPENDENT, "seed": 11, "step": 5}
+
+Arguments = dict[str, Any]
+
+
+def states(n: int, b: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Arguments:
+    """x, grad, b, chains and the level of a step of n chains on b measurements."""
+    g = torch.Generator().manual_seed(n)
+    x, grad, data = (torch.randn(k, *shape, generator=g, dtype=torch.float64).to(dtype) for k in (n, n, b))
+    return {"x": x, "grad": grad, "b": data, "chains": torch.arange(n) + 3, **LEVEL}
+
+
+def dense_step(a: Arguments, mean_map: Tensor, noise_map: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
+    """x⁺ and m of dense matrices on flattened states."""
+    r = a["b"].repeat_interleave(len(a["x"]) // len(a["b"]), 0) + a["lin"] * a["x"] - a["w"] * a["grad"]
+    mean = r.flatten(1) @ mean_map.T
+    return (mean + xi.flatten(1) @ noise_map.T).view(r.shape), mean.view(r.shape)
+
+
+def check_noise_modes(op: Callable[..., tuple[Tensor, Tensor]], a: Arguments, xi_shape: tuple[int, ...]) -> None:
+    """Averaged noise is (R_k + R_{k+1})/√2, independent noise R_k, no noise the mean; the mean is the same in all."""
+    numbers = torch.Size(xi_shape[1:]).numel()
+    now, then = (philox_normal(a["chains"], numbers, a["seed"], k, LANGEVIN).view(xi_shape) for k in (a["step"], a["step"] + 1))
+    plain, mean = op(**{**a, "noise": NO_NOISE})
+    assert torch.equal(plain, mean) and plain.data_ptr() != mean.data_ptr()
+    for noise, xi in ((INDEPENDENT, now), (AVERAGED, (now + then) * torch.tensor(0.5**0.5))):
+        drawn, same = op(**{**a, "noise": noise})
+        given, _ = op(**{**a, "noise": noise, "xi": xi})
+        assert torch.equal(drawn, given) and not torch.equal(drawn, plain)
+        torch.testing.assert_close(same, mean, rtol=1e-5, atol=1e-6 if mean.dtype == torch.float32 else 1e-12)
+
+
+def check_rows_stand_alone(op: Callable[..., tuple[Tensor, Tensor]], a: Arguments) -> None:
+    """Row n uses measurement n // (N/B) and is bitwise what it is alone; inputs are left as they were."""
+    before = {k: v.clone() for k, v in a.items() if isinstance(v, Tensor)}
+    together = op(**a)
+    assert all(torch.equal(a[k], v) for k, v in before.items())
+    each = len(a["x"]) // len(a["b"])
+    for n in range(len(a["x"])):
+        one = {k: a[k][n:n + 1] for k in ("x", "grad", "chains")}
+        alone = op(**{**a, **one, "b": a["b"][n // each:n // each + 1]})
+        assert torch.equal(alone[0][0], together[0][n]) and torch.equal(alone[1][0], together[1][n])
+
+
+def check_opcheck(op: Callable[..., Any], a: Arguments, xi_shape: tuple[int, ...]) -> None:
+    """Schema, fake implementation, no aliases, traceable."""
+    torch.library.opcheck(op, (), a)
+    torch.library.opcheck(op, (), {**a, "noise": NO_NOISE, "backend": "torch"}, test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(op, (), {**a, "xi": torch.zeros(xi_shape)}, test_utils=("test_schema", "test_faketensor"))
+
+
+def check_bad_arguments(op: Callable[..., Any], a: Arguments, more: dict[str, Any]) -> None:
+    """Each wrong argument is named in one line; `more` are those of this op alone."""
+    x = a["x"]
+    nan, inf = float("nan"), float("inf")
+    bad = {"x": x.half(), "grad": x[:, :1], "b": x[:, :1], "chains": a["chains"].int(), "lam": 0.0, "noise_lam": nan, "lin": inf,
+           "w": nan, "inv_eta2": -1.0, "noise": 7, "xi": x[:1], "backend": "abacus", **more}
+    for name, value in bad.items():
+        with pytest.raises(ArgumentError) as caught:
+            op(**{**a, name: value})
+        assert str(caught.value).startswith(f"{name}:"), (name, str(caught.value))
+    with pytest.raises(ArgumentError, match="^grad:.*contiguous"):
+        op(**{**a, "grad": x.transpose(1, 2).contiguous().transpose(1, 2)})

@@ -1,0 +1,198 @@
+"""langevin_sense and langevin_sense_cg against dense matrices and each other."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+
+import pytest
+import torch
+from dense import image_matrix, posterior_power
+from step_checks import (
+    LEVEL,
+    check_bad_arguments,
+    check_noise_modes,
+    check_opcheck,
+    check_rows_stand_alone,
+    dense_step,
+    states,
+)
+
+from alps_fast.layout import as_complex, as_real
+from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_normal, sense_spectrum
+
+H, W, COILS = 4, 5, 3
+
+
+def coil_maps(coils=COILS, height=H, width=W):
+    return torch.randn(coils, height, width, generator=torch.Generator().manual_seed(4), dtype=torch.complex128)
+
+
+def line_mask(axis):
+    mask = torch.zeros(H, W, dtype=torch.float64)
+    mask[(slice(None, None, 2), slice(None))[::1 if axis == 0 else -1]] = 1
+    return mask
+
+
+def plane_mask():
+    mask = (torch.rand(H, W, generator=torch.Generator().manual_seed(5)) < 0.5).double()
+    mask[0, 0] = 1
+    return mask
+
+
+def dense_normal(maps, mask):
+    def forward(x):
+        return torch.fft.fft2(x * maps, norm="ortho") * mask
+
+    a = image_matrix(forward, (1, *mask.shape), True)
+    return a.T @ a
+
+
+def line_arguments(axis, n=4, b=2, dtype=torch.float64):
+    """The eigenbasis of every line, taken from the dense operator itself."""
+    full = sense_matrix(coil_maps(), line_mask(axis))
+    blocks = torch.stack([full[:, w, :, w] for w in range(W)] if axis == 0 else [full[h, :, h] for h in range(H)])
+    values, u = torch.linalg.eigh(blocks)
+    return states(n, b, (H, W, 2), dtype) | {
+        "u": u.to(dtype.to_complex()).contiguous(), "eigenvalues": values.clamp_min(0).to(dtype), "axis": axis}
+
+
+def sense_matrix(maps, mask):
+    """AᴴA as a complex (H, W, H, W)."""
+    height, width = mask.shape
+    basis = torch.eye(height * width, dtype=torch.complex128).view(-1, height, width, 1)
+    columns = as_complex(sense_normal(as_real(basis), maps, mask)).view(-1, height, width)
+    return columns.permute(1, 2, 0).unflatten(-1, (height, width))
+
+
+def cg_arguments(n=4, b=2, dtype=torch.float64, mask=None, tol=1e-10):
+    return states(n, b, (H, W, 2), dtype) | {
+        "maps": coil_maps().to(dtype.to_complex()), "mask": (plane_mask() if mask is None else mask).to(dtype), "tol": tol}
+
+
+def noise_shape(a):
+    return (len(a["x"]), 1 + COILS, H, W, 2)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_line_step_is_the_dense_one(axis):
+    a = line_arguments(axis)
+    xi = torch.randn(a["x"].shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    normal = dense_normal(coil_maps(), line_mask(axis))
+
+    def synthesis(x):  # coefficients laid out like the image -> image
+        return torch.einsum("ljk,nkl->njl" if axis == 0 else "ljk,nlk->nlj", a["u"], x[:, 0])[:, None]
+
+    basis = image_matrix(lambda x: torch.view_as_real(synthesis(x)), (1, H, W), True)
+    p = posterior_power(normal, LEVEL["inv_eta2"], LEVEL["lam"], -1.0)
+    root = posterior_power(normal, LEVEL["inv_eta2"], LEVEL["noise_lam"], -0.5) @ basis
+    for ours, dense in zip(langevin_sense(**a, xi=xi), dense_step(a, p, root, xi), strict=True):
+        torch.testing.assert_close(ours, dense, rtol=1e-11, atol=1e-11)
+
+
+def test_cg_step_is_the_dense_one():
+    a = cg_arguments()
+    xi = torch.randn(noise_shape(a), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    maps, mask = a["maps"], a["mask"]
+    normal = dense_normal(maps, mask)
+    p, q = (posterior_power(normal, LEVEL["inv_eta2"], LEVEL[k], -1.0) for k in ("lam", "noise_lam"))
+    samples = torch.fft.ifft2(torch.view_as_complex(xi[:, 1:]) * mask, norm="ortho") * maps.conj()
+    perturbation = LEVEL["inv_eta2"] ** 0.5 * as_real(samples.sum(1)[..., None]) + LEVEL["noise_lam"] ** 0.5 * xi[:, 0]
+    for ours, dense in zip(langevin_sense_cg(**a, xi=xi), dense_step(a, p, q, perturbation), strict=True):
+        torch.testing.assert_close(ours, dense, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_cg_and_lines_agree(axis):
+    a = cg_arguments(mask=line_mask(axis))
+    torch.testing.assert_close(langevin_sense_cg(**a)[1], langevin_sense(**line_arguments(axis))[1], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("t", [0.1, 3.0, 100.0])
+def test_cg_stops_at_the_error_asked_for(t):
+    """eᵀP⁻¹e is about tol² n, also where the condition is 4e8; then a step of a chain that holds the posterior is enough."""
+    height, width, eta, tol = 16, 12, 0.005, 0.03
+    g = torch.Generator().manual_seed(7)
+    grid = torch.stack(torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")).double()
+    where = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]], dtype=torch.float64)[..., None, None]
+    maps = torch.exp(-(grid - where).square().sum(1)) * torch.exp(1j * (grid * where).sum(1))
+    mask = (torch.rand(height, width, generator=g) < 0.4).double()
+    mask[0, 0] = 1
+    normal = dense_normal(maps, mask)
+    precision = normal * eta**-2 + torch.eye(len(normal)) * t**-2
+    root = posterior_power(normal, eta**-2, t**-2, -0.5)
+    x = (torch.randn(3, len(normal), generator=g, dtype=torch.float64) @ root).view(3, height, width, 2)
+    a = {**LEVEL, "x": x, "grad": x, "b": torch.zeros(1, height, width, 2, dtype=torch.float64), "chains": torch.arange(3),
+         "lam": t**-2, "lin": t**-2, "w": 0.5 * t**-2, "inv_eta2": eta**-2, "noise_lam": t**-2, "maps": maps, "mask": mask}
+    exact = langevin_sense_cg(**a, tol=1e-9, max_iter=20000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rough = langevin_sense_cg(**{k: v.float() if k in ("x", "grad", "b", "mask") else v for k, v in a.items()}
+                                  | {"maps": maps.to(torch.complex64)}, tol=tol)
+    for ours, truth in zip(rough, exact, strict=True):
+        e = (ours - truth).flatten(1)
+        error = ((e @ precision * e).sum(1) / e.shape[1]).sqrt()
+        assert error.max() < 2 * 2**0.5 * tol  # two systems in x⁺; the rule itself is within a factor of two
+
+
+def test_spectrum_is_the_diagonal_in_fourier_space():
+    maps, mask = coil_maps(), plane_mask()
+    basis = torch.fft.ifft2(torch.eye(H * W, dtype=torch.complex128).view(-1, H, W), norm="ortho")
+    normal = as_complex(sense_normal(as_real(basis[..., None]), maps, mask))[..., 0]
+    diagonal = (basis.conj() * normal).sum((1, 2)).real.view(H, W)
+    torch.testing.assert_close(diagonal, sense_spectrum(maps, mask), rtol=1e-12, atol=1e-12)
+
+
+def test_cg_warns_where_it_may_not_go_on():
+    with pytest.warns(UserWarning, match="1 iterations did not reach the tolerance"):
+        langevin_sense_cg(**cg_arguments(), max_iter=1)
+
+
+def test_early_stopping_still_lowers_the_quadratic():
+    """From x, any number of iterations lowers ½⟨x, Mx⟩ − ⟨r, x⟩: a MAP step never makes the energy rise."""
+    a = cg_arguments() | {"noise": 0}
+    matrix = dense_normal(a["maps"], a["mask"]) * LEVEL["inv_eta2"] + LEVEL["lam"] * torch.eye(2 * H * W)
+    r = a["b"].repeat_interleave(2, 0) + a["lin"] * a["x"] - a["w"] * a["grad"]
+
+    def quadratic(v):
+        return 0.5 * (v.flatten(1) @ matrix * v.flatten(1)).sum(1) - (r * v).flatten(1).sum(1)
+
+    last = quadratic(a["x"])
+    for iterations in (1, 2, 3, 5):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            now = quadratic(langevin_sense_cg(**a, max_iter=iterations)[0])
+        assert (now < last).all()
+        last = now
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_every_step_must_do(dtype):
+    for axis in (0, 1):
+        a = line_arguments(axis, 34, dtype=dtype)  # more chains than one product takes
+        check_noise_modes(langevin_sense, a, tuple(a["x"].shape))
+        check_rows_stand_alone(langevin_sense, a)
+    a = cg_arguments(dtype=dtype, tol=1e-9)
+    check_noise_modes(langevin_sense_cg, a, noise_shape(a))
+    check_rows_stand_alone(langevin_sense_cg, a)
+
+
+def test_float32_against_float64():
+    for op, make in ((langevin_sense, partial(line_arguments, 1)), (langevin_sense_cg, cg_arguments)):
+        for d, s in zip(op(**make(dtype=torch.float64)), op(**make(dtype=torch.float32)), strict=True):
+            # two products of length n, or ten iterations: worst measured 7e-7; condition of the system about 50
+            assert (s - d).norm() <= 5e-6 * d.norm()
+
+
+def test_opcheck():
+    a = line_arguments(0, dtype=torch.float32)
+    check_opcheck(langevin_sense, a, tuple(a["x"].shape))
+    a = cg_arguments(dtype=torch.float32)
+    check_opcheck(langevin_sense_cg, a, noise_shape(a))
+
+
+def test_bad_arguments():
+    a = line_arguments(0)
+    check_bad_arguments(langevin_sense, a, {"u": a["u"][:, :2], "eigenvalues": a["eigenvalues"].float(), "axis": 2})
+    a = cg_arguments()
+    check_bad_arguments(langevin_sense_cg, a, {"maps": a["maps"][:, :2], "mask": a["mask"].float(), "tol": 0.0, "max_iter": 0})
