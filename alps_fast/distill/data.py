@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ..errors import check_choice
+
 COLIN = ("/usr/share/mricron/templates/ch2better.nii.gz", "/usr/share/mricron/templates/ch2.nii.gz")
 BRAIN_PACKAGES = ("mricron-data",)
 NATURAL_PACKAGES = ("lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04", "mate-backgrounds", "plasma-workspace-wallpapers")
@@ -104,8 +106,7 @@ class Crops:
     """
 
     def __init__(self, domain: str, size: int = 64, batch: int = 16, seed: int = 0):
-        if domain not in ("brain", "natural"):
-            raise ValueError(f"domain: {domain!r} is not one of 'brain', 'natural'")
+        check_choice("domain", domain, ("brain", "natural"))
         self.domain, self.size, self.batch, self.seed = domain, size, batch, seed
         self.images = brain_images() if domain == "brain" else natural_images()
         self.images = [i for i in self.images if min(i.shape) >= size]

@@ -28,7 +28,7 @@ def conjugate_gradients(apply: Callable[[Tensor], Tensor], rhs: Tensor, start: T
 
     Args:
         apply: p -> M p for rows (N, ...).
-        rhs, start: (N, ...) real, at least three dimensions; start is the first guess.
+        rhs, start: (N, ...) real, at least three dimensions; start is the first guess, put aside for zero where zero is nearer.
         error: √(eᵀM e) allowed.
         max_iter: iterations at most; a warning tells where they did not suffice.
         precondition: r -> C⁻¹ r with C ≈ M symmetric positive definite, each row alone.
@@ -39,8 +39,9 @@ def conjugate_gradients(apply: Callable[[Tensor], Tensor], rhs: Tensor, start: T
     def columns(v: Tensor) -> Tensor:
         return v.view(-1, *[1] * (rhs.ndim - 1))
 
-    x = start.clone()
-    r = rhs - apply(x)
+    r = rhs - apply(start)
+    misleads = columns(rowwise_dot(start, rhs + r) < 0)  # ½xᵀM x − rhsᵀx is above its value at zero
+    x, r = torch.where(misleads, 0, start), torch.where(misleads, rhs, r)
     p = precondition(r)
     rz = rowwise_dot(r, p)
     fell, total = torch.zeros_like(rz), torch.zeros_like(rz)

@@ -1,0 +1,158 @@
+"""Training and distillation on small made images: they learn, resume, take any teacher, and keep held-out images out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alps_fast.distill import data, evaluate
+from alps_fast.distill.loop import fit
+from alps_fast.distill.matching import distill_denoiser, distill_ridge
+from alps_fast.distill.ridge_net import RidgeNet
+from alps_fast.distill.teacher import edm_weight, train_teacher
+from alps_fast.energies import CompactNet, DenoiserEnergy, RidgeEnergy, ridge
+from alps_fast.errors import ArgumentError
+from alps_fast.ops.ridge_grad import ridge_grad
+
+SMALL = {"batch": 2, "size": 16, "compile": False, "progress": False}
+
+
+@pytest.fixture(autouse=True)
+def made_images(monkeypatch):
+    """Smooth pictures in place of the Debian packages', which a test machine need not have."""
+    rows, columns = np.mgrid[:40, :48]
+    pictures = [(127.5 + 100 * np.sin(rows / a + columns / b)).astype(np.uint8) for a, b in ((5, 9), (8, 4), (12, 15))]
+    monkeypatch.setattr(data, "natural_images", lambda: pictures)
+    monkeypatch.setattr(data, "brain_images", lambda: pictures)
+
+
+@pytest.fixture
+def coarse_bounds(monkeypatch):
+    """Curvature bounds on a grid that takes seconds, not minutes; wider, still bounds."""
+    exact = ridge.curvature_bound
+    monkeypatch.setattr(ridge, "curvature_bound", lambda filters, w, q: exact(filters, w, q, grid=19))
+
+
+@pytest.mark.parametrize("domain, channels", [("natural", 1), ("brain", 2)])
+def test_crops_are_a_function_of_seed_and_number(domain, channels):
+    one, two, other = data.Crops(domain, 16, 3, seed=4), data.Crops(domain, 16, 3, seed=4), data.Crops(domain, 16, 3, seed=5)
+    batch = one.get(7)
+    assert batch.shape == (3, channels, 16, 16) and batch.dtype == torch.float32
+    assert batch.abs().max() <= 1.05 and torch.equal(batch, two.get(7))
+    assert not torch.equal(batch, one.get(8)) and not torch.equal(batch, other.get(7))
+
+
+def test_brain_phase_is_smooth_and_magnitude_unchanged():
+    phase = data.random_phase(4, 32, torch.Generator().manual_seed(0))
+    assert phase.diff(dim=-1).abs().max() < 0.6 and phase.std((1, 2)).min() > 0.05
+    batch = data.Crops("brain", 16, 8).get(0)
+    assert batch.square().sum(1).sqrt().max() <= 1.05
+
+
+def test_edm_weight_evens_out_the_levels():
+    """A denoiser that returns its input is off by t; with D = c_skip x the weighted error is one at every level."""
+    t, sigma = torch.tensor([0.01, 0.5, 30.0]), 0.5
+    error = sigma**2 * t**2 / (sigma**2 + t**2)  # of the best linear denoiser of N(0, σ_d²)
+    torch.testing.assert_close(edm_weight(t, sigma) * error, torch.ones(3))
+
+
+def test_teacher_learns(tmp_path):
+    net = train_teacher("natural", tmp_path, steps=40, **SMALL)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [40] and isinstance(net, CompactNet)
+    clean = data.Crops("natural", 16, 8, seed=9).get(0)
+    noisy = clean + 0.5 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert (net(noisy, 0.5) - clean).square().mean() < 0.12 < (noisy - clean).square().mean()  # linear: 0.125
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path):
+    def make():
+        torch.manual_seed(0)
+        return torch.nn.Linear(3, 1)
+
+    def run(module, out, stop=None):
+        def loss(step):
+            if step == stop:
+                raise KeyboardInterrupt
+            x = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
+            return (module(x) - x.sum(1, keepdim=True)).square().mean()
+
+        return fit(module, loss, 12, out, every=4, progress=False)
+
+    whole = run(make(), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(make(), tmp_path / "stopped", stop=9)
+    again = run(make(), tmp_path / "stopped")
+    assert torch.equal(whole.weight, again.weight) and torch.equal(whole.bias, again.bias)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "stopped/log.jsonl").read_text().splitlines()]
+    assert steps == [4, 8, 12]
+
+
+class Shrink(torch.nn.Module):
+    """The denoiser of N(0, ¼): somebody's teacher, D(x, sigma)."""
+
+    def forward(self, x, sigma):
+        return x * (0.25 / (0.25 + sigma.view(-1, 1, 1, 1) ** 2))
+
+
+def test_any_module_can_teach(tmp_path, coarse_bounds):
+    denoiser = distill_denoiser(Shrink(), "natural", tmp_path / "d", steps=2, **SMALL)
+    learned = distill_ridge(Shrink(), "brain", tmp_path / "r", steps=2, **SMALL)
+    assert isinstance(denoiser, DenoiserEnergy) and denoiser.channels == 1
+    assert isinstance(learned, RidgeEnergy) and learned.channels == 2 and learned.curvature(0.5) > 0
+    with pytest.raises(ArgumentError, match="^teacher: got output of shape"):
+        distill_denoiser(Wrong(), "natural", tmp_path / "x", steps=1, **SMALL)
+
+
+class Wrong(torch.nn.Module):
+    """A teacher whose output has another shape."""
+
+    def forward(self, x, sigma):
+        return x[..., ::2]
+
+
+def test_student_starts_from_the_teacher(tmp_path):
+    torch.manual_seed(1)
+    teacher = CompactNet(1, 8, (1, 1, 1))
+    student = distill_denoiser(teacher, "natural", tmp_path, steps=1, **SMALL).network
+    assert student.width == 8
+    step = max(float((a - b).abs().max()) for a, b in zip(teacher.parameters(), student.parameters(), strict=True))
+    assert step < 1e-3  # one warm-up step of AdamW at 1e-3/300
+
+
+def test_baked_ridge_is_the_trained_one(coarse_bounds):
+    torch.manual_seed(0)
+    net = RidgeNet(1, scales=2, levels=3, count=2, side=3)
+    energy = net.bake()
+    x, t = torch.randn(2, 1, 9, 8), 0.27
+    with torch.no_grad():
+        grad, _ = ridge_grad(x, list(net.filters()), *(c.contiguous() for c in net.constants(torch.tensor([t]))), net.mu)
+    torch.testing.assert_close(energy.grad(x, t), grad, rtol=1e-5, atol=1e-6)
+
+
+def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(data, "COLIN", ("/nowhere/ch2better.nii.gz",))
+    monkeypatch.setattr(data, "PLASMA", ("Nowhere",))
+    with pytest.raises(FileNotFoundError, match="apt-get install mricron-data"):
+        data.brain_images()
+    with pytest.raises(FileNotFoundError, match="apt-get install .*plasma-workspace-wallpapers"):
+        data.natural_files()
+    with pytest.raises(ArgumentError, match="^domain: got 'knee'"):
+        data.Crops("knee")
+
+
+def test_held_out_photographs_do_not_train():
+    names = {Path(n).stem for n in (*data.LOMIRI, *data.MATE, *data.PLASMA, *data.SCIKIT_IMAGE)}
+    assert not names & set(data.HELD_OUT)
+    images = evaluate.held_out("natural")
+    assert len(images) == len(data.HELD_OUT) and all(i.shape == (1, 1, 192, 192) for i in images)
+
+
+def test_psnr_table_of_the_identity():
+    rows = evaluate.psnr_table("natural", {"none": lambda x, t: x}, levels=(0.2,))
+    assert abs(rows["none"][0] - 20 * np.log10(2 / 0.2)) < 0.1
+    assert evaluate.markdown_table(rows, (0.2,)).splitlines()[2] == f"| 0.2 | {rows['none'][0]:.2f} |"
