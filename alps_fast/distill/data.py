@@ -68,17 +68,22 @@ def natural_images() -> list[np.ndarray]:
     return [level for path in natural_files() for level in _grey_pyramid(path)]
 
 
+def brain_volume(path: Path) -> np.ndarray:
+    """A NIfTI volume as float32 in [0, 1], 1 its 99.9 % quantile."""
+    import nibabel
+
+    volume = np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj, dtype=np.float32)
+    return np.clip(volume / np.percentile(volume[volume > 0], 99.9), 0, 1)
+
+
 def brain_images() -> list[np.ndarray]:
     """Colin27 slices (H, W) uint8 of three orientations at 0.5, 0.75 and 1 mm, scaled to the volume's 99.9 %."""
-    import nibabel as nib
-
     missing = [f for f in COLIN if not Path(f).exists()]
     if missing:
         raise FileNotFoundError(f"{missing[0]} is not installed; run: apt-get install {' '.join(BRAIN_PACKAGES)}")
     slices: list[np.ndarray] = []
     for path, scales in zip(COLIN, ((1.0, 2 / 3, 0.5), (1.0,)), strict=True):
-        volume = np.asarray(nib.load(path).dataobj).astype(np.float32)
-        volume = np.clip(volume / np.percentile(volume[volume > 0], 99.9), 0, 1)
+        volume = brain_volume(Path(path))
         for axis in range(3):
             for index in range(int(0.15 * volume.shape[axis]), int(0.85 * volume.shape[axis])):
                 plane = np.take(volume, index, axis)

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .data import HELD_OUT, random_phase
+from .data import HELD_OUT, brain_volume, random_phase
 
 LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 Denoiser = Callable[[Tensor, float], Tensor]
@@ -29,12 +29,10 @@ def held_out(domain: str) -> list[Tensor]:
 
 
 def _held_out_brain() -> list[Tensor]:
-    import nibabel as nib
     import nilearn
 
     path = Path(nilearn.__file__).parent / "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-    volume = np.asanyarray(nib.load(path).dataobj).astype(np.float32)
-    volume = np.clip(volume / np.percentile(volume[volume > 0], 99.9), 0, 1)
+    volume = brain_volume(path)
     generator = torch.Generator().manual_seed(2026)
     out = []
     for plane in (volume[:, :, 95], volume[:, 120, :], volume[85, :, :]):

@@ -51,8 +51,8 @@ class Operator(ABC):
 
     @abstractmethod
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
-                 mean: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor | None]:
-        """One Langevin step on states: (x⁺, m) of `StepScalars`; m may be None if not wanted.
+                 backend: str = "auto") -> tuple[Tensor, Tensor]:
+        """One Langevin step on states: (x⁺, m) of `StepScalars`.
 
         x, grad: (N, H, W, C'). b: (B, H, W, C') with B dividing N; rows of x come measurement by measurement.
         chains: (N,) int64 Philox chain indices. xi: noise to use in place of Philox, in the op's own basis.

@@ -89,7 +89,7 @@ class LinearOperator(Operator):
                            PRECISELY * self.max_iter)
 
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
-                 mean: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor | None]:
+                 backend: str = "auto") -> tuple[Tensor, Tensor]:
         """The step above on torch, whatever the backend; xi is (N, n), ε₂ in state order, then ε₁ as y is laid out."""
         x, grad, b = x.contiguous(), grad.contiguous(), b.contiguous()
         pixels, measured = x[0].numel(), self._plan(x.device)

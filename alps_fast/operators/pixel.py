@@ -64,7 +64,7 @@ class Inpainting(Operator):
         return y.shape[-3], y.shape[-2], y.shape[-1]
 
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
-                 mean: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor | None]:
+                 backend: str = "auto") -> tuple[Tensor, Tensor]:
         """`ops.langevin_pixel` with a = mask; xi is counted in pixels."""
         a = self.mask.movedim(0, -1)[None]
         if a.shape[-1] > 1 and self.is_complex:

@@ -121,7 +121,7 @@ class CartesianMRI(Operator):
         return sense_solve(rhs, zero, maps, self._rolled_mask(rhs), self.noise_std**-2, shift, 0.0, PRECISELY * self.max_iter)
 
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
-                 mean: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor | None]:
+                 backend: str = "auto") -> tuple[Tensor, Tensor]:
         """`ops.langevin_fourier` for one coil, `langevin_sense` or `langevin_sense_cg` for more; xi as they count it."""
         x, grad, b = x.contiguous(), grad.contiguous(), b.contiguous()
         if self.maps is None:
