@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 
 class ArgumentError(ValueError):
     """A wrong argument; the message is one line and the command line exits with 2."""
+
+
+class BackendError(ArgumentError, RuntimeError):
+    """A backend that was asked for by name and cannot run here."""
 
 
 def check(ok: bool, name: str, value: object, wanted: str) -> None:
@@ -17,7 +22,7 @@ def check(ok: bool, name: str, value: object, wanted: str) -> None:
 
 def check_positive(name: str, value: float) -> None:
     """`value` must be a finite number above zero."""
-    check(isinstance(value, (int, float)) and math.isfinite(value) and value > 0, name, value, "a finite number > 0")
+    check(isinstance(value, Real) and math.isfinite(value) and value > 0, name, value, "a finite number > 0")
 
 
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

@@ -50,7 +50,8 @@ class Diagnostics(NamedTuple):
 class Posterior:
     """The posterior of an image, as sampled. Shapes are given for one measurement; a batch puts B in front.
 
-    mean: (C, H, W) real or complex, the MMSE estimate: the mean of the noise-free projections m(x).
+    mean: (C, H, W) real or complex, the MMSE estimate: the mean of the noise-free projections m(x). NaN where every chain
+        of a batch's measurement broke.
     channel_std: (C', H, W) standard deviation of every real channel, unbiased variance over chains and draws; complex
         channel c is channels 2c (real part) and 2c + 1. NaN with a single draw.
     samples: (chains, C, H, W) the last draw of every chain.
@@ -151,11 +152,11 @@ class Posterior:
                 stored = np.load(file, allow_pickle=False)
                 arrays: dict[str, Any] = {name: torch.from_numpy(stored[name]) for name in ARRAYS}
                 facts = json.loads(str(stored["facts"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            facts["broken"] = [BrokenChain(**lost) for lost in facts["broken"]]
+            facts["schedule"] = Schedule(**facts["schedule"])
+            return cls(**arrays, **facts)
+        except (OSError, ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile) as error:
             raise ArgumentError(f"path: got {path} ({error}); wanted a file that Posterior.save wrote") from error
-        facts["broken"] = [BrokenChain(**lost) for lost in facts["broken"]]
-        facts["schedule"] = Schedule(**facts["schedule"])
-        return cls(**arrays, **facts)
 
     def plot(self, path: str | Path, index: int = 0) -> None:
         """Write a picture of mean, standard deviation and two samples; of measurement `index` of a batch.

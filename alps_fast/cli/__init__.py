@@ -30,7 +30,7 @@ class Commands(click.Group):
             raise click.UsageError(_one_line(error)) from error
         except click.UsageError as error:
             raise click.UsageError(_one_line(error.format_message())) from error  # without its context: no usage lines
-        except (OSError, FloatingPointError) as error:  # a full disk, training images not installed, every chain lost
+        except (OSError, FloatingPointError, ImportError) as error:  # a full disk, a package not installed, every chain lost
             raise click.ClickException(_one_line(error)) from error
 
 

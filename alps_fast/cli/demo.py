@@ -38,19 +38,20 @@ class Setting:
     title: str
     energy: str
     noise_std: float
-    levels: int = 25
-    steps: int = 4
-    sigma_max: float = 10.0
-    sigma_min: float = 0.02
+    levels: int
+    steps: int
+    sigma_min: float
+    sigma_max: float = 1.0  # where the measurement says enough, annealing may start at the spread of the data
+    rho: float = 3.0
     chains: int = 4
-    draws: int = 20
+    draws: int = 8
 
 
 SETTINGS = {
-    "mri_r4": Setting("Brain MRI, 8 coils, one line in 4 measured", "brain", noise_std=0.01),
-    "mri_r8": Setting("Brain MRI, 8 coils, one line in 8 measured", "brain", noise_std=0.01),
-    "inpaint": Setting("Photograph, 80 % of its pixels missing", "natural", noise_std=0.02),
-    "deblur": Setting("Photograph, blurred by a Gaussian of 2 pixels", "natural", noise_std=0.02),
+    "mri_r4": Setting("Brain MRI, 8 coils, one line in 4 measured", "brain", noise_std=0.01, levels=18, steps=4, sigma_min=0.012),
+    "mri_r8": Setting("Brain MRI, 8 coils, one line in 8 measured", "brain", noise_std=0.01, levels=18, steps=4, sigma_min=0.012),
+    "inpaint": Setting("Photograph, 80 % of its pixels missing", "natural", noise_std=0.02, levels=24, steps=5, sigma_min=0.02),
+    "deblur": Setting("Photograph, Gaussian blur of 2 pixels", "natural", noise_std=0.02, levels=20, steps=4, sigma_min=0.02),
 }
 TASKS = {"mri": ("mri_r4", "mri_r8"), "inpaint": ("inpaint",), "deblur": ("deblur",), "all": tuple(SETTINGS)}
 SAMPLING = {"mri_r4": (4, 16), "mri_r8": (8, 10)}  # acceleration, and columns of the fully sampled centre
@@ -113,7 +114,7 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
     def score(image: Tensor) -> float:
         return metrics.psnr(view(image), view(truth), data_range)
 
-    schedule = af.Schedule(sigma_max=setting.sigma_max, sigma_min=setting.sigma_min, levels=setting.levels, steps=setting.steps)
+    schedule = af.Schedule(setting.sigma_max, setting.sigma_min, setting.levels, setting.steps, setting.rho)
     posterior = af.sample(problem.y, problem.operator, energy, chains=setting.chains, draws=setting.draws, seed=seed,
                           schedule=schedule, backend=backend, progress=progress)
     if posterior.interrupted:  # a demo cut short shows nothing

@@ -43,8 +43,8 @@ def _version(package: str) -> str | None:
 def _isa() -> str | None:
     try:
         return importlib.import_module("alps_fast._cpu").isa()
-    except ImportError:
-        return None
+    except (ImportError, ValueError) as error:  # not built, or ALPS_FAST_ISA asks for what is not there
+        return None if isinstance(error, ImportError) else f"none: {error}"
 
 
 @click.command(short_help="What is installed, what can run here, and why not.")

@@ -33,12 +33,9 @@ def add(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
 
 def check_backend(backend: str) -> None:
     """A backend that cannot run here is a wrong argument, said before any work."""
-    from ..errors import check
     from ..ops import _dispatch
 
-    if backend != "auto":
-        reason = _dispatch.why_not(backend)
-        check(reason is None, "backend", repr(backend), f"one that can run here: {reason}")
+    _dispatch.chosen(backend)
 
 
 def chosen_precision(precision: str | None) -> str:

@@ -147,14 +147,16 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
 
 def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: float, as_json: bool) -> None:
     """What was done and where it is."""
+    mean_std = float(posterior.std.mean()) if int(posterior.count) > 1 else None  # NaN is no JSON
     result = {"operator": kind, "image": list(posterior.mean.shape), "noise_std": op.noise_std * scale, "scale": scale,
               "draws": int(posterior.count), "gradients": posterior.gradients, "seconds": posterior.seconds,
-              "mean_std": float(posterior.std.mean()), "acceptance": posterior.acceptance, "interrupted": posterior.interrupted,
+              "mean_std": mean_std, "acceptance": posterior.acceptance, "interrupted": posterior.interrupted,
               "broken_chains": [lost._asdict() for lost in posterior.broken], "files": [str(f) for f in files]}
     if as_json:
         print_json(result)
         return
     for lost in posterior.broken:
         click.echo(f"chain {lost.chain} turned non-finite at level {lost.level}, step {lost.step}, and was left out", err=True)
-    click.echo(f"{result['draws']} draws in {posterior.seconds:.1f} s; mean standard deviation {result['mean_std']:.4g}")
+    deviation = "" if mean_std is None else f"; mean standard deviation {mean_std:.4g}"
+    click.echo(f"{result['draws']} draws in {posterior.seconds:.1f} s{deviation}")
     click.echo("wrote " + ", ".join(result["files"]))

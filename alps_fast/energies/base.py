@@ -45,17 +45,19 @@ class Energy(ABC):
     def _grad(self, x: Tensor, t: float) -> Tensor:
         return self._value_and_grad(x, t)[1]
 
+    def check_channels(self, name: str, count: int) -> None:
+        """`count` real channels must be what the energy takes; `name` is the argument to blame."""
+        if self.channels is not None:
+            fits = count % self.channels == 0 if self.channelwise else count == self.channels
+            wanted = f"{'a multiple of ' if self.channelwise else ''}{self.channels} real channels (complex counts two)"
+            check(fits, name, f"{count} real channels", wanted)
+
     def _run(self, x: Tensor, t: float, value: bool) -> tuple[Tensor | None, Tensor]:
         check(x.ndim == 4, "x", f"shape {tuple(x.shape)}", "(B, C, H, W)")
         check_positive("t", t)
         real = as_real(x.movedim(1, -1)).movedim(-1, 1) if x.is_complex() else x
-        images, count = real, real.shape[1]
-        if self.channels is not None:
-            fits = count % self.channels == 0 if self.channelwise else count == self.channels
-            wanted = f"{'a multiple of ' if self.channelwise else ''}{self.channels} real channels (complex counts two)"
-            check(fits, "x", f"{count} real channels", wanted)
-            if self.channelwise:
-                images = real.reshape(-1, self.channels, *real.shape[2:])
+        self.check_channels("x", real.shape[1])
+        images = real.reshape(-1, self.channels, *real.shape[2:]) if self.channelwise and self.channels else real
         if value:
             e, g = self._value_and_grad(images, float(t))
             e = e.view(x.shape[0], -1).sum(1)

@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, check
+from ..errors import ArgumentError, check, check_choice
+from ..ops._dispatch import NAMES
 from .base import Energy
 from .compact import CompactNet
 from .denoiser import DenoiserEnergy
@@ -72,7 +73,7 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Energy:
 
 
 def save(energy: Energy, path: str | Path, *, half: bool = False) -> None:
-    """Write `energy` as safetensors; `half` stores a network's or a ridge energy's floats in 16 bits.
+    """Write `energy` as safetensors; `half` stores a network's float32 in 16 bits, and float64 tables in 32.
 
     Raises:
         ArgumentError: for an energy around a foreign torch module, whose code a file cannot hold.
@@ -87,24 +88,26 @@ def save_teacher(network: CompactNet, path: str | Path, *, half: bool = True) ->
 
 
 def _write(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, half: bool) -> None:
-    exact = ("knots", "bounds", "r")  # r spans too many decades for float16
-    stored = {k: (v.half() if half and k not in exact else v).contiguous() for k, v in tensors.items()}
-    stored = {k: v.float() if half and v.dtype == torch.float64 else v for k, v in stored.items()}
+    shorter = {torch.float32: torch.float16, torch.float64: torch.float32} if half else {}
+    stored = {k: (v if k.endswith("bounds") else v.to(shorter.get(v.dtype, v.dtype))).contiguous() for k, v in tensors.items()}
     partial = path.with_suffix(".partial")
     partial.write_bytes(safetensors.torch.save(stored, {"format": FORMAT, "energy": json.dumps(header)}))
     partial.replace(path)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a mapping)
     except (safetensors.SafetensorError, OSError) as error:
-        raise ArgumentError(f"energy: {path} is not a complete safetensors file ({error})") from None
+        raise ArgumentError(f"{name}: {path} is not a complete safetensors file ({error})") from None
     if metadata.get("format") != FORMAT:
-        raise ArgumentError(f"energy: {path} was not written by alps_fast.energies.save")
-    return json.loads(metadata["energy"]), tensors
+        raise ArgumentError(f"{name}: {path} was not written by alps_fast.energies.save")
+    try:
+        return json.loads(metadata["energy"]), tensors
+    except (KeyError, ValueError) as error:
+        raise ArgumentError(f"{name}: {path} has a damaged header ({error})") from None
 
 
 def load(name: str | Path, *, precision: str = "high", backend: str = "auto") -> Energy:
@@ -115,21 +118,24 @@ def load(name: str | Path, *, precision: str = "high", backend: str = "auto") ->
         backend: of the energy's op.
 
     Raises:
-        ArgumentError: an unknown name, or a file that is cut short or not ours.
+        ArgumentError: an unknown name, precision or backend, or a file that is cut short or not ours.
     """
+    check_choice("precision", precision, ("high", "fast"))
+    check_choice("backend", backend, NAMES)
     path = MODELS / f"{BEST.get(str(name), name)}.safetensors"
     if not path.exists():
         path = Path(name)
         check(path.is_file(), "energy", repr(str(name)), "a file, or one of " + ", ".join(names()))
-    header, tensors = _read(path)
+    header, tensors = _read(path, "energy")
     try:
         energy = _unpack(header, tensors)
     except (KeyError, RuntimeError, TypeError) as error:
         raise ArgumentError(f"energy: {path} does not fit its own header ({error})") from None
-    if isinstance(energy, DenoiserEnergy):
-        energy.precision = precision
-    if isinstance(energy, (DenoiserEnergy, RidgeEnergy)):
-        energy.backend = backend
+    for term in energy.energies if isinstance(energy, SumEnergy) else (energy,):
+        if isinstance(term, DenoiserEnergy):
+            term.precision = precision
+        if isinstance(term, (DenoiserEnergy, RidgeEnergy)):
+            term.backend = backend
     return energy
 
 
@@ -138,8 +144,11 @@ def load_teacher(name: str | Path) -> CompactNet:
     shipped = MODELS / f"{name}.safetensors"
     path = shipped if shipped.exists() else Path(name)
     check(path.is_file(), "teacher", repr(str(name)), "a file, or 'brain-teacher' or 'natural-teacher'")
-    header, tensors = _read(path)
+    header, tensors = _read(path, "teacher")
     check(header.get("kind") == "teacher", "teacher", str(path), "a file that save_teacher wrote")
-    network = CompactNet(**header["config"])
-    network.load_state_dict({k: v.float() for k, v in tensors.items()})
+    try:
+        network = CompactNet(**header["config"])
+        network.load_state_dict({k: v.float() for k, v in tensors.items()})
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise ArgumentError(f"teacher: {path} does not fit its own header ({error})") from None
     return network.eval().requires_grad_(False)

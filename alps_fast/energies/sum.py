@@ -14,6 +14,8 @@ from .base import Energy
 class SumEnergy(Energy):
     """E(x, t) = Σ_i a_i E_i(x, t): a product of experts, its curvature bound the weighted sum of theirs.
 
+    A term that knows no bound counts with the published L = 1, so that the step still shrinks as weights add up.
+
     Args:
         energies: the terms.
         weights: a_i > 0; default all one.
@@ -26,11 +28,13 @@ class SumEnergy(Energy):
         check(len(self.weights) == len(self.energies) and min(self.weights) > 0, "weights", weights,
               f"{len(self.energies)} numbers > 0")
 
-    def curvature(self, t: float) -> float | None:
+    def check_channels(self, name: str, count: int) -> None:
+        for energy in self.energies:
+            energy.check_channels(name, count)
+
+    def curvature(self, t: float) -> float:
         bounds = [e.curvature(t) for e in self.energies]
-        if any(b is None for b in bounds):
-            return None
-        return sum(a * b for a, b in zip(self.weights, bounds, strict=True) if b is not None)
+        return sum(a * (1.0 if b is None else b) for a, b in zip(self.weights, bounds, strict=True))
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         pairs = [e.value_and_grad(x, t) for e in self.energies]

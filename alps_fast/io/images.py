@@ -34,6 +34,7 @@ def read_image(path: str | Path, name: str = "input") -> Tensor:
     check_finite(array, name, path)
     image = torch.from_numpy(array.astype(np.complex64 if array.dtype.kind == "c" else np.float32))
     if array.dtype.kind in "ui":
+        check(array.dtype in (np.uint8, np.uint16), name, f"{path} of dtype {array.dtype}", "uint8, uint16 or floats")
         image = image / (np.iinfo(array.dtype).max / 2) - 1
     return image
 
@@ -43,6 +44,7 @@ def read_mask(path: str | Path, name: str = "mask") -> Tensor:
     path = Path(path)
     array = _read(path, name, "mask")
     check(array.dtype.kind != "c", name, f"{path} of dtype {array.dtype}", "real numbers")
+    check_finite(array, name, path)
     middle = np.iinfo(array.dtype).max // 2 if path.suffix.lower() in PICTURES and array.dtype.kind == "u" else 0
     mask = torch.from_numpy((array > middle).astype(np.float32))
     check(bool(mask.any()), name, f"{path}, zero everywhere", "at least one observed pixel")

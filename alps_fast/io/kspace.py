@@ -44,7 +44,7 @@ def read_kspace(path: str | Path, name: str = "input") -> KSpace:
     check(maps is not None or coils == 1, "maps", f"none in {path}", f"coil maps for {coils} coils")
     check(maps is None or maps.shape == kspace.shape, "maps", f"shape {tuple(maps.shape) if maps is not None else ()}",
           f"the shape of kspace, {tuple(kspace.shape)}")
-    return KSpace(kspace, maps, _mask(arrays.get("mask"), kspace))
+    return KSpace(kspace, maps, _mask(arrays.get("mask"), kspace, path))
 
 
 def _complex(array: np.ndarray, name: str, path: Path) -> Tensor:
@@ -55,11 +55,12 @@ def _complex(array: np.ndarray, name: str, path: Path) -> Tensor:
     return torch.from_numpy(array.astype(np.complex64))
 
 
-def _mask(array: np.ndarray | None, kspace: Tensor) -> Tensor:
+def _mask(array: np.ndarray | None, kspace: Tensor, path: Path) -> Tensor:
     if array is None:
         return (kspace != 0).any(0).float()
     height, width = kspace.shape[1:]
     check(array.dtype.kind in "biuf", "mask", f"dtype {array.dtype}", "real numbers")
+    check_finite(array, "mask", path)
     check(array.shape in ((height, width), (width,)), "mask", f"shape {array.shape}", f"({height}, {width}) or ({width},)")
     check(bool((array != 0).any()), "mask", "zero everywhere", "at least one measured sample")
     return torch.from_numpy((array != 0).astype(np.float32)).expand(height, width).clone()

@@ -57,6 +57,7 @@ class Inpainting(Operator):
         check_image(y, self.is_complex, "y")
         self._check_size("y", y)
         check_finite("y", y)
+        y = y * self.mask.to(y.device, y.real.dtype)  # so that no misfit counts what was not observed
         return y if y.ndim == 4 else y[None]
 
     def image_shape(self, y: Tensor) -> tuple[int, int, int]:

@@ -105,6 +105,7 @@ class CartesianMRI(Operator):
         check_values("y", y, is_complex=True)
         self._check_measured(y)
         check_finite("y", y)
+        y = y * self.mask.to(y.device)  # so that no misfit counts what was not measured
         return y.reshape(-1, 1 if self.maps is None else len(self.maps), *y.shape[-2:])
 
     def image_shape(self, y: Tensor) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..errors import check_choice
+from ..errors import BackendError, check, check_choice
 
 
 class Backend(NamedTuple):
@@ -65,20 +65,31 @@ def why_not(backend: str) -> str | None:
     return _reasons[backend]
 
 
+def chosen(backend: str) -> str:
+    """`backend`, or what `ALPS_FAST_BACKEND` says in place of "auto"; BackendError if it cannot run here."""
+    name = "backend"
+    if backend == "auto" and "ALPS_FAST_BACKEND" in os.environ:
+        name, backend = "ALPS_FAST_BACKEND", os.environ["ALPS_FAST_BACKEND"]
+    check_choice(name, backend, NAMES)
+    reason = why_not(backend) if backend != "auto" else None
+    if reason is not None:
+        raise BackendError(f"{name}: backend {backend!r} cannot run here: {reason}")
+    return backend
+
+
 def implementation(op: str, backend: str, device: torch.device) -> Callable[..., Any]:
     """The function that runs `op` on `device`: the named backend, or under "auto" the first that can.
 
     `ALPS_FAST_BACKEND` stands in for "auto". An op that a named backend does not have runs on torch, the
     definition of every op; a backend that cannot run here at all is an error that says why.
     """
-    if backend == "auto":
-        backend = os.environ.get("ALPS_FAST_BACKEND", "auto")
-    check_choice("backend", backend, NAMES)
+    backend = chosen(backend)
     if backend != "auto":
-        reason = why_not(backend)
-        if reason is not None:
-            raise RuntimeError(f"backend {backend!r} cannot run here: {reason}")
-        return _implementations.get((op, backend)) or _implementations[op, "torch"]
+        run = _implementations.get((op, backend))
+        devices = next(b for b in BACKENDS if b.name == backend).devices
+        fits = device.type in devices or (backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1")
+        check(run is None or fits, "backend", repr(backend), f"one for tensors on {device.type}")  # kernels take raw pointers
+        return run or _implementations[op, "torch"]
     for candidate in BACKENDS:
         found = _implementations.get((op, candidate.name))
         if found and device.type in candidate.devices and why_not(candidate.name) is None:

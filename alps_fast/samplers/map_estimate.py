@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..energies.base import Energy
-from ..errors import check_choice
+from ..errors import check, check_choice
 from ..layout import from_state
 from ..operators.base import Operator
 from ..ops._dispatch import NAMES
@@ -50,9 +50,12 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
 
     Source: [ALPS].
     """
+    for name, given, kind in (("operator", operator, Operator), ("energy", energy, Energy), ("schedule", schedule, Schedule)):
+        check(isinstance(given, kind), name, type(given).__name__, f"an alps_fast {kind.__name__}")
     check_choice("backend", backend, NAMES)
     checked = in_single(operator.check_measurement(y))
     b = operator.adjoint_state(checked) * operator.noise_std**-2
+    energy.check_channels("energy", b.shape[-1])
     rows = torch.arange(len(b), device=b.device)
     x, trace = torch.zeros_like(b), []
     with tqdm(total=schedule.levels * schedule.steps, desc="MAP", unit="step", file=sys.stderr, disable=not progress) as bar:

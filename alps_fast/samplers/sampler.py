@@ -49,8 +49,8 @@ class Sampler:
         P = (AᴴA/η² + L/t²)⁻¹,  m(x) = P (Aᴴy/η² + (L x − ∇E(x, t))/t²),  x⁺ = m(x) + P^{1/2} ξ
 
     A chain's result depends on (seed, its chain index, its y) alone: not on the chains and measurements beside it,
-    nor on a restart; to the bit as far as the energy and operator compute each image by itself (all of ours do on
-    backend "cpu"; torch's matrix products and convolutions may round otherwise in another batch).
+    nor on a restart; to the bit as far as the energy and operator compute each image by itself: torch's convolutions,
+    of denoiser and ridge energies, may round otherwise in another batch.
 
     Args:
         operator, energy: A with its noise_std η, and the prior.
@@ -161,6 +161,7 @@ class Run:
         self.batched = y.ndim == self.y.ndim
         self.image = operator.image_shape(self.y)
         self.adjoint = operator.adjoint_state(self.y)
+        sampler.energy.check_channels("energy", self.adjoint.shape[-1])
         self.warm = self._warm_state()
         index = torch.arange(sampler.first_chain, sampler.first_chain + sampler.chains, device=self.adjoint.device)
         self.index = index.repeat(len(self.y))
@@ -169,6 +170,8 @@ class Run:
         self.target: Target | None = None
         self.began = time.perf_counter()
         path = Path(sampler.checkpoint) if sampler.checkpoint else None
+        if path is not None:
+            check(path.parent.is_dir() and not path.is_dir(), "checkpoint", path, "a file in a folder that exists")
         if path is not None and path.exists():
             self.chains, self.record = load_checkpoint(path, self.identity, self.adjoint.device)
         else:
@@ -307,6 +310,7 @@ class Run:
         warm = self.sampler.warm_start
         if warm is None:
             return None
+        check(isinstance(warm, Tensor), "warm_start", type(warm).__name__, "a torch tensor")
         images = {self.image, (1, *self.image), (len(self.y), *self.image)}
         check(tuple(warm.shape) in images and warm.is_complex() == self.sampler.operator.is_complex, "warm_start",
               f"{warm.dtype} of shape {tuple(warm.shape)}",
@@ -337,7 +341,9 @@ class Run:
         if not bool(record.count.any()):  # stopped before the first draw: the states as they stand
             record.take(chains.x, chains.x, chains.alive, sampler.backend)
         rows = (len(self.y), sampler.chains)
-        variance = record.m2 / (record.count - 1).clamp(min=1).view(-1, 1, 1, 1)
+        count = record.count.view(-1, 1, 1, 1)
+        variance = torch.where(count > 1, record.m2 / (count - 1).clamp(min=1), torch.nan)
+        mean = torch.where(count > 0, record.projected, torch.nan)  # every chain of that measurement lost
         complex_image = sampler.operator.is_complex
         samples = from_state(chains.x, complex_image).unflatten(0, rows)
         drawn = max(chains.level - sampler.annealing + 1, 0)
@@ -350,7 +356,7 @@ class Run:
             **{name: _mean_over(getattr(record, name)[:shown], chains.alive) for name in ("energy", "acceptance", "tau")}}
         one = (lambda v: v) if self.batched else (lambda v: v[0])
         return Posterior(
-            mean=one(from_state(record.projected, complex_image)), channel_std=one(from_state(variance.sqrt(), False)),
+            mean=one(from_state(mean, complex_image)), channel_std=one(from_state(variance.sqrt(), False)),
             samples=one(samples), count=one(record.count), trace=one(trace), by_level=by_level,
             acceptance=_acceptance(record.acceptance[shown - 1:], chains.alive), interrupted=self.interrupted, broken=lost,
             seed=sampler.seed, schedule=sampler.schedule, seconds=time.perf_counter() - self.began, gradients=chains.gradients)

@@ -45,9 +45,9 @@ class Schedule:
         check_positive("rho", self.rho)
         check(self.sigma_max >= self.sigma_min, "sigma_max", self.sigma_max, f"at least sigma_min = {self.sigma_min}")
         check_positive("eta_max", self.eta_max)
-        check(int(self.levels) == self.levels >= 1, "levels", self.levels, "an integer >= 1")
-        check(int(self.steps) == self.steps >= 1, "steps", self.steps, "an integer >= 1")
-        check(int(self.eta_steps) == self.eta_steps >= 1, "eta_steps", self.eta_steps, "an integer >= 1")
+        for name in ("levels", "steps", "eta_steps"):
+            value = getattr(self, name)
+            check(isinstance(value, int) and value >= 1, name, value, "an integer >= 1")
 
     def t(self) -> np.ndarray:
         """The levels, float64, decreasing."""
@@ -58,7 +58,6 @@ class Schedule:
         t = (high + u * (low - high)) ** self.rho
         t[0], t[-1] = self.sigma_max, self.sigma_min
         return t
-
 
     def etas(self, eta: float, eta_max: float | None = None) -> np.ndarray:
         """Noise levels of the measurement from eta_max down to eta, each at most √2 below the one before ([XGP])."""
