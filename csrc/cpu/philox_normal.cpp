@@ -5,19 +5,20 @@
 
 namespace alps::ALPS_ISA {
 
-constexpr int64_t STRIDE = 4 * Lanes::width;  // elements of one vector of quads
-constexpr int64_t BLOCK = 4096;               // elements of one piece of work
+constexpr int64_t BLOCK = 4096;  // elements of one piece of work
 static_assert(BLOCK % STRIDE == 0, "a block holds whole vectors");
 
 static void fill(const Stream& stream, uint32_t chain, int64_t first, int64_t last, float* out) {
   for (int64_t e = first; e < last; e += STRIDE) {
     Lanes::F normals[4];
     normal_quad<Lanes>(stream, chain, Lanes::quads() + static_cast<uint32_t>(e / 4), normals);
+    Lanes::in_order(normals);
     if (e + STRIDE <= last) {
-      Lanes::store(normals, out + e);
+      ALPS_UNROLL
+      for (int k = 0; k < 4; ++k) Lanes::save(normals[k], out + e + k * Lanes::width);
     } else {
       float tail[STRIDE];
-      Lanes::store(normals, tail);
+      for (int k = 0; k < 4; ++k) Lanes::save(normals[k], tail + k * Lanes::width);
       std::memcpy(out + e, tail, sizeof(float) * static_cast<size_t>(last - e));
     }
   }
