@@ -111,7 +111,8 @@ def test_cpu_draws_the_noise_of_philox(isa, shape):
 
 
 def test_cpu_has_the_same_bits_on_every_isa_and_any_threads(isa, threads, monkeypatch):
-    for shape, layout, noise in (((27, 29, 3), (2, 1), AVERAGED), ((40, 67, 1), (1, 1), INDEPENDENT), ((1, 5, 3), (1, 3), NO_NOISE)):
+    cases = (((27, 29, 3), (2, 1), AVERAGED), ((40, 67, 1), (1, 1), INDEPENDENT), ((1, 5, 3), (1, 3), NO_NOISE))
+    for shape, layout, noise in cases:
         a = arguments(34, 2, layout, torch.float32, shape, "cpu") | {"noise": noise}
         monkeypatch.setenv("ALPS_FAST_ISA", "portable")
         threads(1)
