@@ -47,12 +47,18 @@ struct Lanes {
   ALPS_INLINE F to_float(I x) { return (F)_mm512_cvtepi32_ps((__m512i)x); }
   ALPS_INLINE U bits(F x) { return (U)x; }
   ALPS_INLINE F from_bits(U x) { return (F)x; }
-  ALPS_INLINE void mul_wide(U x, uint32_t m, U& high, U& low) {
+  struct Halves { U even, odd; };  // of 64-bit parts; the upper word of each is anything
+  ALPS_INLINE U upper(U x) { return (U)_mm512_shuffle_epi32((__m512i)x, (_MM_PERM_ENUM)0xF5); }
+  ALPS_INLINE Halves split(U x) { return {x, upper(x)}; }
+  ALPS_INLINE Halves product(Halves x, uint32_t m) {
     const __m512i factor = _mm512_set1_epi32((int)m);
-    const __m512i even = _mm512_mul_epu32((__m512i)x, factor);
-    const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)x, 32), factor);
-    high = (U)_mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
-    low = (U)_mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
+    return {(U)_mm512_mul_epu32((__m512i)x.even, factor), (U)_mm512_mul_epu32((__m512i)x.odd, factor)};
+  }
+  ALPS_INLINE Halves high(Halves x) { return {upper(x.even), upper(x.odd)}; }
+  ALPS_INLINE Halves mix(Halves x, Halves y, uint32_t k) { return {x.even ^ y.even ^ k, x.odd ^ y.odd ^ k}; }
+  ALPS_INLINE U join(Halves x) {
+    const __m512i odd = _mm512_shuffle_epi32((__m512i)x.odd, (_MM_PERM_ENUM)0xA0);
+    return (U)_mm512_mask_blend_epi32(0xAAAA, (__m512i)x.even, odd);
   }
   ALPS_INLINE F load(const float* in) { return (F)_mm512_loadu_ps(in); }
   ALPS_INLINE void save(F x, float* out) { _mm512_storeu_ps(out, (__m512)x); }
@@ -86,12 +92,18 @@ struct Lanes {
   }
   ALPS_INLINE U bits(F x) { return (U)x; }
   ALPS_INLINE F from_bits(U x) { return (F)x; }
-  ALPS_INLINE void mul_wide(U x, uint32_t m, U& high, U& low) {
+  struct Halves { U even, odd; };  // of 64-bit parts; the upper word of each is anything
+  ALPS_INLINE U upper(U x) { return (U)_mm256_shuffle_epi32((__m256i)x, 0xF5); }
+  ALPS_INLINE Halves split(U x) { return {x, upper(x)}; }
+  ALPS_INLINE Halves product(Halves x, uint32_t m) {
     const __m256i factor = _mm256_set1_epi32((int)m);
-    const __m256i even = _mm256_mul_epu32((__m256i)x, factor);
-    const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)x, 32), factor);
-    high = (U)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
-    low = (U)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+    return {(U)_mm256_mul_epu32((__m256i)x.even, factor), (U)_mm256_mul_epu32((__m256i)x.odd, factor)};
+  }
+  ALPS_INLINE Halves high(Halves x) { return {upper(x.even), upper(x.odd)}; }
+  ALPS_INLINE Halves mix(Halves x, Halves y, uint32_t k) { return {x.even ^ y.even ^ k, x.odd ^ y.odd ^ k}; }
+  ALPS_INLINE U join(Halves x) {
+    const __m256i odd = _mm256_shuffle_epi32((__m256i)x.odd, 0xA0);
+    return (U)_mm256_blend_epi32((__m256i)x.even, odd, 0xAA);
   }
   ALPS_INLINE F load(const float* in) { return (F)_mm256_loadu_ps(in); }
   ALPS_INLINE void save(F x, float* out) { _mm256_storeu_ps(out, (__m256)x); }
