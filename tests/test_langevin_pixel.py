@@ -91,14 +91,14 @@ def test_what_every_step_must_do(dtype, backend):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_cpu_is_the_reference(isa, shape, guarded):
-    """Each of gain (4 roundings), right-hand side (4, its scalars' too), product and sum: law 10 of the terms, measured 3.6."""
+    """Law: twice what torch loses, 3.3 roundings of the terms; measured 3.9."""
     for n, b, layout in layouts(shape):
         a = arguments(n, b, layout, torch.float32, shape, "cpu")
         a = {k: shifted(v) if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in a.items()}
         a["xi"] = torch.randn(a["x"].shape, generator=torch.Generator().manual_seed(2))
         for noise in (NO_NOISE, INDEPENDENT):
             a["noise"] = noise
-            assert roundings(a, langevin_pixel(**a)) <= 10
+            assert roundings(a, langevin_pixel(**a)) <= 6.6
     guarded()
 
 

@@ -147,6 +147,11 @@ struct Lanes {  // one lane: what every processor has; the compiler is free to w
 
 #endif
 
+// Threads for so many pieces of work: none without one.
+ALPS_INLINE int team(int threads, int64_t pieces) {
+  return pieces >= threads ? threads : pieces > 1 ? static_cast<int>(pieces) : 1;
+}
+
 constexpr int64_t STRIDE = 4 * Lanes::width;  // elements of one vector of quads
 
 }  // namespace alps::ALPS_ISA

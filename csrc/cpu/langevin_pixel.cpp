@@ -104,7 +104,8 @@ static void run(const PixelStep& s, int threads) {
   const int64_t n = s.pixels * s.channels, each = s.rows / s.measurements;
   const Level level = {Lanes::broadcast(s.lin), Lanes::broadcast(-s.w), make_stream(s.seed, s.step, LANGEVIN),
                        make_stream(s.seed, s.step + 1, LANGEVIN)};
-#pragma omp parallel for collapse(3) num_threads(threads) schedule(static)
+  const int64_t pieces = s.measurements * ((each + CHAINS - 1) / CHAINS) * ((n + TILE - 1) / TILE);
+#pragma omp parallel for collapse(3) num_threads(team(threads, pieces)) schedule(static)
   for (int64_t measurement = 0; measurement < s.measurements; ++measurement)
     for (int64_t from = 0; from < each; from += CHAINS)
       for (int64_t first = 0; first < n; first += TILE) {

@@ -22,7 +22,7 @@ static void run(const Moments<T>& s, int threads) {
     s.count_after[group] = s.count[group];
     for (int64_t row = group * each; row < (group + 1) * each; ++row) s.count_after[group] += s.keep[row];
   }
-#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
+#pragma omp parallel for collapse(2) num_threads(team(threads, s.groups * ((s.n + TILE - 1) / TILE))) schedule(static)
   for (int64_t group = 0; group < s.groups; ++group)
     for (int64_t first = 0; first < s.n; first += TILE) {
       const int64_t count = s.n - first < TILE ? s.n - first : TILE;

@@ -27,7 +27,7 @@ static void fill(const Stream& stream, uint32_t chain, int64_t first, int64_t la
 void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
                    int threads) {
   const Stream stream = make_stream(seed, step, tag);
-#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
+#pragma omp parallel for collapse(2) num_threads(team(threads, rows * ((n + BLOCK - 1) / BLOCK))) schedule(static)
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t first = 0; first < n; first += BLOCK)
       fill(stream, static_cast<uint32_t>(chains[row]), first, first + BLOCK < n ? first + BLOCK : n, out + row * n);
