@@ -18,17 +18,22 @@ struct Isa {
   const char* name;
   bool available;
   decltype(&alps::portable::philox_normal) philox_normal;
+  void (*langevin_pixel)(const alps::PixelStep&, int);
+  void (*moments_float)(const alps::Moments<float>&, int);
+  void (*moments_double)(const alps::Moments<double>&, int);
 };
+
+#define ALPS_KERNELS_OF(isa) alps::isa::philox_normal, alps::isa::langevin_pixel, alps::isa::moments, alps::isa::moments
 
 const std::vector<Isa>& table() {  // best last
   static const std::vector<Isa> isas = {
-      {"portable", true, alps::portable::philox_normal},
+      {"portable", true, ALPS_KERNELS_OF(portable)},
 #if defined(__x86_64__)
-      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), alps::avx2::philox_normal},
+      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), ALPS_KERNELS_OF(avx2)},
       {"avx512",
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl"),
-       alps::avx512::philox_normal},
+       ALPS_KERNELS_OF(avx512)},
 #endif
   };
   return isas;
@@ -61,6 +66,41 @@ void philox_normal(uintptr_t chains, int64_t rows, int64_t n, int64_t seed, uint
                     reinterpret_cast<float*>(out), threads);
 }
 
+template <class T>
+T* pointer(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+void langevin_pixel(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t a, uintptr_t xi, uintptr_t chains, uintptr_t after,
+                    uintptr_t mean, int64_t rows, int64_t measurements, int64_t pixels, int64_t channels,
+                    bool a_of_each_measurement, bool a_of_each_channel, float lam, float lin, float w, float inv_eta2,
+                    float noise_lam, int noise, int64_t seed, uint32_t step, int threads) {
+  const Isa& isa = chosen();
+  py::gil_scoped_release release;
+  isa.langevin_pixel({pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(a), pointer<float>(xi),
+                      pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, pixels,
+                      channels, a_of_each_measurement, a_of_each_channel, lam, lin, w, inv_eta2, noise_lam,
+                      noise != alps::NO_NOISE && xi ? alps::GIVEN : noise, static_cast<uint64_t>(seed), step},
+                     threads);
+}
+
+template <class T>
+alps::Moments<T> moments_of(uintptr_t count, uintptr_t mean, uintptr_t m2, uintptr_t x, uintptr_t keep, uintptr_t count_after,
+                            uintptr_t mean_after, uintptr_t m2_after, int64_t groups, int64_t rows, int64_t n) {
+  return {pointer<int64_t>(count), pointer<T>(mean),       pointer<T>(m2),       pointer<T>(x), pointer<bool>(keep),
+          pointer<int64_t>(count_after), pointer<T>(mean_after), pointer<T>(m2_after), groups,        rows, n};
+}
+
+void moments(bool is_double, uintptr_t count, uintptr_t mean, uintptr_t m2, uintptr_t x, uintptr_t keep, uintptr_t count_after,
+             uintptr_t mean_after, uintptr_t m2_after, int64_t groups, int64_t rows, int64_t n, int threads) {
+  const Isa& isa = chosen();
+  py::gil_scoped_release release;
+  if (is_double)
+    isa.moments_double(moments_of<double>(count, mean, m2, x, keep, count_after, mean_after, m2_after, groups, rows, n), threads);
+  else
+    isa.moments_float(moments_of<float>(count, mean, m2, x, keep, count_after, mean_after, m2_after, groups, rows, n), threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
@@ -69,4 +109,12 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("isas", &isas, "The instruction sets that this build and this processor share, best last.");
   m.def("philox_normal", &philox_normal, py::arg("chains"), py::arg("rows"), py::arg("n"), py::arg("seed"), py::arg("step"),
         py::arg("tag"), py::arg("out"), py::arg("threads"));
+  m.def("langevin_pixel", &langevin_pixel, py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("b"), py::arg("a"),
+        py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("rows"), py::arg("measurements"),
+        py::arg("pixels"), py::arg("channels"), py::arg("a_of_each_measurement"), py::arg("a_of_each_channel"), py::arg("lam"),
+        py::arg("lin"), py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"),
+        py::arg("step"), py::arg("threads"), "xi = 0: Philox's noise.");
+  m.def("moments", &moments, py::kw_only(), py::arg("is_double"), py::arg("count"), py::arg("mean"), py::arg("m2"),
+        py::arg("x"), py::arg("keep"), py::arg("count_after"), py::arg("mean_after"), py::arg("m2_after"), py::arg("groups"),
+        py::arg("rows"), py::arg("n"), py::arg("threads"));
 }

@@ -28,6 +28,27 @@ def threads():
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def guarded(monkeypatch):
+    """Make every `torch.empty_like` NaN (or a large integer), unaligned, with guards at both ends; call it to check them."""
+    made = []
+
+    def empty_like(like):
+        poison = torch.nan if like.is_floating_point() else 1 << 40
+        buffer = torch.full((like.numel() + 131,), poison, dtype=like.dtype)
+        made.append((buffer, poison))
+        return buffer[65:65 + like.numel()].view(like.shape)
+
+    def untouched():
+        assert made
+        for buffer, poison in made:
+            wild = torch.isnan(buffer) if buffer.is_floating_point() else buffer == poison
+            assert wild[:65].all() and wild[-66:].all() and not wild[65:-66].any()
+
+    monkeypatch.setattr(torch, "empty_like", empty_like)
+    return untouched
+
+
 @pytest.fixture(params=["portable", "avx2", "avx512"])
 def isa(request, monkeypatch):
     """Force each instruction set in turn; skips those that this processor or this build has not."""

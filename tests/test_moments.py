@@ -1,4 +1,4 @@
-"""moments: against two-pass float64, split invariance, rows left out."""
+"""moments: the reference against two-pass float64, split invariance, rows left out; the kernel has the reference's bits."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def start(groups, shape, dtype=torch.float32):
 @pytest.mark.parametrize("groups, rows, shape", [(1, 1, (1,)), (1, 17, (5, 3, 2)), (3, 21, (7, 1)), (5, 5, ()), (2, 64, (127,))])
 def test_matches_two_pass(groups, rows, shape, dtype):
     x = 3 + torch.randn(rows, *shape, dtype=dtype)
-    count, mean, m2 = moments(*start(groups, shape, dtype), x, torch.ones(rows, dtype=torch.bool))
+    count, mean, m2 = moments(*start(groups, shape, dtype), x, torch.ones(rows, dtype=torch.bool), "torch")
     wide = x.double().unflatten(0, (groups, -1))
     exact = wide.mean(1)
     # each of the M updates rounds at the size of mean, and of M2: M·eps, measured below a quarter of it
@@ -31,6 +31,37 @@ def test_offset_does_not_cancel():
     x = 1e4 + torch.randn(4096, 8)
     _, _, m2 = moments(*start(1, (8,)), x, torch.ones(4096, dtype=torch.bool))
     torch.testing.assert_close(m2[0] / 4096, x.double().var(0, correction=0).float(), rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(), (1,), (2, 1), (3,), (5, 1), (127,), (13, 11, 3), (4099,)])
+def test_cpu_has_the_bits_of_the_reference(isa, threads, guarded, shape, dtype):
+    """From a state that is not empty, on one to three threads, with rows left out that hold NaN."""
+    for groups, rows in ((1, 1), (1, 17), (3, 21), (5, 5)):
+        x = 3 + torch.randn(rows, *shape, dtype=dtype)
+        keep = torch.rand(rows) < 0.7
+        state = (torch.arange(groups) + 2, torch.randn(groups, *shape, dtype=dtype), torch.rand(groups, *shape, dtype=dtype))
+        want = moments(*state, x, keep, "torch")
+        x[~keep] = torch.nan
+        before = [value.clone() for value in state]
+        for count in (1, 2, 3):
+            threads(count)
+            assert all(torch.equal(w, g) for w, g in zip(want, moments(*state, x, keep, "cpu"), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(before, state, strict=True))
+    guarded()
+
+
+def test_cpu_counts_past_the_integers_of_float32(isa):
+    state = torch.tensor([2**24]), torch.zeros(1, 3), torch.zeros(1, 3)
+    x, keep = torch.randn(3, 3), torch.ones(3, dtype=torch.bool)
+    assert all(torch.equal(w, g) for w, g in zip(moments(*state, x, keep, "torch"), moments(*state, x, keep, "cpu"), strict=True))
+
+
+def test_cpu_keeps_the_layout_of_a_strided_state():
+    state = torch.zeros(2, dtype=torch.int64), torch.zeros(2, 3, 4).transpose(1, 2), torch.zeros(2, 4, 3)
+    x, keep = torch.randn(6, 4, 3), torch.ones(6, dtype=torch.bool)
+    want, got = (moments(*state, x, keep, backend) for backend in ("torch", "cpu"))
+    assert all(torch.equal(w, g) and w.stride() == g.stride() for w, g in zip(want, got, strict=True))
 
 
 def test_split_over_calls_is_bit_identical():

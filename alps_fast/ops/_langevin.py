@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check
-from .philox_normal import AVERAGED, INDEPENDENT, NO_NOISE, step_noise
+from .philox_normal import AVERAGED, INDEPENDENT, MASK, NO_NOISE, step_noise
 
 
 def check_step(x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
@@ -32,6 +32,13 @@ def check_step(x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, lam: float, l
     if xi is not None:
         check(tuple(xi.shape) == tuple(xi_shape) and xi.device == x.device and not xi.is_complex(), "xi",
               f"{xi.dtype} of shape {tuple(xi.shape)} on {xi.device}", f"real, of shape {tuple(xi_shape)} on {x.device}")
+
+
+def check_stream(numbers: int, step: int, noise: int, xi: Tensor | None) -> None:
+    """The step, the one after it where that is drawn from too, and the quads of an image must fit their counter words."""
+    drawn = noise != NO_NOISE and xi is None
+    check(0 <= step <= MASK - (drawn and noise == AVERAGED), "step", step, "an integer in [0, 2**32), as the step after it")
+    check(not drawn or 0 < numbers <= 1 << 34, "x", f"{numbers} numbers an image", "1 to 2**34")
 
 
 def check_state(name: str, value: Tensor, x: Tensor) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import check
 from ._dispatch import implementation, implements
-from ._langevin import by_measurement, check_state, check_step, right_hand_side, unit_noise
+from ._langevin import by_measurement, check_state, check_step, check_stream, right_hand_side, unit_noise
 from .philox_normal import NO_NOISE
 
 
@@ -24,6 +24,26 @@ def langevin_pixel_reference(
         return mean.flatten(0, 1).clone(), mean.flatten(0, 1)
     xi = by_measurement(unit_noise(x, x.shape, chains, noise, seed, step, xi), b)
     return torch.addcmul(mean, xi, (a * inv_eta2 + noise_lam).rsqrt()).flatten(0, 1), mean.flatten(0, 1)
+
+
+@implements("langevin_pixel", "cpu")
+def _langevin_pixel_cpu(
+    x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
+    noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    if x.dtype != torch.float32:
+        return langevin_pixel_reference(x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi)
+    from alps_fast import _cpu
+
+    after, mean = torch.empty_like(x), torch.empty_like(x)
+    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    _cpu.langevin_pixel(
+        x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),
+        chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b),
+        pixels=x.shape[1] * x.shape[2], channels=x.shape[3], a_of_each_measurement=len(a) > 1,
+        a_of_each_channel=a.shape[3] == x.shape[3], lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise,
+        seed=seed, step=step, threads=torch.get_num_threads())
+    return after, mean
 
 
 @torch.library.custom_op("alps_fast::langevin_pixel", mutates_args=())
@@ -54,6 +74,7 @@ def langevin_pixel(
     Source: [ALPS] eq. of the preconditioned step; [LM] for the averaged noise.
     """
     check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
+    check_stream(x.shape[1:].numel(), step, noise, xi)
     check_state("a", a, x)
     fits = len(a) in (1, len(b)) and a.shape[1:3] == x.shape[1:3] and a.shape[3] in (1, x.shape[3])
     check(fits, "a", f"shape {tuple(a.shape)}", f"(1 or {len(b)}, {x.shape[1]}, {x.shape[2]}, 1 or {x.shape[3]})")

@@ -24,6 +24,21 @@ def moments_reference(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: 
     return count, mean, m2
 
 
+@implements("moments", "cpu")
+def _moments_cpu(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if not (mean.is_contiguous() and m2.is_contiguous()):  # whose layout the results keep
+        return moments_reference(count, mean, m2, x, keep)
+    from alps_fast import _cpu
+
+    count, x, keep = count.contiguous(), x.contiguous(), keep.contiguous()
+    after = torch.empty_like(count), torch.empty_like(mean), torch.empty_like(m2)
+    _cpu.moments(
+        is_double=x.dtype == torch.float64, count=count.data_ptr(), mean=mean.data_ptr(), m2=m2.data_ptr(), x=x.data_ptr(),
+        keep=keep.data_ptr(), count_after=after[0].data_ptr(), mean_after=after[1].data_ptr(), m2_after=after[2].data_ptr(),
+        groups=len(count), rows=len(x), n=mean[0].numel(), threads=torch.get_num_threads())
+    return after
+
+
 @torch.library.custom_op("alps_fast::moments", mutates_args=())
 def moments(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor,
             backend: str = "auto") -> tuple[Tensor, Tensor, Tensor]:
@@ -55,6 +70,8 @@ def moments(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor,
               f"{value.dtype} of shape {tuple(value.shape)}", f"{x.dtype} of shape {(groups, *x.shape[1:])}")
     check(keep.dtype == torch.bool and keep.shape == x.shape[:1], "keep",
           f"{keep.dtype} of shape {tuple(keep.shape)}", f"torch.bool of shape {tuple(x.shape[:1])}")
+    for name, value in (("count", count), ("mean", mean), ("m2", m2), ("keep", keep)):
+        check(value.device == x.device, name, value.device, f"the device of x, {x.device}")
     return implementation("moments", backend, x.device)(count, mean, m2, x, keep)
 
 

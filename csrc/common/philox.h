@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #if defined(__CUDACC__)
 #define ALPS_FN __device__ __forceinline__
@@ -26,19 +27,39 @@ inline Stream make_stream(uint64_t seed, uint32_t step, uint32_t tag) {
   return {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32), step, tag};
 }
 
+// Lanes that multiply every other word keep even and odd ones apart through all rounds: L::Halves, whose upper words are
+// never read, so that a product is its own low word and needs no repacking.
+template <class L, class = void>
+struct has_halves : std::false_type {};
+template <class L>
+struct has_halves<L, std::void_t<typename L::Halves>> : std::true_type {};
+
 template <class L>
 ALPS_FN void philox4x32(typename L::U c[4], uint32_t k0, uint32_t k1) {
-  ALPS_UNROLL
-  for (int round = 0; round < 10; ++round) {
-    typename L::U h0, l0, h1, l1;
-    L::mul_wide(c[0], 0xD2511F53u, h0, l0);
-    L::mul_wide(c[2], 0xCD9E8D57u, h1, l1);
-    c[0] = h1 ^ c[1] ^ k0;
-    c[1] = l1;
-    c[2] = h0 ^ c[3] ^ k1;
-    c[3] = l0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
+  constexpr uint32_t M0 = 0xD2511F53u, M1 = 0xCD9E8D57u, BUMP0 = 0x9E3779B9u, BUMP1 = 0xBB67AE85u;
+  if constexpr (has_halves<L>::value) {
+    typename L::Halves w[4] = {L::split(c[0]), L::split(c[1]), L::split(c[2]), L::split(c[3])};
+    ALPS_UNROLL
+    for (int round = 0; round < 10; ++round, k0 += BUMP0, k1 += BUMP1) {
+      const typename L::Halves p0 = L::product(w[0], M0), p1 = L::product(w[2], M1);
+      w[0] = L::mix(L::high(p1), w[1], k0);
+      w[1] = p1;
+      w[2] = L::mix(L::high(p0), w[3], k1);
+      w[3] = p0;
+    }
+    ALPS_UNROLL
+    for (int i = 0; i < 4; ++i) c[i] = L::join(w[i]);
+  } else {
+    ALPS_UNROLL
+    for (int round = 0; round < 10; ++round, k0 += BUMP0, k1 += BUMP1) {
+      typename L::U h0, l0, h1, l1;
+      L::mul_wide(c[0], M0, h0, l0);
+      L::mul_wide(c[2], M1, h1, l1);
+      c[0] = h1 ^ c[1] ^ k0;
+      c[1] = l1;
+      c[2] = h0 ^ c[3] ^ k1;
+      c[3] = l0;
+    }
   }
 }
 

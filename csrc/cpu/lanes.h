@@ -1,7 +1,8 @@
 // A vector of lanes for the instruction set that this file is compiled for; see csrc/common/philox.h.
 //
 // Operators are those of the compilers' vector types. `quads` numbers the lanes so that a transpose inside the 128-bit
-// parts alone puts the quads in order: lane 4 p + k holds quad (parts) k + p.
+// parts alone, `in_order`, turns the four normals of every quad into four vectors of elements in order: lane 4 p + k holds
+// quad (parts) k + p.
 #pragma once
 
 #include <cstdint>
@@ -46,22 +47,30 @@ struct Lanes {
   ALPS_INLINE F to_float(I x) { return (F)_mm512_cvtepi32_ps((__m512i)x); }
   ALPS_INLINE U bits(F x) { return (U)x; }
   ALPS_INLINE F from_bits(U x) { return (F)x; }
-  ALPS_INLINE void mul_wide(U x, uint32_t m, U& high, U& low) {
+  struct Halves { U even, odd; };  // of 64-bit parts; the upper word of each is anything
+  ALPS_INLINE U upper(U x) { return (U)_mm512_shuffle_epi32((__m512i)x, (_MM_PERM_ENUM)0xF5); }
+  ALPS_INLINE Halves split(U x) { return {x, upper(x)}; }
+  ALPS_INLINE Halves product(Halves x, uint32_t m) {
     const __m512i factor = _mm512_set1_epi32((int)m);
-    const __m512i even = _mm512_mul_epu32((__m512i)x, factor);
-    const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)x, 32), factor);
-    high = (U)_mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
-    low = (U)_mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
+    return {(U)_mm512_mul_epu32((__m512i)x.even, factor), (U)_mm512_mul_epu32((__m512i)x.odd, factor)};
   }
-  ALPS_INLINE void store(const F n[4], float* out) {
+  ALPS_INLINE Halves high(Halves x) { return {upper(x.even), upper(x.odd)}; }
+  ALPS_INLINE Halves mix(Halves x, Halves y, uint32_t k) { return {x.even ^ y.even ^ k, x.odd ^ y.odd ^ k}; }
+  ALPS_INLINE U join(Halves x) {
+    const __m512i odd = _mm512_shuffle_epi32((__m512i)x.odd, (_MM_PERM_ENUM)0xA0);
+    return (U)_mm512_mask_blend_epi32(0xAAAA, (__m512i)x.even, odd);
+  }
+  ALPS_INLINE F load(const float* in) { return (F)_mm512_loadu_ps(in); }
+  ALPS_INLINE void save(F x, float* out) { _mm512_storeu_ps(out, (__m512)x); }
+  ALPS_INLINE void in_order(F n[4]) {
     const __m512d a = (__m512d)_mm512_unpacklo_ps((__m512)n[0], (__m512)n[1]);
     const __m512d b = (__m512d)_mm512_unpackhi_ps((__m512)n[0], (__m512)n[1]);
     const __m512d c = (__m512d)_mm512_unpacklo_ps((__m512)n[2], (__m512)n[3]);
     const __m512d d = (__m512d)_mm512_unpackhi_ps((__m512)n[2], (__m512)n[3]);
-    _mm512_storeu_ps(out, (__m512)_mm512_unpacklo_pd(a, c));
-    _mm512_storeu_ps(out + 16, (__m512)_mm512_unpackhi_pd(a, c));
-    _mm512_storeu_ps(out + 32, (__m512)_mm512_unpacklo_pd(b, d));
-    _mm512_storeu_ps(out + 48, (__m512)_mm512_unpackhi_pd(b, d));
+    n[0] = (F)_mm512_unpacklo_pd(a, c);
+    n[1] = (F)_mm512_unpackhi_pd(a, c);
+    n[2] = (F)_mm512_unpacklo_pd(b, d);
+    n[3] = (F)_mm512_unpackhi_pd(b, d);
   }
 };
 
@@ -83,22 +92,30 @@ struct Lanes {
   }
   ALPS_INLINE U bits(F x) { return (U)x; }
   ALPS_INLINE F from_bits(U x) { return (F)x; }
-  ALPS_INLINE void mul_wide(U x, uint32_t m, U& high, U& low) {
+  struct Halves { U even, odd; };  // of 64-bit parts; the upper word of each is anything
+  ALPS_INLINE U upper(U x) { return (U)_mm256_shuffle_epi32((__m256i)x, 0xF5); }
+  ALPS_INLINE Halves split(U x) { return {x, upper(x)}; }
+  ALPS_INLINE Halves product(Halves x, uint32_t m) {
     const __m256i factor = _mm256_set1_epi32((int)m);
-    const __m256i even = _mm256_mul_epu32((__m256i)x, factor);
-    const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)x, 32), factor);
-    high = (U)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
-    low = (U)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+    return {(U)_mm256_mul_epu32((__m256i)x.even, factor), (U)_mm256_mul_epu32((__m256i)x.odd, factor)};
   }
-  ALPS_INLINE void store(const F n[4], float* out) {
+  ALPS_INLINE Halves high(Halves x) { return {upper(x.even), upper(x.odd)}; }
+  ALPS_INLINE Halves mix(Halves x, Halves y, uint32_t k) { return {x.even ^ y.even ^ k, x.odd ^ y.odd ^ k}; }
+  ALPS_INLINE U join(Halves x) {
+    const __m256i odd = _mm256_shuffle_epi32((__m256i)x.odd, 0xA0);
+    return (U)_mm256_blend_epi32((__m256i)x.even, odd, 0xAA);
+  }
+  ALPS_INLINE F load(const float* in) { return (F)_mm256_loadu_ps(in); }
+  ALPS_INLINE void save(F x, float* out) { _mm256_storeu_ps(out, (__m256)x); }
+  ALPS_INLINE void in_order(F n[4]) {
     const __m256d a = (__m256d)_mm256_unpacklo_ps((__m256)n[0], (__m256)n[1]);
     const __m256d b = (__m256d)_mm256_unpackhi_ps((__m256)n[0], (__m256)n[1]);
     const __m256d c = (__m256d)_mm256_unpacklo_ps((__m256)n[2], (__m256)n[3]);
     const __m256d d = (__m256d)_mm256_unpackhi_ps((__m256)n[2], (__m256)n[3]);
-    _mm256_storeu_ps(out, (__m256)_mm256_unpacklo_pd(a, c));
-    _mm256_storeu_ps(out + 8, (__m256)_mm256_unpackhi_pd(a, c));
-    _mm256_storeu_ps(out + 16, (__m256)_mm256_unpacklo_pd(b, d));
-    _mm256_storeu_ps(out + 24, (__m256)_mm256_unpackhi_pd(b, d));
+    n[0] = (F)_mm256_unpacklo_pd(a, c);
+    n[1] = (F)_mm256_unpackhi_pd(a, c);
+    n[2] = (F)_mm256_unpacklo_pd(b, d);
+    n[3] = (F)_mm256_unpackhi_pd(b, d);
   }
 };
 
@@ -123,9 +140,18 @@ struct Lanes {  // one lane: what every processor has; the compiler is free to w
     high = static_cast<U>(product >> 32);
     low = static_cast<U>(product);
   }
-  ALPS_INLINE void store(const F n[4], float* out) { std::memcpy(out, n, 4 * sizeof(float)); }
+  ALPS_INLINE F load(const float* in) { return *in; }
+  ALPS_INLINE void save(F x, float* out) { *out = x; }
+  ALPS_INLINE void in_order(F*) {}
 };
 
 #endif
+
+// Threads for so many pieces of work: none without one.
+ALPS_INLINE int team(int threads, int64_t pieces) {
+  return pieces >= threads ? threads : pieces > 1 ? static_cast<int>(pieces) : 1;
+}
+
+constexpr int64_t STRIDE = 4 * Lanes::width;  // elements of one vector of quads
 
 }  // namespace alps::ALPS_ISA

@@ -5,19 +5,20 @@
 
 namespace alps::ALPS_ISA {
 
-constexpr int64_t STRIDE = 4 * Lanes::width;  // elements of one vector of quads
-constexpr int64_t BLOCK = 4096;               // elements of one piece of work
+constexpr int64_t BLOCK = 4096;  // elements of one piece of work
 static_assert(BLOCK % STRIDE == 0, "a block holds whole vectors");
 
 static void fill(const Stream& stream, uint32_t chain, int64_t first, int64_t last, float* out) {
   for (int64_t e = first; e < last; e += STRIDE) {
     Lanes::F normals[4];
     normal_quad<Lanes>(stream, chain, Lanes::quads() + static_cast<uint32_t>(e / 4), normals);
+    Lanes::in_order(normals);
     if (e + STRIDE <= last) {
-      Lanes::store(normals, out + e);
+      ALPS_UNROLL
+      for (int k = 0; k < 4; ++k) Lanes::save(normals[k], out + e + k * Lanes::width);
     } else {
       float tail[STRIDE];
-      Lanes::store(normals, tail);
+      for (int k = 0; k < 4; ++k) Lanes::save(normals[k], tail + k * Lanes::width);
       std::memcpy(out + e, tail, sizeof(float) * static_cast<size_t>(last - e));
     }
   }
@@ -26,7 +27,7 @@ static void fill(const Stream& stream, uint32_t chain, int64_t first, int64_t la
 void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
                    int threads) {
   const Stream stream = make_stream(seed, step, tag);
-#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
+#pragma omp parallel for collapse(2) num_threads(team(threads, rows * ((n + BLOCK - 1) / BLOCK))) schedule(static)
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t first = 0; first < n; first += BLOCK)
       fill(stream, static_cast<uint32_t>(chains[row]), first, first + BLOCK < n ? first + BLOCK : n, out + row * n);
