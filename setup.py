@@ -66,11 +66,11 @@ class Build(build_ext):
     def probe_compiler(self):
         with tempfile.TemporaryDirectory() as directory:
             source = Path(directory, "probe.cpp")
-            source.write_text("#include <cstdint>\nint64_t probe() { return 0; }\n")
+            source.write_text("#include <Python.h>\nPyObject* probe() { return nullptr; }\n")
             try:
                 self.compiler.compile([str(source)], output_dir=directory, extra_postargs=CXX_FLAGS)
             except Exception as error:  # distutils raises several kinds, of modules that it moves about
-                raise CannotBuildError(f"the C++ compiler does not work ({error})") from None
+                raise CannotBuildError(f"the C++ compiler does not work, or Python.h is not installed ({error})") from None
 
     def compile_isa(self, extension, isa):
         directory = Path(self.build_temp, isa)
