@@ -76,6 +76,7 @@ class CartesianMRI(Operator):
         self.tol, self.max_iter = tol, max_iter
         self.line_axis = None if maps is None else _line_axis(mask)
         self._factors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+        self._rolled: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """mask · F(maps · x), (coils, H, W) or (B, coils, H, W)."""
@@ -161,7 +162,10 @@ class CartesianMRI(Operator):
 
     def _rolled_mask(self, x: Tensor) -> Tensor:
         """The mask in torch.fft order, real dtype of x: centred transforms cancel in AᴴA but for this roll."""
-        return torch.fft.ifftshift(self.mask).to(x.device, x.real.dtype)
+        key = x.real.dtype, x.device
+        if key not in self._rolled:
+            self._rolled[key] = torch.fft.ifftshift(self.mask).to(x.device, x.real.dtype)
+        return self._rolled[key]
 
     def _check_image(self, x: Tensor) -> None:
         check_image(x, True)
