@@ -375,5 +375,20 @@ def _acceptance(values: Tensor, alive: Tensor) -> float | None:
 
 
 def sample(y: Tensor, operator: Operator, energy: Energy, **options: Any) -> Posterior:
-    """Posterior samples of the image behind y, their mean and standard deviation: `Sampler(operator, energy, **options)(y)`."""
+    """Posterior samples of the image behind y, their mean and standard deviation: `Sampler(operator, energy, **options)(y)`.
+
+    Args:
+        y: a measurement in the shape its operator documents, or a batch (B, ...).
+        operator, energy: A with its noise_std η, and the prior.
+        options: `Sampler`'s: chains, draws, thin, seed, schedule, method, noise, correction, backend, progress,
+            checkpoint, callback, first_chain, warm_start, warm_std.
+
+    Returns:
+        A `Posterior`: mean and std (C, H, W), samples (chains, C, H, W); with B in front for a batch.
+
+    Raises:
+        ArgumentError: naming the argument. FloatingPointError: every chain turned non-finite.
+
+    Sources: [ALPS], [XGP], [LM].
+    """
     return Sampler(operator, energy, **options)(y)
