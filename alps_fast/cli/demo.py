@@ -44,14 +44,16 @@ class Setting:
     sigma_max: float = 1.0  # where the measurement says enough, annealing may start at the spread of the data
     rho: float = 3.0
     chains: int = 4
-    draws: int = 8
+    draws: int = 6
 
 
 SETTINGS = {
-    "mri_r4": Setting("Brain MRI, 8 coils, one line in 4 measured", "brain", noise_std=0.01, levels=16, steps=4, sigma_min=0.012),
-    "mri_r8": Setting("Brain MRI, 8 coils, one line in 8 measured", "brain", noise_std=0.01, levels=16, steps=4, sigma_min=0.012),
-    "inpaint": Setting("Photograph, 80 % of its pixels missing", "natural", noise_std=0.02, levels=20, steps=5, sigma_min=0.02),
-    "deblur": Setting("Photograph, Gaussian blur of 2 pixels", "natural", noise_std=0.02, levels=20, steps=4, sigma_min=0.02),
+    "mri_r4": Setting("Brain MRI, 8 coils, one line in 4 measured", "brain", noise_std=0.01, levels=14, steps=4,
+                      sigma_min=0.012, chains=3),
+    "mri_r8": Setting("Brain MRI, 8 coils, one line in 8 measured", "brain", noise_std=0.01, levels=14, steps=4,
+                      sigma_min=0.012, chains=3),
+    "inpaint": Setting("Photograph, 80 % of its pixels missing", "natural", noise_std=0.02, levels=18, steps=5, sigma_min=0.02),
+    "deblur": Setting("Photograph, Gaussian blur of 2 pixels", "natural", noise_std=0.02, levels=18, steps=4, sigma_min=0.02),
 }
 TASKS = {"mri": ("mri_r4", "mri_r8"), "inpaint": ("inpaint",), "deblur": ("deblur",), "all": tuple(SETTINGS)}
 SAMPLING = {"mri_r4": (4, 16), "mri_r8": (8, 10)}  # acceleration, and columns of the fully sampled centre
