@@ -8,7 +8,6 @@ in [-1, 1]. The held-out images (ICBM152, and the photographs in `HELD_OUT`) nev
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +104,7 @@ def random_phase(n: int, size: int, generator: torch.Generator) -> Tensor:
 
 
 class Crops:
-    """Endless random crops with flips and quarter turns, a pure function of (seed, batch number), so training resumes.
+    """Random crops with flips and quarter turns, a pure function of (seed, batch number), so training resumes.
 
     Images are drawn with probability proportional to their area to the power one half.
     """
@@ -144,9 +143,3 @@ class Crops:
             if crop.std() > 6:
                 break
         return np.rot90(crop[:, ::-1] if rng.random() < 0.5 else crop, rng.integers(4)).copy()
-
-    def __iter__(self) -> Iterator[Tensor]:
-        number = 0
-        while True:
-            yield self.get(number)
-            number += 1

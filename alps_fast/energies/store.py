@@ -51,12 +51,16 @@ def _pack(energy: Energy) -> tuple[dict[str, Any], dict[str, Tensor]]:
     raise ArgumentError(f"energy: got {type(energy).__name__}; wanted an energy of alps_fast.energies")
 
 
+def _network(header: dict[str, Any], tensors: dict[str, Tensor]) -> CompactNet:
+    network = CompactNet(**header["config"])
+    network.load_state_dict({k: v.float() for k, v in tensors.items()})
+    return network
+
+
 def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Energy:
     kind = header["kind"]
     if kind == "DenoiserEnergy":
-        network = CompactNet(**header["config"])
-        network.load_state_dict({k: v.float() for k, v in tensors.items()})
-        return DenoiserEnergy(network, channelwise=header["channelwise"])
+        return DenoiserEnergy(_network(header, tensors), channelwise=header["channelwise"])
     if kind == "RidgeEnergy":
         args = [tensors[k].double() for k in RIDGE_TENSORS]
         return RidgeEnergy(*args[:5], bounds=args[5], mu=header["mu"], channels=header["channels"],
@@ -147,8 +151,6 @@ def load_teacher(name: str | Path) -> CompactNet:
     header, tensors = _read(path, "teacher")
     check(header.get("kind") == "teacher", "teacher", str(path), "a file that save_teacher wrote")
     try:
-        network = CompactNet(**header["config"])
-        network.load_state_dict({k: v.float() for k, v in tensors.items()})
+        return _network(header, tensors).eval().requires_grad_(False)
     except (KeyError, RuntimeError, TypeError) as error:
         raise ArgumentError(f"teacher: {path} does not fit its own header ({error})") from None
-    return network.eval().requires_grad_(False)
