@@ -31,6 +31,15 @@ def copier(size: int) -> Callable[[], object]:
     return lambda: target.copy_(source)
 
 
+GEMM = 2048  # side of the square matrices whose product is the machine's own rate
+
+
+def multiplier(dtype: torch.dtype) -> Callable[[], object]:
+    """torch's product of two square matrices: the machine's own speed at multiplying."""
+    a, b = torch.randn(2, GEMM, GEMM).to(dtype)
+    return lambda: a @ b
+
+
 def isa(backend: str) -> str:
     """The instruction set of a kernel on the CPU."""
     if backend != "cpu":
@@ -53,12 +62,13 @@ def machine() -> str:
 
 
 def compare(benchmark: Any, case: str, backend: str, run: Callable[[], object], baselines: dict[str, Callable[[], object]],
-            work: Work, rounds: int = 31) -> list[dict[str, Any]]:
-    """Time `run`, before each of its rounds every baseline and a copy of the same bytes once; medians, one row a baseline.
+            work: Work, rounds: int = 31, gemm: torch.dtype | None = None) -> list[dict[str, Any]]:
+    """Time `run`, before each of its rounds every baseline and the machine itself once; medians, one row a baseline.
 
-    ratio = baseline / run; roofline_fraction = copy / run, the share of copy bandwidth that is reached.
+    ratio = baseline / run; roofline_fraction: the share that is reached of copy bandwidth or, where `gemm` names a
+    dtype, of the rate of torch's matrix product in it.
     """
-    contenders = baselines | {"copy": copier(work.bytes)}
+    contenders = baselines | {"machine": copier(work.bytes) if gemm is None else multiplier(gemm)}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
 
     def others() -> None:
@@ -70,9 +80,10 @@ def compare(benchmark: Any, case: str, backend: str, run: Callable[[], object], 
     benchmark.pedantic(run, setup=others, rounds=rounds, warmup_rounds=3)
     ours = benchmark.stats.stats.median
     medians = {name: statistics.median(values[3:]) for name, values in seconds.items()}
-    copy = medians.pop("copy")
+    machine = medians.pop("machine") * (1 if gemm is None else work.flops / (2 * GEMM**3))
     shared = {"case": case, "backend": backend, "isa": isa(backend), "seconds": ours, **work._asdict(),
-              "roofline_fraction": copy / ours, "threads": torch.get_num_threads(), "commit": commit()}
+              "roofline_fraction": machine / ours, "roofline": "copy" if gemm is None else "gemm",
+              "threads": torch.get_num_threads(), "commit": commit()}
     rows = [shared | {"baseline": name, "baseline_seconds": median, "ratio": median / ours} for name, median in medians.items()]
     benchmark.extra_info["rows"] = rows
     return rows
@@ -87,9 +98,9 @@ def fastest(op: str) -> str:
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Lines of a table."""
     lines = [f"{'case':<44} {'backend':<12} {'ms':>8} {'baseline':<9} {'ms':>8} {'ratio':>7} "
-             f"{'GB/s':>6} {'Gflop/s':>8} {'of copy':>7}"]
+             f"{'GB/s':>6} {'Gflop/s':>8} {'of machine':>10}"]
     for r in rows:
         lines.append(f"{r['case']:<44} {r['backend'] + ' ' + r['isa']:<12} {r['seconds'] * 1e3:8.3f} {r['baseline']:<9} "
                      f"{r['baseline_seconds'] * 1e3:8.3f} {r['ratio']:6.1f}x {r['bytes'] / r['seconds'] / 1e9:6.1f} "
-                     f"{r['flops'] / r['seconds'] / 1e9:8.1f} {r['roofline_fraction']:7.0%}")
+                     f"{r['flops'] / r['seconds'] / 1e9:8.1f} {r['roofline_fraction']:5.0%} {r['roofline']}")
     return lines
