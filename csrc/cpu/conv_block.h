@@ -2,6 +2,9 @@
 //
 //   out[p][n] = Σ_tap Σ_k a[taps[tap] + p STRIDE + k] w[tap][k][n]
 //
+// Where products run beside the vector units, `between` is called as often as 32 input channels are done, for work on an
+// earlier block's sums: they have reached the cache by then, and the vector units would stand idle.
+//
 // Pixels lie channels last, so a tap is an offset and nothing is ever rearranged. Every sum runs over taps, then channels,
 // whatever block its pixel falls into: a pixel's result does not depend on where blocks begin.
 #pragma once
@@ -49,8 +52,8 @@ struct Single {
 #endif
   }
 
-  template <int64_t STRIDE, int64_t K>
-  static void block(const float* a, const int64_t* taps, int64_t count, const float* w, float* out) {
+  template <int64_t STRIDE, int64_t K, class Between>
+  ALPS_INLINE void block(const float* a, const int64_t* taps, int64_t count, const float* w, float* out, Between) {
     for (int64_t column = 0; column < COLUMNS; column += 2 * LANES) {
       V sum[ROWS][2] = {};
       for (int64_t tap = 0; tap < count; ++tap) {
@@ -89,8 +92,8 @@ struct Tiles {
   static constexpr int64_t ROWS = 32;
   static constexpr int64_t INPUT = 32;
 
-  template <int64_t STRIDE, int64_t K>
-  static void block(const T* a, const int64_t* taps, int64_t count, const T* w, float* out) {
+  template <int64_t STRIDE, int64_t K, class Between>
+  ALPS_INLINE void block(const T* a, const int64_t* taps, int64_t count, const T* w, float* out, Between between) {
     constexpr int64_t STEP = STRIDE * sizeof(T);
     __asm__ volatile("" : : : "memory");  // GCC's tile loads do not say that they read memory: store all before them
     _tile_zero(0);
@@ -108,6 +111,7 @@ struct Tiles {
         _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
+        between();
       }
     }
     _tile_stored(0, out, 4 * COLUMNS);

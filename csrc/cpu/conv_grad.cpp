@@ -172,17 +172,26 @@ class Network {
     const int64_t row = p.pitch() * K;
     const int64_t taps[9] = {-row - K, -row, -row + K, -K, 0, K, row - K, row, row + K};
     const int64_t count = (p.pixels() + ROWS - 1) / ROWS;
-    alignas(64) float sums[ROWS * COLUMNS];
+    alignas(64) float sums[2][ROWS * COLUMNS];
+    int64_t m = 0, end = 0, column = 0, channel = 0, filled = 0;  // pixels of the block before that are still to be stored
+    const float* from = sums[0];
+    auto store = [&] {
+      if (column == p.width) border(m), column = 0;
+      else last(m, channel, from), ++column;
+      ++m, from += COLUMNS;
+    };
     for (int64_t n = 0; n < N; n += COLUMNS, w_ += 9 * K * COLUMNS)
       for (int64_t b = team_.from(count); b < team_.to(count); ++b) {
-        const int64_t first = b * ROWS, end = std::min(first + ROWS, p.pixels());
-        Path::template block<K, K>(in + first * K, taps, 9, w_, sums);
-        int64_t column = first % p.pitch();
-        for (int64_t m = first; m < end; ++m) {
-          if (column == p.width) border(m), column = 0;
-          else last(m, n, sums + (m - first) * COLUMNS), ++column;
-        }
+        const int64_t first = b * ROWS;
+        Path::template block<K, K>(in + first * K, taps, 9, w_, sums[filled], [&] {
+          if (m < end) store();
+          if (m < end) store();
+        });
+        while (m < end) store();
+        m = first, end = std::min(first + ROWS, p.pixels()), column = first % p.pitch(), channel = n;
+        from = sums[filled], filled = 1 - filled;
       }
+    while (m < end) store();
     team_.wait();
   }
 
@@ -250,7 +259,7 @@ class Network {
     for (int64_t n = 0; n < W; n += COLUMNS, w_ += 4 * W * COLUMNS)
       for (int64_t y = team_.from(to.height); y < team_.to(to.height); ++y) {
         for (int64_t x = 0; x < to.width; x += ROWS) {
-          Path::template block<2 * W, W>(in + 2 * (y * row + x * W), taps, 4, w_, sums);
+          Path::template block<2 * W, W>(in + 2 * (y * row + x * W), taps, 4, w_, sums, [] {});
           for (int64_t m = x; m < std::min(x + ROWS, to.width); ++m)
             vectors([=](int64_t v) {
               const F sum = Lanes::load(sums + (m - x) * COLUMNS + v);
@@ -272,7 +281,7 @@ class Network {
       for (int64_t n = 0; n < W; n += COLUMNS, w_ += W * COLUMNS)
         for (int64_t y = team_.from(from.height); y < team_.to(from.height); ++y)
           for (int64_t x = 0; x < from.width; x += ROWS) {
-            Path::template block<W, W>(in + (y * from.pitch() + x) * W, taps, 1, w_, sums);
+            Path::template block<W, W>(in + (y * from.pitch() + x) * W, taps, 1, w_, sums, [] {});
             for (int64_t m = x; m < std::min(x + ROWS, from.width); ++m) {
               T* at = out + ((2 * y + part / 2) * to.pitch() + 2 * m + part % 2) * W + n;
               vectors([=](int64_t v) {
