@@ -99,7 +99,7 @@ def single(args):
 
 @pytest.mark.parametrize("precision", ["high", "fast"])
 @pytest.mark.parametrize("channels, width, blocks", [(1, 64, (1, 1, 1)), (2, 32, (2, 1, 0)), (4, 32, (0, 0, 2))])
-@pytest.mark.parametrize("size", [(1, 1), (8, 8), (7, 13), (40, 3), (33, 70)])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (7, 13), (40, 3), (17, 38)])
 def test_kernel_follows_the_definition(isa, guarded, size, channels, width, blocks, precision):
     args = make(channels, width, blocks)
     x = torch.randn(3, channels, *size, dtype=torch.float64)

@@ -101,12 +101,12 @@ struct Tiles {
     _tile_zero(2);
     _tile_zero(3);
     for (int64_t tap = 0; tap < count; ++tap) {
-      const T* at = a + taps[tap];
-      for (int64_t k = 0; k < K; k += 32, w += 1024) {
-        _tile_loadd(4, at + k, STEP);
-        _tile_loadd(6, w, 64);
-        _tile_loadd(7, w + 512, 64);
-        _tile_loadd(5, at + k + 16 * STRIDE, STEP);
+      for (int64_t k = 0; k < K / 32; ++k) {
+        const T *at = a + taps[tap] + 32 * k, *weights = w + (tap * (K / 32) + k) * 1024;
+        _tile_loadd(4, at, STEP);
+        _tile_loadd(6, weights, 64);
+        _tile_loadd(7, weights + 512, 64);
+        _tile_loadd(5, at + 16 * STRIDE, STEP);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(2, 5, 6);
