@@ -289,3 +289,20 @@ def test_demo_refuses_bad_numbers(tmp_path: Path, prior: Path) -> None:
     for option, value in (("--levels", 0), ("--chains", 0), ("--steps", -1), ("--draws", 0), ("--task", "paint")):
         assert_refused(call("demo", "--energy", prior, "--out", tmp_path / "out", option, value), option[2:])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["denoiser", "ridge"])
+def test_distill_takes_the_batch_of_its_kind(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alps_fast.distill import matching
+
+    calls: list[dict[str, Any]] = []
+
+    def distilled(*_: object, **options: Any) -> energies.Energy:
+        calls.append(options)
+        return energies.GaussianEnergy(0.0, 0.5)
+
+    monkeypatch.setattr(matching, f"distill_{kind}", distilled)
+    args = ["distill", "brain-teacher", "--domain", "brain", "--kind", kind, "--out", tmp_path / "out"]
+    assert call(*args).exit_code == call(*args, "--batch", 3).exit_code == 0
+    assert "batch" not in calls[0]
+    assert calls[1]["batch"] == 3
