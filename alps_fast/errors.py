@@ -14,10 +14,15 @@ class BackendError(ArgumentError, RuntimeError):
     """A backend that was asked for by name and cannot run here."""
 
 
+def refused(name: str, value: object, wanted: str) -> ArgumentError:
+    """The error that says so. Where checks are counted in microseconds, text is only put together once one has failed."""
+    return ArgumentError(f"{name}: got {value}; wanted {wanted}")
+
+
 def check(ok: bool, name: str, value: object, wanted: str) -> None:
-    """Raise `ArgumentError` "name: value; wanted ..." unless `ok`."""
+    """Raise `ArgumentError` "name: got value; wanted ..." unless `ok`."""
     if not ok:
-        raise ArgumentError(f"{name}: got {value}; wanted {wanted}")
+        raise refused(name, value, wanted)
 
 
 def check_positive(name: str, value: float) -> None:
@@ -27,4 +32,5 @@ def check_positive(name: str, value: float) -> None:
 
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """`value` must be one of `choices`."""
-    check(value in choices, name, repr(value), "one of " + ", ".join(map(repr, choices)))
+    if value not in choices:
+        raise refused(name, repr(value), "one of " + ", ".join(map(repr, choices)))
