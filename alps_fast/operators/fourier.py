@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import torch
@@ -119,7 +118,7 @@ class CircularBlur(Operator):
         """`ops.langevin_fourier`; xi counts Fourier coefficients of complex images, pixels of real ones."""
         h = self.transfer(x.shape[1], x.shape[2], x.dtype.to_complex(), x.device)
         return langevin_fourier(x.contiguous(), grad.contiguous(), b.contiguous(), h, self.factor, self.is_complex, chains,
-                                *astuple(s), xi, backend)
+                                **vars(s), xi=xi, backend=backend)
 
     def _filter(self, x: Tensor, conj: bool) -> Tensor:
         h = self.transfer(x.shape[-2], x.shape[-1], x.dtype.to_complex(), x.device)
