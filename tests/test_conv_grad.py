@@ -79,7 +79,7 @@ def test_float32_and_bfloat16_follow_float64():
 def test_opcheck_and_bad_arguments():
     weights, scale, shift, coefficients, blocks = make(dtype=torch.float32)
     x = torch.randn(1, 2, 8, 8)
-    torch.library.opcheck(conv_grad, (x, weights, scale, shift, coefficients, blocks))
+    torch.library.opcheck(conv_grad.traced, (x, weights, scale, shift, coefficients, blocks))
     for name, bad in (("weights", (x, weights[:-1], scale, shift, coefficients, blocks)),
                       ("scale", (x, weights, scale[:1], shift, coefficients, blocks)),
                       ("coefficients", (x, weights, scale, shift, coefficients[:2], blocks)),

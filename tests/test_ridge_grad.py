@@ -71,7 +71,7 @@ def test_complex_images_meet_the_modulus():
 def test_opcheck_and_bad_arguments():
     filters, w, r, q, mu = constants(dtype=torch.float32)
     x = torch.randn(2, 1, 8, 8)
-    torch.library.opcheck(ridge_grad, (x, filters, w, r, q, mu))
+    torch.library.opcheck(ridge_grad.traced, (x, filters, w, r, q, mu))
     with pytest.raises(ArgumentError, match="^x: "):
         ridge_grad(x[0], filters, w, r, q, mu)
     with pytest.raises(ArgumentError, match="^q: "):
@@ -100,7 +100,7 @@ def test_ridge_langevin_opcheck_given_noise_and_bad_arguments():
     filters, w, r, q, mu = constants(dtype=torch.float32)
     x, a, chains = torch.randn(2, 6, 6, 1), torch.ones(1, 6, 6, 1), torch.arange(2)
     args = (x, x.clone(), a, chains, filters, w, r, q, mu, 1, 2.0, 1.0, 1.0, 1.0, 2.0, AVERAGED, 0, 0, 2)
-    torch.library.opcheck(ridge_langevin, args)
+    torch.library.opcheck(ridge_langevin.traced, args)
     still = ridge_langevin(*args[:-4], NO_NOISE, 0, 0, 2)[0]
     torch.testing.assert_close(ridge_langevin(*args, xi=torch.zeros(2, *x.shape))[0], still)
     with pytest.raises(ArgumentError, match="^count: "):

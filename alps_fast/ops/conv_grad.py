@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import check, check_choice
-from ._dispatch import implementation, implements
+from ._dispatch import Op, implementation, implements
 
 KNEE = 3.0  # φ' rises from 0 to 1 over [-KNEE, KNEE]
 MULTIPLE = 8  # unshuffling and two strided convolutions halve the sides three times
@@ -113,7 +113,7 @@ def conv_grad_reference(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shi
     return grad, 0.5 * (r * r).flatten(1).sum(1)
 
 
-@torch.library.custom_op("alps_fast::conv_grad", mutates_args=())
+@Op
 def conv_grad(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor, blocks: Sequence[int],
               precision: str = "high", backend: str = "auto") -> tuple[Tensor, Tensor]:
     """(∇E, E) on the chosen backend; see the module's docstring."""

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import check
-from ._dispatch import implementation, implements
+from ._dispatch import Op, implementation, implements
 
 
 def _taps(x: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def ridge_grad_reference(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Ten
     return grad.reshape(x.shape), value
 
 
-@torch.library.custom_op("alps_fast::ridge_grad", mutates_args=())
+@Op
 def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                backend: str = "auto") -> tuple[Tensor, Tensor]:
     """(∇E, E) on the chosen backend; see the module's docstring."""

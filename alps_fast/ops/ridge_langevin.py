@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check
-from ._dispatch import implementation, implements
+from ._dispatch import Op, implementation, implements
 from ._langevin import check_state, check_step
 from .langevin_pixel import langevin_pixel_reference
 from .ridge_grad import ridge_grad_reference
@@ -31,7 +31,7 @@ def ridge_langevin_reference(
     return x.contiguous(), mean.contiguous()
 
 
-@torch.library.custom_op("alps_fast::ridge_langevin", mutates_args=())
+@Op
 def ridge_langevin(
     x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
     channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
