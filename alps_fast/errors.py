@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 
 class ArgumentError(ValueError):
@@ -28,6 +28,16 @@ def check(ok: bool, name: str, value: object, wanted: str) -> None:
 def check_positive(name: str, value: float) -> None:
     """`value` must be a finite number above zero."""
     check(isinstance(value, Real) and math.isfinite(value) and value > 0, name, value, "a finite number > 0")
+
+
+def whole(name: str, value: object, low: int, end: int | None = None) -> int:
+    """`value` as an int, which must be of an integer type (NumPy's too, but no bool) in [low, end)."""
+    wanted = f"an integer >= {low}" if end is None else f"an integer in [{low}, {end})"
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise refused(name, value, wanted)
+    number = int(value)
+    check(low <= number and (end is None or number < end), name, number, wanted)
+    return number
 
 
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

@@ -25,6 +25,14 @@ def gaussian_psf(std: float) -> Tensor:
     return psf / psf.sum()
 
 
+def check_psf(name: str, psf: Tensor) -> None:
+    """`psf` must be a real tensor (h, w) of finite numbers, not all zero."""
+    ok = isinstance(psf, Tensor) and psf.ndim == 2 and psf.numel() > 0 and not psf.is_complex()
+    check(ok, name, f"shape {tuple(psf.shape)}" if isinstance(psf, Tensor) else type(psf).__name__, "a real tensor (h, w)")
+    check_finite(name, psf)
+    check(bool((psf != 0).any()), name, "all zero", "a kernel that is not zero")
+
+
 def motion_psf(length: float, angle: float) -> Tensor:
     """A segment of this length (pixels), `angle` degrees counter-clockwise from the W axis, sum one, float64.
 
@@ -61,10 +69,7 @@ class CircularBlur(Operator):
     def __init__(self, psf: Tensor, noise_std: float, *, is_complex: bool = False):
         super().__init__(noise_std)
         self.is_complex = is_complex
-        ok = isinstance(psf, Tensor) and psf.ndim == 2 and psf.numel() > 0 and not psf.is_complex()
-        check(ok, "psf", f"shape {tuple(psf.shape)}" if isinstance(psf, Tensor) else type(psf).__name__, "a real tensor (h, w)")
-        check_finite("psf", psf)
-        check(bool((psf != 0).any()), "psf", "all zero", "a kernel that is not zero")
+        check_psf("psf", psf)
         self.psf = psf
         self._transfers: dict[tuple[int, int, torch.dtype, torch.device], Tensor] = {}
 
