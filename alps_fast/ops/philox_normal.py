@@ -8,7 +8,7 @@ from torch import Tensor
 from ..errors import check, refused
 from ._dispatch import Op, implementation, implements
 
-START, LANGEVIN, MEASUREMENT, METROPOLIS = 0, 1, 2, 3  # streams: the tag word of the counter
+LANGEVIN, MEASUREMENT, METROPOLIS = 1, 2, 3  # streams: the tag word of the counter
 NO_NOISE, INDEPENDENT, AVERAGED = 0, 1, 2  # what a Langevin step adds, see step_noise
 
 MASK = 0xFFFFFFFF
