@@ -54,10 +54,23 @@ def check_state(name: str, value: Tensor, x: Tensor) -> None:
         raise refused(name, described(value), "a contiguous state (N, H, W, C'), float32 or float64, all states alike")
 
 
+def check_diagonal(a: Tensor, x: Tensor, b: Tensor) -> None:
+    """a, the diagonal of AᴴA: (1|B, H, W, 1|C') like the state x (N, H, W, C') with b (B, H, W, C')."""
+    check_state("a", a, x)
+    if len(a) not in (1, len(b)) or a.shape[1:3] != x.shape[1:3] or a.shape[3] not in (1, x.shape[3]):
+        raise refused("a", f"shape {tuple(a.shape)}", f"(1 or {len(b)}, {x.shape[1]}, {x.shape[2]}, 1 or {x.shape[3]})")
+
+
 def check_like(name: str, value: Tensor, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
     """`value` must have this shape, dtype and device, and be contiguous."""
     if value.shape != tuple(shape) or value.dtype != dtype or value.device != device or not value.is_contiguous():
         raise refused(name, described(value), f"{dtype} of shape {tuple(shape)} on {device}, contiguous")
+
+
+def check_kind(name: str, value: Tensor, x: Tensor) -> None:
+    """`value` must have the dtype and device of x."""
+    if value.dtype != x.dtype or value.device != x.device:
+        raise refused(name, f"{value.dtype} on {value.device}", f"{x.dtype} on {x.device}, as x")
 
 
 def described(value: Tensor) -> str:
