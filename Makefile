@@ -24,11 +24,11 @@ lint: $(STAMP)                 ## style and types
 	$(BIN)/mypy
 
 # The kernels' tests under AddressSanitizer and UBSan; the first finding ends the run. Built and imported from build/sanitize alone.
-# libstdc++ is preloaded too, for libasan must find its __cxa_throw; leaks are off, as Python has many.
+# libstdc++ is preloaded too, for libasan must find its __cxa_throw; leaks are off, as Python has many; pytest leaves stderr to the report.
 sanitize: $(STAMP)
 	ALPS_FAST_BUILD=sanitize $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib $(BIN)/python -P -m pytest -q $(KERNEL_TESTS)
+	  UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib $(BIN)/python -P -m pytest -q --capture=sys $(KERNEL_TESTS)
 
 # sdist, wheel, and from the sdist the wheel of a machine without a compiler; both wheels must import where they are unpacked.
 dist: $(STAMP)
