@@ -8,7 +8,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.alps_fast
 NATIVE := $(shell find csrc -type f)
 
-.PHONY: demo test lint dist clean
+# The tests of every CPU kernel, found by its name.
+KERNEL_TESTS := $(wildcard $(patsubst csrc/cpu/%.cpp,tests/test_%.py,$(wildcard csrc/cpu/*.cpp)))
+
+.PHONY: demo test lint sanitize dist clean
 
 demo: $(STAMP)                 ## pictures and metrics of every task in demo_out/
 	$(BIN)/alps-fast demo --out demo_out
@@ -19,6 +22,13 @@ test: $(STAMP)                 ## the whole test suite
 lint: $(STAMP)                 ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The kernels' tests under AddressSanitizer and UBSan; the first finding ends the run. Built and imported from build/sanitize alone.
+# libstdc++ is preloaded too, for libasan must find its __cxa_throw; leaks are off, as Python has many; pytest leaves stderr to the report.
+sanitize: $(STAMP)
+	ALPS_FAST_BUILD=sanitize $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+	  UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib $(BIN)/python -P -m pytest -q --capture=sys $(KERNEL_TESTS)
 
 # sdist, wheel, and from the sdist the wheel of a machine without a compiler; both wheels must import where they are unpacked.
 dist: $(STAMP)

@@ -5,6 +5,8 @@ auto (default)   alps_fast._cpu, and alps_fast._cuda with nvcc     is left out, 
 none             nothing: the package runs on the torch backend    -
 cpu              alps_fast._cpu                                    is an error
 cuda             alps_fast._cpu and alps_fast._cuda                is an error
+sanitize         alps_fast._cpu that stops at the first finding    is an error
+                 of AddressSanitizer or UBSan, for `make sanitize`
 
 Every csrc/cpu/*.cpp is compiled once an instruction set, and the choice is made at run time (ALPS_FAST_ISA forces it).
 nvcc and the C++ compiler are those on the PATH; CXX names another C++ compiler.
@@ -22,13 +24,16 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
-CHOICES = ("auto", "none", "cpu", "cuda")
+CHOICES = ("auto", "none", "cpu", "cuda", "sanitize")
 BUILD = os.environ.get("ALPS_FAST_BUILD", "auto")
 if BUILD not in CHOICES:
     raise SystemExit(f"ALPS_FAST_BUILD: got {BUILD!r}; wanted one of {', '.join(CHOICES)}")
 
 # Results are defined to the bit: nothing may contract or reorder their arithmetic, so no -ffast-math.
 CXX_FLAGS = ["-O3", "-std=c++17", "-ffp-contract=off", "-fvisibility=hidden", "-fopenmp", "-g0", "-Wall", "-Wextra"]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+if BUILD == "sanitize":
+    CXX_FLAGS = ["-O1", "-g1", *(flag for flag in CXX_FLAGS if flag not in ("-O3", "-g0")), *SANITIZERS]
 ISAS = {"portable": []}
 if platform.machine() in ("x86_64", "AMD64"):
     avx512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
@@ -103,10 +108,10 @@ def extensions():
     headers = sorted(map(str, Path("csrc").rglob("*.h")))
     include = [pybind11.get_include()]
     cpu = Extension("alps_fast._cpu", ["csrc/bindings.cpp"], include, depends=headers, language="c++",
-                    extra_compile_args=CXX_FLAGS, extra_link_args=["-fopenmp"])
+                    extra_compile_args=CXX_FLAGS, extra_link_args=["-fopenmp", *(SANITIZERS if BUILD == "sanitize" else [])])
     cuda = Extension("alps_fast._cuda", ["csrc/bindings_cuda.cpp", *sorted(map(str, Path("csrc/cuda").glob("*.cu")))],
                      include, depends=headers)
-    return [cpu] if BUILD == "cpu" else [cuda, cpu]
+    return [cpu] if BUILD in ("cpu", "sanitize") else [cuda, cpu]
 
 
 setup(packages=[*find_packages(include=["alps_fast*"]), "alps_fast.kernels"], package_dir={"alps_fast.kernels": "kernels"},

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from alps_fast.errors import ArgumentError
+from alps_fast.ops._dispatch import Op
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
 
 LEVEL = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "noise": INDEPENDENT, "seed": 11, "step": 5}
@@ -56,11 +57,11 @@ def check_rows_stand_alone(op: Callable[..., tuple[Tensor, Tensor]], a: Argument
         assert torch.equal(alone[0][0], together[0][n]) and torch.equal(alone[1][0], together[1][n])
 
 
-def check_opcheck(op: Callable[..., Any], a: Arguments, xi_shape: tuple[int, ...]) -> None:
+def check_opcheck(op: Op[..., Any], a: Arguments, xi_shape: tuple[int, ...]) -> None:
     """Schema, fake implementation, no aliases, traceable."""
-    torch.library.opcheck(op, (), a)
-    torch.library.opcheck(op, (), {**a, "noise": NO_NOISE, "backend": "torch"}, test_utils=("test_schema", "test_faketensor"))
-    torch.library.opcheck(op, (), {**a, "xi": torch.zeros(xi_shape)}, test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(op.traced, (), a)
+    for more in ({"noise": NO_NOISE, "backend": "torch"}, {"xi": torch.zeros(xi_shape)}):
+        torch.library.opcheck(op.traced, (), {**a, **more}, test_utils=("test_schema", "test_faketensor"))
 
 
 def check_bad_arguments(op: Callable[..., Any], a: Arguments, more: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ def build(choice, directory, **environment):
 def test_unknown_choice_is_an_error(tmp_path):
     result = build("gpu", tmp_path)
     assert result.returncode != 0
-    assert "ALPS_FAST_BUILD: got 'gpu'; wanted one of auto, none, cpu, cuda" in result.stderr
+    assert "ALPS_FAST_BUILD: got 'gpu'; wanted one of auto, none, cpu, cuda, sanitize" in result.stderr
 
 
 @pytest.mark.parametrize("choice, why", [("cpu", "the C++ compiler does not work"), ("cuda", "no nvcc on the PATH")])

@@ -33,7 +33,8 @@ def prior(tmp_path: Path) -> Path:
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
     path = tmp_path / "picture.png"
-    io.write_image(path, data.photograph()[:, 40:64, 60:90])
+    levels = (data.photograph()[0, 40:64, 60:90] + 1) * 127.5
+    Image.fromarray(levels.round().byte().numpy()).save(path)
     return path
 
 
@@ -142,7 +143,9 @@ def test_reconstruct_image_and_mask(tmp_path: Path, prior: Path, picture: Path, 
 @pytest.mark.parametrize(("options", "shape"), [
     (["denoise"], (1, 24, 30)),
     (["deblur", "--blur-std", "1.5"], (1, 24, 30)),
-    (["superres", "--factor", "2", "--blur-std", "0.7"], (1, 48, 60)),
+    (["deblur", "--motion", "5", "30"], (1, 24, 30)),
+    (["superres", "--factor", "3", "--blur-std", "0.7"], (1, 72, 90)),
+    (["superres"], (1, 48, 60)),
     (["denoise", "--method", "alps", "--noise", "independent", "--draws", "1"], (1, 24, 30)),
     (["denoise", "--correction", "mala"], (1, 24, 30)),
 ])
@@ -204,7 +207,20 @@ def test_bad_image(tmp_path: Path, prior: Path, case: str) -> None:
     (["inpaint"], ["mask"]),
     (["inpaint", "--mask", "nowhere.png"], ["mask", "nowhere.png"]),
     (["deblur"], ["blur_std"]),
-    (["deblur", "--blur-std", "0"], ["std", "0"]),
+    (["deblur", "--blur-std", "0"], ["blur_std", "0"]),
+    (["deblur", "--motion", "0", "10"], ["motion", "0.0"]),
+    (["deblur", "--motion", "nan", "10"], ["motion", "nan"]),
+    (["deblur", "--motion", "3"], ["motion"]),
+    (["deblur", "--motion", "3", "10", "--blur-std", "1"], ["blur_std and motion"]),
+    (["deblur", "--psf", "nowhere.npy"], ["psf", "nowhere.npy"]),
+    (["denoise", "--mask", "mask.png"], ["mask", "denoise", "inpaint"]),
+    (["inpaint", "--blur-std", "1"], ["blur_std", "inpaint", "deblur or superres"]),
+    (["mri", "--motion", "3", "10"], ["motion", "mri"]),
+    (["denoise", "--psf", "k.npy"], ["psf", "denoise"]),
+    (["deblur", "--blur-std", "1", "--factor", "2"], ["factor", "deblur", "superres"]),
+    (["denoise", "--scale", "1"], ["scale", "denoise", "mri"]),
+    (["denoise", "--thin", "2", "--draws", "1"], ["thin", "2"]),
+    (["denoise", "--thin", "2", "--noise", "independent"], ["thin", "2"]),
     (["superres", "--factor", "0"], ["factor", "0"]),
     (["denoise", "--chains", "0"], ["chains", "0"]),
     (["denoise", "--draws", "0"], ["draws", "0"]),
@@ -223,6 +239,30 @@ def test_bad_option(tmp_path: Path, prior: Path, picture: Path, options: list[st
     files = set(tmp_path.iterdir())
     assert_refused(call("reconstruct", picture, "--energy", prior, "--no-progress", "--operator", *options), *words)
     assert set(tmp_path.iterdir()) == files
+
+
+def test_nothing_is_made_for_arguments_that_are_refused(tmp_path: Path, prior: Path, picture: Path) -> None:
+    out = tmp_path / "new" / "folder" / "result"
+    args = ["reconstruct", picture, "--operator", "denoise", "--energy", prior, "--out", out, *TINY]
+    assert_refused(call(*args, "--chains", 0), "chains")
+    assert_refused(call(*args, "--noise", "independent"), "draws")
+    assert not (tmp_path / "new").exists()
+    assert call(*args).exit_code == 0
+    assert out.with_suffix(".npz").exists()
+
+
+def test_reconstruct_with_a_kernel_from_a_file(tmp_path: Path, prior: Path, picture: Path) -> None:
+    from alps_fast.operators.fourier import motion_psf
+
+    np.save(tmp_path / "psf.npy", motion_psf(5, 30).numpy())
+    args = ["reconstruct", picture, "--energy", prior, *TINY, "--operator", "deblur", "--out", tmp_path / "out"]
+    means = []
+    for options in (["--psf", tmp_path / "psf.npy"], ["--motion", 5, 30]):
+        assert call(*args, *options).exit_code == 0
+        means.append(Posterior.load(tmp_path / "out.npz").mean)
+    assert torch.equal(*means)
+    np.save(tmp_path / "psf.npy", np.ones((3, 4, 4)))
+    assert_refused(call(*args, "--psf", tmp_path / "psf.npy"), "psf", "(3, 4, 4)")
 
 
 def test_bad_mask(tmp_path: Path, prior: Path, picture: Path) -> None:
@@ -289,3 +329,21 @@ def test_demo_refuses_bad_numbers(tmp_path: Path, prior: Path) -> None:
     for option, value in (("--levels", 0), ("--chains", 0), ("--steps", -1), ("--draws", 0), ("--task", "paint")):
         assert_refused(call("demo", "--energy", prior, "--out", tmp_path / "out", option, value), option[2:])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["denoiser", "ridge"])
+def test_distill_takes_the_batch_of_its_kind(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alps_fast.distill import matching
+
+    calls: list[dict[str, Any]] = []
+
+    def distilled(teacher: object, domain: str, out: Path, **options: Any) -> energies.Energy:
+        calls.append(options)
+        out.mkdir(exist_ok=True)
+        return energies.GaussianEnergy(0.0, 0.5)
+
+    monkeypatch.setattr(matching, f"distill_{kind}", distilled)
+    args = ["distill", "brain-teacher", "--domain", "brain", "--kind", kind, "--out", tmp_path / "out"]
+    assert call(*args).exit_code == call(*args, "--batch", 3).exit_code == 0
+    assert "batch" not in calls[0]
+    assert calls[1]["batch"] == 3

@@ -80,13 +80,16 @@ def test_float32_and_bfloat16_follow_float64():
 def test_opcheck_and_bad_arguments():
     weights, scale, shift, coefficients, blocks = make(dtype=torch.float32)
     x = torch.randn(1, 2, 8, 8)
-    torch.library.opcheck(conv_grad, (x, weights, scale, shift, coefficients, blocks))
-    for name, bad in (("weights", (x, weights[:-1], scale, shift, coefficients, blocks)),
-                      ("scale", (x, weights, scale[:1], shift, coefficients, blocks)),
-                      ("coefficients", (x, weights, scale, shift, coefficients[:2], blocks)),
-                      ("precision", (x, weights, scale, shift, coefficients, blocks, "low"))):
-        with pytest.raises(ArgumentError, match=f"^{name}: "):
-            conv_grad(*bad)
+    torch.library.opcheck(conv_grad.traced, (x, weights, scale, shift, coefficients, blocks))
+    good = {"x": x, "weights": weights, "scale": scale, "shift": shift, "coefficients": coefficients, "blocks": blocks}
+    bad = [("x", x[0]), ("x", x.half()), ("weights", weights[:-1]), ("weights", [*weights[:-1], weights[-1].double()]),
+           ("weights", [weights[0].to("meta"), *weights[1:]]), ("weights", [weights[0][..., :2], *weights[1:]]),
+           ("scale", scale[:1]), ("scale", scale.double()), ("shift", shift[..., 1:]), ("shift", shift.double()),
+           ("coefficients", coefficients[:2]), ("coefficients", coefficients.to("meta")), ("blocks", blocks[:2]),
+           ("precision", "low")]
+    for name, value in bad:
+        with pytest.raises(ArgumentError, match=f"^{name}: got"):
+            conv_grad(**good | {name: value})
 
 
 LAW = {"high": 2e-6, "fast": 2e-2}  # of the relative error against float64; measured 9e-7, 8e-3

@@ -91,6 +91,18 @@ def test_complex_images_are_two_real_channels(name):
     torch.testing.assert_close(torch.cat([grad.real, grad.imag], 1), real_grad)
 
 
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_one_image_is_a_batch_of_one(name, is_complex):
+    energy = EVERY[name]()
+    x = torch.randn(2, 5, 6, dtype=torch.float64)
+    x = torch.complex(x[:1], x[1:]) if is_complex else x
+    value, grad = energy.value_and_grad(x, 0.3)
+    values, grads = energy.value_and_grad(x[None], 0.3)
+    assert value.shape == () and value == values[0] and torch.equal(grad, grads[0])
+    assert torch.equal(energy.value(x, 0.3), value) and torch.equal(energy.grad(x, 0.3), energy.grad(x[None], 0.3)[0])
+
+
 @pytest.mark.parametrize("name", ["gaussian", "mixture", "ridge", "ridge_complex", "sum"])
 @pytest.mark.parametrize("t", [0.005, 0.1, 1.0, 50.0])
 def test_curvature_bounds_the_hessian(name, t):
@@ -197,6 +209,7 @@ def test_header_says_how_to_rebuild(tmp_path):
     (lambda: energies.DenoiserEnergy(Module(), precision="low"), "precision"),
     (lambda: denoiser(2).grad(torch.zeros(1, 3, 4, 4), 0.1), "x"),
     (lambda: denoiser(1).grad(torch.zeros(4, 4), 0.1), "x"),
+    (lambda: denoiser(1).value([[0.0]], 0.1), "x"),
     (lambda: denoiser(1).grad(torch.zeros(1, 1, 4, 4), 0.0), "t"),
 ])
 def test_bad_arguments(build, name):

@@ -13,10 +13,11 @@ from alps_fast.errors import ArgumentError
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_image_round_trip(tmp_path: Path, suffix: str, channels: int) -> None:
+def test_pictures(tmp_path: Path, suffix: str, channels: int) -> None:
     levels = torch.arange(channels * 35, dtype=torch.float32).reshape(channels, 5, 7) * 2 + 3
     path = tmp_path / f"x{suffix}"
-    io.write_image(path, levels / 127.5 - 1)
+    pixels = levels.byte().movedim(0, -1).numpy()
+    Image.fromarray(pixels if channels == 3 else pixels[..., 0]).save(path)
     torch.testing.assert_close(io.read_image(path), levels / 127.5 - 1)
 
 
@@ -49,6 +50,17 @@ def test_masks(tmp_path: Path) -> None:
     assert io.read_mask(tmp_path / "m.png").tolist() == [[[0, 0, 1, 1]]]
     np.save(tmp_path / "m.npy", np.array([[0, 1], [True, False]]))
     assert io.read_mask(tmp_path / "m.npy").tolist() == [[[0, 1], [1, 0]]]
+
+
+def test_blur_kernels(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 50], [100, 50]], np.uint8)).save(tmp_path / "k.png")
+    assert io.read_psf(tmp_path / "k.png").tolist() == [[0, 0.25], [0.5, 0.25]]
+    np.save(tmp_path / "k.npy", np.array([[-1.0, 3.0]]))
+    assert io.read_psf(tmp_path / "k.npy").tolist() == [[-1.0, 3.0]]
+    for wrong in (np.zeros((2, 2)), np.ones((2, 2), np.complex64), np.full((2, 2), np.nan), np.ones((3, 2, 2))):
+        np.save(tmp_path / "k.npy", wrong)
+        with pytest.raises(ArgumentError, match="^psf: got .*k.npy"):
+            io.read_psf(tmp_path / "k.npy")
 
 
 def brain_kspace() -> dict[str, np.ndarray]:

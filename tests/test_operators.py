@@ -348,6 +348,13 @@ BAD = {
     "rhs": lambda: Denoising(0.1).project(torch.zeros(3, 3), 1.0),
     "t": lambda: Denoising(0.1).project(torch.zeros(1, 3, 3), 0.0),
     "image_shape": lambda: LinearOperator(lambda x: x, lambda y: y, 0.1, (3, 3)),
+    "image_shape number": lambda: LinearOperator(lambda x: x, lambda y: y, 0.1, 5),
+    "image_shape part": lambda: LinearOperator(lambda x: x, lambda y: y, 0.1, (1, 3, 2.5)),
+    "forward": lambda: LinearOperator(3, lambda y: y, 0.1, (1, 3, 3)),
+    "adjoint forward": lambda: LinearOperator(lambda x: 2 * x, lambda y: y, 0.1, (1, 3, 3)).forward(torch.zeros(1, 3, 3)),
+    "adjoint normal": lambda: LinearOperator(lambda x: 2 * x, lambda y: y, 0.1, (1, 3, 3)).normal(torch.zeros(1, 3, 3)),
+    "blur": lambda: SuperResolution(2, 0.1, -1.0),
+    "blur psf": lambda: SuperResolution(2, 0.1, torch.ones(3)),
     "adjoint": lambda: LinearOperator(lambda x: 2 * x, lambda y: y, 0.1, (1, 3, 3)).check_measurement(torch.zeros(1, 3, 3)),
     "tol": lambda: CartesianMRI(mask2d(3, 3), noise_std=0.1, tol=0.0),
 }

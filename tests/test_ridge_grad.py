@@ -1,5 +1,7 @@
 """ridge_grad and ridge_langevin: the gradient is that of the value, the steps are the composition."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -71,13 +73,14 @@ def test_complex_images_meet_the_modulus():
 def test_opcheck_and_bad_arguments():
     filters, w, r, q, mu = constants(dtype=torch.float32)
     x = torch.randn(2, 1, 8, 8)
-    torch.library.opcheck(ridge_grad, (x, filters, w, r, q, mu))
-    with pytest.raises(ArgumentError, match="^x: "):
-        ridge_grad(x[0], filters, w, r, q, mu)
-    with pytest.raises(ArgumentError, match="^q: "):
-        ridge_grad(x, filters, w, r, q[:1], mu)
-    with pytest.raises(ArgumentError, match="^filters: "):
-        ridge_grad(x, [f[..., :4] for f in filters], w, r, q, mu)
+    torch.library.opcheck(ridge_grad.traced, (x, filters, w, r, q, mu))
+    good = {"x": x, "filters": filters, "w": w, "r": r, "q": q, "mu": mu}
+    bad = [("x", x[0]), ("x", x.half()), ("filters", []), ("filters", [f[..., :4] for f in filters]),
+           ("filters", [f.double() for f in filters]), ("w", w[:, 0]), ("w", w.double()), ("r", r[:, :, :, :1]),
+           ("r", r.to("meta")), ("q", q[:1]), ("q", q.double()), ("mu", mu[0]), ("mu", mu.to("meta"))]
+    for name, value in bad:
+        with pytest.raises(ArgumentError, match=f"^{name}: got"):
+            ridge_grad(**good | {name: value})
 
 
 @pytest.mark.parametrize("noise", [NO_NOISE, AVERAGED])
@@ -100,10 +103,13 @@ def test_ridge_langevin_opcheck_given_noise_and_bad_arguments():
     filters, w, r, q, mu = constants(dtype=torch.float32)
     x, a, chains = torch.randn(2, 6, 6, 1), torch.ones(1, 6, 6, 1), torch.arange(2)
     args = (x, x.clone(), a, chains, filters, w, r, q, mu, 1, 2.0, 1.0, 1.0, 1.0, 2.0, AVERAGED, 0, 0, 2)
-    torch.library.opcheck(ridge_langevin, args)
+    torch.library.opcheck(ridge_langevin.traced, args)
     still = ridge_langevin(*args[:-4], NO_NOISE, 0, 0, 2)[0]
     torch.testing.assert_close(ridge_langevin(*args, xi=torch.zeros(2, *x.shape))[0], still)
-    with pytest.raises(ArgumentError, match="^count: "):
-        ridge_langevin(*args[:-1], 0)
-    with pytest.raises(ArgumentError, match="^xi: "):
-        ridge_langevin(*args, xi=torch.zeros(1, *x.shape))
+    good = dict(zip(inspect.signature(ridge_langevin).parameters, args, strict=False))
+    bad = [("count", 0), ("xi", torch.zeros(1, *x.shape)), ("channels", 2), ("channels", 0), ("b", x.double()), ("b", x[:, 1:]),
+           ("a", a.double()), ("a", a[:, 1:]), ("filters", [f.double() for f in filters]), ("weights", w.double()),
+           ("weights", w.expand(-1, -1, 2, -1)), ("r", r[:1]), ("q", q.to("meta")), ("mu", mu.double()), ("step", 2**32 - 2)]
+    for name, value in bad:
+        with pytest.raises(ArgumentError, match=f"^{name}: got"):
+            ridge_langevin(**good | {name: value})

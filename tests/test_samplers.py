@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from alps_fast.energies.gaussian import GaussianEnergy
 from alps_fast.errors import ArgumentError
 from alps_fast.layout import from_state
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, Operator
+from alps_fast.ops.moments import moments
 from alps_fast.posterior import Posterior
 from alps_fast.samplers import Progress, Sampler, Schedule, map_estimate, sample
+from alps_fast.samplers import chains as chains_module
 from alps_fast.samplers.mala import row_dot
 
 FEW = Schedule(sigma_max=2.0, sigma_min=0.2, levels=4, steps=3, eta_steps=2, eta_max=1.0)
@@ -173,6 +176,25 @@ def test_interruption_returns_what_there_is(stop_at: int) -> None:
     assert posterior.count.tolist() == [4 * max(drawn, 1)]
     assert bool(posterior.mean.isfinite().all())
     assert posterior.samples.shape == (1, 4, 1, 5, 7)
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_interruption_while_the_first_draw_is_taken(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def stopping(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise KeyboardInterrupt
+        return moments(*args)
+
+    monkeypatch.setattr(chains_module, "moments", stopping)
+    op, y = inpainting((1, 5, 7))
+    posterior = run(y, op)
+    assert posterior.interrupted
+    assert posterior.count.tolist() == [4]
+    torch.testing.assert_close(posterior.mean, posterior.samples.mean(1))  # of the states as they stand
 
 
 class Breaks(Sharp):
@@ -359,6 +381,8 @@ def test_schedule() -> None:
     ({"warm_start": torch.zeros(1, 4, 7), "warm_std": 0.1}, "warm_start: got torch.float32 of shape"),
     ({"warm_start": torch.full((1, 5, 7), math.nan), "warm_std": 0.1}, "warm_start: got NaN"),
     ({"schedule": 5}, "schedule: got int"),
+    ({"chains": True}, "chains: got True"),
+    ({"callback": 3}, "callback: got 3"),
 ])
 def test_wrong_arguments_are_named(options: dict[str, Any], message: str) -> None:
     op, y = inpainting((1, 5, 7))
@@ -366,6 +390,22 @@ def test_wrong_arguments_are_named(options: dict[str, Any], message: str) -> Non
         run(y, op, **options)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+def test_sample_takes_what_sampler_takes() -> None:
+    ours, theirs = (dict(inspect.signature(f).parameters) for f in (sample, Sampler))
+    assert ours.pop("y").annotation == "Tensor"
+    assert list(ours.values()) == list(theirs.values())
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    op, y = inpainting((1, 5, 7))
+    whole = {"chains": 2, "draws": 2, "thin": 1, "seed": 3, "first_chain": 1}
+    schedule = Schedule(np.float32(2.0), np.float32(0.25), np.int64(3), np.int32(2))
+    posterior = run(y, op, schedule=schedule, checkpoint=tmp_path / "c", **{k: np.int64(v) for k, v in whole.items()})
+    same(posterior, run(y, op, schedule=Schedule(2.0, 0.25, 3, 2), **whole))
+    posterior.save(tmp_path / "p.npz")
+    assert Posterior.load(tmp_path / "p.npz").seed == 3
 
 
 @pytest.mark.parametrize(("name", "value"), [("sigma_max", 0.01), ("sigma_min", 0.0), ("levels", 0), ("steps", 0), ("rho", -1.0),

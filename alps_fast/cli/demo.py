@@ -11,17 +11,7 @@ import click
 import numpy as np
 
 from ..errors import ArgumentError, check
-from .options import (
-    add,
-    backend_option,
-    check_backend,
-    chosen_precision,
-    json_option,
-    precision_option,
-    print_json,
-    progress_option,
-    seed_option,
-)
+from .options import check_backend, chosen_precision, print_json, sampling_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -221,7 +211,7 @@ def merge(path: Path, entry: dict[str, Any]) -> None:
 @click.option("--draws", type=int, help="Draws a chain, once annealed.")
 @click.option("--levels", type=int, help="Noise levels of the annealing.")
 @click.option("--steps", type=int, help="Langevin steps a level.")
-@add(backend_option, precision_option, seed_option, progress_option, json_option)
+@sampling_options
 def command(task: str, out: Path, energy: str | None, chains: int | None, draws: int | None, levels: int | None,
             steps: int | None, backend: str, precision: str | None, seed: int, progress: bool, as_json: bool) -> None:
     """Reconstruct shipped, held-out images from simulated measurements, and say how good the result is.

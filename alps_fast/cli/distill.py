@@ -18,10 +18,10 @@ from .options import add, compile_option, json_option, print_json, progress_opti
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True,
               help="Folder of checkpoint, log and energy.safetensors; distillation goes on from what is there.")
 @click.option("--steps", type=click.IntRange(min=1), default=6000, show_default=True, help="Optimiser steps in all.")
-@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Crops a step.")
+@click.option("--batch", type=click.IntRange(min=1), help="Crops a step.  [default: 8; 4 for ridge]")
 @add(compile_option, seed_option, progress_option, json_option)
-def command(teacher: str, domain: str, kind: str, out: Path, steps: int, batch: int, compile: bool, seed: int, progress: bool,
-            as_json: bool) -> None:
+def command(teacher: str, domain: str, kind: str, out: Path, steps: int, batch: int | None, compile: bool, seed: int,
+            progress: bool, as_json: bool) -> None:
     """Match the gradient of an energy to TEACHER, a shipped name (brain-teacher) or a file that `train` wrote.
 
     The energy can then be used by its file: alps-fast reconstruct ... --energy OUT/energy.safetensors
@@ -37,7 +37,8 @@ def command(teacher: str, domain: str, kind: str, out: Path, steps: int, batch: 
 
     run = {"denoiser": matching.distill_denoiser, "ridge": matching.distill_ridge}[kind]
     started = time.perf_counter()
-    energy = run(load_teacher(teacher), domain, out, steps=steps, batch=batch, seed=seed, compile=compile, progress=progress)
+    given = {} if batch is None else {"batch": batch}  # without, the function's own default
+    energy = run(load_teacher(teacher), domain, out, steps=steps, seed=seed, compile=compile, progress=progress, **given)
     save(energy, file, half=True)
     seconds = time.perf_counter() - started
     if as_json:

@@ -30,6 +30,8 @@ def add(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
         return command
     return decorate
 
+sampling_options = add(backend_option, precision_option, seed_option, progress_option, json_option)  # of what samples
+
 
 def check_backend(backend: str) -> None:
     """A backend that cannot run here is a wrong argument, said before any work."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,17 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import ArgumentError, check, check_positive
-from .options import (
-    add,
-    backend_option,
-    check_backend,
-    chosen_precision,
-    json_option,
-    precision_option,
-    print_json,
-    progress_option,
-    seed_option,
-)
+from .options import check_backend, chosen_precision, print_json, sampling_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +19,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OPERATORS = ("denoise", "inpaint", "deblur", "superres", "mri")
+APPLY_TO = {"mask": ("inpaint",), "blur_std": ("deblur", "superres"), "motion": ("deblur", "superres"),
+            "psf": ("deblur", "superres"), "factor": ("superres",), "scale": ("mri",)}  # options of some operators alone
 
 
 def needed(name: str, value: T | None, wanted: str) -> T:
@@ -37,8 +30,30 @@ def needed(name: str, value: T | None, wanted: str) -> T:
     return value
 
 
-def image_operator(kind: str, image: Tensor, noise_std: float, mask: Path | None, blur_std: float | None,
-                   factor: int) -> Operator:
+def check_applicable(kind: str, given: dict[str, object]) -> None:
+    """No option may have been given that says nothing about this operator."""
+    for name, kinds in APPLY_TO.items():
+        check(given[name] is None or kind in kinds, name, f"it with --operator {kind}", f"it with {' or '.join(kinds)} alone")
+
+
+def read_blur(blur_std: float | None, motion: tuple[float, float] | None, psf: Path | None) -> Tensor | None:
+    """The blur kernel that one of the three options gives, None without any."""
+    from ..io import read_psf
+    from ..operators.fourier import gaussian_psf, motion_psf
+
+    given = [name for name, value in (("blur_std", blur_std), ("motion", motion), ("psf", psf)) if value is not None]
+    check(len(given) <= 1, " and ".join(given), "all of these", "one description of the blur")
+    if blur_std is not None:
+        check_positive("blur_std", blur_std)
+        return gaussian_psf(blur_std)
+    if motion is not None:
+        check(0 < motion[0] < math.inf and math.isfinite(motion[1]), "motion", motion, "a length > 0 and an angle, both finite")
+        return motion_psf(*motion)
+    return None if psf is None else read_psf(psf)
+
+
+def image_operator(kind: str, image: Tensor, noise_std: float, mask: Path | None, blur: Tensor | None,
+                   factor: int | None) -> Operator:
     """A for a measurement that is an image."""
     from .. import operators
     from ..io import read_mask
@@ -48,10 +63,10 @@ def image_operator(kind: str, image: Tensor, noise_std: float, mask: Path | None
         seen = read_mask(needed("mask", mask, "a file, for --operator inpaint"))
         return operators.Inpainting(seen, noise_std, is_complex=is_complex)
     if kind == "deblur":
-        width = needed("blur_std", blur_std, "a width in pixels, for --operator deblur")
-        return operators.CircularBlur.gaussian(width, noise_std, is_complex=is_complex)
+        kernel = needed("blur_std, motion or psf", blur, "one of them for --operator deblur")
+        return operators.CircularBlur(kernel, noise_std, is_complex=is_complex)
     if kind == "superres":
-        return operators.SuperResolution(factor, noise_std, blur_std, is_complex=is_complex)
+        return operators.SuperResolution(2 if factor is None else factor, noise_std, blur, is_complex=is_complex)
     return operators.Denoising(noise_std, is_complex=is_complex)
 
 
@@ -79,14 +94,18 @@ def read_mri(path: Path, noise_std: float | None, scale: float | None) -> tuple[
 @click.option("--mask", type=click.Path(path_type=Path), help="inpaint: a picture or array, 1 or white = observed.")
 @click.option("--noise-std", type=float, help="Standard deviation of the noise, of real and imaginary part each, in units of "
               "INPUT as read.  [default: 0.02; mri: 0.02 of --scale]")
-@click.option("--blur-std", type=float, help="deblur, superres: Gaussian blur in pixels.")
-@click.option("--factor", type=int, default=2, show_default=True, help="superres: pixels between pixels.")
+@click.option("--blur-std", type=float, help="deblur, superres: Gaussian blur, its standard deviation in pixels.")
+@click.option("--motion", type=(float, float), metavar="LENGTH ANGLE", help="deblur, superres: motion blur, its length in pixels "
+              "and degrees counter-clockwise from the horizontal.")
+@click.option("--psf", type=click.Path(path_type=Path), help="deblur, superres: a blur kernel, array or grey picture, its centre "
+              "at row h // 2, column w // 2; a picture is scaled to sum 1.")
+@click.option("--factor", type=int, help="superres: pixels between pixels.  [default: 2]")
 @click.option("--scale", type=float, help="mri: the magnitude that the prior should take for 1.  [default: from the data]")
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write: OUT.npz and OUT.png.  "
               "[default: INPUT without its suffix, with _posterior]")
 @click.option("--chains", type=int, default=8, show_default=True, help="Chains; none sees the others.")
 @click.option("--draws", type=int, help="Draws a chain, once annealed.  [default: 20; 1 with --noise independent]")
-@click.option("--thin", type=int, default=1, show_default=True, help="Steps between draws.")
+@click.option("--thin", type=int, help="Steps between draws.  [default: 1]")
 @click.option("--method", type=click.Choice(["alps", "measurement"]), default="alps", show_default=True,
               help="Anneal the prior, or the noise on the measurement.")
 @click.option("--noise", type=click.Choice(["averaged", "independent"]), default="averaged", show_default=True,
@@ -97,11 +116,12 @@ def read_mri(path: Path, noise_std: float | None, scale: float | None) -> tuple[
 @click.option("--steps", type=int, default=4, show_default=True, help="Langevin steps a level.")
 @click.option("--sigma-max", type=float, default=10.0, show_default=True, help="First noise level.")
 @click.option("--sigma-min", type=float, default=0.02, show_default=True, help="Last noise level.")
-@add(backend_option, precision_option, seed_option, progress_option, json_option)
+@sampling_options
 def command(measurement: Path, operator: str, energy: str | None, mask: Path | None, noise_std: float | None,
-            blur_std: float | None, factor: int, scale: float | None, out: Path | None, chains: int, draws: int | None, thin: int,
-            method: str, noise: str, correction: str, levels: int, steps: int, sigma_max: float, sigma_min: float, backend: str,
-            precision: str | None, seed: int, progress: bool, as_json: bool) -> None:
+            blur_std: float | None, motion: tuple[float, float] | None, psf: Path | None, factor: int | None, scale: float | None,
+            out: Path | None, chains: int, draws: int | None, thin: int | None, method: str, noise: str, correction: str,
+            levels: int, steps: int, sigma_max: float, sigma_min: float, backend: str, precision: str | None, seed: int,
+            progress: bool, as_json: bool) -> None:
     """Sample the posterior of the image behind INPUT; write mean, deviation and samples (npz) and a picture (png).
 
     INPUT is an image (PNG, JPEG, TIFF, npy, npz), or for mri an .npz or HDF5 file with kspace (coils, H, W), maps of
@@ -109,6 +129,7 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
 
     \b
     Examples:  alps-fast reconstruct photo.png --operator inpaint --mask seen.png --noise-std 0.02
+               alps-fast reconstruct blurred.png --operator deblur --motion 9 30
                alps-fast reconstruct scan.h5 --operator mri --energy brain --chains 16 --out scan_posterior
     """
     import alps_fast as af
@@ -116,25 +137,29 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     from ..io import check_writable, read_image, replacing
 
     check_backend(backend)
+    check_applicable(operator, {"mask": mask, "blur_std": blur_std, "motion": motion, "psf": psf, "factor": factor,
+                                "scale": scale})
+    if draws is None:
+        draws = 1 if noise == "independent" else 20
+    check(thin is None or draws > 1, "thin", thin, "it with more than one draw alone")
+    blur = read_blur(blur_std, motion, psf)
     prior = af.energies.load(energy or ("brain" if operator == "mri" else "natural"), backend=backend,
                              precision=chosen_precision(precision))
     if operator == "mri":
         y, op, scale = read_mri(measurement, noise_std, scale)
     else:
         y, scale = read_image(measurement), 1.0
-        op = image_operator(operator, y, 0.02 if noise_std is None else noise_std, mask, blur_std, factor)
+        op = image_operator(operator, y, 0.02 if noise_std is None else noise_std, mask, blur, factor)
+    sampler = af.Sampler(op, prior, chains=chains, draws=draws, thin=1 if thin is None else thin, seed=seed,
+                         schedule=af.Schedule(sigma_max=sigma_max, sigma_min=sigma_min, levels=levels, steps=steps),
+                         method=method, noise=noise, correction=None if correction == "none" else correction, backend=backend,
+                         progress=progress)
     stem = out or measurement.with_name(measurement.stem + "_posterior")
     stem = stem.with_suffix("") if stem.suffix in (".npz", ".png") else stem
     files = [stem.with_name(stem.name + suffix) for suffix in (".npz", ".png")]
     for file in files:
         check_writable(file, "out")
         check(file.resolve() != measurement.resolve(), "out", file, "another file than INPUT")
-    if draws is None:
-        draws = 1 if noise == "independent" else 20
-    sampler = af.Sampler(op, prior, chains=chains, draws=draws, thin=thin, seed=seed,
-                         schedule=af.Schedule(sigma_max=sigma_max, sigma_min=sigma_min, levels=levels, steps=steps),
-                         method=method, noise=noise, correction=None if correction == "none" else correction, backend=backend,
-                         progress=progress)
     posterior = sampler(y)
     if scale != 1.0:  # back to the units of the data
         scaled = ("mean", "channel_std", "samples", "trace")

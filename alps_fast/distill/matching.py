@@ -55,7 +55,19 @@ def _check_teacher(teacher: nn.Module, crops: Crops) -> None:
 
 def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int = 6000, batch: int = 8, size: int = 64,
                      seed: int = 1, compile: bool = True, progress: bool = True) -> DenoiserEnergy:
-    """A `DenoiserEnergy` from `teacher`; starts from its weights if it is a CompactNet, and resumes from `out`."""
+    """A `DenoiserEnergy` from `teacher`; starts from its weights if it is a CompactNet, and resumes from `out`.
+
+    Args:
+        teacher: a module D(x, sigma), x (N, C, H, W), sigma (N,). domain: "brain" or "natural", the images to match at.
+        out: folder of checkpoint and log. steps: of the optimiser, in all. batch, size: crops a step and their side in pixels.
+        seed: of crops and noise. compile: through torch.compile. progress: a bar on stderr.
+
+    Raises:
+        ArgumentError: the teacher does not map such images to their like, or the domain is unknown.
+        FileNotFoundError, ImportError: the domain's images are not installed; says what to install.
+
+    Source: [ALPS] §3; design.md §2.2.
+    """
     torch.manual_seed(seed)
     crops = Crops(domain, size=size, batch=batch, seed=seed)
     _check_teacher(teacher, crops)
@@ -78,7 +90,14 @@ def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int =
 
 def distill_ridge(teacher: nn.Module, domain: str, out: Path, *, steps: int = 6000, batch: int = 4, size: int = 80, seed: int = 2,
                   compile: bool = True, progress: bool = True) -> RidgeEnergy:
-    """A `RidgeEnergy` from `teacher`, its curvature bounds computed; resumes from `out`."""
+    """A `RidgeEnergy` from `teacher`, its curvature bounds computed; resumes from `out`. Arguments as `distill_denoiser`'s.
+
+    Raises:
+        ArgumentError: the teacher does not map such images to their like, or the domain is unknown.
+        FileNotFoundError, ImportError: the domain's images are not installed; says what to install.
+
+    Source: [ALPS] §3; design.md §2.7.
+    """
     torch.manual_seed(seed)
     crops = Crops(domain, size=size, batch=batch, seed=seed)
     _check_teacher(teacher, crops)

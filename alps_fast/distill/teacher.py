@@ -32,7 +32,19 @@ def noisy_batch(crops: Crops, step: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def train_teacher(domain: str, out: Path, *, steps: int = 10_000, batch: int = 16, size: int = 64, seed: int = 0,
                   compile: bool = True, progress: bool = True) -> CompactNet:
-    """Train and return a teacher for `domain`; resumes from `out/checkpoint.pt`."""
+    """Train and return a teacher for `domain`; resumes from `out/checkpoint.pt`.
+
+    Args:
+        domain: "brain" or "natural". out: folder of checkpoint and log. steps: of the optimiser, in all.
+        batch, size: crops a step and their side in pixels. seed: of weights, crops and noise.
+        compile: through torch.compile. progress: a bar on stderr.
+
+    Raises:
+        ArgumentError: the domain is unknown.
+        FileNotFoundError, ImportError: the domain's images are not installed; says what to install.
+
+    Source: [EDM] eq. 8 and table 1.
+    """
     torch.manual_seed(seed)
     crops = Crops(domain, size=size, batch=batch, seed=seed)
     net = CompactNet(crops.channels).to(memory_format=torch.channels_last)

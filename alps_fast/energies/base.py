@@ -11,7 +11,7 @@ from ..layout import as_complex, as_real
 
 
 class Energy(ABC):
-    """E(x, t) of images x (B, C, H, W), real or complex, one value an image; x − ∇E(x, t) plays the denoiser.
+    """E(x, t) of images x (C, H, W) or (B, C, H, W), real or complex, one value an image; x − ∇E(x, t) plays the denoiser.
 
     A complex image is its real and imaginary part as two real channels, and its gradient is that of the real
     function of both. Subclasses implement `_value_and_grad` (and may override `_grad`) on real (N, C', H, W) in any
@@ -26,15 +26,27 @@ class Energy(ABC):
         return None
 
     def value(self, x: Tensor, t: float) -> Tensor:
-        """E(x, t), shape (B,)."""
+        """E(x, t), shape () or (B,).
+
+        Raises:
+            ArgumentError: naming x or t.
+        """
         return self.value_and_grad(x, t)[0]
 
     def grad(self, x: Tensor, t: float) -> Tensor:
-        """∇E(x, t), shape and dtype of x."""
+        """∇E(x, t), shape and dtype of x.
+
+        Raises:
+            ArgumentError: naming x or t.
+        """
         return self._run(x, t, value=False)[1]
 
     def value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        """(E, ∇E) of one evaluation."""
+        """(E, ∇E) of one evaluation, as `value` and `grad` give them.
+
+        Raises:
+            ArgumentError: naming x or t.
+        """
         value, grad = self._run(x, t, value=True)
         assert value is not None
         return value, grad
@@ -46,14 +58,22 @@ class Energy(ABC):
         return self._value_and_grad(x, t)[1]
 
     def check_channels(self, name: str, count: int) -> None:
-        """`count` real channels must be what the energy takes; `name` is the argument to blame."""
+        """`count` real channels must be what the energy takes.
+
+        Raises:
+            ArgumentError: naming `name`, the argument to blame.
+        """
         if self.channels is not None:
             fits = count % self.channels == 0 if self.channelwise else count == self.channels
             wanted = f"{'a multiple of ' if self.channelwise else ''}{self.channels} real channels (complex counts two)"
             check(fits, name, f"{count} real channels", wanted)
 
     def _run(self, x: Tensor, t: float, value: bool) -> tuple[Tensor | None, Tensor]:
-        check(x.ndim == 4, "x", f"shape {tuple(x.shape)}", "(B, C, H, W)")
+        if isinstance(x, Tensor) and x.ndim == 3:
+            e, g = self._run(x[None], t, value)
+            return None if e is None else e[0], g[0]
+        got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        check(isinstance(x, Tensor) and x.ndim == 4, "x", got, "a tensor (C, H, W) or (B, C, H, W)")
         check_positive("t", t)
         real = as_real(x.movedim(1, -1)).movedim(-1, 1) if x.is_complex() else x
         self.check_channels("x", real.shape[1])

@@ -31,9 +31,9 @@ class DenoiserEnergy(Energy):
         self.channels = network.channels if isinstance(network, CompactNet) else channels
         self.channelwise, self.precision, self.backend = channelwise, precision, backend
         check(not channelwise or self.channels is not None, "channels", channels, "a number, as channelwise is set")
-        self._level: tuple[float, torch.dtype, torch.device, tuple[Tensor, ...]] | None = None
+        self._level: tuple[float, torch.dtype, torch.device, tuple[Tensor, Tensor, Tensor]] | None = None
 
-    def _constants(self, net: CompactNet, t: float, x: Tensor) -> tuple[Tensor, ...]:
+    def _constants(self, net: CompactNet, t: float, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scale, shift and EDM coefficients, once a level."""
         key = (t, x.dtype, x.device)
         if self._level is None or self._level[:3] != key:

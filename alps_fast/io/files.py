@@ -14,18 +14,19 @@ from ..errors import ArgumentError, check
 
 
 def check_writable(path: Path, name: str) -> None:
-    """`path` must be a file that could be written; asked before work starts. Makes the folder where there is none."""
+    """`path` must be a file that could be written; asked before work starts. Its folder is made when it is, by `replacing`."""
     check(not path.is_dir(), name, path, "a file, this is a folder")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArgumentError(f"{name}: got {path}; wanted a folder that can be made ({error.strerror})") from None
-    check(os.access(path.parent, os.W_OK), name, path, "a folder that can be written")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    check(there.is_dir() and os.access(there, os.W_OK), name, path, f"a file in a folder; {there} is none that can be written")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` (same suffix) that takes its place when the block ends without an error."""
+    """A temporary name beside `path` (same suffix) that takes its place when the block ends without an error.
+
+    Makes the folder where there is none.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield partial

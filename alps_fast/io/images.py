@@ -1,4 +1,4 @@
-"""Images and masks from PNG, JPEG, TIFF, npy and npz; PNG out.
+"""Images, masks and blur kernels from PNG, JPEG, TIFF, npy and npz.
 
 Integers are grey levels and map to [-1, 1], the range the `natural` energies were trained on: 8 bit by
 x = v/127.5 − 1, 16 bit by x = v/32767.5 − 1. Floats and complex numbers are taken as they are.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, check
-from .files import check_finite, check_is_file, load_arrays, replacing
+from .files import check_finite, check_is_file, load_arrays
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 ARRAYS = (".npy", ".npz")
@@ -53,13 +53,20 @@ def read_mask(path: str | Path, name: str = "mask") -> Tensor:
     return mask
 
 
-def write_image(path: str | Path, image: Tensor) -> None:
-    """Write (1|3, H, W) in [-1, 1] as an 8-bit picture, what is outside clipped; the inverse of `read_image`."""
-    from PIL import Image
+def read_psf(path: str | Path, name: str = "psf") -> Tensor:
+    """The blur kernel of a file as (h, w) float64, its centre at pixel (h // 2, w // 2); a picture's levels are made to sum to 1.
 
-    levels = ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(0, -1).numpy()
-    with replacing(Path(path)) as partial:
-        Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels).save(partial)
+    Raises:
+        ArgumentError: naming `name` and the file.
+    """
+    path = Path(path)
+    array = _read(path, name, "psf")
+    check(array.shape[0] == 1 and array.dtype.kind != "c", name, f"{path}, {array.dtype} of shape {array.shape}",
+          "real numbers (h, w), or a grey picture")
+    check_finite(array, name, path)
+    psf = torch.from_numpy(array[0].astype(np.float64))
+    check(bool((psf != 0).any()), name, f"{path}, zero everywhere", "a kernel that is not zero")
+    return psf / psf.sum() if path.suffix.lower() in PICTURES else psf
 
 
 def _read(path: Path, name: str, key: str) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +23,14 @@ def gaussian_psf(std: float) -> Tensor:
     line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / std).square())
     psf = torch.outer(line, line)
     return psf / psf.sum()
+
+
+def check_psf(name: str, psf: Tensor) -> None:
+    """`psf` must be a real tensor (h, w) of finite numbers, not all zero."""
+    ok = isinstance(psf, Tensor) and psf.ndim == 2 and psf.numel() > 0 and not psf.is_complex()
+    check(ok, name, f"shape {tuple(psf.shape)}" if isinstance(psf, Tensor) else type(psf).__name__, "a real tensor (h, w)")
+    check_finite(name, psf)
+    check(bool((psf != 0).any()), name, "all zero", "a kernel that is not zero")
 
 
 def motion_psf(length: float, angle: float) -> Tensor:
@@ -62,10 +69,7 @@ class CircularBlur(Operator):
     def __init__(self, psf: Tensor, noise_std: float, *, is_complex: bool = False):
         super().__init__(noise_std)
         self.is_complex = is_complex
-        ok = isinstance(psf, Tensor) and psf.ndim == 2 and psf.numel() > 0 and not psf.is_complex()
-        check(ok, "psf", f"shape {tuple(psf.shape)}" if isinstance(psf, Tensor) else type(psf).__name__, "a real tensor (h, w)")
-        check_finite("psf", psf)
-        check(bool((psf != 0).any()), "psf", "all zero", "a kernel that is not zero")
+        check_psf("psf", psf)
         self.psf = psf
         self._transfers: dict[tuple[int, int, torch.dtype, torch.device], Tensor] = {}
 
@@ -119,7 +123,7 @@ class CircularBlur(Operator):
         """`ops.langevin_fourier`; xi counts Fourier coefficients of complex images, pixels of real ones."""
         h = self.transfer(x.shape[1], x.shape[2], x.dtype.to_complex(), x.device)
         return langevin_fourier(x.contiguous(), grad.contiguous(), b.contiguous(), h, self.factor, self.is_complex, chains,
-                                *astuple(s), xi, backend)
+                                **vars(s), xi=xi, backend=backend)
 
     def _filter(self, x: Tensor, conj: bool) -> Tensor:
         h = self.transfer(x.shape[-2], x.shape[-1], x.dtype.to_complex(), x.device)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import check, check_positive
+from ..errors import check, check_positive, whole
 from ..layout import to_state
 from ..ops._cg import PRECISELY, conjugate_gradients
 from ..ops._langevin import check_step, right_hand_side, unit_noise
@@ -35,25 +35,28 @@ class LinearOperator(Operator):
         tol: error of a step allowed, in posterior standard deviations. max_iter: iterations at most.
 
     Raises:
-        ArgumentError: naming the argument; at the first use too, where `adjoint` turns out not to be the adjoint.
+        ArgumentError: naming the argument; at the first use too, on whose device ⟨Ax, z⟩ = ⟨x, Aᴴz⟩ is tried once.
     """
 
     def __init__(self, forward: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], noise_std: float,
                  image_shape: Sequence[int], *, is_complex: bool = False, tol: float = 0.03, max_iter: int = 300):
         super().__init__(noise_std)
-        check(len(image_shape) == 3 and min(image_shape) >= 1, "image_shape", tuple(image_shape), "(C, H, W)")
+        for name, function in (("forward", forward), ("adjoint", adjoint)):
+            check(callable(function), name, type(function).__name__, "a function")
+        check(isinstance(image_shape, Sequence) and len(image_shape) == 3, "image_shape", image_shape, "(C, H, W)")
         check_positive("tol", tol)
-        check(max_iter >= 1, "max_iter", max_iter, "at least 1")
         self.is_complex = is_complex
-        self.tol, self.max_iter = tol, max_iter
+        self.tol, self.max_iter = tol, whole("max_iter", max_iter, 1)
         self._forward, self._adjoint = forward, adjoint
-        self._shape = (int(image_shape[0]), int(image_shape[1]), int(image_shape[2]))
+        channels, height, width = (whole("image_shape", size, 1) for size in image_shape)
+        self._shape = channels, height, width
         self._measured: tuple[int, ...] | None = None  # shape of one measurement, known once _plan has run
         self._complex_data = False
 
     def forward(self, x: Tensor) -> Tensor:
         """A x."""
         batch = self._batch(x)
+        self._plan(x.device)
         return self._forward(batch) if x.ndim == 4 else self._forward(batch)[0]
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -65,7 +68,9 @@ class LinearOperator(Operator):
 
     def normal(self, x: Tensor) -> Tensor:
         """AᴴA x."""
-        batch = self._adjoint(self._forward(self._batch(x)))
+        batch = self._batch(x)
+        self._plan(x.device)
+        batch = self._adjoint(self._forward(batch))
         return batch if x.ndim == 4 else batch[0]
 
     def check_measurement(self, y: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,7 +70,7 @@ class Inpainting(Operator):
         if a.shape[-1] > 1 and self.is_complex:
             a = a.repeat_interleave(2, -1)
         a = a.expand(1, *x.shape[1:3], a.shape[-1]).to(x.device, x.dtype).contiguous()
-        return langevin_pixel(x.contiguous(), grad.contiguous(), b.contiguous(), a, chains, *astuple(s), xi, backend)
+        return langevin_pixel(x.contiguous(), grad.contiguous(), b.contiguous(), a, chains, **vars(s), xi=xi, backend=backend)
 
     def _check_size(self, name: str, image: Tensor) -> None:
         channels, height, width = self.mask.shape

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
 from typing import TYPE_CHECKING
 
 import torch
@@ -128,13 +127,14 @@ class CartesianMRI(Operator):
         x, grad, b = x.contiguous(), grad.contiguous(), b.contiguous()
         if self.maps is None:
             h = self._rolled_mask(x).expand(x.shape[1:3]).to(x.dtype.to_complex())
-            return langevin_fourier(x, grad, b, h, 1, True, chains, *astuple(s), xi, backend)
+            return langevin_fourier(x, grad, b, h, 1, True, chains, **vars(s), xi=xi, backend=backend)
         if self.line_axis is not None:
             u, eigenvalues = self.factors(x.dtype.to_complex(), x.device)
-            return langevin_sense(x, grad, b, u, eigenvalues, self.line_axis, chains, *astuple(s), xi, backend)
+            return langevin_sense(x, grad, b, u, eigenvalues, self.line_axis, chains, **vars(s), xi=xi, backend=backend)
         maps = self.maps.to(x.device, x.dtype.to_complex())
         mask = self._rolled_mask(x)
-        return langevin_sense_cg(x, grad, b, maps, mask, chains, *astuple(s), self.tol, self.max_iter, xi, backend)
+        return langevin_sense_cg(x, grad, b, maps, mask, chains, **vars(s), tol=self.tol, max_iter=self.max_iter,
+                                 xi=xi, backend=backend)
 
     def factors(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """(U (lines, n, n) complex `dtype`, Λ (lines, n) real) with AᴴA = U Λ Uᴴ on every line along `line_axis`.

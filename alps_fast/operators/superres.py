@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import check
+from ..errors import check_positive, whole
 from .base import check_image
-from .fourier import CircularBlur, gaussian_psf
+from .fourier import CircularBlur, check_psf, gaussian_psf
 
 
 class SuperResolution(CircularBlur):
@@ -27,11 +27,15 @@ class SuperResolution(CircularBlur):
     """
 
     def __init__(self, factor: int, noise_std: float, blur: Tensor | float | None = None, *, is_complex: bool = False):
-        check(isinstance(factor, int) and factor >= 1, "factor", factor, "an integer >= 1")
+        self.factor = whole("factor", factor, 1)
         if blur is None:
             blur = torch.ones(1, 1)
-        super().__init__(blur if isinstance(blur, Tensor) else gaussian_psf(blur), noise_std, is_complex=is_complex)
-        self.factor = factor
+        elif isinstance(blur, Tensor):
+            check_psf("blur", blur)
+        else:
+            check_positive("blur", blur)
+            blur = gaussian_psf(blur)
+        super().__init__(blur, noise_std, is_complex=is_complex)
 
     def forward(self, x: Tensor) -> Tensor:
         """Every factor-th pixel of psf ∗ x."""

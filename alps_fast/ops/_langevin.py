@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import check
+from ..errors import check, refused
 from .philox_normal import AVERAGED, INDEPENDENT, MASK, NO_NOISE, step_noise
+
+FLOATS = (torch.float32, torch.float64)
 
 
 def check_step(x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
@@ -17,43 +19,63 @@ def check_step(x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, lam: float, l
     """The arguments every Langevin op has: x, grad (N, H, W, C'), b (B, H, W, C') with B dividing N, chains (N,)."""
     check_state("x", x, x)
     check_state("grad", grad, x)
-    check(grad.shape == x.shape, "grad", f"shape {tuple(grad.shape)}", f"the shape of x, {tuple(x.shape)}")
     check_state("b", b, x)
-    fits = b.shape[1:] == x.shape[1:] and len(b) > 0 and len(x) % len(b) == 0
-    check(fits, "b", f"shape {tuple(b.shape)}", f"(B, *{tuple(x.shape[1:])}) with B dividing {len(x)}")
-    check(chains.shape == x.shape[:1] and chains.dtype == torch.int64 and chains.device == x.device, "chains",
-          f"{chains.dtype} of shape {tuple(chains.shape)} on {chains.device}", f"int64 of shape ({len(x)},) on {x.device}")
-    for name, value in (("lin", lin), ("w", w)):
-        check(math.isfinite(value), name, value, "a finite number")
-    for name, value in (("lam", lam), ("noise_lam", noise_lam)):
-        check(math.isfinite(value) and value > 0, name, value, "a finite number > 0")
+    shape, rows = x.shape, len(x)
+    if grad.shape != shape:
+        raise refused("grad", f"shape {tuple(grad.shape)}", f"the shape of x, {tuple(shape)}")
+    if b.shape[1:] != shape[1:] or len(b) == 0 or rows % len(b) != 0:
+        raise refused("b", f"shape {tuple(b.shape)}", f"(B, *{tuple(shape[1:])}) with B dividing {rows}")
+    if chains.shape != shape[:1] or chains.dtype != torch.int64 or chains.device != x.device:
+        raise refused("chains", f"{chains.dtype} of shape {tuple(chains.shape)} on {chains.device}",
+                      f"int64 of shape ({rows},) on {x.device}")
+    check(math.isfinite(lin), "lin", lin, "a finite number")
+    check(math.isfinite(w), "w", w, "a finite number")
+    check(math.isfinite(lam) and lam > 0, "lam", lam, "a finite number > 0")
+    check(math.isfinite(noise_lam) and noise_lam > 0, "noise_lam", noise_lam, "a finite number > 0")
     check(math.isfinite(inv_eta2) and inv_eta2 >= 0, "inv_eta2", inv_eta2, "a finite number >= 0")
     check(noise in (NO_NOISE, INDEPENDENT, AVERAGED), "noise", noise, "NO_NOISE, INDEPENDENT or AVERAGED")
-    if xi is not None:
-        check(tuple(xi.shape) == tuple(xi_shape) and xi.device == x.device and not xi.is_complex(), "xi",
-              f"{xi.dtype} of shape {tuple(xi.shape)} on {xi.device}", f"real, of shape {tuple(xi_shape)} on {x.device}")
+    if xi is not None and (tuple(xi.shape) != tuple(xi_shape) or xi.device != x.device or xi.is_complex()):
+        raise refused("xi", f"{xi.dtype} of shape {tuple(xi.shape)} on {xi.device}",
+                      f"real, of shape {tuple(xi_shape)} on {x.device}")
 
 
 def check_stream(numbers: int, step: int, noise: int, xi: Tensor | None) -> None:
     """The step, the one after it where that is drawn from too, and the quads of an image must fit their counter words."""
     drawn = noise != NO_NOISE and xi is None
     check(0 <= step <= MASK - (drawn and noise == AVERAGED), "step", step, "an integer in [0, 2**32), as the step after it")
-    check(not drawn or 0 < numbers <= 1 << 34, "x", f"{numbers} numbers an image", "1 to 2**34")
+    if drawn and not 0 < numbers <= 1 << 34:
+        raise refused("x", f"{numbers} numbers an image", "1 to 2**34")
 
 
 def check_state(name: str, value: Tensor, x: Tensor) -> None:
     """`value` must be a contiguous float32 or float64 state (N, H, W, C') of the dtype and on the device of x."""
-    ok = value.ndim == 4 and value.is_contiguous() and value.dtype == x.dtype and value.device == x.device
-    check(ok and value.dtype in (torch.float32, torch.float64), name,
-          f"{value.dtype} of shape {tuple(value.shape)}, strides {value.stride()} on {value.device}",
-          "a contiguous state (N, H, W, C'), float32 or float64, all states alike")
+    dtype = value.dtype
+    if not (value.ndim == 4 and value.is_contiguous() and dtype in FLOATS and dtype == x.dtype and value.device == x.device):
+        raise refused(name, described(value), "a contiguous state (N, H, W, C'), float32 or float64, all states alike")
+
+
+def check_diagonal(a: Tensor, x: Tensor, b: Tensor) -> None:
+    """a, the diagonal of AᴴA: (1|B, H, W, 1|C') like the state x (N, H, W, C') with b (B, H, W, C')."""
+    check_state("a", a, x)
+    if len(a) not in (1, len(b)) or a.shape[1:3] != x.shape[1:3] or a.shape[3] not in (1, x.shape[3]):
+        raise refused("a", f"shape {tuple(a.shape)}", f"(1 or {len(b)}, {x.shape[1]}, {x.shape[2]}, 1 or {x.shape[3]})")
 
 
 def check_like(name: str, value: Tensor, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
     """`value` must have this shape, dtype and device, and be contiguous."""
-    ok = tuple(value.shape) == tuple(shape) and value.dtype == dtype and value.device == device and value.is_contiguous()
-    check(ok, name, f"{value.dtype} of shape {tuple(value.shape)}, strides {value.stride()} on {value.device}",
-          f"{dtype} of shape {tuple(shape)} on {device}, contiguous")
+    if value.shape != tuple(shape) or value.dtype != dtype or value.device != device or not value.is_contiguous():
+        raise refused(name, described(value), f"{dtype} of shape {tuple(shape)} on {device}, contiguous")
+
+
+def check_kind(name: str, value: Tensor, x: Tensor) -> None:
+    """`value` must have the dtype and device of x."""
+    if value.dtype != x.dtype or value.device != x.device:
+        raise refused(name, f"{value.dtype} on {value.device}", f"{x.dtype} on {x.device}, as x")
+
+
+def described(value: Tensor) -> str:
+    """A tensor, for an error."""
+    return f"{value.dtype} of shape {tuple(value.shape)}, strides {value.stride()} on {value.device}"
 
 
 def by_measurement(rows: Tensor, b: Tensor) -> Tensor:

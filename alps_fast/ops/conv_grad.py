@@ -15,6 +15,7 @@ between layers are then bfloat16 too, and the residual r and all of E stay float
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -22,9 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import check, check_choice
+from ..errors import check, check_choice, refused
 from ._conv_weights import WIDTHS, Packed, pack
-from ._dispatch import implementation, implements
+from ._dispatch import Op, implementation, implements
+from ._langevin import FLOATS, check_kind, described
 
 KNEE = 3.0  # φ' rises from 0 to 1 over [-KNEE, KNEE]
 MULTIPLE = 8  # unshuffling and two strided convolutions halve the sides three times
@@ -158,18 +160,53 @@ def _conv_grad_cpu(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: T
     return grad, value
 
 
-@torch.library.custom_op("alps_fast::conv_grad", mutates_args=())
+@functools.cache
+def _weight_shapes(channels: int, width: int, count: int) -> tuple[tuple[int, ...], ...]:
+    """Shapes of the weights, in order."""
+    square = (width, width, 3, 3)
+    block, down, up = (square, square, (width,)), ((width, width, 2, 2), (width,)), ((4 * width, width, 1, 1), (4 * width,))
+    ends = ((width, 4 * channels, 3, 3), (width,)), ((4 * channels, width, 3, 3), (4 * channels,))
+    return (*ends[0], *count * block, *2 * down, *2 * up, *ends[1])
+
+
+@Op
 def conv_grad(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor, blocks: Sequence[int],
               precision: str = "high", backend: str = "auto") -> tuple[Tensor, Tensor]:
-    """(∇E, E) on the chosen backend; see the module's docstring."""
-    count = 2 * blocks[0] + 2 * blocks[1] + blocks[2]
+    """(∇E, E) of the compact network's energy; the formulas are the module's.
+
+    Args:
+        x: (N, C, H, W) float32 or float64, in any memory format; what follows has its dtype and device.
+        weights: the convolutions' tensors, in the module's order. scale, shift: (blocks, N or 1, width).
+        coefficients: (3, N or 1): c_skip, c_out, c_in.
+        blocks: three counts of residual blocks.
+        precision: "high", or "fast" with bfloat16 multiplications. backend: one of `alps_fast.ops._dispatch.NAMES`.
+
+    Returns:
+        (∇E (N, C, H, W), E (N,)).
+
+    Raises:
+        ArgumentError: naming the argument.
+
+    Source: [ALPS] eq. 9; [EDM] for the coefficients.
+    """
     check_choice("precision", precision, ("high", "fast"))
-    check(x.ndim == 4, "x", f"shape {tuple(x.shape)}", "(N, C, H, W)")
-    check(len(weights) == 3 * count + 12, "weights", f"{len(weights)} tensors", f"{3 * count + 12} for blocks {tuple(blocks)}")
-    for name, v in (("scale", scale), ("shift", shift)):
-        check(v.ndim == 3 and v.shape[0] == count and v.shape[1] in (1, x.shape[0]), name, f"shape {tuple(v.shape)}",
-              f"({count}, 1 or {x.shape[0]}, width)")
-    check(coefficients.shape in ((3, 1), (3, x.shape[0])), "coefficients", f"shape {tuple(coefficients.shape)}", "(3, 1 or N)")
+    check(x.ndim == 4 and x.dtype in FLOATS, "x", described(x), "(N, C, H, W), float32 or float64")
+    check(len(blocks) == 3 and min(blocks) >= 0, "blocks", tuple(blocks), "three counts >= 0")
+    count, rows = 2 * blocks[0] + 2 * blocks[1] + blocks[2], (1, x.shape[0])
+    if scale.ndim != 3 or scale.shape[0] != count or scale.shape[1] not in rows:
+        raise refused("scale", f"shape {tuple(scale.shape)}", f"({count}, 1 or {x.shape[0]}, width)")
+    if shift.shape != scale.shape:
+        raise refused("shift", f"shape {tuple(shift.shape)}", f"the shape of scale, {tuple(scale.shape)}")
+    if coefficients.ndim != 2 or coefficients.shape[0] != 3 or coefficients.shape[1] not in rows:
+        raise refused("coefficients", f"shape {tuple(coefficients.shape)}", f"(3, 1 or {x.shape[0]})")
+    for name, v in (("scale", scale), ("shift", shift), ("coefficients", coefficients)):
+        check_kind(name, v, x)
+    shapes = _weight_shapes(x.shape[1], scale.shape[2], count)
+    check(len(weights) == len(shapes), "weights", f"{len(weights)} tensors", f"{len(shapes)} for blocks {tuple(blocks)}")
+    for i, (v, shape) in enumerate(zip(weights, shapes, strict=True)):
+        check_kind("weights", v, x)
+        if v.shape != shape:
+            raise refused("weights", f"shape {tuple(v.shape)} of tensor {i}", f"{shape}")
     with torch.no_grad():
         grad, value = implementation("conv_grad", backend, x.device)(x, weights, scale, shift, coefficients, blocks, precision)
     return grad.contiguous(), value

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import check
 from ..layout import as_complex, as_real
-from ._dispatch import implementation, implements
+from ._dispatch import Op, implementation, implements
 from ._langevin import check_like, check_step, complex_dtype, right_hand_side, unit_noise
 from .philox_normal import NO_NOISE
 
@@ -71,7 +71,7 @@ def langevin_fourier_reference(
     return channels_last(both.real + both.imag), channels_last(both.real)
 
 
-@torch.library.custom_op("alps_fast::langevin_fourier", mutates_args=())
+@Op
 def langevin_fourier(
     x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,

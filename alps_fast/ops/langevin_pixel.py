@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import check
-from ._dispatch import implementation, implements
-from ._langevin import by_measurement, check_state, check_step, check_stream, right_hand_side, unit_noise
+from ._dispatch import Op, implementation, implements
+from ._langevin import by_measurement, check_diagonal, check_step, check_stream, right_hand_side, unit_noise
 from .philox_normal import NO_NOISE
 
 
@@ -46,7 +45,7 @@ def _langevin_pixel_cpu(
     return after, mean
 
 
-@torch.library.custom_op("alps_fast::langevin_pixel", mutates_args=())
+@Op
 def langevin_pixel(
     x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
     noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None, backend: str = "auto",
@@ -75,9 +74,7 @@ def langevin_pixel(
     """
     check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
     check_stream(x.shape[1:].numel(), step, noise, xi)
-    check_state("a", a, x)
-    fits = len(a) in (1, len(b)) and a.shape[1:3] == x.shape[1:3] and a.shape[3] in (1, x.shape[3])
-    check(fits, "a", f"shape {tuple(a.shape)}", f"(1 or {len(b)}, {x.shape[1]}, {x.shape[2]}, 1 or {x.shape[3]})")
+    check_diagonal(a, x, b)
     step_function = implementation("langevin_pixel", backend, x.device)
     return step_function(x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi)
 

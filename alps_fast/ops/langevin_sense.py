@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import check
 from ..layout import as_complex, as_real
 from ._cg import conjugate_gradients
-from ._dispatch import implementation, implements
+from ._dispatch import Op, implementation, implements
 from ._langevin import check_like, check_step, complex_dtype, right_hand_side, unit_noise
 from .philox_normal import NO_NOISE
 
@@ -67,7 +67,7 @@ def langevin_sense_reference(
     return x_new, mean
 
 
-@torch.library.custom_op("alps_fast::langevin_sense", mutates_args=())
+@Op
 def langevin_sense(
     x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
@@ -170,7 +170,7 @@ def langevin_sense_cg_reference(
     return mean + solved[len(x):], mean.clone()
 
 
-@torch.library.custom_op("alps_fast::langevin_sense_cg", mutates_args=())
+@Op
 def langevin_sense_cg(
     x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
     inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float = 0.03, max_iter: int = 300,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check
-from ._dispatch import implementation, implements
+from ._dispatch import Op, implementation, implements
 
 
 @implements("moments", "torch")
@@ -39,7 +39,7 @@ def _moments_cpu(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tenso
     return after
 
 
-@torch.library.custom_op("alps_fast::moments", mutates_args=())
+@Op
 def moments(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor,
             backend: str = "auto") -> tuple[Tensor, Tensor, Tensor]:
     """Take the rows of x into running means and sums of squared deviations, one for each of B groups.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import check
-from ._dispatch import implementation, implements
+from ..errors import check, refused
+from ._dispatch import Op, implementation, implements
 
-START, LANGEVIN, MEASUREMENT, METROPOLIS = 0, 1, 2, 3  # streams: the tag word of the counter
+LANGEVIN, MEASUREMENT, METROPOLIS = 1, 2, 3  # streams: the tag word of the counter
 NO_NOISE, INDEPENDENT, AVERAGED = 0, 1, 2  # what a Langevin step adds, see step_noise
 
 MASK = 0xFFFFFFFF
@@ -122,7 +122,7 @@ def _philox_normal_cuda(chains: Tensor, n: int, seed: int, step: int, tag: int) 
     return out
 
 
-@torch.library.custom_op("alps_fast::philox_normal", mutates_args=())
+@Op
 def philox_normal(chains: Tensor, n: int, seed: int, step: int, tag: int = LANGEVIN, backend: str = "auto") -> Tensor:
     """Standard normals R_step of every chain's image, a pure function of (seed, step, tag, chain, element).
 
@@ -143,11 +143,12 @@ def philox_normal(chains: Tensor, n: int, seed: int, step: int, tag: int = LANGE
 
     Source: [Philox]; recipe of the normals in csrc/common/philox.h.
     """
-    check(chains.dtype == torch.int64 and chains.ndim == 1 and chains.is_contiguous(), "chains",
-          f"{chains.dtype} of shape {tuple(chains.shape)}, strides {chains.stride()}", "a contiguous int64 tensor (N,)")
+    if chains.dtype != torch.int64 or chains.ndim != 1 or not chains.is_contiguous():
+        raise refused("chains", f"{chains.dtype} of shape {tuple(chains.shape)}, strides {chains.stride()}",
+                      "a contiguous int64 tensor (N,)")
     check(0 < n <= 1 << 34, "n", n, "1 to 2**34")
-    for name, value in (("step", step), ("tag", tag)):
-        check(0 <= value <= MASK, name, value, "an integer in [0, 2**32)")
+    check(0 <= step <= MASK, "step", step, "an integer in [0, 2**32)")
+    check(0 <= tag <= MASK, "tag", tag, "an integer in [0, 2**32)")
     return implementation("philox_normal", backend, chains.device)(chains, n, seed, step, tag)
 
 

@@ -21,8 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import check
-from ._dispatch import implementation, implements
+from ..errors import check, refused
+from ._dispatch import Op, implementation, implements
+from ._langevin import FLOATS, check_kind, described
 
 
 def _taps(x: Tensor) -> Tensor:
@@ -72,20 +73,47 @@ def ridge_grad_reference(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Ten
     return grad.reshape(x.shape), value
 
 
-@torch.library.custom_op("alps_fast::ridge_grad", mutates_args=())
+def check_ridge(x: Tensor, rows: tuple[int, ...], filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+                name_of_w: str = "w") -> None:
+    """filters, w, r, q and mu must fit each other and the dtype and device of x; `rows`: what may stand for N in their shapes."""
+    check(len(filters) > 0 and filters[0].ndim == 4, "filters", f"{len(filters)} scales", "at least one (K, 1, k, k)")
+    scales, count, n = len(filters), filters[0].shape[0], " or ".join(map(str, rows))
+    for bank in filters:
+        if bank.ndim != 4 or bank.shape[:2] != (count, 1) or bank.shape[2] != bank.shape[3] or bank.shape[3] % 2 != 1:
+            raise refused("filters", f"shape {tuple(bank.shape)}", f"({count}, 1, k, k), k odd")
+        check_kind("filters", bank, x)
+    if w.ndim != 4 or w.shape[0] != scales or w.shape[2] not in rows or w.shape[3] != count:
+        raise refused(name_of_w, f"shape {tuple(w.shape)}", f"({scales}, J, {n}, {count})")
+    if r.shape != w.shape:
+        raise refused("r", f"shape {tuple(r.shape)}", f"the shape of {name_of_w}, {tuple(w.shape)}")
+    if q.ndim != 2 or q.shape[0] < scales or q.shape[1] not in rows:
+        raise refused("q", f"shape {tuple(q.shape)}", f"(Q, {n}), Q >= {scales}")
+    if mu.shape != (1,):
+        raise refused("mu", f"shape {tuple(mu.shape)}", "(1,)")
+    for name, v in ((name_of_w, w), ("r", r), ("q", q), ("mu", mu)):
+        check_kind(name, v, x)
+
+
+@Op
 def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                backend: str = "auto") -> tuple[Tensor, Tensor]:
-    """(∇E, E) on the chosen backend; see the module's docstring."""
-    scales, count = len(filters), filters[0].shape[0]
-    check(x.ndim == 4, "x", f"shape {tuple(x.shape)}", "(N, C, H, W)")
-    for bank in filters:
-        check(bank.ndim == 4 and bank.shape[:2] == (count, 1) and bank.shape[2] == bank.shape[3] and bank.shape[3] % 2 == 1,
-              "filters", f"shape {tuple(bank.shape)}", f"({count}, 1, k, k), k odd")
-    for name, v in (("w", w), ("r", r)):
-        check(v.ndim == 4 and v.shape[0] == scales and v.shape[2] in (1, x.shape[0]) and v.shape[3] == count,
-              name, f"shape {tuple(v.shape)}", f"({scales}, J, 1 or {x.shape[0]}, {count})")
-    check(q.ndim == 2 and q.shape[0] >= scales and q.shape[1] in (1, x.shape[0]), "q", f"shape {tuple(q.shape)}",
-          f"(Q, 1 or {x.shape[0]}), Q >= {scales}")
+    """(∇E, E) of a ridge energy; the formulas are the module's.
+
+    Args:
+        x: (N, C, H, W) float32 or float64, in any memory format; what follows has its dtype and device.
+        filters: a scale (K, 1, k, k) each, k odd. w, r: (S, J, N or 1, K), r > 0. q: (Q, N or 1), Q >= S. mu: (1,).
+        backend: one of `alps_fast.ops._dispatch.NAMES`.
+
+    Returns:
+        (∇E (N, C, H, W), E (N,)).
+
+    Raises:
+        ArgumentError: naming the argument.
+
+    Source: design.md §2.7.
+    """
+    check(x.ndim == 4 and x.dtype in FLOATS, "x", described(x), "(N, C, H, W), float32 or float64")
+    check_ridge(x, (1, x.shape[0]), filters, w, r, q, mu)
     with torch.no_grad():
         grad, value = implementation("ridge_grad", backend, x.device)(x, filters, w, r, q, mu)
     return grad.contiguous(), value

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import check
-from ._dispatch import implementation, implements
-from ._langevin import check_state, check_step
+from ..errors import check, refused
+from ._dispatch import Op, implementation, implements
+from ._langevin import check_diagonal, check_step, check_stream, described
 from .langevin_pixel import langevin_pixel_reference
-from .ridge_grad import ridge_grad_reference
+from .ridge_grad import check_ridge, ridge_grad_reference
 
 
 @implements("ridge_langevin", "torch")
@@ -31,7 +31,7 @@ def ridge_langevin_reference(
     return x.contiguous(), mean.contiguous()
 
 
-@torch.library.custom_op("alps_fast::ridge_langevin", mutates_args=())
+@Op
 def ridge_langevin(
     x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
     channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
@@ -57,10 +57,13 @@ def ridge_langevin(
     Source: [ALPS]; design.md §2.7.
     """
     check_step(x, x, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, None, x.shape)
-    check_state("a", a, x)
+    check_diagonal(a, x, b)
+    check_ridge(x, (1,), filters, weights, r, q, mu, "weights")
     check(count >= 1, "count", count, "an integer >= 1")
-    check(x.shape[-1] % channels == 0, "channels", channels, f"a divisor of the state's {x.shape[-1]} channels")
-    check(xi is None or xi.shape == (count, *x.shape), "xi", None if xi is None else tuple(xi.shape), f"{(count, *x.shape)}")
+    check_stream(x.shape[1:].numel(), step + count - 1, noise, xi)
+    check(channels >= 1 and x.shape[-1] % channels == 0, "channels", channels, f"a divisor of the state's {x.shape[-1]} channels")
+    if xi is not None and (xi.shape != (count, *x.shape) or xi.device != x.device or xi.is_complex()):
+        raise refused("xi", described(xi), f"real, of shape {(count, *x.shape)} on {x.device}")
     run = implementation("ridge_langevin", backend, x.device)
     with torch.no_grad():
         return run(x, b, a, chains, filters, weights, r, q, mu, channels, lam, lin, w, inv_eta2, noise_lam, noise, seed,

@@ -74,10 +74,11 @@ class Record:
         self.trace[index] = x.flatten(1)[:, kept]
 
     def take(self, x: Tensor, mean: Tensor, alive: Tensor, backend: str) -> None:
-        """The moments alone."""
-        self.count, self.mean, self.m2 = moments(self.count, self.mean, self.m2, x, alive, backend)
+        """The moments alone; all of them or, where Ctrl-C comes in between, none."""
+        samples = moments(self.count, self.mean, self.m2, x, alive, backend)
         unread = torch.zeros_like(self.projected)
-        self.projected_count, self.projected, _ = moments(self.projected_count, self.projected, unread, mean, alive, backend)
+        projections = moments(self.projected_count, self.projected, unread, mean, alive, backend)
+        self.count, self.mean, self.m2, self.projected_count, self.projected = *samples, *projections[:2]
 
 
 COUNTERS = ("level", "step", "gradients")

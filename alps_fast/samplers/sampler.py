@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..energies.base import Energy
-from ..errors import check, check_choice, check_positive
+from ..errors import check, check_choice, check_positive, whole
 from ..layout import from_state, network_view, to_state
 from ..operators.base import Operator
 from ..ops._dispatch import NAMES
@@ -106,15 +106,14 @@ class Sampler:
         check(isinstance(self.energy, Energy), "energy", type(self.energy).__name__, "an alps_fast energy")
         check(isinstance(self.schedule, Schedule), "schedule", type(self.schedule).__name__, "a Schedule")
         for name in ("chains", "draws", "thin"):
-            value = getattr(self, name)
-            check(isinstance(value, int) and value >= 1, name, value, "an integer >= 1")
-        check(isinstance(self.seed, int) and 0 <= self.seed < 1 << 63, "seed", self.seed, "an integer in [0, 2**63)")
-        check(isinstance(self.first_chain, int) and 0 <= self.first_chain <= (1 << 32) - self.chains, "first_chain",
-              self.first_chain, "an integer with first_chain + chains <= 2**32")
+            setattr(self, name, whole(name, getattr(self, name), 1))
+        self.seed = whole("seed", self.seed, 0, 1 << 63)
+        self.first_chain = whole("first_chain", self.first_chain, 0, (1 << 32) - self.chains + 1)
         check_choice("method", self.method, ("alps", "measurement"))
         check_choice("noise", self.noise, ("averaged", "independent"))
         check(self.correction in (None, "mala"), "correction", repr(self.correction), "None or 'mala'")
         check_choice("backend", self.backend, NAMES)
+        check(self.callback is None or callable(self.callback), "callback", repr(self.callback), "None or a function")
         if self.noise == "independent":
             check(self.draws == 1, "draws", self.draws, '1 with noise="independent", whose last step is a conditional mean')
             check(self.correction is None and self.method == "alps", "noise", repr(self.noise),
@@ -122,6 +121,7 @@ class Sampler:
         check((self.warm_start is None) == (self.warm_std is None), "warm_std", self.warm_std, "warm_start and warm_std together")
         if self.warm_std is not None:
             check_positive("warm_std", self.warm_std)
+            self.warm_std = float(self.warm_std)
         eta = self.operator.noise_std
         annealed = (alps_levels(self.schedule, eta) if self.method == "alps"
                     else measurement_levels(self.schedule, eta, self.warm_std))
@@ -374,14 +374,19 @@ def _acceptance(values: Tensor, alive: Tensor) -> float | None:
     return float(seen.mean()) if seen.numel() else None
 
 
-def sample(y: Tensor, operator: Operator, energy: Energy, **options: Any) -> Posterior:
-    """Posterior samples of the image behind y, their mean and standard deviation: `Sampler(operator, energy, **options)(y)`.
+def sample(
+    y: Tensor, operator: Operator, energy: Energy, *, chains: int = 16, draws: int = 1, thin: int = 1, seed: int = 0,
+    schedule: Schedule = PUBLISHED, method: str = "alps", noise: str = "averaged", correction: str | None = None,
+    backend: str = "auto", progress: bool = True, checkpoint: str | Path | None = None,
+    callback: Callable[[Progress], None] | None = None, first_chain: int = 0, warm_start: Tensor | None = None,
+    warm_std: float | None = None,
+) -> Posterior:
+    """Posterior samples of the image behind y, their mean and standard deviation: `Sampler(operator, energy, …)(y)`.
 
     Args:
         y: a measurement in the shape its operator documents, or a batch (B, ...).
         operator, energy: A with its noise_std η, and the prior.
-        options: `Sampler`'s: chains, draws, thin, seed, schedule, method, noise, correction, backend, progress,
-            checkpoint, callback, first_chain, warm_start, warm_std.
+        The others are `Sampler`'s, which says what they do.
 
     Returns:
         A `Posterior`: mean and std (C, H, W), samples (chains, C, H, W); with B in front for a batch.
@@ -391,4 +396,6 @@ def sample(y: Tensor, operator: Operator, energy: Energy, **options: Any) -> Pos
 
     Sources: [ALPS], [XGP], [LM].
     """
-    return Sampler(operator, energy, **options)(y)
+    return Sampler(operator, energy, chains=chains, draws=draws, thin=thin, seed=seed, schedule=schedule, method=method,
+                   noise=noise, correction=correction, backend=backend, progress=progress, checkpoint=checkpoint,
+                   callback=callback, first_chain=first_chain, warm_start=warm_start, warm_std=warm_std)(y)

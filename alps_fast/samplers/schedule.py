@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import check, check_positive
+from ..errors import check, check_positive, whole
 from ..ops.philox_normal import AVERAGED, INDEPENDENT, NO_NOISE
 
 __all__ = ["AVERAGED", "INDEPENDENT", "NO_NOISE", "PUBLISHED", "Level", "Schedule", "StepScalars", "with_draws"]
@@ -40,14 +40,12 @@ class Schedule:
     eta_steps: int = 20
 
     def __post_init__(self) -> None:
-        check_positive("sigma_min", self.sigma_min)
-        check_positive("sigma_max", self.sigma_max)
-        check_positive("rho", self.rho)
+        for name in ("sigma_min", "sigma_max", "rho", "eta_max"):
+            check_positive(name, getattr(self, name))
+            object.__setattr__(self, name, float(getattr(self, name)))  # NumPy's numbers have no JSON
         check(self.sigma_max >= self.sigma_min, "sigma_max", self.sigma_max, f"at least sigma_min = {self.sigma_min}")
-        check_positive("eta_max", self.eta_max)
         for name in ("levels", "steps", "eta_steps"):
-            value = getattr(self, name)
-            check(isinstance(value, int) and value >= 1, name, value, "an integer >= 1")
+            object.__setattr__(self, name, whole(name, getattr(self, name), 1))
 
     def t(self) -> np.ndarray:
         """The levels, float64, decreasing."""

@@ -1,0 +1,101 @@
+"""Ops are called directly where nobody watches, and through torch's dispatcher wherever it has something to do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
+
+from alps_fast.ops.moments import moments
+from alps_fast.ops.philox_normal import philox_normal
+from alps_fast.ops.ridge_grad import ridge_grad
+
+CHAINS = torch.arange(3)
+
+
+def mean(x):
+    nothing = torch.zeros(1, dtype=torch.int64), torch.zeros(1, 4), torch.zeros(1, 4)
+    return moments(*nothing, x, torch.ones(len(x), dtype=torch.bool))[1]
+
+
+def through_torch(monkeypatch, op):
+    """Make `op` note each call of its torch operator in the list returned."""
+    calls, traced = [], op.traced
+    monkeypatch.setattr(op, "traced", lambda *args, **kwargs: calls.append(args) or traced(*args, **kwargs))
+    return calls
+
+
+def targets(graph):
+    return [node.target for node in graph.graph.nodes if node.op == "call_function"]
+
+
+def test_an_op_keeps_name_text_and_signature():
+    import inspect
+
+    assert philox_normal.__name__ == "philox_normal" and "Philox4x32-10" in philox_normal.__doc__
+    assert list(inspect.signature(philox_normal).parameters) == ["chains", "n", "seed", "step", "tag", "backend"]
+
+
+def test_eager_calls_skip_the_dispatcher(monkeypatch):
+    calls = through_torch(monkeypatch, philox_normal)
+    direct = philox_normal(CHAINS, 5, seed=1, step=2)
+    assert not calls
+    assert torch.equal(direct, torch.ops.alps_fast.philox_normal(CHAINS, 5, 1, 2))
+
+
+def test_compiled_graphs_hold_the_op():
+    graphs = []
+
+    def keep(graph, _):
+        graphs.append(graph)
+        return graph
+
+    torch._dynamo.reset()
+    run = torch.compile(lambda chains: 2 * philox_normal(chains, 5, 1, 2), backend=keep, fullgraph=True)
+    assert torch.equal(run(CHAINS), 2 * philox_normal(CHAINS, 5, 1, 2))
+    assert torch.ops.alps_fast.philox_normal.default in targets(graphs[0])
+
+
+def test_make_fx_and_export_hold_the_op():
+    class Noise(torch.nn.Module):
+        def forward(self, chains):
+            return philox_normal(chains, 5, 1, 2)
+
+    program = torch.export.export(Noise(), (CHAINS,))
+    for graph in (make_fx(Noise())(CHAINS), program.graph_module):
+        assert torch.ops.alps_fast.philox_normal.default in targets(graph)
+
+
+def test_fake_tensors_meet_the_fake_implementation():
+    mode = FakeTensorMode()
+    with mode:
+        fake = torch.arange(3)
+        assert philox_normal(fake, 5, 1, 2).shape == (3, 5)
+    outside = torch.ops.alps_fast.philox_normal(fake, 5, 1, 2)
+    assert type(outside) is type(philox_normal(fake, 5, 1, 2)) is type(fake)
+
+
+def test_dispatch_modes_see_the_op(monkeypatch):
+    calls = through_torch(monkeypatch, philox_normal)
+    with FlopCounterMode(display=False):
+        philox_normal(CHAINS, 5, 1, 2)
+    assert len(calls) == 1
+
+
+def test_vmap_maps():  # and hands no kernel the pointer of a batched tensor
+    x = torch.randn(2, 3, 4)
+    assert torch.equal(torch.vmap(mean)(x), torch.stack([mean(part) for part in x]))
+
+
+@pytest.mark.parametrize("place", ["x", "filters"])
+def test_gradients_are_refused_rather_than_lost(place):
+    x, filters = torch.randn(1, 1, 6, 6), [torch.randn(2, 1, 3, 3)]
+    (x if place == "x" else filters[0]).requires_grad_()
+    table = torch.ones(1, 1, 1, 2)
+    grad, _ = ridge_grad(x, filters, table, table, torch.ones(1, 1), torch.zeros(1))
+    with pytest.raises(RuntimeError, match="no autograd"):
+        grad.sum().backward()
+    with torch.no_grad():
+        assert not ridge_grad(x, filters, table, table, torch.ones(1, 1), torch.zeros(1))[0].requires_grad
