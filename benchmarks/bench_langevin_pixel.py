@@ -1,6 +1,5 @@
 """langevin_pixel against the same step in eager torch, written straight from the paper (plain) and with care (tuned)."""
 
-
 import torch
 
 from alps_fast.bench.common import Work, fastest, parametrize

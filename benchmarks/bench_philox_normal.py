@@ -1,6 +1,5 @@
 """philox_normal against torch.randn: fresh memory (plain), and memory used again (tuned)."""
 
-
 import torch
 
 from alps_fast.bench.common import Work, fastest, parametrize
