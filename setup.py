@@ -114,5 +114,6 @@ def extensions():
     return [cpu] if BUILD in ("cpu", "sanitize") else [cuda, cpu]
 
 
-setup(packages=[*find_packages(include=["alps_fast*"]), "alps_fast.kernels"], package_dir={"alps_fast.kernels": "kernels"},
+setup(packages=[*find_packages(include=["alps_fast*"]), "alps_fast.kernels", "alps_fast.bench"],
+      package_dir={"alps_fast.kernels": "kernels", "alps_fast.bench": "benchmarks"},
       ext_modules=extensions(), cmdclass={"build_ext": Build})

@@ -1,15 +1,13 @@
 """conv_grad against autograd in float32 (plain) and the gradient written out, compiled, in bfloat16 (tuned)."""
 
-import pytest
 import torch
-from common import Work, fastest
 
 import alps_fast
+from alps_fast.bench.common import Work, fastest, parametrize
 from alps_fast.energies.compact import edm_coefficients
 from alps_fast.ops.conv_grad import conv_grad, conv_grad_reference
 
 T = 0.4
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch.compile's own import
 
 
 def work(images: int, height: int, width: int, weights: list[torch.Tensor]) -> Work:
@@ -26,8 +24,8 @@ def work(images: int, height: int, width: int, weights: list[torch.Tensor]) -> W
     return Work(bytes=images * 2 * 4 * height * width, flops=int(images * 2 * 2 * products))
 
 
-@pytest.mark.parametrize("precision", ["fast", "high"])
-@pytest.mark.parametrize("images, size", [(48, 64), (3, 64), (1, 256)])
+@parametrize("precision", ["fast", "high"])
+@parametrize("images, size", [(48, 64), (3, 64), (1, 256)])
 def test_conv_grad(measure, images, size, precision):
     net = alps_fast.energies.load("natural-denoiser").network
     t = torch.tensor([T])
@@ -36,7 +34,7 @@ def test_conv_grad(measure, images, size, precision):
         level = *net.film_vectors(t), edm_coefficients(t, net.sigma_data), list(net.blocks)
     x = torch.randn(images, 1, size, size)
     backend = fastest("conv_grad")
-    compiled = torch.compile(conv_grad_reference)
+    compiled = measure.compile(conv_grad_reference)
 
     def plain():
         image = x.detach().requires_grad_()

@@ -1,9 +1,8 @@
 """langevin_pixel against the same step in eager torch, written straight from the paper (plain) and with care (tuned)."""
 
-import pytest
 import torch
-from common import Work, fastest
 
+from alps_fast.bench.common import Work, fastest, parametrize
 from alps_fast.ops.langevin_pixel import langevin_pixel
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT
 
@@ -54,8 +53,8 @@ class Tuned:
         return self.after, self.mean
 
 
-@pytest.mark.parametrize("noise", [INDEPENDENT, AVERAGED], ids=["independent", "averaged"])
-@pytest.mark.parametrize("chains, size", [(64, 64), (1, 64), (16, 256)])
+@parametrize("noise", [AVERAGED, INDEPENDENT], ids=["averaged", "independent"])
+@parametrize("chains, size", [(64, 64), (1, 64), (16, 256)])
 def test_langevin_pixel(measure, chains, size, noise):
     x, grad = torch.randn(2, chains, size, size, 3)
     b, a = torch.randn(1, size, size, 3), (torch.rand(1, size, size, 1) < 0.5).float()

@@ -1,9 +1,8 @@
 """philox_normal against torch.randn: fresh memory (plain), and memory used again (tuned)."""
 
-import pytest
 import torch
-from common import Work, fastest
 
+from alps_fast.bench.common import Work, fastest, parametrize
 from alps_fast.ops.philox_normal import LANGEVIN, philox_normal
 
 
@@ -12,7 +11,7 @@ def work(normals: int) -> Work:
     return Work(bytes=4 * normals, flops=normals // 4 * (2 * 38 + 18 + 2 + 2))
 
 
-@pytest.mark.parametrize("chains, n", [(64, 3 * 64 * 64), (1, 3 * 64 * 64), (16, 2 * 320 * 320)])
+@parametrize("chains, n", [(64, 3 * 64 * 64), (1, 3 * 64 * 64), (16, 2 * 320 * 320)])
 def test_philox_normal(measure, chains, n):
     index, target = torch.arange(chains), torch.empty(chains, n)
     backend = fastest("philox_normal")

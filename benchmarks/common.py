@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import itertools
 import platform
+import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +19,12 @@ import torch
 
 from alps_fast.ops import _dispatch
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+GEMM = 2048  # side of the square matrices whose product is the machine's own rate
+QUICK_ROUNDS = 5
+
+Row = dict[str, Any]
+Timer = Callable[[Callable[[], object], Callable[[], None], int, int], float]
 
 
 class Work(NamedTuple):
@@ -24,20 +34,144 @@ class Work(NamedTuple):
     flops: int
 
 
+# --- what a case is ------------------------------------------------------------------------------------------------
+
+def parametrize(names: str, values: Sequence[Any], ids: Sequence[str] | None = None) -> Callable[[Any], Any]:
+    """`pytest.mark.parametrize` for cases, which run without pytest too; the first value of each is the case of --quick."""
+    def decorate(function: Any) -> Any:
+        function.parameters = [*getattr(function, "parameters", ()), (names, values, ids)]
+        return function
+    return decorate
+
+
+class Case(NamedTuple):
+    """A benchmark function with its arguments."""
+
+    name: str
+    run: Callable[[Measure], None]
+
+
+def cases() -> Iterator[Case]:
+    """Every case of the bench_*.py beside this file."""
+    for path in sorted(HERE.glob("bench_*.py")):
+        module = importlib.import_module(f"{__package__}.{path.stem}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if name.startswith("test_"):
+                yield from _cases_of(name.removeprefix("test_"), function)
+
+
+def select(wanted: Sequence[str], quick: bool) -> list[Case]:
+    """Cases with one of these texts in their name, all without any; `quick`: of each function the first such."""
+    chosen = [case for case in cases() if not wanted or any(text in case.name for text in wanted)]
+    if quick:
+        first = {case.name.split("[")[0]: case for case in reversed(chosen)}
+        chosen = [case for case in chosen if first[case.name.split("[")[0]] is case]
+    return chosen
+
+
+def _cases_of(name: str, function: Callable[..., None]) -> Iterator[Case]:
+    choices = []
+    for names, values, ids in getattr(function, "parameters", ()):
+        keys = [key.strip() for key in names.split(",")]
+        labels = ids or ["-".join(map(str, v if len(keys) > 1 else (v,))) for v in values]
+        choices.append([(label, dict(zip(keys, v if len(keys) > 1 else (v,), strict=True)))
+                        for label, v in zip(labels, values, strict=True)])
+    for picked in itertools.product(*choices):
+        options = {key: value for _, given in picked for key, value in given.items()}
+        labels = "-".join(label for label, _ in picked)
+
+        def run(measure: Measure, options: dict[str, Any] = options) -> None:
+            torch.manual_seed(0)
+            function(measure, **options)
+
+        yield Case(f"{name}[{labels}]" if labels else name, run)
+
+
+# --- how it is measured --------------------------------------------------------------------------------------------
+
+def stopwatch(run: Callable[[], object], before: Callable[[], None], rounds: int, warmup: int) -> float:
+    """Median seconds of `run`, `before` called ahead of each round."""
+    seconds = []
+    for _ in range(warmup + rounds):
+        before()
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[warmup:])
+
+
+@dataclass
+class Measure:
+    """What a case is handed: it measures, keeps the rows, and says how much of it is wanted.
+
+    quick: at most QUICK_ROUNDS rounds, and no compiled baselines. levels: of the published 50, in whole runs.
+    """
+
+    quick: bool = False
+    levels: int = 50
+    timer: Timer = stopwatch
+    rows: list[Row] = field(default_factory=list)
+
+    def __call__(self, case: str, backend: str, run: Callable[[], object], baselines: dict[str, Callable[[], object]], work: Work,
+                 rounds: int = 31, gemm: torch.dtype | None = None) -> list[Row]:
+        """`compare`, its rows kept."""
+        rounds = min(rounds, QUICK_ROUNDS) if self.quick else rounds
+        rows = compare(self.timer, case, backend, run, baselines, work, rounds, gemm)
+        self.rows += rows
+        return rows
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """torch.compile, where there is a C++ compiler, and time for it."""
+        return function if self.quick or not any(map(shutil.which, ("c++", "g++", "clang++"))) else torch.compile(function)
+
+
+def compare(timer: Timer, case: str, backend: str, run: Callable[[], object], baselines: dict[str, Callable[[], object]],
+            work: Work, rounds: int, gemm: torch.dtype | None) -> list[Row]:
+    """Time `run`, before each of its rounds every baseline and the machine itself once; medians, one row a baseline.
+
+    ratio = baseline / run; roofline_fraction: the share that is reached of copy bandwidth or, where `gemm` names a
+    dtype, of the rate of torch's matrix product in it.
+    """
+    contenders = baselines | {"machine": copier(work.bytes) if gemm is None else multiplier(gemm)}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    warmup = min(3, rounds // 2)
+
+    def others() -> None:
+        for name, contender in contenders.items():
+            began = time.perf_counter()
+            contender()
+            seconds[name].append(time.perf_counter() - began)
+
+    ours = timer(run, others, rounds, warmup)
+    medians = {name: statistics.median(values[warmup:]) for name, values in seconds.items()}
+    ideal = medians.pop("machine") * (1 if gemm is None else work.flops / (2 * GEMM**3))
+    shared = {"case": case, "backend": backend, "isa": isa(backend), "seconds": ours, **work._asdict(),
+              "roofline_fraction": ideal / ours, "roofline": "copy" if gemm is None else "gemm",
+              "threads": torch.get_num_threads(), "commit": commit()}
+    return [shared | {"baseline": name, "baseline_seconds": median, "ratio": median / ours} for name, median in medians.items()]
+
+
+# --- the machine ---------------------------------------------------------------------------------------------------
+
 def copier(size: int) -> Callable[[], object]:
     """A copy that moves `size` bytes in all, half of them read and half written: the machine's own speed on as much memory."""
-    source = torch.ones(size // 8)
+    source = torch.ones(max(size // 8, 1))
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
-
-
-GEMM = 2048  # side of the square matrices whose product is the machine's own rate
 
 
 def multiplier(dtype: torch.dtype) -> Callable[[], object]:
     """torch's product of two square matrices: the machine's own speed at multiplying."""
     a, b = torch.randn(2, GEMM, GEMM).to(dtype)
     return lambda: a @ b
+
+
+def speeds() -> dict[str, float]:
+    """Copy bandwidth out of cache in bytes a second, and torch's matrix products in operations a second."""
+    size = 1 << 28
+    products = {f"gemm_{str(dtype).removeprefix('torch.')}": 2 * GEMM**3 / stopwatch(multiplier(dtype), lambda: None, 3, 1)
+                for dtype in (torch.float32, torch.bfloat16)}
+    return {"copy": size / stopwatch(copier(size), lambda: None, 5, 1), **products}
 
 
 def isa(backend: str) -> str:
@@ -50,43 +184,25 @@ def isa(backend: str) -> str:
 
 
 def commit() -> str:
-    """The commit measured; a + says that the files differ from it."""
-    result = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True)
-    return result.stdout.strip() or "unknown"
+    """The commit measured, a + if files differ from it; the version where it was installed."""
+    from alps_fast import __version__
+
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        result = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return __version__
+    return result.stdout.strip()
 
 
 def machine() -> str:
     """Hardware and versions, one line."""
-    names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    return f"{names[0] if names else platform.machine()}, {len(names)} CPUs, torch {torch.__version__}"
-
-
-def compare(benchmark: Any, case: str, backend: str, run: Callable[[], object], baselines: dict[str, Callable[[], object]],
-            work: Work, rounds: int = 31, gemm: torch.dtype | None = None) -> list[dict[str, Any]]:
-    """Time `run`, before each of its rounds every baseline and the machine itself once; medians, one row a baseline.
-
-    ratio = baseline / run; roofline_fraction: the share that is reached of copy bandwidth or, where `gemm` names a
-    dtype, of the rate of torch's matrix product in it.
-    """
-    contenders = baselines | {"machine": copier(work.bytes) if gemm is None else multiplier(gemm)}
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-
-    def others() -> None:
-        for name, contender in contenders.items():
-            began = time.perf_counter()
-            contender()
-            seconds[name].append(time.perf_counter() - began)
-
-    benchmark.pedantic(run, setup=others, rounds=rounds, warmup_rounds=3)
-    ours = benchmark.stats.stats.median
-    medians = {name: statistics.median(values[3:]) for name, values in seconds.items()}
-    machine = medians.pop("machine") * (1 if gemm is None else work.flops / (2 * GEMM**3))
-    shared = {"case": case, "backend": backend, "isa": isa(backend), "seconds": ours, **work._asdict(),
-              "roofline_fraction": machine / ours, "roofline": "copy" if gemm is None else "gemm",
-              "threads": torch.get_num_threads(), "commit": commit()}
-    rows = [shared | {"baseline": name, "baseline_seconds": median, "ratio": median / ours} for name, median in medians.items()]
-    benchmark.extra_info["rows"] = rows
-    return rows
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    return f"{names[0] if names else platform.machine()}, {len(names) or '?'} CPUs, torch {torch.__version__}"
 
 
 def fastest(op: str) -> str:
@@ -95,7 +211,9 @@ def fastest(op: str) -> str:
     return next(name for (known, name), function in _dispatch._implementations.items() if known == op and function is chosen)
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
+# --- how it is shown -----------------------------------------------------------------------------------------------
+
+def table(rows: list[Row]) -> list[str]:
     """Lines of a table."""
     lines = [f"{'case':<44} {'backend':<12} {'ms':>8} {'baseline':<9} {'ms':>8} {'ratio':>7} "
              f"{'GB/s':>6} {'Gflop/s':>8} {'of machine':>10}"]
@@ -103,4 +221,18 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         lines.append(f"{r['case']:<44} {r['backend'] + ' ' + r['isa']:<12} {r['seconds'] * 1e3:8.3f} {r['baseline']:<9} "
                      f"{r['baseline_seconds'] * 1e3:8.3f} {r['ratio']:6.1f}x {r['bytes'] / r['seconds'] / 1e9:6.1f} "
                      f"{r['flops'] / r['seconds'] / 1e9:8.1f} {r['roofline_fraction']:5.0%} {r['roofline']}")
+    return lines
+
+
+def markdown(rows: list[Row]) -> list[str]:
+    """The same for a README: one line a case, its baselines side by side."""
+    names = list(dict.fromkeys(r["baseline"] for r in rows))
+    lines = ["| case | backend | ms | " + " | ".join(f"over *{name}*" for name in names) + " | of the machine |",
+             "|---|---|--:|" + "--:|" * (len(names) + 1)]
+    for case, group in itertools.groupby(rows, lambda r: r["case"]):
+        found = {r["baseline"]: r for r in group}
+        r = next(iter(found.values()))
+        ratios = (f"{found[name]['ratio']:.1f}×" if name in found else "" for name in names)
+        lines.append(f"| {case} | {r['backend']} {r['isa']} | {r['seconds'] * 1e3:.3g} | " + " | ".join(ratios)
+                     + f" | {r['roofline_fraction']:.0%} {r['roofline']} |")
     return lines

@@ -2,21 +2,34 @@
 
 import pytest
 import torch
-from common import compare, machine, table
+
+from alps_fast.bench.common import Measure, machine, table
 
 ROWS = pytest.StashKey[list]()
+LEVELS = 2  # of the 50 of whole runs: `alps-fast bench` has time for all of them
 
 
 def pytest_configure(config):
     config.stash[ROWS] = []
+    config.addinivalue_line("filterwarnings", "ignore:.*torch.jit.script_method:DeprecationWarning")  # torch.compile's own import
+
+
+def pytest_generate_tests(metafunc):
+    for names, values, ids in getattr(metafunc.function, "parameters", ()):
+        metafunc.parametrize(names, values, ids=ids)
 
 
 @pytest.fixture
 def measure(benchmark, request):
-    """`common.compare`, whose rows are printed at the end."""
-    def run(*arguments, **options):
-        request.config.stash[ROWS] += compare(benchmark, *arguments, **options)
-    return run
+    """The case's `Measure`, timed by pytest-benchmark; its rows are printed at the end."""
+    def timer(run, before, rounds, warmup):
+        benchmark.pedantic(run, setup=before, rounds=rounds, warmup_rounds=warmup)
+        return benchmark.stats.stats.median
+
+    handed = Measure(levels=LEVELS, timer=timer)
+    yield handed
+    benchmark.extra_info["rows"] = handed.rows
+    request.config.stash[ROWS] += handed.rows
 
 
 @pytest.fixture(autouse=True)

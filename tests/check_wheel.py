@@ -9,6 +9,7 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if "Editable" not in repr
 
 import torch  # noqa: E402
 
+import alps_fast.bench.common  # noqa: E402
 import alps_fast.kernels  # noqa: E402
 from alps_fast.ops import _dispatch  # noqa: E402
 from alps_fast.ops.philox_normal import philox_normal  # noqa: E402
@@ -17,6 +18,7 @@ root = Path(alps_fast.__file__).parent
 assert root == directory / "alps_fast", f"imported from {root}"
 assert Path(alps_fast.kernels.__file__).parent == root / "kernels"
 assert not (directory / "kernels").exists(), "kernels is a top-level package"
+assert list(alps_fast.bench.common.cases()), "the wheel has no benchmarks"
 for kind in ("data/*.png", "energies/models/*.safetensors", "energies/models/*.md", "*.pyi", "py.typed"):
     assert list(root.glob(kind)), f"the wheel has no {kind}"
 assert philox_normal(torch.arange(2), 5, 0, 0).shape == (2, 5)

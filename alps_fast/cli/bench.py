@@ -1,0 +1,82 @@
+"""`alps-fast bench`: how fast this machine is, beside plain and tuned torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import check
+from ..io import check_writable, replacing
+
+QUICK_LEVELS = 1
+
+
+@click.command(short_help="Time the kernels and whole runs here, beside plain and tuned torch.")
+@click.option("--case", "wanted", multiple=True, metavar="TEXT", help="Only cases with TEXT in their name; repeatable.")
+@click.option("--quick", is_flag=True, help="Under a minute: the first case of each op, few rounds, whole runs of "
+              f"{QUICK_LEVELS} level, no compiled baselines.")
+@click.option("--levels", type=click.IntRange(min=1), help=f"Levels of whole runs, of the published 50.  [default: 50; "
+              f"{QUICK_LEVELS} with --quick]")
+@click.option("--list", "only_list", is_flag=True, help="Print the names of the cases and stop.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print the table as Markdown.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write machine and rows as JSON; - is "
+              "stdout.")
+@click.option("--progress/--no-progress", default=True, show_default=True, help="A progress bar on stderr.")
+def command(wanted: tuple[str, ...], quick: bool, levels: int | None, only_list: bool, as_markdown: bool, json_file: Path | None,
+            progress: bool) -> None:
+    """Time ops and whole runs on this machine, contenders side by side in one process, after checking their results.
+
+    plain: the same work as the papers write it, in eager torch. tuned: torch with care, compiled where that helps. Medians of
+    interleaved rounds; "of machine" is the share of this machine's copy bandwidth or matrix product rate, measured
+    beside each case. Set threads with OMP_NUM_THREADS. Without --quick and --case whole runs take an hour or more.
+
+    \b
+    Examples:  alps-fast bench --quick
+               alps-fast bench --case langevin_pixel --case philox --json rows.json
+               alps-fast bench --case alps --levels 5 --markdown
+    """
+    import torch
+    from tqdm import tqdm
+
+    from alps_fast.bench import common
+
+    chosen = common.select(wanted, quick)
+    check(bool(chosen), "case", ", ".join(wanted), "part of a name that `alps-fast bench --list` prints")
+    if only_list:
+        click.echo("\n".join(case.name for case in chosen))
+        return
+    if json_file is not None and str(json_file) != "-":
+        check_writable(json_file, "json")
+    measure = common.Measure(quick=quick, levels=levels or (QUICK_LEVELS if quick else 50))
+    began = time.perf_counter()
+    speeds = common.speeds()
+    with tqdm(chosen, file=sys.stderr, disable=not progress) as bar:
+        for case in bar:
+            bar.set_postfix_str(case.name)
+            case.run(measure)
+    facts = {"machine": common.machine(), "threads": torch.get_num_threads(), "commit": common.commit(), "quick": quick,
+             "levels": measure.levels, "seconds": time.perf_counter() - began, **speeds}
+    document = json.dumps({**facts, "rows": measure.rows}, indent=2)
+    if str(json_file) == "-":
+        click.echo(document)
+        return
+    if json_file is not None:
+        with replacing(json_file) as path:
+            path.write_text(document + "\n")
+    click.echo("\n".join(heading(facts)) + "\n")
+    click.echo("\n".join((common.markdown if as_markdown else common.table)(measure.rows)))
+
+
+def heading(facts: dict[str, Any]) -> list[str]:
+    """What was measured where, for people."""
+    lines = [f"{facts['machine']}, {facts['threads']} threads, alps_fast {facts['commit']}",
+             f"copies {facts['copy'] / 1e9:.1f} GB/s; matrix products {facts['gemm_float32'] / 1e9:.0f} Gflop/s in float32, "
+             f"{facts['gemm_bfloat16'] / 1e9:.0f} in bfloat16"]
+    if facts["quick"]:
+        lines.append("--quick: few rounds, the first size of each op, tuned baselines not compiled: a look, not a result")
+    return lines

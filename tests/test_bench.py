@@ -1,0 +1,106 @@
+"""`alps-fast bench`: its cases, rows and tables, with a stopwatch of few rounds; nothing is asserted of speed."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from alps_fast.bench import common
+from alps_fast.bench.common import Case, Measure, Work, parametrize
+from alps_fast.cli import main
+
+COLUMNS = {"case", "backend", "isa", "seconds", "baseline", "baseline_seconds", "ratio", "bytes", "flops", "roofline_fraction",
+           "roofline", "threads", "commit"}
+ROOT = Path(__file__).parents[1]
+
+
+@parametrize("size", [8, 16])
+@parametrize("a, b", [(1, 2), (3, 4)], ids=["low", "high"])
+def adding(measure: Measure, a: int, b: int, size: int) -> None:
+    x = torch.ones(size)
+    measure(f"adding {a} + {b}, {size}", "torch", lambda: x * a + b, {"plain": lambda: x * a + b, "tuned": lambda: x.add(b)},
+            Work(8 * size, 2 * size), rounds=2)
+
+
+def products(measure: Measure) -> None:
+    x = torch.ones(64, 64)
+    measure("products", "torch", lambda: x @ x, {"plain": lambda: x @ x}, Work(3 * 4 * 64**2, 2 * 64**3), rounds=2,
+            gemm=torch.float32)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two functions in place of the real ones, and small matrices."""
+    monkeypatch.setattr(common, "cases", lambda: [*common._cases_of("adding", adding), *common._cases_of("products", products)])
+    monkeypatch.setattr(common, "GEMM", 64)
+    monkeypatch.setattr(common, "speeds", lambda: {"copy": 1e9, "gemm_float32": 1e9, "gemm_bfloat16": 1e9})
+
+
+def bench(*args: str) -> str:
+    result = CliRunner().invoke(main, ["bench", "--no-progress", *args])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_every_benchmark_is_a_case() -> None:
+    names = {case.name.split("[")[0] for case in common.cases()}
+    for path in (ROOT / "benchmarks").glob("bench_*.py"):
+        assert any(name.startswith(path.stem.removeprefix("bench_")) for name in names), path.name
+        assert "pytest" not in path.read_text(), f"{path.name}: must run where pytest is not installed"
+
+
+def test_cases_are_all_combinations_in_the_order_of_their_values() -> None:
+    found = list(common._cases_of("adding", adding))
+    assert [case.name for case in found] == ["adding[low-8]", "adding[low-16]", "adding[high-8]", "adding[high-16]"]
+    measure = Measure()
+    found[2].run(measure)
+    assert [row["case"] for row in measure.rows] == ["adding 3 + 4, 8"] * 2
+
+
+def test_rows(few: None) -> None:
+    document = json.loads(bench("--json", "-"))
+    assert {"machine", "threads", "commit", "copy", "gemm_float32", "gemm_bfloat16", "levels", "quick"} <= set(document)
+    rows = document["rows"]
+    assert len(rows) == 4 * 2 + 1
+    for row in rows:
+        assert set(row) == COLUMNS
+        assert row["ratio"] == pytest.approx(row["baseline_seconds"] / row["seconds"])
+        assert math.isfinite(row["roofline_fraction"]) and row["roofline_fraction"] > 0
+    assert {row["roofline"] for row in rows if row["case"] == "products"} == {"gemm"}
+
+
+def test_quick_takes_the_first_of_each_and_says_so(few: None) -> None:
+    text = bench("--quick")
+    assert "adding 1 + 2, 8" in text and "adding 3 + 4" not in text and "16" not in text.split("\n\n")[1]
+    assert "--quick" in text.splitlines()[2] and "products" in text
+    assert bench("--quick", "--list").split() == ["adding[low-8]", "products"]
+
+
+def test_chosen_cases_and_tables(few: None, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "rows.json"
+    text = bench("--case", "high", "--markdown", "--json", str(file))
+    assert {row["case"] for row in json.loads(file.read_text())["rows"]} == {"adding 3 + 4, 8", "adding 3 + 4, 16"}
+    table = text.split("\n\n")[1].strip().splitlines()
+    assert table[0] == "| case | backend | ms | over *plain* | over *tuned* | of the machine |"
+    assert len(table) == 4 and len({line.count("|") for line in table}) == 1
+    wrong = CliRunner().invoke(main, ["bench", "--case", "nonsense"])
+    assert wrong.exit_code == 2 and "case" in wrong.stderr and wrong.stderr.count("\n") == 1
+
+
+def test_whole_runs_are_checked_against_the_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loops that ours are compared to compute the same; the cheapest case, one step, timed once."""
+    from alps_fast.bench import bench_alps
+
+    monkeypatch.setattr(bench_alps, "STEPS", 1)
+    monkeypatch.setattr(common, "GEMM", 64)
+    monkeypatch.setattr(common, "QUICK_ROUNDS", 1)
+    case: Case = next(case for case in common.cases() if case.name == "alps_mri_ridge[1]")
+    measure = Measure(quick=True, levels=1)
+    case.run(measure)
+    assert [row["baseline"] for row in measure.rows] == ["plain", "tuned"]
+    assert measure.rows[0]["case"] == "MRI 128², 8 coils, 1 chain, brain-ridge, 1 of 50 levels"
