@@ -17,7 +17,7 @@ from ..errors import check
 from ..layout import as_complex, as_real
 from ._cg import conjugate_gradients
 from ._dispatch import implementation, implements
-from ._langevin import check_like, check_step, complex_dtype, right_hand_side, unit_noise
+from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from .philox_normal import NO_NOISE
 
 # Chains a matrix product. A product rounds according to its shape, and a chain must not feel how many run beside it,
@@ -67,6 +67,26 @@ def langevin_sense_reference(
     return x_new, mean
 
 
+@implements("langevin_sense", "cpu")
+def _langevin_sense_cpu(
+    x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
+    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    if x.dtype != torch.float32:
+        return langevin_sense_reference(x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed,
+                                        step, xi)
+    from alps_fast import _cpu
+
+    after, mean = torch.empty_like(x), torch.empty_like(x)
+    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    _cpu.langevin_sense(
+        x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), u=u.data_ptr(), eigenvalues=eigenvalues.data_ptr(),
+        xi=0 if given is None else given.data_ptr(), chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(),
+        rows=len(x), measurements=len(b), lines=len(u), n=u.shape[1], axis=axis, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2,
+        noise_lam=noise_lam, noise=noise, seed=seed, step=step, threads=torch.get_num_threads())
+    return after, mean
+
+
 @torch.library.custom_op("alps_fast::langevin_sense", mutates_args=())
 def langevin_sense(
     x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
@@ -96,6 +116,7 @@ def langevin_sense(
     Source: design.md §2.5; [LM] for the averaged noise.
     """
     check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
+    check_stream(x.shape[1:].numel(), step, noise, xi)
     height, width = _one_complex_channel(x)
     check(axis in (0, 1), "axis", axis, "0 (lines along H) or 1 (lines along W)")
     lines, n = (width, height) if axis == 0 else (height, width)

@@ -19,6 +19,18 @@ struct PixelStep {  // contract: alps_fast/ops/langevin_pixel.py; GIVEN takes th
   uint32_t step;
 };
 
+struct SenseStep {  // contract: alps_fast/ops/langevin_sense.py; u and eigenvalues of every line, n numbers each
+  const float *x, *grad, *b, *u, *eigenvalues, *xi;
+  const int64_t* chains;
+  float *after, *mean;
+  int64_t rows, measurements, lines, n;
+  int axis;
+  float lam, lin, w, inv_eta2, noise_lam;
+  int noise;
+  uint64_t seed;
+  uint32_t step;
+};
+
 template <class T>
 struct Moments {  // contract: alps_fast/ops/moments.py; the state before, the rows, the state after
   const int64_t* count;
@@ -35,6 +47,7 @@ struct Moments {  // contract: alps_fast/ops/moments.py; the state before, the r
   void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step,          \
                      uint32_t tag, float* out, int threads);                                                \
   void langevin_pixel(const PixelStep& step, int threads);                                                  \
+  void langevin_sense(const SenseStep& step, int threads);                                                  \
   void moments(const Moments<float>& moments, int threads);                                                 \
   void moments(const Moments<double>& moments, int threads);
 
