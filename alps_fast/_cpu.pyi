@@ -11,6 +11,11 @@ def langevin_sense(
     measurements: int, lines: int, n: int, axis: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float,
     noise: int, seed: int, step: int, threads: int,
 ) -> None: ...
+def langevin_fourier(
+    *, x: int, grad: int, b: int, h: int, xi: int, chains: int, after: int, mean: int, rows: int, measurements: int,
+    height: int, width: int, channels: int, is_complex: bool, lam: float, lin: float, w: float, inv_eta2: float,
+    noise_lam: float, noise: int, seed: int, step: int, threads: int,
+) -> None: ...
 def moments(
     *, is_double: bool, count: int, mean: int, m2: int, x: int, keep: int, count_after: int, mean_after: int, m2_after: int,
     groups: int, rows: int, n: int, threads: int,

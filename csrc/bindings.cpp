@@ -20,12 +20,14 @@ struct Isa {
   decltype(&alps::portable::philox_normal) philox_normal;
   void (*langevin_pixel)(const alps::PixelStep&, int);
   void (*langevin_sense)(const alps::SenseStep&, int);
+  void (*langevin_fourier)(const alps::FourierStep&, int);
   void (*moments_float)(const alps::Moments<float>&, int);
   void (*moments_double)(const alps::Moments<double>&, int);
 };
 
 #define ALPS_KERNELS_OF(isa) \
-  alps::isa::philox_normal, alps::isa::langevin_pixel, alps::isa::langevin_sense, alps::isa::moments, alps::isa::moments
+  alps::isa::philox_normal, alps::isa::langevin_pixel, alps::isa::langevin_sense, alps::isa::langevin_fourier, \
+      alps::isa::moments, alps::isa::moments
 
 const std::vector<Isa>& table() {  // best last
   static const std::vector<Isa> isas = {
@@ -99,6 +101,19 @@ void langevin_sense(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t u, uintp
                      threads);
 }
 
+void langevin_fourier(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t h, uintptr_t xi, uintptr_t chains, uintptr_t after,
+                      uintptr_t mean, int64_t rows, int64_t measurements, int64_t height, int64_t width, int64_t channels,
+                      bool is_complex, float lam, float lin, float w, float inv_eta2, float noise_lam, int noise, int64_t seed,
+                      uint32_t step, int threads) {
+  const Isa& isa = chosen();
+  py::gil_scoped_release release;
+  isa.langevin_fourier({pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(h), pointer<float>(xi),
+                        pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, height, width,
+                        channels, is_complex, lam, lin, w, inv_eta2, noise_lam,
+                        noise != alps::NO_NOISE && xi ? alps::GIVEN : noise, static_cast<uint64_t>(seed), step},
+                       threads);
+}
+
 template <class T>
 alps::Moments<T> moments_of(uintptr_t count, uintptr_t mean, uintptr_t m2, uintptr_t x, uintptr_t keep, uintptr_t count_after,
                             uintptr_t mean_after, uintptr_t m2_after, int64_t groups, int64_t rows, int64_t n) {
@@ -134,6 +149,11 @@ PYBIND11_MODULE(_cpu, m) {
         py::arg("measurements"), py::arg("lines"), py::arg("n"), py::arg("axis"), py::arg("lam"), py::arg("lin"), py::arg("w"),
         py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"), py::arg("step"), py::arg("threads"),
         "xi = 0: Philox's noise.");
+  m.def("langevin_fourier", &langevin_fourier, py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("b"), py::arg("h"),
+        py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("rows"), py::arg("measurements"),
+        py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("is_complex"), py::arg("lam"), py::arg("lin"),
+        py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"), py::arg("step"),
+        py::arg("threads"), "xi = 0: Philox's noise.");
   m.def("moments", &moments, py::kw_only(), py::arg("is_double"), py::arg("count"), py::arg("mean"), py::arg("m2"),
         py::arg("x"), py::arg("keep"), py::arg("count_after"), py::arg("mean_after"), py::arg("m2_after"), py::arg("groups"),
         py::arg("rows"), py::arg("n"), py::arg("threads"));

@@ -31,6 +31,18 @@ struct SenseStep {  // contract: alps_fast/ops/langevin_sense.py; u and eigenval
   uint32_t step;
 };
 
+struct FourierStep {  // contract: alps_fast/ops/langevin_fourier.py, factor 1; height and width have no prime factor above 7
+  const float *x, *grad, *b, *h, *xi;
+  const int64_t* chains;
+  float *after, *mean;
+  int64_t rows, measurements, height, width, channels;
+  bool is_complex;
+  float lam, lin, w, inv_eta2, noise_lam;
+  int noise;
+  uint64_t seed;
+  uint32_t step;
+};
+
 template <class T>
 struct Moments {  // contract: alps_fast/ops/moments.py; the state before, the rows, the state after
   const int64_t* count;
@@ -48,6 +60,7 @@ struct Moments {  // contract: alps_fast/ops/moments.py; the state before, the r
                      uint32_t tag, float* out, int threads);                                                \
   void langevin_pixel(const PixelStep& step, int threads);                                                  \
   void langevin_sense(const SenseStep& step, int threads);                                                  \
+  void langevin_fourier(const FourierStep& step, int threads);                                              \
   void moments(const Moments<float>& moments, int threads);                                                 \
   void moments(const Moments<double>& moments, int threads);
 

@@ -5,8 +5,6 @@
 // so the noise is born in that layout. Each sum runs over its line in order. A piece of work is CHAINS chains on a group of
 // lines that share the cache lines of the image (8 where lines run along H); U of a line is read once for the first product
 // and comes from L2 for the second, which takes m and x+ as columns of one matrix.
-#include <memory>
-
 #include "../common/philox.h"
 #include "kernels.h"
 #include "wide.h"
@@ -20,15 +18,6 @@ constexpr int CELL = 2 * CHAINS;  // floats of a pixel of all chains: real parts
 constexpr int RUN = 8;  // pixels that are moved between the image and the tile together: a cache line of a chain
 constexpr uint32_t LANGEVIN = 1;  // the stream's tag
 static_assert(CHAINS % Wide::width == 0 && 2 * RUN == CHAINS, "chains are whole vectors, and a run is transposed in place");
-
-struct Floats {  // aligned memory for `count` floats
-  explicit Floats(int64_t count) : data(static_cast<float*>(::operator new(sizeof(float) * static_cast<size_t>(count), at))) {}
-  ~Floats() { ::operator delete(data, at); }
-  Floats(const Floats&) = delete;
-  Floats& operator=(const Floats&) = delete;
-  static constexpr std::align_val_t at{64};
-  float* const data;
-};
 
 // J outputs for V vectors of columns: out_o = sum_s U[o][s] in_s, or of its adjoint conj(U[s][o]). A row of `in` is COLUMNS real
 // parts, then COLUMNS imaginary ones; columns of set k go to cells of out[k].

@@ -2,6 +2,8 @@
 // with a product taken away. Where there is no fma that is a vector instruction, products and sums round apart.
 #pragma once
 
+#include <new>
+
 #include "../common/philox.h"
 #include "lanes.h"
 
@@ -11,6 +13,10 @@ namespace alps::ALPS_ISA {
 
 struct Wide : Lanes {
   ALPS_INLINE F fnma(F a, F b, F c) { return (F)_mm512_fnmadd_ps((__m512)a, (__m512)b, (__m512)c); }  // c - a b
+  ALPS_INLINE F turned(const float* batch, int) {  // the vector at `v` of a batch of 16, its halves changed about
+    const __m512 x = _mm512_loadu_ps(batch);
+    return (F)_mm512_shuffle_f32x4(x, x, 0x4E);
+  }
   template <class In>
   ALPS_INLINE F parts(const In& in) {  // four floats each from in(0), in(1), ...
     __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(in(0)));
@@ -24,6 +30,7 @@ struct Wide : Lanes {
 
 struct Wide : Lanes {
   ALPS_INLINE F fnma(F a, F b, F c) { return (F)_mm256_fnmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+  ALPS_INLINE F turned(const float* batch, int v) { return load(batch + (v ^ 8)); }
   template <class In>
   ALPS_INLINE F parts(const In& in) {
     return (F)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in(0))), _mm_loadu_ps(in(1)), 1);
@@ -45,6 +52,7 @@ struct Wide {
     return x;
   }
   ALPS_INLINE void save(F x, float* out) { std::memcpy(out, &x, sizeof x); }
+  ALPS_INLINE F turned(const float* batch, int v) { return load(batch + (v ^ 8)); }
   template <class In>
   ALPS_INLINE F parts(const In& in) {
     return load(in(0));
@@ -60,6 +68,15 @@ struct Wide {
 };
 
 #endif
+
+struct Floats {  // memory for `count` floats, aligned to a cache line, not set
+  explicit Floats(int64_t count) : data(static_cast<float*>(::operator new(sizeof(float) * static_cast<size_t>(count), at))) {}
+  ~Floats() { ::operator delete(data, at); }
+  Floats(const Floats&) = delete;
+  Floats& operator=(const Floats&) = delete;
+  static constexpr std::align_val_t at{64};
+  float* const data;
+};
 
 // out(j)[i] = in(i)[j] for SIDE x SIDE floats; in and out give the address of a row.
 template <int SIDE, class In, class Out>
