@@ -101,5 +101,5 @@ def test_langevin_fourier(measure, chains, size, channels, is_complex, noise):
         xi = torch.randn_like(x)
         torch.testing.assert_close(states(baselines["plain"](xi.movedim(-1, 1))[0], False), ours(xi)[0], rtol=1e-4, atol=1e-5)
     kind = f"{channels // 2} complex" if is_complex else f"{channels} real"
-    measure(f"langevin_fourier, {chains} x {size}², {kind}, {'averaged' if averaged else 'independent'}", backend, ours, baselines,
-            work(chains, size, channels, is_complex), rounds=15)
+    case = f"langevin_fourier, {chains} x {size}², {kind}, {'averaged' if averaged else 'independent'}"
+    measure(case, backend, ours, baselines, work(chains, size, channels, is_complex), rounds=15)

@@ -119,7 +119,7 @@ SIZES = ((1, 1), (1, 2), (2, 1), (1, 17 * 2), (2, 2), (3, 4), (5, 7), (8, 3), (1
 @pytest.mark.parametrize("is_complex, channels", [(False, 1), (False, 3), (True, 1), (True, 2)])
 @pytest.mark.parametrize("size", SIZES)
 def test_cpu_keeps_the_fft_law(isa, size, is_complex, channels, guarded):
-    """Also where a prime factor above 7 sends it to torch; measured: a seventh of the law."""
+    """Also where a prime factor above 7 sends it to torch; measured: a twelfth of the law."""
     a = image_arguments(size, channels, is_complex)
     a["xi"] = torch.randn(a["x"].shape, generator=torch.Generator().manual_seed(3))
     for noise in (NO_NOISE, INDEPENDENT):

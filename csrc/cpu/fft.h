@@ -218,4 +218,27 @@ static void give_columns(const float* cells, int64_t padded, const Columns& colu
                        [&](int i) { return columns.index[i] >= 0 ? plane + columns.index[i] * CELL + part : unused; });
 }
 
+// BATCH rows of an image, one after the other, into the cells of a panel and out of them: cell[e] is where number e of a row
+// goes. A row past the last one of the image may hold anything.
+static void to_cells(const std::vector<int64_t>& cell, const float* rows, float* cells) {
+  const int64_t row = static_cast<int64_t>(cell.size());
+  for (int64_t e = 0; e < row; e += BATCH) {
+    alignas(64) float unused[BATCH];
+    const int64_t count = row - e < BATCH ? row - e : BATCH, *at = cell.data() + e;
+    transpose<BATCH>([&](int i) { return rows + i * row + e; }, [&](int j) { return j < count ? cells + at[j] : unused; });
+  }
+}
+
+static void from_cells(const std::vector<int64_t>& cell, const float* cells, float* rows) {
+  const int64_t row = static_cast<int64_t>(cell.size());
+  for (int64_t e = 0; e < row; e += BATCH) {
+    alignas(64) float some[BATCH][BATCH];
+    const int64_t count = row - e < BATCH ? row - e : BATCH, *at = cell.data() + e;
+    transpose<BATCH>([&](int j) { return cells + at[j < count ? j : 0]; },
+                     [&](int i) { return count == BATCH ? rows + i * row + e : some[i]; });
+    for (int i = 0; count < BATCH && i < BATCH; ++i)
+      std::memcpy(rows + i * row + e, some[i], sizeof(float) * static_cast<size_t>(count));
+  }
+}
+
 }  // namespace alps::ALPS_ISA

@@ -43,6 +43,19 @@ struct FourierStep {  // contract: alps_fast/ops/langevin_fourier.py, factor 1; 
   uint32_t step;
 };
 
+struct SenseCgStep {  // contract: alps_fast/ops/langevin_sense.py; spectrum is sense_spectrum, error the sqrt(e^T M e) allowed
+  const float *x, *grad, *b, *maps, *mask, *spectrum, *xi;
+  const int64_t* chains;
+  float *after, *mean;
+  int64_t rows, measurements, coils, height, width;
+  float lam, lin, w, inv_eta2, noise_lam;
+  int noise;
+  uint64_t seed;
+  uint32_t step;
+  double error;
+  int64_t max_iter;
+};
+
 template <class T>
 struct Moments {  // contract: alps_fast/ops/moments.py; the state before, the rows, the state after
   const int64_t* count;
@@ -61,6 +74,7 @@ struct Moments {  // contract: alps_fast/ops/moments.py; the state before, the r
   void langevin_pixel(const PixelStep& step, int threads);                                                  \
   void langevin_sense(const SenseStep& step, int threads);                                                  \
   void langevin_fourier(const FourierStep& step, int threads);                                              \
+  bool langevin_sense_cg(const SenseCgStep& step, int threads);                                             \
   void moments(const Moments<float>& moments, int threads);                                                 \
   void moments(const Moments<double>& moments, int threads);
 

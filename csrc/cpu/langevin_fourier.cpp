@@ -7,7 +7,7 @@
 // or the rounding of the larger would be the error of the smaller.
 #include <omp.h>
 
-#include "../common/philox.h"
+#include "draw.h"
 #include "fft.h"
 #include "kernels.h"
 
@@ -15,7 +15,6 @@ namespace alps::ALPS_ISA {
 
 using F = Wide::F;
 
-constexpr uint32_t LANGEVIN = 1;  // the stream's tag
 constexpr int HALF = BATCH / 2;
 
 struct Layout {
@@ -23,7 +22,7 @@ struct Layout {
       : row(s.width * s.channels), images(s.is_complex ? s.channels / 2 : s.channels),
         planes(s.is_complex && s.noise != NO_NOISE ? 2 * images : images), plane(s.width * CELL), panel(planes * plane),
         panels((s.height + BATCH - 1) / BATCH), amplitude(std::sqrt(s.inv_eta2 + s.noise_lam)), along_w(fourier(s.width)),
-        along_h(fourier(s.height)) {
+        along_h(fourier(s.height)), source(s.seed, s.step, s.chains, s.xi, s.height * row) {
     for (int64_t e = 0; e < row; ++e) {
       const int64_t pixel = e / s.channels, channel = e % s.channels;
       cell.push_back(s.is_complex ? channel / 2 * plane + pixel * CELL + channel % 2 * BATCH : channel * plane + pixel * CELL);
@@ -51,6 +50,7 @@ struct Layout {
   int64_t plane, panel, panels;  // floats of a plane in a panel, floats of a panel, panels
   float amplitude;
   const Fourier &along_w, &along_h;
+  Source source;
   std::vector<int64_t> cell;  // of every number of a row, where in a panel it is
   std::vector<Columns> blocks;
 };
@@ -75,57 +75,9 @@ static void fill_gains(const FourierStep& s, const Layout& at, const Columns& co
   }
 }
 
-// `amplitude` times the numbers first … first + count of the noise of a chain, at most 3 past `out`: returns where they begin.
-template <int NOISE>
-static const float* draw(const FourierStep& s, int64_t image, int64_t first, int64_t count, float amplitude, float* out) {
-  if constexpr (NOISE == GIVEN) {
-    const float* xi = s.xi + image * s.height * s.width * s.channels + first;
-    for (int64_t e = 0; e < count; ++e) out[e] = xi[e] * amplitude;
-    return out;
-  }
-  const Stream now = make_stream(s.seed, s.step, LANGEVIN), next = make_stream(s.seed, s.step + 1, LANGEVIN);
-  const uint32_t chain = static_cast<uint32_t>(s.chains[image]);
-  const int64_t begin = first / 4 * 4;
-  for (int64_t e = begin; e < first + count; e += STRIDE) {
-    Lanes::F xi[4];
-    const Lanes::U quads = Lanes::quads() + static_cast<uint32_t>(e / 4);
-    normal_quad<Lanes>(now, chain, quads, xi);
-    if constexpr (NOISE == AVERAGED) {
-      Lanes::F then[4];
-      normal_quad<Lanes>(next, chain, quads, then);
-      ALPS_UNROLL
-      for (int k = 0; k < 4; ++k) xi[k] = (xi[k] + then[k]) * 0.70710678118654752f;
-    }
-    Lanes::in_order(xi);
-    ALPS_UNROLL
-    for (int k = 0; k < 4; ++k) Lanes::save(xi[k] * amplitude, out + (e - begin) + k * Lanes::width);
-  }
-  return out + (first - begin);
-}
-
 struct Workspace {  // of one thread, but for the planes of an image that all threads work on together
   float *planes, *scratch, *rows, *drawn, *cells, *others, *noise;
 };
-
-// Rows of a panel one after the other into its cells, and out of them. Past the last row of the image there is anything.
-static void to_cells(const Layout& at, const float* rows, float* cells) {
-  for (int64_t e = 0; e < at.row; e += BATCH) {
-    alignas(64) float unused[BATCH];
-    const int64_t count = at.row - e < BATCH ? at.row - e : BATCH, *cell = at.cell.data() + e;
-    transpose<BATCH>([&](int i) { return rows + i * at.row + e; }, [&](int j) { return j < count ? cells + cell[j] : unused; });
-  }
-}
-
-static void from_cells(const Layout& at, const float* cells, float* rows) {
-  for (int64_t e = 0; e < at.row; e += BATCH) {
-    alignas(64) float some[BATCH][BATCH];
-    const int64_t count = at.row - e < BATCH ? at.row - e : BATCH, *cell = at.cell.data() + e;
-    transpose<BATCH>([&](int j) { return cells + cell[j < count ? j : 0]; },
-                     [&](int i) { return count == BATCH ? rows + i * at.row + e : some[i]; });
-    for (int i = 0; count < BATCH && i < BATCH; ++i)
-      std::memcpy(rows + i * at.row + e, some[i], sizeof(float) * static_cast<size_t>(count));
-  }
-}
 
 // The rows of a panel: right-hand side and noise into cells, and the transform along W of what needs it.
 template <int NOISE>
@@ -144,10 +96,10 @@ static void rows_forward(const FourierStep& s, const Layout& at, int64_t image, 
   }
   float* planes = work.planes + p * at.panel;
   float* into = in_place(at.along_w) ? planes : work.scratch;
-  to_cells(at, work.rows, into);
+  to_cells(at.cell, work.rows, into);
   if constexpr (NOISE != NO_NOISE) {
-    const float* xi = draw<NOISE>(s, image, first, count, s.is_complex ? 1 : at.amplitude, work.drawn);
-    to_cells(at, xi, s.is_complex ? planes + at.images * at.plane : into + BATCH);
+    const float* xi = draw<NOISE>(at.source, image, first, count, s.is_complex ? 1 : at.amplitude, work.drawn);
+    to_cells(at.cell, xi, s.is_complex ? planes + at.images * at.plane : into + BATCH);
   } else if (!s.is_complex) {
     for (int64_t i = 0; i < at.panel; i += CELL) std::memset(into + i + BATCH, 0, sizeof(float) * BATCH);
   }
@@ -222,15 +174,15 @@ static void rows_back(const FourierStep& s, const Layout& at, int64_t image, int
   float* planes = work.planes + p * at.panel;
   for (int64_t i = 0; i < at.panel; i += at.plane) transform(at.along_w, planes + i, work.scratch + i, true);
   const float* cells = in_place(at.along_w) ? planes : work.scratch;
-  from_cells(at, cells, work.rows);
+  from_cells(at.cell, cells, work.rows);
   std::memcpy(mean, work.rows, sizeof(float) * static_cast<size_t>(count));
   if constexpr (NOISE == NO_NOISE) {
     std::memcpy(after, work.rows, sizeof(float) * static_cast<size_t>(count));
   } else if (s.is_complex) {
-    from_cells(at, cells + at.images * at.plane, work.rows);
+    from_cells(at.cell, cells + at.images * at.plane, work.rows);
     std::memcpy(after, work.rows, sizeof(float) * static_cast<size_t>(count));
   } else {
-    from_cells(at, cells + BATCH, work.drawn);
+    from_cells(at.cell, cells + BATCH, work.drawn);
     for (int64_t e = 0; e < count; ++e) after[e] = work.rows[e] + work.drawn[e];
   }
 }
@@ -260,7 +212,7 @@ static void run(const FourierStep& s, int threads) {
   const Layout at(s);
   const int64_t blocks = static_cast<int64_t>(at.blocks.size()), column = at.panels * BATCH * CELL;
   const int64_t image_floats = at.panels * at.panel;
-  const int64_t rows = (BATCH * at.row + 2 * STRIDE + BATCH) / BATCH * BATCH;  // the last vector may end past the last row
+  const int64_t rows = drawn_floats(BATCH * at.row);
   const Floats gains(blocks * s.height * CELL), shared(image_floats);
   const bool together = s.rows < threads;  // few images: all threads on one after the other
   const int workers = together ? threads : team(threads, s.rows);
