@@ -6,6 +6,21 @@ def langevin_pixel(
     channels: int, a_of_each_measurement: bool, a_of_each_channel: bool, lam: float, lin: float, w: float, inv_eta2: float,
     noise_lam: float, noise: int, seed: int, step: int, threads: int,
 ) -> None: ...
+def langevin_sense(
+    *, x: int, grad: int, b: int, u: int, eigenvalues: int, xi: int, chains: int, after: int, mean: int, rows: int,
+    measurements: int, lines: int, n: int, axis: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float,
+    noise: int, seed: int, step: int, threads: int,
+) -> None: ...
+def langevin_fourier(
+    *, x: int, grad: int, b: int, h: int, xi: int, chains: int, after: int, mean: int, rows: int, measurements: int,
+    height: int, width: int, channels: int, is_complex: bool, lam: float, lin: float, w: float, inv_eta2: float,
+    noise_lam: float, noise: int, seed: int, step: int, threads: int,
+) -> None: ...
+def langevin_sense_cg(
+    *, x: int, grad: int, b: int, maps: int, mask: int, spectrum: int, xi: int, chains: int, after: int, mean: int, rows: int,
+    measurements: int, coils: int, height: int, width: int, lam: float, lin: float, w: float, inv_eta2: float,
+    noise_lam: float, noise: int, seed: int, step: int, error: float, max_iter: int, threads: int,
+) -> bool: ...
 def moments(
     *, is_double: bool, count: int, mean: int, m2: int, x: int, keep: int, count_after: int, mean_after: int, m2_after: int,
     groups: int, rows: int, n: int, threads: int,

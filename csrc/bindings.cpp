@@ -28,12 +28,17 @@ struct Isa {
   bool available;
   decltype(&alps::portable::philox_normal) philox_normal;
   void (*langevin_pixel)(const alps::PixelStep&, int);
+  void (*langevin_sense)(const alps::SenseStep&, int);
+  void (*langevin_fourier)(const alps::FourierStep&, int);
+  bool (*langevin_sense_cg)(const alps::SenseCgStep&, int);
   void (*moments_float)(const alps::Moments<float>&, int);
   void (*moments_double)(const alps::Moments<double>&, int);
   void (*conv_grad)(const alps::ConvGrad&, int);
 };
 
-#define ALPS_KERNELS_OF(isa) alps::isa::philox_normal, alps::isa::langevin_pixel, alps::isa::moments, alps::isa::moments
+#define ALPS_KERNELS_OF(isa) \
+  alps::isa::philox_normal, alps::isa::langevin_pixel, alps::isa::langevin_sense, alps::isa::langevin_fourier, \
+      alps::isa::langevin_sense_cg, alps::isa::moments, alps::isa::moments
 
 #if defined(__x86_64__)
 bool has_avx512() {
@@ -114,6 +119,46 @@ void langevin_pixel(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t a, uintp
                      threads);
 }
 
+void langevin_sense(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t u, uintptr_t eigenvalues, uintptr_t xi, uintptr_t chains,
+                    uintptr_t after, uintptr_t mean, int64_t rows, int64_t measurements, int64_t lines, int64_t n, int axis,
+                    float lam, float lin, float w, float inv_eta2, float noise_lam, int noise, int64_t seed, uint32_t step,
+                    int threads) {
+  const Isa& isa = chosen();
+  py::gil_scoped_release release;
+  isa.langevin_sense({pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(u), pointer<float>(eigenvalues),
+                      pointer<float>(xi), pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows,
+                      measurements, lines, n, axis, lam, lin, w, inv_eta2, noise_lam,
+                      noise != alps::NO_NOISE && xi ? alps::GIVEN : noise, static_cast<uint64_t>(seed), step},
+                     threads);
+}
+
+void langevin_fourier(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t h, uintptr_t xi, uintptr_t chains, uintptr_t after,
+                      uintptr_t mean, int64_t rows, int64_t measurements, int64_t height, int64_t width, int64_t channels,
+                      bool is_complex, float lam, float lin, float w, float inv_eta2, float noise_lam, int noise, int64_t seed,
+                      uint32_t step, int threads) {
+  const Isa& isa = chosen();
+  py::gil_scoped_release release;
+  isa.langevin_fourier({pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(h), pointer<float>(xi),
+                        pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, height, width,
+                        channels, is_complex, lam, lin, w, inv_eta2, noise_lam,
+                        noise != alps::NO_NOISE && xi ? alps::GIVEN : noise, static_cast<uint64_t>(seed), step},
+                       threads);
+}
+
+bool langevin_sense_cg(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t maps, uintptr_t mask, uintptr_t spectrum, uintptr_t xi,
+                       uintptr_t chains, uintptr_t after, uintptr_t mean, int64_t rows, int64_t measurements, int64_t coils,
+                       int64_t height, int64_t width, float lam, float lin, float w, float inv_eta2, float noise_lam, int noise,
+                       int64_t seed, uint32_t step, double error, int64_t max_iter, int threads) {
+  const Isa& isa = chosen();
+  py::gil_scoped_release release;
+  return isa.langevin_sense_cg({pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(maps),
+                                pointer<float>(mask), pointer<float>(spectrum), pointer<float>(xi), pointer<int64_t>(chains),
+                                pointer<float>(after), pointer<float>(mean), rows, measurements, coils, height, width, lam, lin,
+                                w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
+                                static_cast<uint64_t>(seed), step, error, max_iter},
+                               threads);
+}
+
 template <class T>
 alps::Moments<T> moments_of(uintptr_t count, uintptr_t mean, uintptr_t m2, uintptr_t x, uintptr_t keep, uintptr_t count_after,
                             uintptr_t mean_after, uintptr_t m2_after, int64_t groups, int64_t rows, int64_t n) {
@@ -155,6 +200,22 @@ PYBIND11_MODULE(_cpu, m) {
         py::arg("pixels"), py::arg("channels"), py::arg("a_of_each_measurement"), py::arg("a_of_each_channel"), py::arg("lam"),
         py::arg("lin"), py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"),
         py::arg("step"), py::arg("threads"), "xi = 0: Philox's noise.");
+  m.def("langevin_sense", &langevin_sense, py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("b"), py::arg("u"),
+        py::arg("eigenvalues"), py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("rows"),
+        py::arg("measurements"), py::arg("lines"), py::arg("n"), py::arg("axis"), py::arg("lam"), py::arg("lin"), py::arg("w"),
+        py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"), py::arg("step"), py::arg("threads"),
+        "xi = 0: Philox's noise.");
+  m.def("langevin_fourier", &langevin_fourier, py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("b"), py::arg("h"),
+        py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("rows"), py::arg("measurements"),
+        py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("is_complex"), py::arg("lam"), py::arg("lin"),
+        py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"), py::arg("step"),
+        py::arg("threads"), "xi = 0: Philox's noise.");
+  m.def("langevin_sense_cg", &langevin_sense_cg, py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("b"), py::arg("maps"),
+        py::arg("mask"), py::arg("spectrum"), py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"),
+        py::arg("rows"), py::arg("measurements"), py::arg("coils"), py::arg("height"), py::arg("width"), py::arg("lam"),
+        py::arg("lin"), py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"),
+        py::arg("step"), py::arg("error"), py::arg("max_iter"), py::arg("threads"),
+        "xi = 0: Philox's noise. False where max_iter iterations did not suffice.");
   m.def("moments", &moments, py::kw_only(), py::arg("is_double"), py::arg("count"), py::arg("mean"), py::arg("m2"),
         py::arg("x"), py::arg("keep"), py::arg("count_after"), py::arg("mean_after"), py::arg("m2_after"), py::arg("groups"),
         py::arg("rows"), py::arg("n"), py::arg("threads"));

@@ -17,6 +17,11 @@ def rowwise_dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).flatten(2).sum(-1).sum(-1)
 
 
+def warn_of_max_iter(max_iter: int) -> None:
+    """Tell that some row did not stop."""
+    warnings.warn(f"conjugate gradients: {max_iter} iterations did not reach the tolerance; raise max_iter or tol", stacklevel=3)
+
+
 def conjugate_gradients(apply: Callable[[Tensor], Tensor], rhs: Tensor, start: Tensor, error: float, max_iter: int,
                         precondition: Callable[[Tensor], Tensor] = lambda r: r) -> Tensor:
     """Solve M x = rhs row by row for a symmetric positive definite M that acts on each row alone.
@@ -64,6 +69,5 @@ def conjugate_gradients(apply: Callable[[Tensor], Tensor], rhs: Tensor, start: T
             if not active.any():
                 break
     else:
-        warnings.warn(f"conjugate gradients: {max_iter} iterations did not reach the tolerance; raise max_iter or tol",
-                      stacklevel=2)
+        warn_of_max_iter(max_iter)
     return torch.where(columns(rz.isfinite()), x, torch.nan)

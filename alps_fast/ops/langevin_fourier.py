@@ -8,7 +8,7 @@ from torch import Tensor
 from ..errors import check
 from ..layout import as_complex, as_real
 from ._dispatch import Op, implementation, implements
-from ._langevin import check_like, check_step, complex_dtype, right_hand_side, unit_noise
+from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from .philox_normal import NO_NOISE
 
 
@@ -71,6 +71,35 @@ def langevin_fourier_reference(
     return channels_last(both.real + both.imag), channels_last(both.real)
 
 
+def has_fast_transform(n: int) -> bool:
+    """Whether csrc/cpu/fft.h has a transform of n numbers: no prime factor above 7."""
+    for prime in (2, 3, 5, 7):
+        while n % prime == 0:
+            n //= prime
+    return n == 1
+
+
+@implements("langevin_fourier", "cpu")
+def _langevin_fourier_cpu(
+    x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
+    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    height, width, channels = x.shape[1:]
+    if x.dtype != torch.float32 or factor > 1 or not (has_fast_transform(height) and has_fast_transform(width)):
+        return langevin_fourier_reference(x, grad, b, h, factor, is_complex, chains, lam, lin, w, inv_eta2, noise_lam, noise,
+                                          seed, step, xi)
+    from alps_fast import _cpu
+
+    after, mean = torch.empty_like(x), torch.empty_like(x)
+    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    _cpu.langevin_fourier(
+        x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), h=h.data_ptr(), xi=0 if given is None else given.data_ptr(),
+        chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b), height=height,
+        width=width, channels=channels, is_complex=is_complex, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam,
+        noise=noise, seed=seed, step=step, threads=torch.get_num_threads())
+    return after, mean
+
+
 @Op
 def langevin_fourier(
     x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
@@ -102,6 +131,7 @@ def langevin_fourier(
     Source: [ALPS]; the closed form follows from the matrix inversion lemma on each alias group.
     """
     check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
+    check_stream(x.shape[1:].numel(), step, noise, xi)
     height, width, channels = x.shape[1:]
     check_like("h", h, (height, width), complex_dtype(x.dtype), x.device)
     fits = factor >= 1 and height % factor == 0 and width % factor == 0

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ..errors import check
 from ..layout import as_complex, as_real
-from ._cg import conjugate_gradients
+from ._cg import conjugate_gradients, warn_of_max_iter
 from ._dispatch import Op, implementation, implements
-from ._langevin import check_like, check_step, complex_dtype, right_hand_side, unit_noise
+from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
+from .langevin_fourier import has_fast_transform
 from .philox_normal import NO_NOISE
 
 # Chains a matrix product. A product rounds according to its shape, and a chain must not feel how many run beside it,
@@ -67,6 +68,26 @@ def langevin_sense_reference(
     return x_new, mean
 
 
+@implements("langevin_sense", "cpu")
+def _langevin_sense_cpu(
+    x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
+    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    if x.dtype != torch.float32:
+        return langevin_sense_reference(x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed,
+                                        step, xi)
+    from alps_fast import _cpu
+
+    after, mean = torch.empty_like(x), torch.empty_like(x)
+    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    _cpu.langevin_sense(
+        x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), u=u.data_ptr(), eigenvalues=eigenvalues.data_ptr(),
+        xi=0 if given is None else given.data_ptr(), chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(),
+        rows=len(x), measurements=len(b), lines=len(u), n=u.shape[1], axis=axis, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2,
+        noise_lam=noise_lam, noise=noise, seed=seed, step=step, threads=torch.get_num_threads())
+    return after, mean
+
+
 @Op
 def langevin_sense(
     x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
@@ -96,6 +117,7 @@ def langevin_sense(
     Source: design.md §2.5; [LM] for the averaged noise.
     """
     check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
+    check_stream(x.shape[1:].numel(), step, noise, xi)
     height, width = _one_complex_channel(x)
     check(axis in (0, 1), "axis", axis, "0 (lines along H) or 1 (lines along W)")
     lines, n = (width, height) if axis == 0 else (height, width)
@@ -170,6 +192,31 @@ def langevin_sense_cg_reference(
     return mean + solved[len(x):], mean.clone()
 
 
+@implements("langevin_sense_cg", "cpu")
+def _langevin_sense_cg_cpu(
+    x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
+    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    height, width = mask.shape
+    if x.dtype != torch.float32 or not (has_fast_transform(height) and has_fast_transform(width)):
+        return langevin_sense_cg_reference(x, grad, b, maps, mask, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step,
+                                           tol, max_iter, xi)
+    from alps_fast import _cpu
+
+    after, mean = torch.empty_like(x), torch.empty_like(x)
+    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    spectrum = sense_spectrum(maps, mask).contiguous()
+    stopped = _cpu.langevin_sense_cg(
+        x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), maps=maps.data_ptr(), mask=mask.data_ptr(),
+        spectrum=spectrum.data_ptr(), xi=0 if given is None else given.data_ptr(), chains=chains.data_ptr(),
+        after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b), coils=len(maps), height=height,
+        width=width, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise, seed=seed, step=step,
+        error=tol * math.sqrt(x[0].numel()), max_iter=max_iter, threads=torch.get_num_threads())
+    if not stopped:
+        warn_of_max_iter(max_iter)
+    return after, mean
+
+
 @Op
 def langevin_sense_cg(
     x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
@@ -206,6 +253,7 @@ def langevin_sense_cg(
     height, width = _one_complex_channel(x)
     shape = (len(x), 1 + len(maps), height, width, 2)
     check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, shape)
+    check_stream(math.prod(shape[1:]), step, noise, xi)
     check_like("maps", maps, (len(maps), height, width), complex_dtype(x.dtype), x.device)
     check_like("mask", mask, (height, width), x.dtype, x.device)
     check(math.isfinite(tol) and tol > 0, "tol", tol, "a finite number > 0")

@@ -105,9 +105,9 @@ ALPS_FN void box_muller(typename L::U r0, typename L::U r1, typename L::F& n0, t
   n1 = radius * L::from_bits(s ^ swap ^ ((quarter & 2u) << 30));
 }
 
-// The four normals of a quad: elements 4 quad + (0, 1, 2, 3) of the chain's image.
-template <class L>
-ALPS_FN void normal_quad(const Stream& stream, uint32_t chain, typename L::U quad, typename L::F normals[4]) {
+// The four normals of a quad: elements 4 quad + (0, 1, 2, 3) of the chain's image; `chain` is a number or one a lane.
+template <class L, class Chain>
+ALPS_FN void normal_quad(const Stream& stream, Chain chain, typename L::U quad, typename L::F normals[4]) {
   using U = typename L::U;
   U words[4] = {quad, U{} + stream.step, U{} + chain, U{} + stream.tag};
   philox4x32<L>(words, stream.key0, stream.key1);

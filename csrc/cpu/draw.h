@@ -1,0 +1,50 @@
+// A stretch of the noise of a chain, numbers in order, for kernels that transform it.
+#pragma once
+
+#include "../common/philox.h"
+#include "kernels.h"
+#include "lanes.h"
+
+namespace alps::ALPS_ISA {
+
+struct Source {  // of a step's noise, `numbers` a chain
+  Source(uint64_t seed, uint32_t step, const int64_t* chains, const float* xi, int64_t numbers)
+      : now(make_stream(seed, step, 1)), next(make_stream(seed, step + 1, 1)), chains(chains), xi(xi), numbers(numbers) {}
+  Stream now, next;  // of tag 1, Langevin
+  const int64_t* chains;
+  const float* xi;
+  int64_t numbers;
+};
+
+// Room for `count` numbers wherever in a quad they begin, to whole cache lines.
+ALPS_INLINE int64_t drawn_floats(int64_t count) { return (count + 2 * STRIDE + 15) / 16 * 16; }
+
+// `amplitude` times the numbers first ... first + count of the noise of row `row`, at most 3 past `out`: returns where.
+template <int NOISE>
+static const float* draw(const Source& source, int64_t row, int64_t first, int64_t count, float amplitude, float* out) {
+  if constexpr (NOISE == GIVEN) {
+    const float* xi = source.xi + row * source.numbers + first;
+    for (int64_t e = 0; e < count; ++e) out[e] = xi[e] * amplitude;
+    return out;
+  } else {
+    const uint32_t chain = static_cast<uint32_t>(source.chains[row]);
+    const int64_t begin = first / 4 * 4;
+    for (int64_t e = begin; e < first + count; e += STRIDE) {
+      Lanes::F xi[4];
+      const Lanes::U quads = Lanes::quads() + static_cast<uint32_t>(e / 4);
+      normal_quad<Lanes>(source.now, chain, quads, xi);
+      if constexpr (NOISE == AVERAGED) {
+        Lanes::F then[4];
+        normal_quad<Lanes>(source.next, chain, quads, then);
+        ALPS_UNROLL
+        for (int k = 0; k < 4; ++k) xi[k] = (xi[k] + then[k]) * 0.70710678118654752f;
+      }
+      Lanes::in_order(xi);
+      ALPS_UNROLL
+      for (int k = 0; k < 4; ++k) Lanes::save(xi[k] * amplitude, out + (e - begin) + k * Lanes::width);
+    }
+    return out + (first - begin);
+  }
+}
+
+}  // namespace alps::ALPS_ISA

@@ -1,0 +1,96 @@
+// Vectors for arithmetic whose bits need not be those of other instruction sets: as Lanes, but never a single lane, and
+// with a product taken away. Where there is no fma that is a vector instruction, products and sums round apart.
+#pragma once
+
+#include <new>
+
+#include "../common/philox.h"
+#include "lanes.h"
+
+namespace alps::ALPS_ISA {
+
+#if defined(__AVX512F__)
+
+struct Wide : Lanes {
+  ALPS_INLINE F fnma(F a, F b, F c) { return (F)_mm512_fnmadd_ps((__m512)a, (__m512)b, (__m512)c); }  // c - a b
+  ALPS_INLINE F turned(const float* batch, int) {  // the vector at `v` of a batch of 16, its halves changed about
+    const __m512 x = _mm512_loadu_ps(batch);
+    return (F)_mm512_shuffle_f32x4(x, x, 0x4E);
+  }
+  template <class In>
+  ALPS_INLINE F parts(const In& in) {  // four floats each from in(0), in(1), ...
+    __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(in(0)));
+    x = _mm512_insertf32x4(x, _mm_loadu_ps(in(1)), 1);
+    x = _mm512_insertf32x4(x, _mm_loadu_ps(in(2)), 2);
+    return (F)_mm512_insertf32x4(x, _mm_loadu_ps(in(3)), 3);
+  }
+};
+
+#elif defined(__AVX2__) && defined(__FMA__)
+
+struct Wide : Lanes {
+  ALPS_INLINE F fnma(F a, F b, F c) { return (F)_mm256_fnmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+  ALPS_INLINE F turned(const float* batch, int v) { return load(batch + (v ^ 8)); }
+  template <class In>
+  ALPS_INLINE F parts(const In& in) {
+    return (F)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in(0))), _mm_loadu_ps(in(1)), 1);
+  }
+};
+
+#else
+
+struct Wide {
+  static constexpr int width = 4;
+  typedef float F __attribute__((vector_size(16)));
+
+  ALPS_INLINE F broadcast(float x) { return F{x, x, x, x}; }
+  ALPS_INLINE F fma(F a, F b, F c) { return a * b + c; }
+  ALPS_INLINE F fnma(F a, F b, F c) { return c - a * b; }
+  ALPS_INLINE F load(const float* in) {
+    F x;
+    std::memcpy(&x, in, sizeof x);
+    return x;
+  }
+  ALPS_INLINE void save(F x, float* out) { std::memcpy(out, &x, sizeof x); }
+  ALPS_INLINE F turned(const float* batch, int v) { return load(batch + (v ^ 8)); }
+  template <class In>
+  ALPS_INLINE F parts(const In& in) {
+    return load(in(0));
+  }
+  ALPS_INLINE void in_order(F n[4]) {
+    for (int i = 1; i < 4; ++i)
+      for (int j = 0; j < i; ++j) {
+        const float x = n[i][j];
+        n[i][j] = n[j][i];
+        n[j][i] = x;
+      }
+  }
+};
+
+#endif
+
+struct Floats {  // memory for `count` floats, aligned to a cache line, not set
+  explicit Floats(int64_t count) : data(static_cast<float*>(::operator new(sizeof(float) * static_cast<size_t>(count), at))) {}
+  ~Floats() { ::operator delete(data, at); }
+  Floats(const Floats&) = delete;
+  Floats& operator=(const Floats&) = delete;
+  static constexpr std::align_val_t at{64};
+  float* const data;
+};
+
+// out(j)[i] = in(i)[j] for SIDE x SIDE floats; in and out give the address of a row.
+template <int SIDE, class In, class Out>
+ALPS_INLINE void transpose(const In& in, const Out& out) {
+  static_assert(SIDE % Wide::width == 0 && SIDE % 4 == 0, "whole vectors");
+  for (int i = 0; i < SIDE; i += Wide::width)
+    for (int j = 0; j < SIDE; j += 4) {
+      Wide::F n[4];
+      ALPS_UNROLL
+      for (int k = 0; k < 4; ++k) n[k] = Wide::parts([&](int p) { return in(i + 4 * p + k) + j; });
+      Wide::in_order(n);
+      ALPS_UNROLL
+      for (int k = 0; k < 4; ++k) Wide::save(n[k], out(j + k) + i);
+    }
+}
+
+}  // namespace alps::ALPS_ISA
