@@ -10,3 +10,15 @@ def moments(
     *, is_double: bool, count: int, mean: int, m2: int, x: int, keep: int, count_after: int, mean_after: int, m2_after: int,
     groups: int, rows: int, n: int, threads: int,
 ) -> None: ...
+
+
+class Ridge:
+    def __init__(
+        self, *, filters: list[int], sides: list[int], w: int, r: int, q: int, count: int, potentials: int, levels: int,
+        w_of_each_image: bool, r_of_each_image: bool, q_of_each_image: bool, mu: float,
+    ) -> None: ...
+
+
+def ridge_grad(
+    ridge: Ridge, *, x: int, grad: int, value: int, images: int, channels: int, height: int, width: int, threads: int,
+) -> None: ...

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cpu/kernels.h"
@@ -21,9 +22,11 @@ struct Isa {
   void (*langevin_pixel)(const alps::PixelStep&, int);
   void (*moments_float)(const alps::Moments<float>&, int);
   void (*moments_double)(const alps::Moments<double>&, int);
+  void (*ridge_grad)(const alps::RidgeGrad&, int);
 };
 
-#define ALPS_KERNELS_OF(isa) alps::isa::philox_normal, alps::isa::langevin_pixel, alps::isa::moments, alps::isa::moments
+#define ALPS_KERNELS_OF(isa)                                                                                       \
+  alps::isa::philox_normal, alps::isa::langevin_pixel, alps::isa::moments, alps::isa::moments, alps::isa::ridge_grad
 
 const std::vector<Isa>& table() {  // best last
   static const std::vector<Isa> isas = {
@@ -101,6 +104,29 @@ void moments(bool is_double, uintptr_t count, uintptr_t mean, uintptr_t m2, uint
     isa.moments_float(moments_of<float>(count, mean, m2, x, keep, count_after, mean_after, m2_after, groups, rows, n), threads);
 }
 
+struct Banks {  // the filters of a ridge energy and what it takes beside them; the arrays that `ridge` points to
+  std::vector<const float*> filters;
+  std::vector<int64_t> sides;
+  alps::Ridge ridge;
+
+  Banks(const std::vector<uintptr_t>& banks, std::vector<int64_t> side_of_each, uintptr_t w, uintptr_t r, uintptr_t q,
+        int64_t count, int64_t potentials, int64_t levels, bool w_of_each_image, bool r_of_each_image, bool q_of_each_image,
+        float mu)
+      : sides(std::move(side_of_each)) {
+    for (uintptr_t bank : banks) filters.push_back(pointer<float>(bank));
+    ridge = {filters.data(), sides.data(), pointer<float>(w), pointer<float>(r), pointer<float>(q),
+             static_cast<int64_t>(filters.size()), count, potentials, levels, w_of_each_image, r_of_each_image, q_of_each_image, mu};
+  }
+};
+
+void ridge_grad(const Banks& banks, uintptr_t x, uintptr_t grad, uintptr_t value, int64_t images, int64_t channels,
+                int64_t height, int64_t width, int threads) {
+  const Isa& isa = chosen();
+  py::gil_scoped_release release;
+  isa.ridge_grad({banks.ridge, pointer<float>(x), pointer<float>(grad), pointer<float>(value), images, channels, height, width},
+                 threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
@@ -117,4 +143,12 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("moments", &moments, py::kw_only(), py::arg("is_double"), py::arg("count"), py::arg("mean"), py::arg("m2"),
         py::arg("x"), py::arg("keep"), py::arg("count_after"), py::arg("mean_after"), py::arg("m2_after"), py::arg("groups"),
         py::arg("rows"), py::arg("n"), py::arg("threads"));
+  py::class_<Banks>(m, "Ridge", "What ridge kernels take beside images, of tensors that must outlive it.")
+      .def(py::init<const std::vector<uintptr_t>&, std::vector<int64_t>, uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t,
+                    int64_t, bool, bool, bool, float>(),
+           py::kw_only(), py::arg("filters"), py::arg("sides"), py::arg("w"), py::arg("r"), py::arg("q"), py::arg("count"),
+           py::arg("potentials"), py::arg("levels"), py::arg("w_of_each_image"), py::arg("r_of_each_image"),
+           py::arg("q_of_each_image"), py::arg("mu"));
+  m.def("ridge_grad", &ridge_grad, py::arg("ridge"), py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("value"),
+        py::arg("images"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("threads"), "value = 0: not wanted.");
 }
