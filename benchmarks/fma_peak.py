@@ -10,20 +10,16 @@ import torch
 
 SOURCE = """
 #include <stdint.h>
+#define EACH _Pragma("GCC unroll 16") for (int i = 0; i < SUMS; ++i)  /* in registers only if unrolled */
 typedef float V __attribute__((vector_size(LANES * 4)));
 float run(int64_t rounds, int threads) {
   float sum = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : sum)
   {
     V x[SUMS], a = (V){} + 0.999f, b = (V){} + 0.001f;
-    for (int i = 0; i < SUMS; ++i) x[i] = (V){} + (float)i;
-    for (int64_t k = 0; k < rounds; ++k) {
-#pragma GCC unroll 32
-      for (int i = 0; i < SUMS; ++i) x[i] = x[i] * a + b;
-#pragma GCC unroll 32
-      for (int i = 0; i < SUMS; ++i) __asm__ volatile("" : "+x"(x[i]));
-    }
-    for (int i = 0; i < SUMS; ++i) sum += x[i][0];
+    EACH x[i] = (V){} + (float)i;
+    for (int64_t k = 0; k < rounds; ++k) EACH x[i] = x[i] * a + b;
+    EACH sum += x[i][0];
   }
   return sum;
 }

@@ -123,88 +123,110 @@ struct Block {  // of filters, on a tile
   int64_t side, radius, width, vectors, pairs;
 };
 
-// out = z sum_j w_j / (1 + |z|^2 r_j), z = W * x, in rows [from, to); adds their energies to sums.
+// Responses of FILTERS filters at VECTORS vectors of pixels. Alone in a function, so that nothing else wants the registers.
+static __attribute__((noinline)) void convolve(const Block& s, const float* const (&x)[VECTORS], float* const (&out)[VECTORS],
+                                               int64_t filter) {
+  const float* pixel[VECTORS];
+  V z[FILTERS][VECTORS];
+  ALPS_UNROLL
+  for (int v = 0; v < VECTORS; ++v) {
+    pixel[v] = x[v];
+    ALPS_UNROLL
+    for (int f = 0; f < FILTERS; ++f) z[f][v] = V{};
+  }
+  const float* taps = s.taps;
+  const int64_t side = s.side, stride = s.stride;
+  for (int64_t dy = 0; dy < side; ++dy) {
+    for (int64_t dx = 0; dx < side; ++dx, taps += FILTERS) {
+      V pixels[VECTORS];
+      ALPS_UNROLL
+      for (int v = 0; v < VECTORS; ++v) pixels[v] = P::load(pixel[v] + dx);
+      ALPS_UNROLL
+      for (int f = 0; f < FILTERS; ++f) {
+        const V tap = P::broadcast(taps[f]);
+        ALPS_UNROLL
+        for (int v = 0; v < VECTORS; ++v) z[f][v] = P::fma(tap, pixels[v], z[f][v]);
+      }
+    }
+    ALPS_UNROLL
+    for (int v = 0; v < VECTORS; ++v) pixel[v] += stride;
+  }
+  ALPS_UNROLL
+  for (int f = 0; f < FILTERS; ++f) {
+    ALPS_UNROLL
+    for (int v = 0; v < VECTORS; ++v) P::save(z[f][v], out[v] + f * filter);
+  }
+}
+
+// z = z sum_j w_j / (1 + |z|^2 r_j) for the C channels of COUNT vectors of pixels, one filter; its energies are added.
+template <int C, int COUNT, bool VALUE>
+ALPS_INLINE void slope(float* const (&out)[COUNT * C], const P::U (&masks)[COUNT], const float* potential, int64_t pairs,
+                       V& energy) {
+  V z[COUNT][C], square[COUNT], slope[COUNT];
+  ALPS_UNROLL
+  for (int p = 0; p < COUNT; ++p) {
+    ALPS_UNROLL
+    for (int c = 0; c < C; ++c) z[p][c] = P::from_bits(P::bits(P::load(out[p * C + c])) & masks[p]);
+    square[p] = z[p][0] * z[p][0];
+    if constexpr (C == 2) square[p] = P::fma(z[p][1], z[p][1], square[p]);
+    slope[p] = V{};
+  }
+  for (int64_t pair = 0; pair < pairs; ++pair, potential += POTENTIAL) {
+    // w0/(1 + u r0) + w1/(1 + u r1) over one denominator, which no u may overflow
+    ALPS_UNROLL
+    for (int p = 0; p < COUNT; ++p) {
+      const V below = P::fma(square[p], P::fma(square[p], P::broadcast(potential[3]), P::broadcast(potential[2])),
+                             P::broadcast(1));
+      const V above = P::fma(square[p], P::broadcast(potential[1]), P::broadcast(potential[0]));
+      slope[p] = P::fma(above, P::reciprocal(P::at_most(below, P::broadcast(0x1p120f))), slope[p]);
+    }
+    if constexpr (VALUE) {
+      ALPS_UNROLL
+      for (int j = 0; j < 2; ++j) {  // one logarithm for two vectors
+        const V r = P::broadcast(potential[4 + j]), weight = P::broadcast(potential[6 + j]);
+        ALPS_UNROLL
+        for (int p = 0; p < COUNT; p += 2) {
+          V u = P::fma(square[p], r, P::broadcast(1));
+          if (p + 1 < COUNT) u = u * P::fma(square[(p + 1) % COUNT], r, P::broadcast(1));
+          energy = P::fma(weight, logarithm(u), energy);
+        }
+      }
+    }
+  }
+  ALPS_UNROLL
+  for (int p = 0; p < COUNT; ++p) {
+    ALPS_UNROLL
+    for (int c = 0; c < C; ++c) P::save(z[p][c] * slope[p], out[p * C + c]);
+  }
+}
+
+// Responses times slopes in rows [from, to); adds their energies to sums.
 template <int C, bool VALUE>
 static void respond(const Block& s, int64_t from, int64_t to, Sums& sums) {
   constexpr int PIXELS = VECTORS / C;
-  alignas(64) uint32_t whole[WIDTH], last[WIDTH], none[WIDTH];
-  for (int64_t i = 0; i < WIDTH; ++i) {
-    whole[i] = ~0u;
-    last[i] = (s.vectors - 1) * WIDTH + i < s.width ? ~0u : 0u;
-    none[i] = 0;
-  }
+  P::U whole = {}, last = {};
+  whole = ~whole;
+  for (int64_t i = 0; (s.vectors - 1) * WIDTH + i < s.width; ++i) last[i] = ~0u;
   int64_t row = from, column = 0;
   while (row < to) {
     const float* x[VECTORS];
     float* out[VECTORS];
-    const uint32_t* masks[PIXELS];
+    P::U masks[PIXELS];
     for (int p = 0; p < PIXELS; ++p) {
       const bool spare = row >= to;  // takes the first vector again and writes zeros where zeros are, left of its row
       const int64_t at = spare ? from * s.stride : row * s.stride + column * WIDTH;
-      masks[p] = spare ? none : column == s.vectors - 1 ? last : whole;
+      masks[p] = spare ? P::U{} : column == s.vectors - 1 ? last : whole;
       for (int c = 0; c < C; ++c) {
         x[p * C + c] = s.x + at - s.radius * (s.stride + 1) + c * s.plane;
         out[p * C + c] = s.out + (spare ? at - WIDTH : at) + c * s.filter;
       }
       if (++column == s.vectors) column = 0, ++row;
     }
-
-    V z[FILTERS][VECTORS] = {};
-    const float* taps = s.taps;
-    for (int64_t dy = 0; dy < s.side; ++dy) {
-      for (int64_t dx = 0; dx < s.side; ++dx) {
-        V pixels[VECTORS];
-        ALPS_UNROLL
-        for (int v = 0; v < VECTORS; ++v) pixels[v] = P::load(x[v] + dx);
-        ALPS_UNROLL
-        for (int f = 0; f < FILTERS; ++f) {
-          const V tap = P::broadcast(taps[f]);
-          ALPS_UNROLL
-          for (int v = 0; v < VECTORS; ++v) z[f][v] = P::fma(tap, pixels[v], z[f][v]);
-        }
-        taps += FILTERS;
-      }
-      for (int v = 0; v < VECTORS; ++v) x[v] += s.stride;
-    }
-
+    convolve(s, x, out, C * s.filter);
     V energy = {};
-    const float* potential = s.potentials;
-    ALPS_UNROLL
     for (int f = 0; f < FILTERS; ++f) {
-      V square[PIXELS], slope[PIXELS] = {};
-      ALPS_UNROLL
-      for (int p = 0; p < PIXELS; ++p) {
-        P::U mask;
-        std::memcpy(&mask, masks[p], sizeof mask);
-        ALPS_UNROLL
-        for (int c = 0; c < C; ++c) z[f][p * C + c] = P::from_bits(P::bits(z[f][p * C + c]) & mask);
-        square[p] = z[f][p * C] * z[f][p * C];
-        if constexpr (C == 2) square[p] = P::fma(z[f][p * C + 1], z[f][p * C + 1], square[p]);
-      }
-      for (int64_t pair = 0; pair < s.pairs; ++pair, potential += POTENTIAL) {
-        // w0/(1 + u r0) + w1/(1 + u r1) over one denominator, which a very large u may not overflow
-        ALPS_UNROLL
-        for (int p = 0; p < PIXELS; ++p) {
-          const V below = P::fma(square[p], P::fma(square[p], P::broadcast(potential[3]), P::broadcast(potential[2])),
-                                 P::broadcast(1));
-          const V above = P::fma(square[p], P::broadcast(potential[1]), P::broadcast(potential[0]));
-          slope[p] = P::fma(above, P::reciprocal(P::at_most(below, P::broadcast(0x1p120f))), slope[p]);
-        }
-        if constexpr (VALUE) {
-          ALPS_UNROLL
-          for (int j = 0; j < 2; ++j) {  // one logarithm of two vectors' product
-            const V r = P::broadcast(potential[4 + j]), weight = P::broadcast(potential[6 + j]);
-            ALPS_UNROLL
-            for (int p = 0; p < PIXELS; p += 2) {
-              V u = P::fma(square[p], r, P::broadcast(1));
-              if (p + 1 < PIXELS) u = u * P::fma(square[(p + 1) % PIXELS], r, P::broadcast(1));
-              energy = P::fma(weight, logarithm(u), energy);
-            }
-          }
-        }
-      }
-      ALPS_UNROLL
-      for (int v = 0; v < VECTORS; ++v) P::save(z[f][v] * slope[v / C], out[v] + C * f * s.filter);
+      slope<C, PIXELS, VALUE>(out, masks, s.potentials + f * s.pairs * POTENTIAL, s.pairs, energy);
+      for (int v = 0; v < VECTORS; ++v) out[v] += C * s.filter;
     }
     if constexpr (VALUE) Sums::add(sums, energy);
   }
@@ -212,7 +234,7 @@ static void respond(const Block& s, int64_t from, int64_t to, Sums& sums) {
 
 // Adds the transposed filters of ROWS rows of COUNT vectors of responses to a gradient.
 template <int COUNT>
-static void gather(const float* responses, const float* taps, int64_t stride, int64_t filter, int64_t side, int64_t chunks,
+static __attribute__((noinline)) void gather(const float* responses, const float* taps, int64_t stride, int64_t filter, int64_t side, int64_t chunks,
                    float* grad, int64_t grad_stride) {
   V sum[ROWS][COUNT];
   ALPS_UNROLL
@@ -229,6 +251,7 @@ static void gather(const float* responses, const float* taps, int64_t stride, in
         const float* at = responses + chunk * TAPS * stride + dx;
         ALPS_UNROLL
         for (int v = 0; v < ROWS + TAPS - 1; ++v, at += stride) {
+          __asm__("" : "+r"(at));  // or GCC keeps the address of every row, and on the stack
           ALPS_UNROLL
           for (int p = 0; p < COUNT; ++p) {
             const V z = P::load(at + p * WIDTH);
