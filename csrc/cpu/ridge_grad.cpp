@@ -90,13 +90,13 @@ static Buffer buffer(int64_t size) {
   return Buffer(memory);
 }
 
-// ln u for u in [1, inf)
-ALPS_INLINE V logarithm(V u) {
+// ln(1 + t), t >= 0. Up to 1 + t = sqrt 2 it is t itself that the series sees, not what is left of it beside the 1.
+ALPS_INLINE V logarithm(V t) {
   constexpr float LOG[] = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
                            -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
-  const P::U b = P::bits(u);
+  const P::U b = P::bits(t + 1.0f);
   const P::I e = (P::I)(b - 0x3F3504F3u) >> 23;
-  const V f = P::from_bits(b - ((P::U)e << 23)) - 1.0f, z = f * f;
+  const V f = e == 0 ? t : P::from_bits(b - ((P::U)e << 23)) - 1.0f, z = f * f;
   const V log1p = P::fma(f * z, horner<P>(LOG, f), P::fma(P::broadcast(-0.5f), z, f));
   return P::fma(P::to_float(e), P::broadcast(0.693147180559945f), log1p);
 }
@@ -182,13 +182,16 @@ ALPS_INLINE void slope(float* const (&out)[COUNT * C], const P::U (&masks)[COUNT
     }
     if constexpr (VALUE) {
       ALPS_UNROLL
-      for (int j = 0; j < 2; ++j) {  // one logarithm for two vectors
+      for (int j = 0; j < 2; ++j) {  // one logarithm for two vectors, (1 + t)(1 + u) = 1 + (t + u + t u)
         const V r = P::broadcast(potential[4 + j]), weight = P::broadcast(potential[6 + j]);
         ALPS_UNROLL
         for (int p = 0; p < COUNT; p += 2) {
-          V u = P::fma(square[p], r, P::broadcast(1));
-          if (p + 1 < COUNT) u = u * P::fma(square[(p + 1) % COUNT], r, P::broadcast(1));
-          energy = P::fma(weight, logarithm(u), energy);
+          V t = square[p] * r;
+          if (p + 1 < COUNT) {
+            const V u = square[(p + 1) % COUNT] * r;
+            t = P::fma(t, u, t + u);
+          }
+          energy = P::fma(weight, logarithm(t), energy);
         }
       }
     }
@@ -240,7 +243,7 @@ static __attribute__((noinline)) void gather(const float* responses, const float
   ALPS_UNROLL
   for (int y = 0; y < ROWS; ++y) {
     ALPS_UNROLL
-    for (int p = 0; p < COUNT; ++p) sum[y][p] = P::load(grad + y * grad_stride + p * WIDTH);
+    for (int p = 0; p < COUNT; ++p) sum[y][p] = V{};
   }
   for (int f = 0; f < FILTERS; ++f, responses += filter)
     for (int64_t chunk = 0; chunk < chunks; ++chunk)
@@ -264,7 +267,10 @@ static __attribute__((noinline)) void gather(const float* responses, const float
   ALPS_UNROLL
   for (int y = 0; y < ROWS; ++y) {
     ALPS_UNROLL
-    for (int p = 0; p < COUNT; ++p) P::save(sum[y][p], grad + y * grad_stride + p * WIDTH);
+    for (int p = 0; p < COUNT; ++p) {
+      float* out = grad + y * grad_stride + p * WIDTH;
+      P::save(P::load(out) + sum[y][p], out);
+    }
   }
 }
 
