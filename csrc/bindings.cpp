@@ -23,10 +23,12 @@ struct Isa {
   void (*moments_float)(const alps::Moments<float>&, int);
   void (*moments_double)(const alps::Moments<double>&, int);
   void (*ridge_grad)(const alps::RidgeGrad&, int);
+  void (*ridge_langevin)(const alps::RidgeLangevin&, int);
 };
 
 #define ALPS_KERNELS_OF(isa)                                                                                       \
-  alps::isa::philox_normal, alps::isa::langevin_pixel, alps::isa::moments, alps::isa::moments, alps::isa::ridge_grad
+  alps::isa::philox_normal, alps::isa::langevin_pixel, alps::isa::moments, alps::isa::moments, alps::isa::ridge_grad, \
+      alps::isa::ridge_langevin
 
 const std::vector<Isa>& table() {  // best last
   static const std::vector<Isa> isas = {
@@ -127,6 +129,20 @@ void ridge_grad(const Banks& banks, uintptr_t x, uintptr_t grad, uintptr_t value
                  threads);
 }
 
+void ridge_langevin(const Banks& banks, uintptr_t x, uintptr_t b, uintptr_t a, uintptr_t xi, uintptr_t chains, uintptr_t after,
+                    uintptr_t mean, int64_t rows, int64_t measurements, int64_t height, int64_t width, int64_t channels,
+                    int64_t channels_of_image, bool a_of_each_measurement, bool a_of_each_channel, float lam, float lin, float w,
+                    float inv_eta2, float noise_lam, int noise, int64_t seed, uint32_t step, int64_t count, int threads) {
+  const Isa& isa = chosen();
+  py::gil_scoped_release release;
+  const alps::PixelStep pixel_step = {
+      pointer<float>(x), nullptr, pointer<float>(b), pointer<float>(a), pointer<float>(xi), pointer<int64_t>(chains),
+      pointer<float>(after), pointer<float>(mean), rows, measurements, height * width, channels, a_of_each_measurement,
+      a_of_each_channel, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
+      static_cast<uint64_t>(seed), step};
+  isa.ridge_langevin({banks.ridge, pixel_step, channels_of_image, height, width, count}, threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
@@ -151,4 +167,9 @@ PYBIND11_MODULE(_cpu, m) {
            py::arg("q_of_each_image"), py::arg("mu"));
   m.def("ridge_grad", &ridge_grad, py::arg("ridge"), py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("value"),
         py::arg("images"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("threads"), "value = 0: not wanted.");
+  m.def("ridge_langevin", &ridge_langevin, py::arg("ridge"), py::kw_only(), py::arg("x"), py::arg("b"), py::arg("a"),
+        py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("rows"), py::arg("measurements"),
+        py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("channels_of_image"), py::arg("a_of_each_measurement"),
+        py::arg("a_of_each_channel"), py::arg("lam"), py::arg("lin"), py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"),
+        py::arg("noise"), py::arg("seed"), py::arg("step"), py::arg("count"), py::arg("threads"), "xi = 0: Philox's noise.");
 }

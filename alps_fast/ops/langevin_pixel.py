@@ -46,6 +46,13 @@ def _langevin_pixel_cpu(
     return after, mean
 
 
+def check_diagonal(a: Tensor, b: Tensor) -> None:
+    """`a` must be the diagonal of AᴴA for the data b (B, H, W, C'): (1|B, H, W, 1|C')."""
+    check_state("a", a, b)
+    fits = len(a) in (1, len(b)) and a.shape[1:3] == b.shape[1:3] and a.shape[3] in (1, b.shape[3])
+    check(fits, "a", f"shape {tuple(a.shape)}", f"(1 or {len(b)}, {b.shape[1]}, {b.shape[2]}, 1 or {b.shape[3]})")
+
+
 @torch.library.custom_op("alps_fast::langevin_pixel", mutates_args=())
 def langevin_pixel(
     x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
@@ -75,9 +82,7 @@ def langevin_pixel(
     """
     check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
     check_stream(x.shape[1:].numel(), step, noise, xi)
-    check_state("a", a, x)
-    fits = len(a) in (1, len(b)) and a.shape[1:3] == x.shape[1:3] and a.shape[3] in (1, x.shape[3])
-    check(fits, "a", f"shape {tuple(a.shape)}", f"(1 or {len(b)}, {x.shape[1]}, {x.shape[2]}, 1 or {x.shape[3]})")
+    check_diagonal(a, b)
     step_function = implementation("langevin_pixel", backend, x.device)
     return step_function(x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi)
 

@@ -74,6 +74,24 @@ def ridge_grad_reference(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Ten
     return grad.reshape(x.shape), value if want_value else value[:0].clone()
 
 
+def check_ridge(filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor, images: int, x: Tensor,
+                name_of_w: str = "w") -> None:
+    """What a ridge energy takes beside `images` images must fit them, and have the dtype and device of x."""
+    check(len(filters) > 0, "filters", "none", "one bank a scale")
+    scales, count = len(filters), filters[0].shape[0]
+    for bank in filters:
+        check(bank.ndim == 4 and bank.shape[:2] == (count, 1) and bank.shape[2] == bank.shape[3] and bank.shape[3] % 2 == 1,
+              "filters", f"shape {tuple(bank.shape)}", f"({count}, 1, k, k), k odd")
+    for name, v in ((name_of_w, w), ("r", r)):
+        fits = v.ndim == 4 and v.shape[0] == scales and v.shape[1] == w.shape[1] and v.shape[2] in (1, images)
+        check(fits and v.shape[3] == count, name, f"shape {tuple(v.shape)}", f"({scales}, J, 1 or {images}, {count})")
+    check(q.ndim == 2 and q.shape[0] >= scales and q.shape[1] in (1, images), "q", f"shape {tuple(q.shape)}",
+          f"(Q, 1 or {images}), Q >= {scales}")
+    check(mu.numel() == 1, "mu", f"shape {tuple(mu.shape)}", "one number")
+    for name, v in (*(("filters", bank) for bank in filters), (name_of_w, w), ("r", r), ("q", q), ("mu", mu)):
+        check(v.dtype == x.dtype and v.device == x.device, name, f"{v.dtype} on {v.device}", f"{x.dtype} on {x.device}, as x")
+
+
 class Constants:
     """What the compiled kernels take beside images: the op's own tensors, held while they are read."""
 
@@ -112,16 +130,8 @@ def _ridge_grad_cpu(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, 
 def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                want_value: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor]:
     """(∇E, E) on the chosen backend; see the module's docstring."""
-    scales, count = len(filters), filters[0].shape[0]
     check(x.ndim == 4, "x", f"shape {tuple(x.shape)}", "(N, C, H, W)")
-    for bank in filters:
-        check(bank.ndim == 4 and bank.shape[:2] == (count, 1) and bank.shape[2] == bank.shape[3] and bank.shape[3] % 2 == 1,
-              "filters", f"shape {tuple(bank.shape)}", f"({count}, 1, k, k), k odd")
-    for name, v in (("w", w), ("r", r)):
-        check(v.ndim == 4 and v.shape[0] == scales and v.shape[2] in (1, x.shape[0]) and v.shape[3] == count,
-              name, f"shape {tuple(v.shape)}", f"({scales}, J, 1 or {x.shape[0]}, {count})")
-    check(q.ndim == 2 and q.shape[0] >= scales and q.shape[1] in (1, x.shape[0]), "q", f"shape {tuple(q.shape)}",
-          f"(Q, 1 or {x.shape[0]}), Q >= {scales}")
+    check_ridge(filters, w, r, q, mu, len(x), x)
     with torch.no_grad():
         grad, value = implementation("ridge_grad", backend, x.device)(x, filters, w, r, q, mu, want_value)
     return grad.contiguous(), value

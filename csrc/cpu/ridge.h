@@ -30,8 +30,9 @@ class RidgeGradient {
  public:
   RidgeGradient(const Ridge& ridge, int64_t images, int64_t channels, int64_t height, int64_t width);
 
-  Buffer workspace() const;  // of one image at work
-  Buffer responses() const;  // of one thread
+  int64_t size() const { return size_; }       // floats of the workspace of one image at work
+  Buffer workspace(int64_t more) const;        // and so many more floats behind it
+  Buffer responses() const;                    // of one thread
 
   // `grad` of x for image number `image`, and its value unless that is null, with `threads` buffers of responses.
   void operator()(int64_t image, const float* x, float* grad, Strides strides, float* value, float* workspace,
@@ -58,14 +59,14 @@ class RidgeGradient {
   std::vector<Level> levels_;
 };
 
-// Runs body(row, workspace, responses, threads) for rows of images: a row a thread while there are rows for all threads,
+// Runs body(row, workspace, responses, threads) for every row, `more` floats behind its workspace: a row a thread while there are rows for all threads,
 // then the rows that are left one after another, each with all threads.
 template <class Body>
-static void each_alone(const RidgeGradient& gradient, int64_t rows, int threads, const Body& body) {
+static void each_alone(const RidgeGradient& gradient, int64_t rows, int64_t more, int threads, const Body& body) {
   std::vector<Buffer> workspaces, responses;
   for (int t = 0; t < threads; ++t) responses.push_back(gradient.responses());
   const int64_t together = rows - rows % threads;
-  for (int t = 0; t < (together ? threads : 1); ++t) workspaces.push_back(gradient.workspace());
+  for (int t = 0; t < (together ? threads : 1); ++t) workspaces.push_back(gradient.workspace(more));
   if (together) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t row = 0; row < together; ++row) {

@@ -237,8 +237,8 @@ static void respond(const Block& s, int64_t from, int64_t to, Sums& sums) {
 
 // Adds the transposed filters of ROWS rows of COUNT vectors of responses to a gradient.
 template <int COUNT>
-static __attribute__((noinline)) void gather(const float* responses, const float* taps, int64_t stride, int64_t filter, int64_t side, int64_t chunks,
-                   float* grad, int64_t grad_stride) {
+static __attribute__((noinline)) void gather(const float* responses, const float* taps, int64_t stride, int64_t filter,
+                                             int64_t side, int64_t chunks, float* grad, int64_t grad_stride) {
   V sum[ROWS][COUNT];
   ALPS_UNROLL
   for (int y = 0; y < ROWS; ++y) {
@@ -319,7 +319,7 @@ RidgeGradient::RidgeGradient(const Ridge& ridge, int64_t images, int64_t channel
   size_ += scratch_;
 }
 
-Buffer RidgeGradient::workspace() const { return buffer(size_); }
+Buffer RidgeGradient::workspace(int64_t more) const { return buffer(size_ + more); }
 Buffer RidgeGradient::responses() const { return buffer(response_size_); }
 
 // For every filter and two potentials at a time: what `respond` reads of them. A last, missing potential weighs nothing.
@@ -491,7 +491,7 @@ void RidgeGradient::operator()(int64_t image, const float* x, float* grad, Strid
 void ridge_grad(const RidgeGrad& s, int threads) {
   const RidgeGradient gradient(s.ridge, s.images, s.channels, s.height, s.width);
   const int64_t pixels = s.height * s.width, n = s.channels * pixels;
-  each_alone(gradient, s.images, threads, [&](int64_t image, float* workspace, const Buffer* responses, int team) {
+  each_alone(gradient, s.images, 0, threads, [&](int64_t image, float* workspace, const Buffer* responses, int team) {
     gradient(image, s.x + image * n, s.grad + image * n, {pixels, 1}, s.value ? s.value + image : nullptr, workspace, responses,
              team);
   });
