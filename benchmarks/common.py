@@ -53,10 +53,11 @@ def machine() -> str:
 
 
 def compare(benchmark: Any, case: str, backend: str, run: Callable[[], object], baselines: dict[str, Callable[[], object]],
-            work: Work, rounds: int = 31) -> list[dict[str, Any]]:
+            work: Work, rounds: int = 31, peak: float | None = None) -> list[dict[str, Any]]:
     """Time `run`, before each of its rounds every baseline and a copy of the same bytes once; medians, one row a baseline.
 
-    ratio = baseline / run; roofline_fraction = copy / run, the share of copy bandwidth that is reached.
+    ratio = baseline / run; roofline_fraction = copy / run, the share of copy bandwidth that is reached, or where `peak`,
+    operations a second, is what bounds the work, the share of that.
     """
     contenders = baselines | {"copy": copier(work.bytes)}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -72,7 +73,8 @@ def compare(benchmark: Any, case: str, backend: str, run: Callable[[], object], 
     medians = {name: statistics.median(values[3:]) for name, values in seconds.items()}
     copy = medians.pop("copy")
     shared = {"case": case, "backend": backend, "isa": isa(backend), "seconds": ours, **work._asdict(),
-              "roofline_fraction": copy / ours, "threads": torch.get_num_threads(), "commit": commit()}
+              "roofline_fraction": work.flops / peak / ours if peak else copy / ours, "roofline": "peak" if peak else "copy",
+              "threads": torch.get_num_threads(), "commit": commit()}
     rows = [shared | {"baseline": name, "baseline_seconds": median, "ratio": median / ours} for name, median in medians.items()]
     benchmark.extra_info["rows"] = rows
     return rows
@@ -87,9 +89,9 @@ def fastest(op: str) -> str:
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Lines of a table."""
     lines = [f"{'case':<44} {'backend':<12} {'ms':>8} {'baseline':<9} {'ms':>8} {'ratio':>7} "
-             f"{'GB/s':>6} {'Gflop/s':>8} {'of copy':>7}"]
+             f"{'GB/s':>6} {'Gflop/s':>8} {'roofline':>13}"]
     for r in rows:
         lines.append(f"{r['case']:<44} {r['backend'] + ' ' + r['isa']:<12} {r['seconds'] * 1e3:8.3f} {r['baseline']:<9} "
                      f"{r['baseline_seconds'] * 1e3:8.3f} {r['ratio']:6.1f}x {r['bytes'] / r['seconds'] / 1e9:6.1f} "
-                     f"{r['flops'] / r['seconds'] / 1e9:8.1f} {r['roofline_fraction']:7.0%}")
+                     f"{r['flops'] / r['seconds'] / 1e9:8.1f} {r['roofline_fraction']:5.0%} of {r['roofline']}")
     return lines

@@ -88,7 +88,7 @@ SHAPES = ((1, 1), (1, 40), (33, 1), (2, 3), (7, 16), (17, 15), (16, 49), (71, 33
 
 
 def roundings(x, args, got):
-    """Errors against float64 of gradients in 2⁻²⁴ of them, of values in that of their terms: norms over every third image, rms."""
+    """Errors against float64 of gradients in 2⁻²⁴ of them, of values in that of their terms: norms over every third image."""
     x, (filters, w, r, q, mu) = in_double(x), in_double(args)
     grad, value = ridge_grad(x, filters, w, r, q, mu, backend="torch")
     _, size = ridge_grad(x, filters, w.abs(), r, q.abs(), mu, backend="torch")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import check
 from ._dispatch import implementation, implements
-from ._langevin import check_state, check_step, check_stream
+from ._langevin import check_step, check_stream
 from .langevin_pixel import check_diagonal, langevin_pixel_reference
 from .ridge_grad import Constants, check_ridge, has_kernel, ridge_grad_reference
 
