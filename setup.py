@@ -68,6 +68,7 @@ class Build(build_ext):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = pool.map(lambda isa: self.compile_isa(extension, isa), ISAS)
             extension.extra_objects = [o for some in objects for o in some]
+        extension.depends = [*extension.depends, *extension.extra_objects]  # or a new kernel is compiled but not linked
         self.build_extension(extension)
 
     def probe_compiler(self):

@@ -32,3 +32,21 @@ def conv_grad(
 ) -> None: ...
 
 most_blocks: int
+
+
+class Ridge:
+    def __init__(
+        self, *, filters: list[int], sides: list[int], w: int, r: int, q: int, count: int, potentials: int, levels: int,
+        w_of_each_image: bool, r_of_each_image: bool, q_of_each_image: bool, mu: float,
+    ) -> None: ...
+
+
+def ridge_grad(
+    ridge: Ridge, *, x: int, grad: int, value: int, images: int, channels: int, height: int, width: int, threads: int,
+) -> None: ...
+def ridge_langevin(
+    ridge: Ridge, *, x: int, b: int, a: int, xi: int, chains: int, after: int, mean: int, rows: int, measurements: int,
+    height: int, width: int, channels: int, channels_of_image: int, a_of_each_measurement: bool, a_of_each_channel: bool,
+    lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, count: int,
+    threads: int,
+) -> None: ...

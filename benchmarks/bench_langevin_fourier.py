@@ -2,10 +2,9 @@
 
 import math
 
-import pytest
 import torch
-from common import Work, fastest
 
+from alps_fast.bench.common import Work, fastest, parametrize
 from alps_fast.layout import as_complex, as_real
 from alps_fast.operators.fourier import CircularBlur
 from alps_fast.ops.langevin_fourier import langevin_fourier
@@ -79,8 +78,8 @@ def states(images, is_complex):
     return as_real(images.movedim(1, -1)) if is_complex else images.movedim(1, -1)
 
 
-@pytest.mark.parametrize("noise", [INDEPENDENT, AVERAGED], ids=["independent", "averaged"])
-@pytest.mark.parametrize("chains, size, channels, is_complex",
+@parametrize("noise", [INDEPENDENT, AVERAGED], ids=["independent", "averaged"])
+@parametrize("chains, size, channels, is_complex",
                          [(64, 128, 1, False), (64, 128, 2, True), (16, 128, 3, False), (1, 128, 2, True), (16, 320, 2, True)])
 def test_langevin_fourier(measure, chains, size, channels, is_complex, noise):
     x, grad = torch.randn(2, chains, size, size, channels)

@@ -7,10 +7,9 @@ has the same preconditioner and works on as many coil images as fit a cache (tun
 import math
 import warnings
 
-import pytest
 import torch
-from common import Work, fastest
 
+from alps_fast.bench.common import Work, fastest, parametrize
 from alps_fast.layout import as_complex, as_real
 from alps_fast.operators import CartesianMRI
 from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg
@@ -101,8 +100,8 @@ class Tuned:
         return after, mean
 
 
-@pytest.mark.parametrize("noise", [INDEPENDENT, AVERAGED], ids=["independent", "averaged"])
-@pytest.mark.parametrize("chains, size, coils", [(16, 128, 8), (1, 128, 8), (64, 128, 8)])
+@parametrize("noise", [INDEPENDENT, AVERAGED], ids=["independent", "averaged"])
+@parametrize("chains, size, coils", [(16, 128, 8), (1, 128, 8), (64, 128, 8)])
 def test_langevin_sense(measure, chains, size, coils, noise):
     x, grad = torch.randn(2, chains, size, size, 2)
     b = torch.randn(1, size, size, 2)
@@ -134,7 +133,7 @@ def cg_work(chains: int, size: int, coils: int, iterations: int) -> Work:
     return Work(bytes=8 * size**2 * (4 * chains + coils * rows * iterations), flops=int(rows * iterations * transforms))
 
 
-@pytest.mark.parametrize("chains, size, coils", [(16, 128, 8), (1, 128, 8)])
+@parametrize("chains, size, coils", [(16, 128, 8), (1, 128, 8)])
 def test_langevin_sense_cg(measure, chains, size, coils):
     x, grad = torch.randn(2, chains, size, size, 2)
     b = torch.randn(1, size, size, 2)

@@ -113,10 +113,10 @@ class Measure:
     rows: list[Row] = field(default_factory=list)
 
     def __call__(self, case: str, backend: str, run: Callable[[], object], baselines: dict[str, Callable[[], object]], work: Work,
-                 rounds: int = 31, gemm: torch.dtype | None = None) -> list[Row]:
+                 rounds: int = 31, gemm: torch.dtype | None = None, peak: float | None = None) -> list[Row]:
         """`compare`, its rows kept."""
         rounds = min(rounds, QUICK_ROUNDS) if self.quick else rounds
-        rows = compare(self.timer, case, backend, run, baselines, work, rounds, gemm)
+        rows = compare(self.timer, case, backend, run, baselines, work, rounds, gemm, peak)
         self.rows += rows
         return rows
 
@@ -126,11 +126,11 @@ class Measure:
 
 
 def compare(timer: Timer, case: str, backend: str, run: Callable[[], object], baselines: dict[str, Callable[[], object]],
-            work: Work, rounds: int, gemm: torch.dtype | None) -> list[Row]:
+            work: Work, rounds: int, gemm: torch.dtype | None, peak: float | None) -> list[Row]:
     """Time `run`, before each of its rounds every baseline and the machine itself once; medians, one row a baseline.
 
     ratio = baseline / run; roofline_fraction: the share that is reached of copy bandwidth or, where `gemm` names a
-    dtype, of the rate of torch's matrix product in it.
+    dtype, of the rate of torch's matrix product in it, or of `peak` operations a second.
     """
     contenders = baselines | {"machine": copier(work.bytes) if gemm is None else multiplier(gemm)}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -145,8 +145,10 @@ def compare(timer: Timer, case: str, backend: str, run: Callable[[], object], ba
     ours = timer(run, others, rounds, warmup)
     medians = {name: statistics.median(values[warmup:]) for name, values in seconds.items()}
     ideal = medians.pop("machine") * (1 if gemm is None else work.flops / (2 * GEMM**3))
+    if peak is not None:
+        ideal = work.flops / peak
     shared = {"case": case, "backend": backend, "isa": isa(backend), "seconds": ours, **work._asdict(),
-              "roofline_fraction": ideal / ours, "roofline": "copy" if gemm is None else "gemm",
+              "roofline_fraction": ideal / ours, "roofline": "peak" if peak else "copy" if gemm is None else "gemm",
               "threads": torch.get_num_threads(), "commit": commit()}
     return [shared | {"baseline": name, "baseline_seconds": median, "ratio": median / ours} for name, median in medians.items()]
 

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -33,12 +34,15 @@ struct Isa {
   bool (*langevin_sense_cg)(const alps::SenseCgStep&, int);
   void (*moments_float)(const alps::Moments<float>&, int);
   void (*moments_double)(const alps::Moments<double>&, int);
+  void (*ridge_grad)(const alps::RidgeGrad&, int);
+  void (*ridge_langevin)(const alps::RidgeLangevin&, int);
   void (*conv_grad)(const alps::ConvGrad&, int);
 };
 
 #define ALPS_KERNELS_OF(isa) \
   alps::isa::philox_normal, alps::isa::langevin_pixel, alps::isa::langevin_sense, alps::isa::langevin_fourier, \
-      alps::isa::langevin_sense_cg, alps::isa::moments, alps::isa::moments
+      alps::isa::langevin_sense_cg, alps::isa::moments, alps::isa::moments, \
+      alps::isa::ridge_grad, alps::isa::ridge_langevin
 
 #if defined(__x86_64__)
 bool has_avx512() {
@@ -187,6 +191,43 @@ void conv_grad(uintptr_t x, uintptr_t weights, uintptr_t biases, uintptr_t scale
                 threads);
 }
 
+struct Banks {  // the filters of a ridge energy and what it takes beside them; the arrays that `ridge` points to
+  std::vector<const float*> filters;
+  std::vector<int64_t> sides;
+  alps::Ridge ridge;
+
+  Banks(const std::vector<uintptr_t>& banks, std::vector<int64_t> side_of_each, uintptr_t w, uintptr_t r, uintptr_t q,
+        int64_t count, int64_t potentials, int64_t levels, bool w_of_each_image, bool r_of_each_image, bool q_of_each_image,
+        float mu)
+      : sides(std::move(side_of_each)) {
+    for (uintptr_t bank : banks) filters.push_back(pointer<float>(bank));
+    ridge = {filters.data(), sides.data(), pointer<float>(w), pointer<float>(r), pointer<float>(q),
+             static_cast<int64_t>(filters.size()), count, potentials, levels, w_of_each_image, r_of_each_image, q_of_each_image, mu};
+  }
+};
+
+void ridge_grad(const Banks& banks, uintptr_t x, uintptr_t grad, uintptr_t value, int64_t images, int64_t channels,
+                int64_t height, int64_t width, int threads) {
+  const Isa& isa = chosen();
+  py::gil_scoped_release release;
+  isa.ridge_grad({banks.ridge, pointer<float>(x), pointer<float>(grad), pointer<float>(value), images, channels, height, width},
+                 threads);
+}
+
+void ridge_langevin(const Banks& banks, uintptr_t x, uintptr_t b, uintptr_t a, uintptr_t xi, uintptr_t chains, uintptr_t after,
+                    uintptr_t mean, int64_t rows, int64_t measurements, int64_t height, int64_t width, int64_t channels,
+                    int64_t channels_of_image, bool a_of_each_measurement, bool a_of_each_channel, float lam, float lin, float w,
+                    float inv_eta2, float noise_lam, int noise, int64_t seed, uint32_t step, int64_t count, int threads) {
+  const Isa& isa = chosen();
+  py::gil_scoped_release release;
+  const alps::PixelStep pixel_step = {
+      pointer<float>(x), nullptr, pointer<float>(b), pointer<float>(a), pointer<float>(xi), pointer<int64_t>(chains),
+      pointer<float>(after), pointer<float>(mean), rows, measurements, height * width, channels, a_of_each_measurement,
+      a_of_each_channel, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
+      static_cast<uint64_t>(seed), step};
+  isa.ridge_langevin({banks.ridge, pixel_step, channels_of_image, height, width, count}, threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
@@ -224,4 +265,17 @@ PYBIND11_MODULE(_cpu, m) {
         py::arg("height"), py::arg("width"), py::arg("width_of_network"), py::arg("blocks"), py::arg("level_of_each"),
         py::arg("in_tiles"), py::arg("threads"), "in_tiles: weights are bfloat16 in AMX tiles; else float32.");
   m.attr("most_blocks") = alps::MOST_BLOCKS;
+  py::class_<Banks>(m, "Ridge", "What ridge kernels take beside images, of tensors that must outlive it.")
+      .def(py::init<const std::vector<uintptr_t>&, std::vector<int64_t>, uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t,
+                    int64_t, bool, bool, bool, float>(),
+           py::kw_only(), py::arg("filters"), py::arg("sides"), py::arg("w"), py::arg("r"), py::arg("q"), py::arg("count"),
+           py::arg("potentials"), py::arg("levels"), py::arg("w_of_each_image"), py::arg("r_of_each_image"),
+           py::arg("q_of_each_image"), py::arg("mu"));
+  m.def("ridge_grad", &ridge_grad, py::arg("ridge"), py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("value"),
+        py::arg("images"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("threads"), "value = 0: not wanted.");
+  m.def("ridge_langevin", &ridge_langevin, py::arg("ridge"), py::kw_only(), py::arg("x"), py::arg("b"), py::arg("a"),
+        py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("rows"), py::arg("measurements"),
+        py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("channels_of_image"), py::arg("a_of_each_measurement"),
+        py::arg("a_of_each_channel"), py::arg("lam"), py::arg("lin"), py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"),
+        py::arg("noise"), py::arg("seed"), py::arg("step"), py::arg("count"), py::arg("threads"), "xi = 0: Philox's noise.");
 }

@@ -25,6 +25,22 @@ def states(n: int, b: int, shape: tuple[int, ...], dtype: torch.dtype = torch.fl
     return {"x": x, "grad": grad, "b": data, "chains": torch.arange(n) + 3, **LEVEL}
 
 
+def shifted(value: Tensor) -> Tensor:
+    """The same numbers, contiguous, one element off any alignment."""
+    buffer = torch.full((value.numel() + 1,), torch.nan, dtype=value.dtype)
+    buffer[1:] = value.flatten()
+    return buffer[1:].view(value.shape)
+
+
+def in_double(value: Any) -> Any:
+    """The same numbers in float64, through lists, tuples and dictionaries."""
+    if isinstance(value, dict):
+        return {k: in_double(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(in_double(v) for v in value)
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
 def dense_step(a: Arguments, mean_map: Tensor, noise_map: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
     """x⁺ and m of dense matrices on flattened states."""
     r = a["b"].repeat_interleave(len(a["x"]) // len(a["b"]), 0) + a["lin"] * a["x"] - a["w"] * a["grad"]

@@ -11,6 +11,8 @@ from step_checks import (
     check_opcheck,
     check_rows_stand_alone,
     dense_step,
+    in_double,
+    shifted,
     states,
 )
 
@@ -36,16 +38,9 @@ def layouts(shape):
             for each in {1, b} for channels in {1, shape[2]}]
 
 
-def shifted(value):
-    """The same numbers, contiguous, one element off any alignment."""
-    buffer = torch.full((value.numel() + 1,), torch.nan, dtype=value.dtype)
-    buffer[1:] = value.flatten()
-    return buffer[1:].view(value.shape)
-
-
 def roundings(a, got):
     """Error of float32 results against the reference in float64 on the same numbers and noise, in 2⁻²⁴ of the terms' size."""
-    wide = {k: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in a.items()}
+    wide = in_double(a)
     size = {k: wide[k].abs() for k in ("x", "grad", "b")} | {"w": -a["w"]}
     if "xi" in a:
         size["xi"] = wide["xi"].abs()

@@ -1,15 +1,12 @@
-"""ridge_grad and ridge_langevin: the gradient is that of the value, the steps are the composition."""
-
-import inspect
+"""ridge_grad: the gradient is that of the value, the kernels are the reference."""
 
 import pytest
 import torch
+from step_checks import in_double, shifted
 
+import alps_fast as af
 from alps_fast.errors import ArgumentError
-from alps_fast.ops.langevin_pixel import langevin_pixel
-from alps_fast.ops.philox_normal import AVERAGED, NO_NOISE
 from alps_fast.ops.ridge_grad import down, down_transposed, ridge_grad, ridge_grad_reference
-from alps_fast.ops.ridge_langevin import ridge_langevin
 
 
 def constants(scales=3, count=4, side=5, potentials=2, images=1, dtype=torch.float64):
@@ -74,6 +71,7 @@ def test_opcheck_and_bad_arguments():
     filters, w, r, q, mu = constants(dtype=torch.float32)
     x = torch.randn(2, 1, 8, 8)
     torch.library.opcheck(ridge_grad.traced, (x, filters, w, r, q, mu))
+    torch.library.opcheck(ridge_grad.traced, (x, filters, w, r, q, mu, False))
     good = {"x": x, "filters": filters, "w": w, "r": r, "q": q, "mu": mu}
     bad = [("x", x[0]), ("x", x.half()), ("filters", []), ("filters", [f[..., :4] for f in filters]),
            ("filters", [f.double() for f in filters]), ("w", w[:, 0]), ("w", w.double()), ("r", r[:, :, :, :1]),
@@ -83,33 +81,103 @@ def test_opcheck_and_bad_arguments():
             ridge_grad(**good | {name: value})
 
 
-@pytest.mark.parametrize("noise", [NO_NOISE, AVERAGED])
-@pytest.mark.parametrize("channels, groups", [(1, 3), (2, 1)])
-def test_ridge_langevin_is_the_composition(noise, channels, groups):
-    filters, w, r, q, mu = constants(dtype=torch.float32)
-    x, b = torch.randn(2, 9, 7, channels * groups), torch.randn(1, 9, 7, channels * groups)
-    a, chains = torch.rand(1, 9, 7, 1), torch.tensor([0, 5])
-    scalars = {"lam": 2.0, "lin": 1.5, "w": 1.0, "inv_eta2": 4.0, "noise_lam": 2.0, "noise": noise, "seed": 9}
-    out, mean = ridge_langevin(x, b, a, chains, filters, w, r, q, mu, channels, step=4, count=3, **scalars)
-    for k in range(3):
-        images = x.movedim(-1, 1).reshape(-1, channels, 9, 7)
-        grad = ridge_grad(images, filters, w, r, q, mu)[0].reshape(2, -1, 9, 7).movedim(1, -1).contiguous()
-        x, m = langevin_pixel(x, grad, b, a, chains, step=4 + k, **scalars)
-    torch.testing.assert_close(out, x, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(mean, m, rtol=1e-5, atol=1e-5)
+# (scales, filters, side, potentials): fewer and more filters than a block of six, sides beyond seven taps, odd potentials
+BANKS = ((1, 1, 1, 1), (2, 7, 3, 2), (3, 6, 5, 3), (2, 13, 7, 2), (1, 4, 9, 1), (2, 2, 15, 2))
+# below, at and over a vector; below and over blocks of eight rows and tiles of 64
+SHAPES = ((1, 1), (1, 40), (33, 1), (2, 3), (7, 16), (17, 15), (16, 49), (71, 33), (130, 20), (37, 530))
 
 
-def test_ridge_langevin_opcheck_given_noise_and_bad_arguments():
+def roundings(x, args, got):
+    """Errors against float64 of gradients in 2⁻²⁴ of them, of values in that of their terms: norms over every third image."""
+    x, (filters, w, r, q, mu) = in_double(x), in_double(args)
+    grad, value = ridge_grad(x, filters, w, r, q, mu, backend="torch")
+    _, size = ridge_grad(x, filters, w.abs(), r, q.abs(), mu, backend="torch")
+    pairs = (got[0] - grad, grad), (got[1] - value, size)
+    norms = [[v.unflatten(0, (-1, 3)).transpose(0, 1).flatten(1).norm(dim=1) for v in pair] for pair in pairs]
+    return [(wrong / whole).square().mean().sqrt().item() * 2**24 for wrong, whole in norms]
+
+
+def check_against_torch(x, args, got):
+    """Law: twice torch's own error, and two roundings more, as torch has none now and then."""
+    ours, torchs = roundings(x, args, got), roundings(x, args, ridge_grad(x, *args, backend="torch"))
+    assert all(o <= 2 * t + 2 for o, t in zip(ours, torchs, strict=True)), (ours, torchs)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_cpu_is_the_reference(isa, shape, channels, guarded):
+    n = 3 if shape[0] * shape[1] > 100 else 48  # roundings of a few numbers are luck
+    for i, (scales, count, side, potentials) in enumerate(BANKS if n > 3 else BANKS[2:5]):
+        args = constants(scales, count, side, potentials, n if i % 2 else 1, torch.float32)
+        x = shifted(torch.randn(n, channels, *shape) * torch.tensor([1.0, 0.01, 30.0]).repeat(n // 3)[:, None, None, None])
+        got = ridge_grad(x, *args, backend="cpu")
+        check_against_torch(x, args, got)
+        without = ridge_grad(x, *args, want_value=False, backend="cpu")
+        assert torch.equal(got[0], without[0]) and without[1].shape == (0,)
+    guarded()
+
+
+@pytest.mark.parametrize("name, channels", [("natural-ridge", 1), ("brain-ridge", 2)])
+def test_cpu_is_the_reference_on_shipped_models(isa, name, channels):
+    energy = af.energies.load(name)
+    for t in (0.02, 0.5, 40.0):
+        x = (0.5 + t) * torch.randn(3, channels, 45, 64)
+        args = energy._constants(t, x)
+        check_against_torch(x, args, ridge_grad(x, *args, backend="cpu"))
+
+
+def test_cpu_has_the_same_bits_alone_and_on_any_threads(isa, threads):
+    for shape in ((5, 3), (71, 40), (200, 70)):
+        x = torch.randn(5, 2, *shape)
+        for images in (1, 5):
+            args = constants(images=images, dtype=torch.float32)
+            threads(1)
+            want = ridge_grad(x, *args, backend="cpu")
+            for count in (2, 3, 7):
+                threads(count)
+                assert all(torch.equal(w, g) for w, g in zip(want, ridge_grad(x, *args, backend="cpu"), strict=True))
+            filters, w, r, q, mu = args
+            for n in range(5):
+                one = [v[..., n:n + 1, :] if images > 1 else v for v in (w, r)]
+                alone = ridge_grad(x[n:n + 1], filters, *one, q[:, n:n + 1] if images > 1 else q, mu, backend="cpu")
+                assert torch.equal(alone[0][0], want[0][n]) and alone[1][0] == want[1][n]
+
+
+def test_cpu_takes_w_r_and_q_of_each_image_apart(isa):
+    x = torch.randn(3, 1, 9, 12)
+    filters, *each, mu = constants(images=3, dtype=torch.float32)
+    for i in range(3):
+        mixed = [v if j == i else v[:, :, :1] if v.ndim == 4 else v[:, :1] for j, v in enumerate(each)]
+        ours, torchs = (ridge_grad(x, filters, *mixed, mu, backend=b) for b in ("cpu", "torch"))
+        torch.testing.assert_close(ours, torchs)
+
+
+def test_cpu_takes_strided_images_and_constants(isa):
+    x = torch.randn(3, 12, 9, 2).movedim(-1, 1)
     filters, w, r, q, mu = constants(dtype=torch.float32)
-    x, a, chains = torch.randn(2, 6, 6, 1), torch.ones(1, 6, 6, 1), torch.arange(2)
-    args = (x, x.clone(), a, chains, filters, w, r, q, mu, 1, 2.0, 1.0, 1.0, 1.0, 2.0, AVERAGED, 0, 0, 2)
-    torch.library.opcheck(ridge_langevin.traced, args)
-    still = ridge_langevin(*args[:-4], NO_NOISE, 0, 0, 2)[0]
-    torch.testing.assert_close(ridge_langevin(*args, xi=torch.zeros(2, *x.shape))[0], still)
-    good = dict(zip(inspect.signature(ridge_langevin).parameters, args, strict=False))
-    bad = [("count", 0), ("xi", torch.zeros(1, *x.shape)), ("channels", 2), ("channels", 0), ("b", x.double()), ("b", x[:, 1:]),
-           ("a", a.double()), ("a", a[:, 1:]), ("filters", [f.double() for f in filters]), ("weights", w.double()),
-           ("weights", w.expand(-1, -1, 2, -1)), ("r", r[:1]), ("q", q.to("meta")), ("mu", mu.double()), ("step", 2**32 - 2)]
-    for name, value in bad:
-        with pytest.raises(ArgumentError, match=f"^{name}: got"):
-            ridge_langevin(**good | {name: value})
+    want = ridge_grad(x.contiguous(), filters, w, r, q, mu, backend="cpu")
+    strided = [f.mT.contiguous().mT for f in filters], w.mT.contiguous().mT, r, q.repeat(1, 2)[:, ::2], mu
+    assert all(torch.equal(a, b) for a, b in zip(want, ridge_grad(x, *strided, backend="cpu"), strict=True))
+
+
+def test_cpu_leaves_float64_and_three_channels_to_the_reference(isa):
+    for x in (torch.randn(2, 1, 6, 7, dtype=torch.float64), torch.randn(2, 3, 6, 7)):
+        args = constants(dtype=x.dtype)
+        ours, torchs = (ridge_grad(x, *args, backend=b) for b in ("cpu", "torch"))
+        assert all(torch.equal(a, b) for a, b in zip(ours, torchs, strict=True))
+
+
+def test_a_broken_image_stays_alone(isa):
+    x, args = torch.randn(4, 1, 20, 21), constants(dtype=torch.float32)
+    want = ridge_grad(x, *args, backend="cpu")
+    x[1, 0, 10, 3], x[2, 0, 0, 0] = torch.nan, torch.inf
+    for w, g in zip(want, ridge_grad(x, *args, backend="cpu"), strict=True):
+        assert torch.equal(w[[0, 3]], g[[0, 3]])
+        assert not g[1].isfinite().all() and not g[2].isfinite().all()
+
+
+def test_responses_that_no_slope_can_move(isa):
+    filters, w, r, q, mu = constants(dtype=torch.float32)
+    x = 1e12 * torch.randn(2, 1, 9, 9)
+    grad, _ = ridge_grad(x, filters, w, r, q, mu, backend="cpu")
+    torch.testing.assert_close(grad, ridge_grad(x, filters, w, r, q, mu, backend="torch")[0])

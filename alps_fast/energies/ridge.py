@@ -80,8 +80,11 @@ class RidgeEnergy(Energy):
         return self._level[3]
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        grad, value = ridge_grad(x, *self._constants(t, x), self.backend)
+        grad, value = ridge_grad(x, *self._constants(t, x), backend=self.backend)
         return value, grad
+
+    def _grad(self, x: Tensor, t: float) -> Tensor:
+        return ridge_grad(x, *self._constants(t, x), want_value=False, backend=self.backend)[0]
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ so E does not change with a global phase.
 
 Shapes: x (N, C, H, W); filters: per scale (K, 1, k, k), k odd; w, r: (S, J, N or 1, K); q (Q, N or 1), Q >= S: the
 quadratic term reaches coarser scales than the filters; μ (1,).
-Returns (∇E (N, C, H, W), E (N,)).
+Returns (∇E (N, C, H, W), E (N,)), or an empty E where the value is not wanted.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def down_transposed(y: Tensor, height: int, width: int) -> Tensor:
 
 
 @implements("ridge_grad", "torch")
-def ridge_grad_reference(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor,
-                         mu: Tensor) -> tuple[Tensor, Tensor]:
+def ridge_grad_reference(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+                         want_value: bool = True) -> tuple[Tensor, Tensor]:
     """The definition; differentiable in everything, which is how ridge energies are distilled."""
     n, c = x.shape[:2]
     levels = [(x - mu).flatten(0, 1)[:, None]]
@@ -55,7 +55,8 @@ def ridge_grad_reference(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Ten
         level = levels[s]
         image = level.unflatten(0, (n, c))
         scaled = q[s][:, None, None, None, None] * image
-        value = value + 0.5 * (scaled * image).flatten(1).sum(1)
+        if want_value:
+            value = value + 0.5 * (scaled * image).flatten(1).sum(1)
         here = scaled.flatten(0, 1)
         if s < len(filters):
             bank = filters[s]
@@ -65,12 +66,47 @@ def ridge_grad_reference(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Ten
             for ws, rs in zip(w[s], r[s], strict=True):
                 ws, rs = ws[:, None, :, None, None], rs[:, None, :, None, None]
                 u = 1 + square * rs
-                value = value + (0.5 * ws / rs * torch.log(u)).expand(n, *u.shape[1:]).flatten(1).sum(1)
+                if want_value:
+                    value = value + (0.5 * ws / rs * torch.log(u)).expand(n, *u.shape[1:]).flatten(1).sum(1)
                 slope = ws / u if slope is None else slope + ws / u
             here = here + F.conv_transpose2d((z * slope).flatten(0, 1), bank, padding=bank.shape[-1] // 2)
         grad = here if grad is None else here + down_transposed(grad, *level.shape[2:])
     assert grad is not None
-    return grad.reshape(x.shape), value
+    return grad.reshape(x.shape), value if want_value else value[:0].clone()
+
+
+class Constants:
+    """What the compiled kernels take beside images: the op's own tensors, held while they are read."""
+
+    def __init__(self, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor):
+        from alps_fast import _cpu
+
+        self.held = [v.contiguous() for v in (*filters, w, r, q)]
+        *banks, w, r, q = self.held
+        self.ridge = _cpu.Ridge(
+            filters=[bank.data_ptr() for bank in banks], sides=[bank.shape[-1] for bank in banks], w=w.data_ptr(), r=r.data_ptr(),
+            q=q.data_ptr(), count=banks[0].shape[0], potentials=w.shape[1], levels=len(q), w_of_each_image=w.shape[2] > 1,
+            r_of_each_image=r.shape[2] > 1, q_of_each_image=q.shape[1] > 1, mu=float(mu))
+
+
+def has_kernel(dtype: torch.dtype, channels: int) -> bool:
+    """Whether the compiled kernels take images like these."""
+    return dtype == torch.float32 and channels in (1, 2)
+
+
+@implements("ridge_grad", "cpu")
+def _ridge_grad_cpu(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+                    want_value: bool = True) -> tuple[Tensor, Tensor]:
+    n, channels, height, width = x.shape
+    if not has_kernel(x.dtype, channels) or x.numel() == 0:
+        return ridge_grad_reference(x, filters, w, r, q, mu, want_value)
+    from alps_fast import _cpu
+
+    constants, x = Constants(filters, w, r, q, mu), x.contiguous()
+    grad, value = torch.empty_like(x), torch.empty_like(x[:n if want_value else 0, 0, 0, 0])
+    _cpu.ridge_grad(constants.ridge, x=x.data_ptr(), grad=grad.data_ptr(), value=value.data_ptr(), images=n, channels=channels,
+                    height=height, width=width, threads=torch.get_num_threads())
+    return grad, value
 
 
 def check_ridge(x: Tensor, rows: tuple[int, ...], filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
@@ -84,8 +120,8 @@ def check_ridge(x: Tensor, rows: tuple[int, ...], filters: Sequence[Tensor], w: 
         check_kind("filters", bank, x)
     if w.ndim != 4 or w.shape[0] != scales or w.shape[2] not in rows or w.shape[3] != count:
         raise refused(name_of_w, f"shape {tuple(w.shape)}", f"({scales}, J, {n}, {count})")
-    if r.shape != w.shape:
-        raise refused("r", f"shape {tuple(r.shape)}", f"the shape of {name_of_w}, {tuple(w.shape)}")
+    if r.ndim != 4 or r.shape[:2] != w.shape[:2] or r.shape[2] not in rows or r.shape[3] != count:
+        raise refused("r", f"shape {tuple(r.shape)}", f"({scales}, {w.shape[1]}, {n}, {count})")
     if q.ndim != 2 or q.shape[0] < scales or q.shape[1] not in rows:
         raise refused("q", f"shape {tuple(q.shape)}", f"(Q, {n}), Q >= {scales}")
     if mu.shape != (1,):
@@ -96,16 +132,16 @@ def check_ridge(x: Tensor, rows: tuple[int, ...], filters: Sequence[Tensor], w: 
 
 @Op
 def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
-               backend: str = "auto") -> tuple[Tensor, Tensor]:
+               want_value: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor]:
     """(∇E, E) of a ridge energy; the formulas are the module's.
 
     Args:
         x: (N, C, H, W) float32 or float64, in any memory format; what follows has its dtype and device.
         filters: a scale (K, 1, k, k) each, k odd. w, r: (S, J, N or 1, K), r > 0. q: (Q, N or 1), Q >= S. mu: (1,).
-        backend: one of `alps_fast.ops._dispatch.NAMES`.
+        want_value: whether E is wanted. backend: one of `alps_fast.ops._dispatch.NAMES`.
 
     Returns:
-        (∇E (N, C, H, W), E (N,)).
+        (∇E (N, C, H, W), E (N,), or (0,) where it is not wanted).
 
     Raises:
         ArgumentError: naming the argument.
@@ -115,11 +151,11 @@ def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Te
     check(x.ndim == 4 and x.dtype in FLOATS, "x", described(x), "(N, C, H, W), float32 or float64")
     check_ridge(x, (1, x.shape[0]), filters, w, r, q, mu)
     with torch.no_grad():
-        grad, value = implementation("ridge_grad", backend, x.device)(x, filters, w, r, q, mu)
+        grad, value = implementation("ridge_grad", backend, x.device)(x, filters, w, r, q, mu, want_value)
     return grad.contiguous(), value
 
 
 @ridge_grad.register_fake
 def _(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
-      backend: str = "auto") -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty(x.shape[0])
+      want_value: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(x.shape[0] if want_value else 0)

@@ -11,7 +11,7 @@ from ..errors import check, refused
 from ._dispatch import Op, implementation, implements
 from ._langevin import check_diagonal, check_step, check_stream, described
 from .langevin_pixel import langevin_pixel_reference
-from .ridge_grad import check_ridge, ridge_grad_reference
+from .ridge_grad import Constants, check_ridge, has_kernel, ridge_grad_reference
 
 
 @implements("ridge_langevin", "torch")
@@ -24,11 +24,35 @@ def ridge_langevin_reference(
     mean = x
     for k in range(count):
         images = x.movedim(-1, 1)
-        grad = ridge_grad_reference(images.reshape(-1, channels, *images.shape[2:]), filters, weights, r, q, mu)[0]
+        grad = ridge_grad_reference(images.reshape(-1, channels, *images.shape[2:]), filters, weights, r, q, mu,
+                                    want_value=False)[0]
         grad = grad.reshape(images.shape).movedim(1, -1)
         x, mean = langevin_pixel_reference(x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step + k,
                                            None if xi is None else xi[k])
     return x.contiguous(), mean.contiguous()
+
+
+@implements("ridge_langevin", "cpu")
+def _ridge_langevin_cpu(
+    x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+    channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
+    count: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    if not has_kernel(x.dtype, channels) or x.numel() == 0:
+        return ridge_langevin_reference(x, b, a, chains, filters, weights, r, q, mu, channels, lam, lin, w, inv_eta2, noise_lam,
+                                        noise, seed, step, count, xi)
+    from alps_fast import _cpu
+
+    constants = Constants(filters, weights, r, q, mu)
+    after, mean = torch.empty_like(x), torch.empty_like(x)
+    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    _cpu.ridge_langevin(
+        constants.ridge, x=x.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),
+        chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b),
+        height=x.shape[1], width=x.shape[2], channels=x.shape[3], channels_of_image=channels, a_of_each_measurement=len(a) > 1,
+        a_of_each_channel=a.shape[3] == x.shape[3], lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise,
+        seed=seed, step=step, count=count, threads=torch.get_num_threads())
+    return after, mean
 
 
 @Op
@@ -58,10 +82,11 @@ def ridge_langevin(
     """
     check_step(x, x, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, None, x.shape)
     check_diagonal(a, x, b)
-    check_ridge(x, (1,), filters, weights, r, q, mu, "weights")
     check(count >= 1, "count", count, "an integer >= 1")
-    check_stream(x.shape[1:].numel(), step + count - 1, noise, xi)
+    for k in (step, step + count - 1):
+        check_stream(x.shape[1:].numel(), k, noise, xi)
     check(channels >= 1 and x.shape[-1] % channels == 0, "channels", channels, f"a divisor of the state's {x.shape[-1]} channels")
+    check_ridge(x, (1, len(x) * x.shape[-1] // channels), filters, weights, r, q, mu, "weights")
     if xi is not None and (xi.shape != (count, *x.shape) or xi.device != x.device or xi.is_complex()):
         raise refused("xi", described(xi), f"real, of shape {(count, *x.shape)} on {x.device}")
     run = implementation("ridge_langevin", backend, x.device)

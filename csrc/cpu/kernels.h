@@ -78,6 +78,28 @@ struct Moments {  // contract: alps_fast/ops/moments.py; the state before, the r
   int64_t groups, rows, n;
 };
 
+struct Ridge {  // what alps_fast/ops/ridge_grad.py takes beside the images
+  const float* const* filters;  // one bank a scale, (count, side, side)
+  const int64_t* sides;
+  const float *w, *r, *q;
+  int64_t scales, count, potentials, levels;
+  bool w_of_each_image, r_of_each_image, q_of_each_image;
+  float mu;
+};
+
+struct RidgeGrad {  // contract: alps_fast/ops/ridge_grad.py; value may be null
+  Ridge ridge;
+  const float* x;
+  float *grad, *value;
+  int64_t images, channels, height, width;
+};
+
+struct RidgeLangevin {  // contract: alps_fast/ops/ridge_langevin.py; the grad of `step` is not read
+  Ridge ridge;
+  PixelStep step;
+  int64_t channels, height, width, count;
+};
+
 }  // namespace alps
 
 #define ALPS_CPU_KERNELS                                                                                    \
@@ -89,6 +111,8 @@ struct Moments {  // contract: alps_fast/ops/moments.py; the state before, the r
   bool langevin_sense_cg(const SenseCgStep& step, int threads);                                             \
   void moments(const Moments<float>& moments, int threads);                                                 \
   void moments(const Moments<double>& moments, int threads);                                                \
+  void ridge_grad(const RidgeGrad& ridge_grad, int threads);                                                \
+  void ridge_langevin(const RidgeLangevin& ridge_langevin, int threads);                                     \
   void conv_grad(const ConvGrad& conv_grad, int threads);
 
 namespace alps {
