@@ -39,6 +39,7 @@ if platform.machine() in ("x86_64", "AMD64"):
     avx512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
     # GCC 12 takes the undefined operands inside its own AVX-512 intrinsics for a mistake
     ISAS |= {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx2", "-mfma", *avx512, "-Wno-maybe-uninitialized"]}
+    ISAS["amx"] = [*ISAS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
 ARCHITECTURES = ("80", "90", "100")  # and PTX of the last for what comes after
 NVCC_FLAGS = ["-shared", "-cudart=static", "--threads=0", "-O3", "-std=c++17", "--fmad=false", "-Werror=all-warnings",
               "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
@@ -78,8 +79,10 @@ class Build(build_ext):
                 raise CannotBuildError(f"the C++ compiler does not work, or Python.h is not installed ({error})") from None
 
     def compile_isa(self, extension, isa):
-        directory = Path(self.build_temp, isa)
-        return self.compiler.compile(sorted(map(str, Path("csrc/cpu").glob("*.cpp"))), output_dir=str(directory),
+        directory, sources = Path(self.build_temp, isa), sorted(map(str, Path("csrc/cpu").glob("*.cpp")))
+        if isa == "amx":  # multiplies matrices, and is avx512 in all else
+            sources = ["csrc/cpu/conv_grad.cpp"]
+        return self.compiler.compile(sources, output_dir=str(directory),
                                      extra_postargs=[*CXX_FLAGS, *ISAS[isa]], depends=extension.depends)
 
     def build_cuda(self, extension):

@@ -10,3 +10,10 @@ def moments(
     *, is_double: bool, count: int, mean: int, m2: int, x: int, keep: int, count_after: int, mean_after: int, m2_after: int,
     groups: int, rows: int, n: int, threads: int,
 ) -> None: ...
+def conv_grad(
+    *, x: int, weights: int, biases: int, scale: int, shift: int, coefficients: int, grad: int, value: int, images: int,
+    channels: int, height: int, width: int, width_of_network: int, blocks: list[int], level_of_each: bool, in_tiles: bool,
+    threads: int,
+) -> None: ...
+
+most_blocks: int

@@ -2,11 +2,20 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <cstdint>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
 
 #include "cpu/kernels.h"
 
@@ -21,19 +30,40 @@ struct Isa {
   void (*langevin_pixel)(const alps::PixelStep&, int);
   void (*moments_float)(const alps::Moments<float>&, int);
   void (*moments_double)(const alps::Moments<double>&, int);
+  void (*conv_grad)(const alps::ConvGrad&, int);
 };
 
 #define ALPS_KERNELS_OF(isa) alps::isa::philox_normal, alps::isa::langevin_pixel, alps::isa::moments, alps::isa::moments
 
+#if defined(__x86_64__)
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+}
+
+// Whether tiles can be used: the processor has them, and Linux, asked once a process, lets us.
+bool has_amx() {
+  unsigned a, b, c, d;
+  if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  const bool tiles = d >> 24 & 1, multiplies = d >> 22 & 1;
+  if (!tiles || !multiplies || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return false;  // and AVX512-BF16
+#if defined(__linux__)
+  constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM of asm/prctl.h
+  return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+  return false;
+#endif
+}
+#endif
+
 const std::vector<Isa>& table() {  // best last
   static const std::vector<Isa> isas = {
-      {"portable", true, ALPS_KERNELS_OF(portable)},
+      {"portable", true, ALPS_KERNELS_OF(portable), alps::portable::conv_grad},
 #if defined(__x86_64__)
-      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), ALPS_KERNELS_OF(avx2)},
-      {"avx512",
-       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl"),
-       ALPS_KERNELS_OF(avx512)},
+      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), ALPS_KERNELS_OF(avx2),
+       alps::avx2::conv_grad},
+      {"avx512", has_avx512(), ALPS_KERNELS_OF(avx512), alps::avx512::conv_grad},
+      {"amx", has_amx(), ALPS_KERNELS_OF(avx512), alps::amx::conv_grad},
 #endif
   };
   return isas;
@@ -101,6 +131,17 @@ void moments(bool is_double, uintptr_t count, uintptr_t mean, uintptr_t m2, uint
     isa.moments_float(moments_of<float>(count, mean, m2, x, keep, count_after, mean_after, m2_after, groups, rows, n), threads);
 }
 
+void conv_grad(uintptr_t x, uintptr_t weights, uintptr_t biases, uintptr_t scale, uintptr_t shift, uintptr_t coefficients,
+               uintptr_t grad, uintptr_t value, int64_t images, int64_t channels, int64_t height, int64_t width,
+               int64_t width_of_network, std::array<int, 3> blocks, bool level_of_each, bool in_tiles, int threads) {
+  const Isa& isa = chosen();
+  py::gil_scoped_release release;
+  isa.conv_grad({pointer<float>(x), pointer<void>(weights), pointer<float>(biases), pointer<float>(scale), pointer<float>(shift),
+                 pointer<float>(coefficients), pointer<float>(grad), pointer<float>(value), images, channels, height, width,
+                 width_of_network, {blocks[0], blocks[1], blocks[2]}, level_of_each, in_tiles},
+                threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
@@ -117,4 +158,9 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("moments", &moments, py::kw_only(), py::arg("is_double"), py::arg("count"), py::arg("mean"), py::arg("m2"),
         py::arg("x"), py::arg("keep"), py::arg("count_after"), py::arg("mean_after"), py::arg("m2_after"), py::arg("groups"),
         py::arg("rows"), py::arg("n"), py::arg("threads"));
+  m.def("conv_grad", &conv_grad, py::kw_only(), py::arg("x"), py::arg("weights"), py::arg("biases"), py::arg("scale"),
+        py::arg("shift"), py::arg("coefficients"), py::arg("grad"), py::arg("value"), py::arg("images"), py::arg("channels"),
+        py::arg("height"), py::arg("width"), py::arg("width_of_network"), py::arg("blocks"), py::arg("level_of_each"),
+        py::arg("in_tiles"), py::arg("threads"), "in_tiles: weights are bfloat16 in AMX tiles; else float32.");
+  m.attr("most_blocks") = alps::MOST_BLOCKS;
 }

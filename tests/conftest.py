@@ -49,7 +49,7 @@ def guarded(monkeypatch):
     return untouched
 
 
-@pytest.fixture(params=["portable", "avx2", "avx512"])
+@pytest.fixture(params=["portable", "avx2", "avx512", "amx"])
 def isa(request, monkeypatch):
     """Force each instruction set in turn; skips those that this processor or this build has not."""
     if importlib.util.find_spec("alps_fast._cpu") is None:

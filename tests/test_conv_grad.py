@@ -1,10 +1,11 @@
-"""conv_grad: ∇E against autograd and finite differences, its Jacobian symmetric, any size, bfloat16 close."""
+"""conv_grad: ∇E against autograd and finite differences, its Jacobian symmetric, any size, bfloat16 close; the CPU kernel."""
 
 import pytest
 import torch
 
 from alps_fast.energies.compact import CompactNet, edm_coefficients
 from alps_fast.errors import ArgumentError
+from alps_fast.ops import conv_grad as module
 from alps_fast.ops.conv_grad import conv_grad, conv_grad_reference, network, smooth_relu
 
 
@@ -89,3 +90,81 @@ def test_opcheck_and_bad_arguments():
     for name, value in bad:
         with pytest.raises(ArgumentError, match=f"^{name}: got"):
             conv_grad(**good | {name: value})
+
+
+LAW = {"high": 2e-6, "fast": 2e-2}  # of the relative error against float64; measured 9e-7, 8e-3
+
+
+def single(args):
+    weights, *vectors, blocks = args
+    return [w.float() for w in weights], *(v.float() for v in vectors), blocks
+
+
+@pytest.mark.parametrize("precision", ["high", "fast"])
+@pytest.mark.parametrize("channels, width, blocks", [(1, 64, (1, 1, 1)), (2, 32, (2, 1, 0)), (4, 32, (0, 0, 2))])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (7, 13), (40, 3), (17, 38)])
+def test_kernel_follows_the_definition(isa, guarded, size, channels, width, blocks, precision):
+    args = make(channels, width, blocks)
+    x = torch.randn(3, channels, *size, dtype=torch.float64)
+    exact, value = conv_grad_reference(x, *args)
+    grad, energy = conv_grad(x.float(), *single(args), precision, "cpu")
+    guarded()
+    assert (grad - exact).norm() / exact.norm() < LAW[precision]
+    torch.testing.assert_close(energy.double(), value, rtol=LAW[precision], atol=0)
+
+
+@pytest.mark.parametrize("precision", ["high", "fast"])
+def test_kernel_gives_an_image_the_same_bits_in_any_batch_and_on_any_threads(isa, threads, precision):
+    args = single(make(2, 64, (1, 1, 1)))
+    x = torch.randn(5, 2, 26, 19)
+    threads(1)
+    together = conv_grad(x, *args, precision, "cpu")
+    for count in (1, 2, 3):
+        threads(count)
+        for rows in (slice(0, 5), slice(3, 4), slice(1, 3)):
+            grad, value = conv_grad(x[rows], *args, precision, "cpu")
+            assert torch.equal(grad, together[0][rows]) and torch.equal(value, together[1][rows])
+
+
+def test_kernel_takes_a_level_an_image(isa):
+    weights, *_, blocks = make(1, 32, (1, 1, 1))
+    net = CompactNet(1, 32, tuple(blocks)).double()
+    t = torch.tensor([0.1, 2.0, 0.5], dtype=torch.float64)
+    with torch.no_grad():
+        args = weights, *net.film_vectors(t), edm_coefficients(t, 0.5), blocks
+    x = torch.randn(3, 1, 9, 8, dtype=torch.float64)
+    exact = conv_grad_reference(x, *args)[0]
+    grad = conv_grad(x.float(), *single(args), "high", "cpu")[0]
+    for i in range(3):
+        assert (grad[i] - exact[i]).norm() / exact[i].norm() < LAW["high"]
+
+
+def test_kernel_sees_that_weights_changed(isa):
+    weights, *rest = single(make(1, 32, (1, 0, 0)))
+    x = torch.randn(1, 1, 8, 8)
+    before = conv_grad(x, weights, *rest, backend="cpu")[0]
+    weights[0] *= 1.5
+    after = conv_grad(x, weights, *rest, backend="cpu")[0]
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(after, conv_grad(x, weights, *rest, backend="torch")[0], rtol=1e-4, atol=1e-5)
+    for _ in range(module.NETWORKS + 1):
+        conv_grad(x, [w.clone() for w in weights], *rest, backend="cpu")
+    assert len(module._packed) == module.NETWORKS
+
+
+def test_kernel_leaves_nan_in_its_own_image(isa):
+    args = single(make(1, 32, (1, 0, 0)))
+    x = torch.randn(3, 1, 16, 16)
+    clean = conv_grad(x, *args, backend="cpu")[0]
+    x[1, 0, 8, 8] = torch.nan
+    for precision in ("high", "fast"):
+        grad, value = conv_grad(x, *args, precision, "cpu")
+        assert grad[1].isnan().any() and value[1].isnan() and grad[[0, 2]].isfinite().all()
+    assert torch.equal(conv_grad(x, *args, backend="cpu")[0][[0, 2]], clean[[0, 2]])
+
+
+@pytest.mark.parametrize("channels, width, dtype", [(1, 16, torch.float32), (5, 32, torch.float32), (1, 32, torch.float64)])
+def test_what_the_kernel_has_not_goes_to_the_definition(channels, width, dtype):
+    args = make(channels, width, (1, 1, 1), dtype)
+    x = torch.randn(2, channels, 8, 8, dtype=dtype)
+    assert torch.equal(conv_grad(x, *args, backend="cpu")[0], conv_grad(x, *args, backend="torch")[0])

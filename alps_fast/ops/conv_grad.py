@@ -16,6 +16,7 @@ between layers are then bfloat16 too, and the residual r and all of E stay float
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import check, check_choice, refused
+from ._conv_weights import WIDTHS, Packed, pack
 from ._dispatch import Op, implementation, implements
 from ._langevin import FLOATS, check_kind, described
 
@@ -113,6 +115,49 @@ def conv_grad_reference(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shi
         r = x - psi
         grad = r - network_transposed(r, kept, weights, scale, coefficients, blocks)
     return grad, 0.5 * (r * r).flatten(1).sum(1)
+
+
+_packed: OrderedDict[tuple[object, ...], tuple[list[Tensor], Packed]] = OrderedDict()  # the networks last used, newest last
+NETWORKS = 4
+
+
+def _weights_for_cpu(weights: Sequence[Tensor], blocks: Sequence[int], in_tiles: bool) -> Packed:
+    """`pack`, once for as long as the weights stay as they are; holding them keeps their addresses theirs."""
+    if any(w.is_inference() for w in weights):  # they do not count their changes
+        return pack(weights, blocks, in_tiles)
+    key = (in_tiles, *blocks, *((w.data_ptr(), w._version) for w in weights))
+    if key not in _packed:
+        _packed[key] = list(weights), pack(weights, blocks, in_tiles)
+        if len(_packed) > NETWORKS:
+            _packed.popitem(last=False)
+    _packed.move_to_end(key)
+    return _packed[key][1]
+
+
+@implements("conv_grad", "cpu")
+def _conv_grad_cpu(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor,
+                   blocks: Sequence[int], precision: str = "high") -> tuple[Tensor, Tensor]:
+    """float32, or bfloat16 in AMX tiles where precision is "fast" and the processor has them."""
+    from alps_fast import _cpu
+
+    n, channels, height, width = x.shape
+    fits = weights[0].shape[0] in WIDTHS and channels <= 4 and scale.shape[0] <= _cpu.most_blocks and x.numel() > 0
+    if x.dtype != torch.float32 or not fits:
+        return conv_grad_reference(x, weights, scale, shift, coefficients, blocks, precision)
+    in_tiles = precision == "fast" and _cpu.isa() == "amx"
+    x, scale, shift, coefficients = x.contiguous(), scale.contiguous(), shift.contiguous(), coefficients.contiguous()
+    levels = max(scale.shape[1], shift.shape[1], coefficients.shape[1])
+    if levels > 1:
+        scale, shift = (v.expand(-1, levels, -1).contiguous() for v in (scale, shift))
+        coefficients = coefficients.expand(-1, levels).contiguous()
+    packed = _weights_for_cpu(weights, blocks, in_tiles)
+    grad, value = torch.empty_like(x), torch.empty_like(x[:, 0, 0, 0])
+    _cpu.conv_grad(
+        x=x.data_ptr(), weights=packed.weights.data_ptr(), biases=packed.biases.data_ptr(), scale=scale.data_ptr(),
+        shift=shift.data_ptr(), coefficients=coefficients.data_ptr(), grad=grad.data_ptr(), value=value.data_ptr(), images=n,
+        channels=channels, height=height, width=width, width_of_network=weights[0].shape[0], blocks=list(blocks),
+        level_of_each=levels > 1, in_tiles=in_tiles, threads=torch.get_num_threads())
+    return grad, value
 
 
 @functools.cache

@@ -19,6 +19,18 @@ struct PixelStep {  // contract: alps_fast/ops/langevin_pixel.py; GIVEN takes th
   uint32_t step;
 };
 
+constexpr int MOST_BLOCKS = 64;
+
+struct ConvGrad {  // contract: alps_fast/ops/conv_grad.py; weights and biases as _packed lays them out
+  const float* x;
+  const void* weights;
+  const float *biases, *scale, *shift, *coefficients;
+  float *grad, *value;
+  int64_t images, channels, height, width, width_of_network;
+  int blocks[3];
+  bool level_of_each, in_tiles;
+};
+
 template <class T>
 struct Moments {  // contract: alps_fast/ops/moments.py; the state before, the rows, the state after
   const int64_t* count;
@@ -36,12 +48,14 @@ struct Moments {  // contract: alps_fast/ops/moments.py; the state before, the r
                      uint32_t tag, float* out, int threads);                                                \
   void langevin_pixel(const PixelStep& step, int threads);                                                  \
   void moments(const Moments<float>& moments, int threads);                                                 \
-  void moments(const Moments<double>& moments, int threads);
+  void moments(const Moments<double>& moments, int threads);                                                \
+  void conv_grad(const ConvGrad& conv_grad, int threads);
 
 namespace alps {
 namespace portable { ALPS_CPU_KERNELS }
 #if defined(__x86_64__)
 namespace avx2 { ALPS_CPU_KERNELS }
 namespace avx512 { ALPS_CPU_KERNELS }
+namespace amx { void conv_grad(const ConvGrad& conv_grad, int threads); }  // the other kernels multiply no matrices
 #endif
 }  // namespace alps

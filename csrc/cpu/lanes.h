@@ -8,7 +8,9 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__)
+#if defined(__AMX_BF16__)
+#define ALPS_ISA amx
+#elif defined(__AVX512F__)
 #define ALPS_ISA avx512
 #elif defined(__AVX2__) && defined(__FMA__)
 #define ALPS_ISA avx2
