@@ -9,7 +9,7 @@ import click
 
 from ..errors import ArgumentError
 
-COMMANDS = ("demo", "reconstruct", "train", "distill", "evaluate", "info")
+COMMANDS = ("demo", "reconstruct", "train", "distill", "evaluate", "profile", "info")
 
 
 class Commands(click.Group):
