@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.alps_fast
 NATIVE := $(shell find csrc -type f)
 
-.PHONY: demo test lint dist clean
+.PHONY: demo test lint profile dist clean
 
 demo: $(STAMP)                 ## pictures and metrics of every task in demo_out/
 	$(BIN)/alps-fast demo --out demo_out
@@ -19,6 +19,9 @@ test: $(STAMP)                 ## the whole test suite
 lint: $(STAMP)                 ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+profile: $(STAMP)              ## fail where a GPU kernel's static facts are worse than the baseline; needs no GPU
+	TRITON_CACHE_DIR=build/triton $(BIN)/alps-fast profile --static --check
 
 # sdist, wheel, and from the sdist the wheel of a machine without a compiler; both wheels must import where they are unpacked.
 dist: $(STAMP)

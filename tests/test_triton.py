@@ -17,15 +17,20 @@ from step_checks import check_noise_modes, check_rows_stand_alone
 from test_langevin_pixel import NOISES, arguments, layouts, roundings, shifted
 from test_moments import start
 from test_philox_normal import CHAINS, SIZES, bits
+from test_ridge_grad import constants
 
 pytest.importorskip("triton")
 
 from alps_fast.kernels.langevin_pixel import langevin_pixel
 from alps_fast.kernels.moments import moments
 from alps_fast.kernels.philox_normal import philox_normal
+from alps_fast.kernels.ridge_grad import ridge_grad
+from alps_fast.kernels.ridge_langevin import ridge_langevin
 from alps_fast.ops import langevin_pixel as langevin_pixel_op
 from alps_fast.ops import moments as moments_op
 from alps_fast.ops import philox_normal as philox_normal_op
+from alps_fast.ops.ridge_grad import ridge_grad_reference
+from alps_fast.ops.ridge_langevin import ridge_langevin_reference
 from alps_fast.profile.emulate import emulated, interpreting
 
 SHAPES = ((1, 1, 1), (1, 1, 3), (5, 1, 1), (3, 7, 2), (4, 16, 1), (13, 11, 3), (27, 29, 3), (32, 32, 2))
@@ -139,6 +144,44 @@ def test_moments_counts_past_the_integers_of_float32_and_takes_strided_rows():
     got = ran(moments, *strided, x, keep)
     assert all(w.stride() == g.stride() for w, g in zip(moments_op.moments(*strided, x, keep, "torch"), got, strict=True))
     assert torch.equal(got[1], ran(moments, *start(1, (3, 4)), x, keep)[1])
+
+
+def wide(value):
+    if isinstance(value, list):
+        return [v.double() for v in value]
+    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+# a kernel of filters takes long to compile: as PTX one configuration of its own a case, all others under the interpreter
+RIDGES = [(2, 1, 7, 13, 5, 2)] if not interpreting() else [(1, 1, 1, 1, 5, 1), (2, 1, 7, 13, 5, 2), (1, 2, 9, 11, 7, 1)]
+
+
+@pytest.mark.parametrize("n, c, height, width, side, potentials", RIDGES)
+def test_ridge_grad_is_the_reference(n, c, height, width, side, potentials, guarded):
+    """Law: twice what torch loses, and no less than four roundings of the largest; measured 0.8 of torch's."""
+    for images in {1, n}:
+        tables = constants(side=side, potentials=potentials, images=images, dtype=torch.float32)
+        x = torch.randn(n, c, height, width)
+        got = ran(ridge_grad, x, *tables)
+        exact, torchs = ridge_grad_reference(wide(x), *map(wide, tables)), ridge_grad_reference(x, *tables)
+        for g, e, t in zip(got, exact, torchs, strict=True):
+            assert (g - e).abs().max() <= max(2 * (t - e).abs().max(), 4 * 2**-24 * e.abs().max())
+        if n > 1 and images == 1:  # a row is bitwise what it is alone
+            assert all(torch.equal(a[:1], b) for a, b in zip(got, ran(ridge_grad, x[:1].clone(), *tables), strict=True))
+    guarded()
+
+
+def test_ridge_langevin_is_the_reference(guarded):
+    """Two channels of one-channel images, two steps: the state is read and written channels last."""
+    a = arguments(4, 2, (1, 2), torch.float32, (7, 13, 2)) | {"count": 2, "noise": 2, "channels": 1}
+    a.pop("backend"), a.pop("grad")
+    filters, weights, r, q, mu = constants(potentials=2, dtype=torch.float32)
+    a |= {"filters": filters, "weights": weights.abs(), "r": r, "q": q, "mu": mu}
+    got = ran(ridge_langevin, **a)
+    exact, torchs = (ridge_langevin_reference(**{k: f(v) for k, v in a.items()}) for f in (wide, lambda v: v))
+    for g, e, t in zip(got, exact, torchs, strict=True):
+        assert (g - e).abs().max() <= max(2 * (t - e).abs().max(), 4 * 2**-24 * e.abs().max())
+    guarded()
 
 
 @pytest.mark.skipif(not interpreting(), reason="without a GPU the backend runs under the interpreter alone")

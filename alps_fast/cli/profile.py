@@ -39,7 +39,7 @@ def command(static_: bool, emulate: bool, arch: tuple[str, ...], ops: tuple[str,
     from ..profile.static import ARCHITECTURES, baseline_of, facts, model, regressions
 
     for op in ops:
-        check_choice("op", op, sorted({case.op for case in CASES}))
+        check_choice("op", op, tuple(sorted({case.op for case in CASES})))
     cases = [case for case in CASES if not ops or case.op in ops]
     report: dict[str, Any] = {"triton": triton.__version__, "cases": {case.name: {"model": model(case)} for case in cases}}
     if static_ or check or update or not emulate:

@@ -50,7 +50,8 @@ _implementations: dict[tuple[str, str], Callable[..., Any]] = {}
 _reasons: dict[str, str | None] = {}
 
 
-TRITON_OPS = ("philox_normal", "langevin_pixel", "moments")  # those with a file of their name in kernels/
+# those with a file of their name in kernels/
+TRITON_OPS = ("philox_normal", "langevin_pixel", "moments", "ridge_grad", "ridge_langevin")
 
 
 def implements(op: str, backend: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -78,6 +78,40 @@ def _moments(shape: tuple[int, ...]) -> Case:
     return Case(f"moments/{_name(shape)}", run, lambda chains: Work(4 * n * (chains + 4), 5 * n * chains))
 
 
+def _ridge_grad(channels: int, size: int, side: int = 7, count: int = 32, scales: int = 1) -> Case:
+    """One scale: three quarters of the work of a pyramid, whose other scales run the same kernel."""
+    banks = [_randn(count, 1, side, side) for _ in range(scales)]
+    tables = (_randn(scales, 1, 1, count), _randn(scales, 1, 1, count).abs() + 0.1, _randn(scales, 1), torch.zeros(1))
+
+    def run(chains: int) -> Any:
+        from alps_fast.kernels.ridge_grad import ridge_grad
+
+        return ridge_grad(_randn(chains, channels, size, size), banks, *tables)
+
+    def work(chains: int) -> Work:
+        numbers = chains * channels * sum((-(-size // 2**s)) ** 2 for s in range(scales))
+        return Work(8 * chains * channels * size**2, 8 * count * numbers, 0, 4 * side**2 * count * numbers)
+
+    return Case(f"ridge_grad/{channels}×{size}×{size}/{count} filters of {side}²", run, work, chains=16, emulated_chains=1)
+
+
+def _ridge_langevin(size: int) -> Case:
+    bank, mu = [_randn(32, 1, 7, 7)], torch.zeros(1)
+    w = _randn(1, 1, 1, 32).abs() + 0.1
+
+    def run(chains: int) -> Any:
+        from alps_fast.kernels.ridge_langevin import ridge_langevin
+
+        x, b, a = _randn(chains, size, size, 1), _randn(1, size, size, 1), _randn(1, size, size, 1).abs()
+        return ridge_langevin(x, b, a, torch.arange(chains), bank, w, w, _randn(1, 1), mu, 1, **LEVEL, noise=AVERAGED, count=1)
+
+    def work(chains: int) -> Work:
+        n = chains * size**2
+        return pixel(n) + philox(n, 2) + Work(8 * n + 8 * size**2, 8 * 32 * n, 0, 4 * 49 * 32 * n)
+
+    return Case(f"ridge_langevin/1×{size}×{size}/32 filters of 7²", run, work, chains=16, emulated_chains=1)
+
+
 def _name(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
@@ -92,4 +126,7 @@ CASES = (
     _langevin_pixel(ODD, AVERAGED),
     _moments(IMAGE),
     _moments(ODD),
+    _ridge_grad(1, 64),
+    _ridge_grad(2, 64),
+    _ridge_langevin(64),
 )

@@ -31,6 +31,8 @@ def compiled(launch: Launch, target: str) -> Any:
         name, value = parameter.name, launch.arguments[parameter.name]
         if parameter.is_constexpr or value is None:
             signature[name], constants[name] = "constexpr", value
+            if name == "PRECISION" and TARGETS[target][0] == "hip":
+                constants[name] = "ieee"  # what a launch on such a device asks for
         elif isinstance(value, torch.Tensor):
             signature[name], attributes[(i,)] = mangle_type(value), [["tt.divisibility", 16]]
         else:
