@@ -11,7 +11,7 @@ NATIVE := $(shell find csrc -type f)
 # The tests of every CPU kernel, found by its name.
 KERNEL_TESTS := $(wildcard $(patsubst csrc/cpu/%.cpp,tests/test_%.py,$(wildcard csrc/cpu/*.cpp)))
 
-.PHONY: demo test lint sanitize dist clean
+.PHONY: demo test lint profile sanitize dist clean
 
 demo: $(STAMP)                 ## pictures and metrics of every task in demo_out/
 	$(BIN)/alps-fast demo --out demo_out
@@ -29,6 +29,9 @@ sanitize: $(STAMP)
 	ALPS_FAST_BUILD=sanitize $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 	  UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib $(BIN)/python -P -m pytest -q --capture=sys $(KERNEL_TESTS)
+
+profile: $(STAMP)              ## fail where a GPU kernel's static facts are worse than the baseline; needs no GPU
+	TRITON_CACHE_DIR=build/triton $(BIN)/alps-fast profile --static --check
 
 # sdist, wheel, and from the sdist the wheel of a machine without a compiler; both wheels must import where they are unpacked.
 dist: $(STAMP)

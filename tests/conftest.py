@@ -1,10 +1,14 @@
 """What every test shares: fixed seeds, GPU tests skipped without a GPU, and the instruction sets one by one."""
 
 import importlib.util
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+os.environ.setdefault("TRITON_CACHE_DIR", str(Path(__file__).resolve().parent.parent / "build" / "triton"))
 
 
 def pytest_collection_modifyitems(items):

@@ -9,7 +9,7 @@ import click
 
 from ..errors import ArgumentError
 
-COMMANDS = ("demo", "reconstruct", "train", "distill", "evaluate", "bench", "info")
+COMMANDS = ("demo", "reconstruct", "train", "distill", "evaluate", "bench", "profile", "info")
 
 
 class Commands(click.Group):

@@ -100,12 +100,27 @@ _implementations: dict[tuple[str, str], Callable[..., Any]] = {}
 _reasons: dict[str, str | None] = {}
 
 
+# those with a file of their name in kernels/
+TRITON_OPS = ("philox_normal", "langevin_pixel", "moments", "ridge_grad", "ridge_langevin")
+
+
 def implements(op: str, backend: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as `op` on `backend`."""
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         _implementations[op, backend] = function
         return function
     return register
+
+
+def _from_kernels(op: str) -> Callable[..., Any]:
+    """`op` of alps_fast.kernels, which is imported, and Triton with it, when it is first called."""
+    def run(*arguments: Any, **named: Any) -> Any:
+        return getattr(importlib.import_module(f"alps_fast.kernels.{op}"), op)(*arguments, **named)
+    return run
+
+
+for _op in TRITON_OPS:
+    implements(_op, "triton")(_from_kernels(_op))
 
 
 def why_not(backend: str) -> str | None:

@@ -1,0 +1,83 @@
+"""`alps-fast profile`: what the GPU kernels hold, move and compute, found without a GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import add, json_option, print_json
+
+BASELINE = Path(__file__).resolve().parent.parent / "profile" / "baseline.json"
+
+
+@click.command(short_help="Registers, spills, traffic and modelled time of the GPU kernels; needs no GPU.")
+@click.option("--static", "static_", is_flag=True, help="Compile and read the machine code.  [default, unless --emulate]")
+@click.option("--emulate", is_flag=True, help="Run the sm_80 code on the CPU, check every address, count traffic.")
+@click.option("--arch", type=click.Choice(["sm_80", "sm_90", "sm_100"]), multiple=True, help="GPU to compile for; may be "
+              "given more than once.  [default: all]")
+@click.option("--op", "ops", multiple=True, help="Only kernels of this op; may be given more than once.")
+@click.option("--check", is_flag=True, help="Fail if a static fact is worse than in the baseline.")
+@click.option("--update", is_flag=True, help="Write the baseline anew.")
+@add(json_option)
+def command(static_: bool, emulate: bool, arch: tuple[str, ...], ops: tuple[str, ...], check: bool, update: bool,
+            as_json: bool) -> None:
+    """What every Triton kernel holds, moves and computes, found without a GPU.
+
+    Times are modelled (roofline of the data-sheet peaks), none is measured.
+
+    \b
+    Example:  alps-fast profile --static --arch sm_90 --op langevin_pixel
+    """
+    import triton
+
+    from ..errors import check_choice
+    from ..profile.cases import CASES
+    from ..profile.emulate import traffic
+    from ..profile.static import ARCHITECTURES, baseline_of, facts, model, regressions
+
+    for op in ops:
+        check_choice("op", op, tuple(sorted({case.op for case in CASES})))
+    cases = [case for case in CASES if not ops or case.op in ops]
+    report: dict[str, Any] = {"triton": triton.__version__, "cases": {case.name: {"model": model(case)} for case in cases}}
+    if static_ or check or update or not emulate:
+        rows = {case.name: [row for a in arch or ARCHITECTURES for row in facts(case, a)] for case in cases}
+        for name, some in rows.items():
+            report["cases"][name]["static"] = some
+    if emulate:
+        for case in cases:
+            report["cases"][case.name]["emulated"] = traffic(case)
+    if as_json:
+        print_json(report)
+    else:
+        _print(report)
+    if update:
+        whole = {} if not BASELINE.exists() or not ops else json.loads(BASELINE.read_text())["cases"]
+        written = {"triton": triton.__version__, "cases": whole | baseline_of(rows)}
+        BASELINE.write_text(json.dumps(written, indent=1) + "\n")
+    if check:
+        baseline = json.loads(BASELINE.read_text())
+        if baseline["triton"] != triton.__version__:
+            raise click.ClickException(f"the baseline is of triton {baseline['triton']}; this is {triton.__version__}")
+        if worse := regressions(rows, baseline["cases"]):
+            raise click.ClickException("\n".join(("worse than the baseline:", *worse)))
+
+
+def _print(report: dict[str, Any]) -> None:
+    for name, case in report["cases"].items():
+        m = case["model"]
+        times = ", ".join(f"{gpu} {us:g}" for gpu, us in m["modelled_us"].items())
+        click.echo(f"{name}: {m['chains']} chains, at least {m['bytes'] / 1e6:.2f} MB and {m['flops'] / 1e6:.1f} Mflop a step; "
+                   f"modelled, not measured: {times} µs")
+        for row in case.get("static", []):
+            click.echo(f"  {row['arch']:<7}{row['kernel']}: {row['blocks']} blocks of {row['threads']}, {row['registers']} "
+                       f"registers, {row['spill_instructions']} spills, {row['shared_bytes']} B shared, "
+                       f"occupancy {row['occupancy_percent']:g} % ({row['occupancy_limit']}), "
+                       f"{row['global_access_bytes']}-byte accesses, {row['tensor_instructions']} tensor-core of "
+                       f"{row['instructions']} instructions, {row['barriers']} barriers")
+        if done := case.get("emulated"):
+            click.echo(f"  run as PTX, {done['chains']} chains: {done['sectors']} sectors, {done['over_floor']:.2f} of the "
+                       f"floor; {done['bank_conflicts']} bank conflicts, {done['divergent_branches']} divergent branches, "
+                       f"{done['instructions']} warp instructions, {done['tensor_flops'] / 1e6:g} Mflop on tensor cores")

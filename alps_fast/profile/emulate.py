@@ -1,0 +1,88 @@
+"""Triton launches without a GPU: recorded, compiled ahead of time for any target, and run as PTX on the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.compiler import compile as triton_compile
+from triton.runtime.jit import mangle_type
+
+from alps_fast.kernels.launch import OPTIONS, Launch, observed
+
+from .cases import Case
+from .ptxsim import Module
+
+TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "sm_100": ("cuda", 100, 32), "gfx942": ("hip", "gfx942", 64)}
+
+
+def compiled(launch: Launch, target: str) -> Any:
+    """What Triton makes of a launch for a target: `.asm` (PTX, cubin, …) and `.metadata`; pointers are taken as aligned."""
+    signature: dict[str, str] = {}
+    constants: dict[str, Any] = {}
+    attributes: dict[tuple[int], list[list[object]]] = {}
+    for i, parameter in enumerate(launch.kernel.params):
+        name, value = parameter.name, launch.arguments[parameter.name]
+        if parameter.is_constexpr or value is None:
+            signature[name], constants[name] = "constexpr", value
+            if name == "PRECISION" and TARGETS[target][0] == "hip":
+                constants[name] = "ieee"  # what a launch on such a device asks for
+        elif isinstance(value, torch.Tensor):
+            signature[name], attributes[(i,)] = mangle_type(value), [["tt.divisibility", 16]]
+        else:
+            signature[name] = parameter.annotation_type
+    source = ASTSource(launch.kernel, signature, constants, attributes)
+    return triton_compile(source, target=GPUTarget(*TARGETS[target]), options={"num_warps": launch.num_warps, **OPTIONS})
+
+
+@contextmanager
+def recorded() -> Iterator[list[Launch]]:
+    """The launches inside, none of which runs: what they would have written is left as it was."""
+    launches: list[Launch] = []
+    with observed(launches.append):
+        yield launches
+
+
+@contextmanager
+def emulated() -> Iterator[list[tuple[Launch, Counter[str]]]]:
+    """Every launch inside is compiled for sm_80 and its PTX run by `ptxsim`; yields the launches with what they did."""
+    done: list[tuple[Launch, Counter[str]]] = []
+
+    def run(launch: Launch) -> None:
+        code = compiled(launch, "sm_80")
+        arguments = [launch.arguments[p.name] for p in launch.kernel.params if not p.is_constexpr]
+        arrays = [_array(a) if isinstance(a, torch.Tensor) else a for a in arguments if a is not None]
+        count = Module(code.asm["ptx"]).kernel().launch(launch.grid, (32 * launch.num_warps,), arrays, code.metadata.shared)
+        done.append((launch, count))
+
+    with observed(run):
+        yield done
+
+
+def _array(tensor: torch.Tensor) -> Any:
+    array = tensor.detach().numpy()
+    return array if array.flags.c_contiguous else tensor.contiguous().numpy()
+
+
+def interpreting() -> bool:
+    """Whether Triton was told to interpret: its kernels then run as Python, and cannot be compiled."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def traffic(case: Case) -> dict[str, Any]:
+    """What the launches of a case do, run as PTX: traffic against its floor, bank conflicts, instructions."""
+    with emulated() as done:
+        case.run(case.emulated_chains)
+    count = sum((c for _, c in done), Counter())
+    sectors = count["global_load_sectors"] + count["global_store_sectors"]
+    floor = case.work(case.emulated_chains).bytes / 32
+    return {"chains": case.emulated_chains, "sectors": sectors, "over_floor": sectors / floor,
+            "bank_conflicts": count["shared_load_conflicts"] + count["shared_store_conflicts"], "barriers": count["barriers"],
+            "divergent_branches": count["divergent_branches"], "instructions": count["instructions"],
+            "tensor_flops": count["mma_flops"]}

@@ -1,0 +1,56 @@
+"""What a step must move and compute at least, by formula, and the time that bounds it on a GPU: modelled, never measured."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+PIXEL = 6  # operations an element of langevin_pixel spends on gains or on the step
+QUAD = 38 * 2 + 18 + 2 + 2 * 8  # float operations of four normals (kernels.md §1), a square root counted as eight
+QUAD_INTEGER = 10 * (4 + 4 + 2) + 20  # integer operations of four normals: ten rounds, and the bit handling of Box–Muller
+
+
+class Work(NamedTuple):
+    """Bytes that must pass through DRAM once, and operations: float32 (an fma counts two), integer, tensor cores'."""
+
+    bytes: int
+    flops: int
+    integer: int = 0
+    tensor: int = 0
+
+    def __add__(self, other: object) -> Work:
+        assert isinstance(other, Work)
+        return Work(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+class Gpu(NamedTuple):
+    """Data-sheet peaks: bytes, float32 operations, int32 operations and TF32 tensor-core operations a second."""
+
+    name: str
+    arch: str
+    bandwidth: float
+    float32: float
+    int32: float
+    tf32: float
+
+
+GPUS = (
+    Gpu("A100", "sm_80", 2.04e12, 19.5e12, 9.7e12, 156e12),
+    Gpu("H100", "sm_90", 3.35e12, 66.9e12, 16.7e12, 494e12),
+    Gpu("B200", "sm_100", 8.0e12, 75e12, 37e12, 1100e12),
+)
+
+
+def modelled_us(work: Work, gpu: Gpu) -> float:
+    """Roofline: microseconds of whichever of memory and the three kinds of arithmetic takes longest."""
+    return 1e6 * max(work.bytes / gpu.bandwidth, work.flops / gpu.float32, work.integer / gpu.int32, work.tensor / gpu.tf32)
+
+
+def philox(numbers: int, draws: int) -> Work:
+    """Normals made in registers, `draws` for each number (two where noise is averaged)."""
+    quads = -(-numbers // 4) * draws
+    return Work(0, QUAD * quads, QUAD_INTEGER * quads)
+
+
+def pixel(numbers: int) -> Work:
+    """x and ∇E read, x⁺ and m written once, and the arithmetic of the step."""
+    return Work(16 * numbers, PIXEL * numbers)

@@ -1,0 +1,57 @@
+"""The one way to declare and to launch a Triton kernel, so that a launch can be recorded, or run without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+import triton
+
+# No multiply is contracted with an add: results are defined to the bit. Set always, as Triton's default changes in 3.10.
+OPTIONS = {"enable_fp_fusion": False}
+
+
+class Launch(NamedTuple):
+    """One launch: kernel, grid, arguments by name, warps a block."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Any]
+    num_warps: int
+
+
+_observer: Callable[[Launch], None] | None = None
+
+
+def kernel(function: Callable[..., None]) -> Any:
+    """`triton.jit` where scalars have the annotated type and their values never change the code."""
+    scalars = [name for name, kind in function.__annotations__.items() if "constexpr" not in kind and name != "return"]
+    return triton.jit(function, do_not_specialize=scalars)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], num_warps: int, **arguments: Any) -> None:
+    """Run `kernel` on the device of its tensors, or hand the launch to the observer."""
+    if _observer is not None:
+        _observer(Launch(kernel, grid, arguments, num_warps))
+        return
+    tensor = next(a for a in arguments.values() if isinstance(a, torch.Tensor))
+    with torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext():
+        kernel[grid](**arguments, num_warps=num_warps, **OPTIONS)
+
+
+@contextmanager
+def observed(observer: Callable[[Launch], None]) -> Iterator[None]:
+    """Give every launch to `observer` instead of running it."""
+    global _observer
+    before, _observer = _observer, observer
+    try:
+        yield
+    finally:
+        _observer = before
+
+
+def word(value: int) -> int:
+    """The low 32 bits of `value` as the int32 of the same bits, which is how a counter or key word is passed."""
+    return ((value & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000

@@ -1,0 +1,239 @@
+"""ridge_grad: value and gradient of a ridge energy; contract in alps_fast/ops/ridge_grad.py.
+
+Down the pyramid one small kernel a scale; up again one kernel a scale that filters a tile and its halo, applies the
+potential, filters back and adds the gradient of the coarser scale. Both filterings are matrix products on tensor cores over
+(positions, taps, filters): z = patches Wᵀ, then (z slope) W, whose columns are shifted by their taps and summed. Responses
+never leave the chip. A tile's value is summed in one fixed order, and so are the tiles of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from alps_fast.ops.ridge_grad import ridge_grad_reference
+
+from .launch import kernel, launch
+
+POSITIONS_Y, POSITIONS_X = 16, 16  # of a tile with its halo: (16 − 2r)² gradients
+WARPS = 8
+SUMMED = 1024  # partial values added at a time
+
+
+@triton.jit
+def down_axis(tap):
+    """Weight of tap 0 … 3 of (1 3 3 1)/8 · √2, zero elsewhere."""
+    outer = (tap == 0) | (tap == 3)
+    inner = (tap == 1) | (tap == 2)
+    return tl.where(outer, 0.125, tl.where(inner, 0.375, 0.0))
+
+
+@triton.jit
+def pixels(base, i, j, height, width, stride, mu):
+    """x − mu at (i, j), zero outside the image."""
+    inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+    value = tl.load(base + (i * width + j) * stride, mask=inside, other=0.0)
+    return tl.where(inside, value - mu, 0.0)
+
+
+@triton.jit
+def transposed_down(coarse, i, j, height, width):
+    """(Dᵀ coarse) at (i, j); height and width are those of coarse."""
+    total = tl.zeros_like(i + j).to(tl.float32)
+    for a in tl.static_range(2):
+        y = (i + 1) // 2 - a
+        for b in tl.static_range(2):
+            x = (j + 1) // 2 - b
+            weight = 2.0 * down_axis(i + 1 - 2 * y) * down_axis(j + 1 - 2 * x)
+            inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+            total += weight * tl.load(coarse + y * width + x, mask=inside, other=0.0)
+    return total
+
+
+@triton.jit
+def plane(base, image, channel, GROUPS: tl.constexpr, row_stride, group_stride, channel_stride):
+    """Where the plane of an image's channel begins: images are groups of channels of the rows of a state."""
+    row = (image // GROUPS).to(tl.int64)
+    return base + row * row_stride + image % GROUPS * group_stride + channel * channel_stride
+
+
+@kernel
+def ridge_down_kernel(x, mu, out, height: tl.int32, width: tl.int32, row_stride: tl.int64, group_stride: tl.int64,
+                      channel_stride: tl.int64, pixel_stride: tl.int32, C: tl.constexpr, GROUPS: tl.constexpr,
+                      TILE: tl.constexpr):
+    h, w = (height + 1) // 2, (width + 1) // 2
+    tiles = tl.cdiv(h * w, TILE)
+    pid = tl.program_id(0)
+    flat = pid // tiles
+    here = pid % tiles * TILE + tl.arange(0, TILE)
+    i, j = here // w, here % w
+    source = plane(x, flat // C, flat % C, GROUPS, row_stride, group_stride, channel_stride)
+    offset = tl.load(mu)
+    total = tl.zeros((TILE,), tl.float32)
+    for a in tl.static_range(4):
+        for b in tl.static_range(4):
+            weight = 2.0 * (0.375 if a == 1 or a == 2 else 0.125) * (0.375 if b == 1 or b == 2 else 0.125)
+            total += weight * pixels(source, 2 * i + a - 1, 2 * j + b - 1, height, width, pixel_stride, offset)
+    tl.store(out + flat.to(tl.int64) * (h * w) + here, total, mask=here < h * w)
+
+
+@kernel
+def ridge_scale_kernel(
+    x, mu, bank, w, r, q, coarse, grad, partial, height: tl.int32, width: tl.int32, row_stride: tl.int64, group_stride: tl.int64,
+    channel_stride: tl.int64, pixel_stride: tl.int32, images: tl.int32, first_partial: tl.int32, partials: tl.int32,
+    FILTERS: tl.constexpr, SIDE: tl.constexpr, POTENTIALS: tl.constexpr, EACH: tl.constexpr, Q_EACH: tl.constexpr,
+    COARSE: tl.constexpr, C: tl.constexpr, GROUPS: tl.constexpr, Y: tl.constexpr, X: tl.constexpr, K: tl.constexpr,
+    TAPS: tl.constexpr, PRECISION: tl.constexpr,
+):
+    """C is 1 or 2. FILTERS 0: the quadratic term and the coarser gradient alone."""
+    R: tl.constexpr = SIDE // 2
+    INNER_Y: tl.constexpr = Y - 2 * R
+    INNER_X: tl.constexpr = X - 2 * R
+    P: tl.constexpr = Y * X
+    tiles_x = tl.cdiv(width, INNER_X)
+    tiles = tiles_x * tl.cdiv(height, INNER_Y)
+    pid = tl.program_id(0)
+    image, tile = pid // tiles, pid % tiles
+    place = tl.arange(0, P)
+    ty, tx = place // X, place % X
+    i, j = tile // tiles_x * INNER_Y - R + ty, tile % tiles_x * INNER_X - R + tx
+    inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+    own = inside & (ty >= R) & (ty < Y - R) & (tx >= R) & (tx < X - R)
+    offset, quadratic = tl.load(mu), tl.load(q + image * Q_EACH)
+
+    x0 = plane(x, image, 0, GROUPS, row_stride, group_stride, channel_stride)
+    v0 = pixels(x0, i, j, height, width, pixel_stride, offset)
+    g0, energy = quadratic * v0, 0.5 * quadratic * v0 * v0
+    if C == 2:
+        x1 = x0 + channel_stride
+        v1 = pixels(x1, i, j, height, width, pixel_stride, offset)
+        g1 = quadratic * v1
+        energy += 0.5 * quadratic * v1 * v1
+    if COARSE:
+        ch, cw = (height + 1) // 2, (width + 1) // 2
+        below = coarse + (image * C).to(tl.int64) * (ch * cw)
+        g0 += transposed_down(below, i, j, ch, cw)
+        if C == 2:
+            g1 += transposed_down(below + ch * cw, i, j, ch, cw)
+    if FILTERS:
+        k = tl.arange(0, K)
+        z0 = tl.zeros((P, K), tl.float32)
+        if C == 2:
+            z1 = tl.zeros((P, K), tl.float32)
+        for first in range(0, SIDE * SIDE, TAPS):
+            tap = first + tl.arange(0, TAPS)
+            known = (tap[:, None] < SIDE * SIDE) & (k[None, :] < FILTERS)
+            weights = tl.load(bank + k[None, :] * (SIDE * SIDE) + tap[:, None], mask=known, other=0.0)
+            y, xx = i[:, None] + tap[None, :] // SIDE - R, j[:, None] + tap[None, :] % SIDE - R
+            z0 = tl.dot(pixels(x0, y, xx, height, width, pixel_stride, offset), weights, z0, input_precision=PRECISION)
+            if C == 2:
+                z1 = tl.dot(pixels(x1, y, xx, height, width, pixel_stride, offset), weights, z1, input_precision=PRECISION)
+        square = z0 * z0
+        if C == 2:
+            square += z1 * z1
+        slope = tl.zeros((P, K), tl.float32)
+        for p in tl.static_range(POTENTIALS):
+            at = (p * (images if EACH else 1) + image * EACH) * FILTERS + k
+            wk = tl.load(w + at, mask=k < FILTERS, other=0.0)[None, :]
+            rk = tl.load(r + at, mask=k < FILTERS, other=1.0)[None, :]
+            u = 1.0 + square * rk
+            slope += wk / u
+            energy += tl.sum(0.5 * wk / rk * tl.log(u), 1)
+        slope = tl.where(inside[:, None], slope, 0.0)
+        z0 *= slope
+        if C == 2:
+            z1 *= slope
+        for first in range(0, SIDE * SIDE, TAPS):
+            tap = first + tl.arange(0, TAPS)
+            known = (tap[None, :] < SIDE * SIDE) & (k[:, None] < FILTERS)
+            weights = tl.load(bank + k[:, None] * (SIDE * SIDE) + tap[None, :], mask=known, other=0.0)
+            source = place[:, None] - (tap[None, :] // SIDE - R) * X - (tap[None, :] % SIDE - R)
+            source = tl.minimum(tl.maximum(source, 0), P - 1)  # wrong only where the tile does not own the gradient
+            g0 += tl.sum(tl.gather(tl.dot(z0, weights, input_precision=PRECISION), source, 0), 1)
+            if C == 2:
+                g1 += tl.sum(tl.gather(tl.dot(z1, weights, input_precision=PRECISION), source, 0), 1)
+    out = plane(grad, image, 0, GROUPS, row_stride, group_stride, channel_stride)
+    tl.store(out + (i * width + j) * pixel_stride, g0, mask=own)
+    if C == 2:
+        tl.store(out + channel_stride + (i * width + j) * pixel_stride, g1, mask=own)
+    tl.store(partial + image.to(tl.int64) * partials + first_partial + tile, tl.sum(tl.where(own, energy, 0.0), 0))
+
+
+@kernel
+def ridge_sum_kernel(partial, value, partials: tl.int32, SUMMED: tl.constexpr):
+    """The partial values of an image in a fixed order, whatever the number of images."""
+    image = tl.program_id(0)
+    here = tl.arange(0, SUMMED)
+    total = tl.zeros((SUMMED,), tl.float32)
+    for first in range(0, partials, SUMMED):
+        total += tl.load(partial + image.to(tl.int64) * partials + first + here, mask=first + here < partials, other=0.0)
+    tl.store(value + image, tl.sum(total, 0))
+
+
+class Layout:
+    """Where the planes of images lie: (N, C, H, W), or groups of C channels of a channels-last state."""
+
+    def __init__(self, rows: int, groups: int, channels: int, height: int, width: int, last: bool):
+        self.groups, self.channels, self.images, plane = groups, channels, rows * groups, height * width
+        self.row, self.group = plane * groups * channels, channels if last else plane * channels
+        self.channel, self.pixel = (1, groups * channels) if last else (plane, 1)
+
+    def arguments(self) -> dict[str, int]:
+        return {"row_stride": self.row, "group_stride": self.group, "channel_stride": self.channel, "pixel_stride": self.pixel,
+                "C": self.channels, "GROUPS": self.groups}
+
+
+def fits(x: Tensor, filters: Sequence[Tensor], channels: int) -> bool:
+    """Whether the kernels take it: float32, one or two channels, filters that leave most of a tile to gradients."""
+    return x.dtype == torch.float32 and channels in (1, 2) and x.numel() > 0 and all(f.shape[-1] <= 9 for f in filters)
+
+
+def run(x: Tensor, layout: Layout, height: int, width: int, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor,
+        mu: Tensor, grad: Tensor, value: Tensor | None) -> None:
+    """∇E of the images of x into grad, which has the layout of x, and E into value."""
+    images, c = layout.images, layout.channels
+    sizes = [(height, width)]
+    for _ in q[1:]:
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    levels, layouts, zero = [x], [layout], torch.zeros_like(mu)
+    for s, (h, ww) in enumerate(sizes[1:]):
+        tall, wide = sizes[s]
+        levels.append(x.new_empty(images, c, h, ww))
+        layouts.append(Layout(images, 1, c, h, ww, False))
+        launch(ridge_down_kernel, (images * c * triton.cdiv(h * ww, 256),), 4, x=levels[s], mu=zero if s else mu,
+               out=levels[s + 1], height=tall, width=wide, TILE=256, **layouts[s].arguments())
+    sides = [filters[s].shape[-1] if s < len(filters) else 1 for s in range(len(q))]
+    tiles = [triton.cdiv(h, POSITIONS_Y - side + 1) * triton.cdiv(ww, POSITIONS_X - side + 1)
+             for (h, ww), side in zip(sizes, sides, strict=True)]
+    partial = x.new_empty(images, sum(tiles))
+    coarse = x
+    w, r, q = w.contiguous(), r.contiguous(), q.contiguous()
+    for s in reversed(range(len(q))):
+        filtered = s < len(filters)
+        here = grad if s == 0 else torch.empty_like(levels[s])
+        bank = filters[s].contiguous() if filtered else mu
+        count = len(bank) if filtered else 0
+        launch(ridge_scale_kernel, (images * tiles[s],), WARPS, x=levels[s], mu=zero if s else mu, bank=bank,
+               w=w[s] if filtered else mu, r=r[s] if filtered else mu, q=q[s], coarse=coarse, grad=here, partial=partial,
+               height=sizes[s][0], width=sizes[s][1], images=images, first_partial=sum(tiles[:s]), partials=sum(tiles),
+               FILTERS=count, SIDE=sides[s], POTENTIALS=w.shape[1], EACH=int(w.shape[2] > 1), Q_EACH=int(q.shape[1] > 1),
+               COARSE=s + 1 < len(q), Y=POSITIONS_Y, X=POSITIONS_X, K=max(16, triton.next_power_of_2(count)), TAPS=16,
+               PRECISION="ieee" if torch.version.hip else "tf32x3", **layouts[s].arguments())
+        coarse = here
+    if value is not None:
+        launch(ridge_sum_kernel, (images,), 4, partial=partial, value=value, partials=sum(tiles), SUMMED=SUMMED)
+
+
+def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+    """On Triton; arguments and results of `ops.ridge_grad.ridge_grad_reference`, which takes what `fits` does not."""
+    n, c, height, width = x.shape
+    if not fits(x, filters, c):
+        return ridge_grad_reference(x, filters, w, r, q, mu)
+    x = x.contiguous()
+    grad, value = torch.empty_like(x), x.new_empty(n)
+    run(x, Layout(n, 1, c, height, width, False), height, width, filters, w, r, q, mu, grad, value)
+    return grad, value

@@ -1,0 +1,104 @@
+"""Every Triton kernel compiles for every GPU, none spills, none is worse than the baseline; the command that says so."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("triton")
+pytest.importorskip("cuxray")
+
+import triton
+
+from alps_fast.cli import main
+from alps_fast.cli.profile import BASELINE
+from alps_fast.ops import _dispatch
+from alps_fast.profile.cases import CASES
+from alps_fast.profile.emulate import compiled, interpreting, recorded, traffic
+from alps_fast.profile.static import ARCHITECTURES, baseline_of, facts, instructions, regressions
+from alps_fast.profile.work import GPUS, Work, modelled_us
+
+# 256 positions × 32 filters × two channels do not fit the registers: 10 to 137 spills, which the baseline bounds
+SPILLING = "ridge_grad/2×"
+
+pytestmark = pytest.mark.skipif(interpreting(), reason="interpreted kernels cannot be compiled")
+
+
+def test_every_op_on_triton_has_a_case():
+    assert {case.op for case in CASES} == set(_dispatch.TRITON_OPS)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_compiles_ahead_of_time_and_is_no_worse_than_the_baseline(case):
+    """sm_80, sm_90 and sm_100 with their facts, gfx942 to its code object."""
+    rows = [row for arch in ARCHITECTURES for row in facts(case, arch)]
+    assert rows
+    assert case.name.startswith(SPILLING) or all(row["spill_instructions"] == 0 for row in rows)
+    baseline = json.loads(BASELINE.read_text())
+    if baseline["triton"] == triton.__version__:
+        assert not regressions({case.name: rows}, baseline["cases"])
+    with recorded() as launches:
+        case.run(case.chains)
+    for launch in launches:
+        code = compiled(launch, "gfx942")
+        assert code.asm["hsaco"] and "contract" not in code.asm["llir"]
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.name.startswith("langevin_pixel/64")], ids=lambda case: case.name)
+def test_langevin_pixel_stays_near_its_floor_and_has_no_conflicts(case):
+    found = traffic(case._replace(emulated_chains=4))
+    assert 1 <= found["over_floor"] <= 1.2 and found["bank_conflicts"] == 0 and found["barriers"] == 0
+
+
+def test_the_baseline_holds_every_case_and_nothing_else():
+    assert set(json.loads(BASELINE.read_text())["cases"]) == {case.name for case in CASES}
+
+
+def test_a_worse_fact_is_named():
+    name = "k"
+    row = {"kernel": "f", "arch": "sm_80", "registers": 32, "spill_instructions": 0, "shared_bytes": 0,
+           "occupancy_percent": 100.0, "global_access_bytes": 16, "tensor_instructions": 4}
+    baseline = baseline_of({name: [row]})
+    assert not regressions({name: [row]}, baseline)
+    assert not regressions({name: [row | {"registers": 30, "occupancy_percent": 100.0}]}, baseline)
+    assert regressions({name: [row | {"registers": 40}]}, baseline) == ["k: f for sm_80: registers was 32, is 40"]
+    assert len(regressions({name: [row | {"spill_instructions": 2, "global_access_bytes": 4}]}, baseline)) == 2
+    assert regressions({name: [row, row]}, baseline) == ["k for sm_80: its launches are not those of the baseline"]
+    assert regressions({"new": [row]}, baseline) == ["new for sm_80: its launches are not those of the baseline"]
+
+
+def test_instructions_are_read_from_sass():
+    sass = "\n".join(("        /*0010*/                   LDG.E.128 R4, desc[UR4][R2.64] ;", "   /* 0x000fe200 */",
+                      "        /*0020*/              @!P0 STL.64 [R1], R4 ;",
+                      "        /*0030*/  @P1 HMMA.1688.F32.TF32 R4, R2, R3, R4 ;"))
+    assert instructions(sass) == {"LDG.E.128": 1, "STL.64": 1, "HMMA.1688.F32.TF32": 1}
+
+
+def test_the_roofline_takes_the_longest():
+    a100 = GPUS[0]
+    assert modelled_us(Work(2040, 0), a100) == pytest.approx(1e-3)
+    assert modelled_us(Work(2040, 39_000_000), a100) == pytest.approx(2)
+    assert Work(1, 2, 3, 4) + Work(1, 1, 1, 1) == Work(2, 3, 4, 5)
+
+
+def test_the_command(tmp_path, monkeypatch):
+    arguments = ["profile", "--static", "--arch", "sm_80", "--op", "philox_normal"]
+    shown = CliRunner().invoke(main, arguments)
+    assert shown.exit_code == 0 and "modelled, not measured" in shown.output and "philox_normal_kernel" in shown.output
+    found = json.loads(CliRunner().invoke(main, [*arguments, "--emulate", "--json"]).stdout)
+    case = found["cases"]["philox_normal/64×64×3"]
+    assert case["static"][0]["global_access_bytes"] == 16 and 1 <= case["emulated"]["over_floor"] < 1.1
+    assert case["model"]["bytes"] == 64 * 64 * 64 * 3 * 4
+
+    changed = tmp_path / "baseline.json"
+    monkeypatch.setattr("alps_fast.cli.profile.BASELINE", changed)
+    assert CliRunner().invoke(main, [*arguments, "--update"]).exit_code == 0
+    assert CliRunner().invoke(main, [*arguments, "--check"]).exit_code == 0
+    written = json.loads(changed.read_text())
+    written["cases"]["philox_normal/64×64×3"][0]["registers"] = 1
+    changed.write_text(json.dumps(written))
+    worse = CliRunner().invoke(main, [*arguments, "--check"])
+    assert worse.exit_code == 1 and "registers was 1, is" in worse.output
+    changed.write_text(json.dumps(written | {"triton": "0.0"}))
+    assert "baseline is of triton 0.0" in CliRunner().invoke(main, [*arguments, "--check"]).output
+    assert CliRunner().invoke(main, ["profile", "--op", "nothing"]).exit_code == 2
