@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -95,6 +96,13 @@ def implementation(op: str, backend: str, device: torch.device) -> Callable[...,
         if found and device.type in candidate.devices and why_not(candidate.name) is None:
             return found
     return _implementations[op, "torch"]
+
+
+@contextmanager
+def stream_on(device: torch.device) -> Iterator[int]:
+    """The address of torch's stream on a CUDA device, which is the current one meanwhile."""
+    with torch.cuda.device(device):
+        yield torch.cuda.current_stream().cuda_stream
 
 
 def table() -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -24,7 +25,10 @@ FLAGS = ["-std=c++20", "-O1", "-g", "-fPIC", "-ffp-contract=off", "-fno-math-err
          "-Werror", "-Wno-unknown-pragmas", f"-I{HERE}"]
 SANITIZERS = {  # runtime source, flags, preloaded library, options
     "fibers": ("fibers.cpp", ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"], "libasan.so",
-               {"ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0", "UBSAN_OPTIONS": "print_stacktrace=1"}),
+               # what malloc gives is NaN
+               {"ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0:"
+                                "max_malloc_fill_size=1000000000:malloc_fill_byte=255",
+                "UBSAN_OPTIONS": "print_stacktrace=1"}),
     "threads": ("threads.cpp", ["-fsanitize=thread"], "libtsan.so",
                 {"TSAN_OPTIONS": "ignore_noninstrumented_modules=1:halt_on_error=1:exitcode=66"}),
 }
@@ -87,13 +91,14 @@ class Worker:
     def __init__(self, mode: str, directory: Path):
         sources = [ROOT / "csrc" / "bindings_cuda.cpp", *sorted((ROOT / "csrc" / "cuda").glob("*.cu"))]
         self.library = link(objects(sources, mode), mode, directory / f"_cuda_{mode}.so", "-shared")
-        self.mode, self.process, self.said = mode, None, tempfile.TemporaryFile()
+        self.mode, self.process, self.said = mode, None, tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
 
     def _start(self) -> subprocess.Popen:
         _, _, preload, options = SANITIZERS[self.mode]
         environment = {**os.environ, **options, "LD_PRELOAD": _preloaded(preload), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(HERE / "worker.py"), str(self.library)]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, env=environment, cwd=ROOT)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.said, env=environment, cwd=ROOT)
 
     def __call__(self, op: str, arguments: dict[str, Any], seed: int = 0) -> Any:
         """What the op's CUDA implementation returns for CPU tensors, its threads in the order of `seed`."""
@@ -107,6 +112,9 @@ class Worker:
             return torch.load(io.BytesIO(pickle.load(self.process.stdout)))
         except (EOFError, BrokenPipeError):
             self.process.wait()
+            with contextlib.suppress(BrokenPipeError):  # of what is still to be flushed
+                self.process.stdin.close()
+            self.process.stdout.close()
             self.process = None
             self.said.seek(0)
             raise Crashed(self.said.read().decode(errors="replace")[-6000:]) from None
@@ -115,3 +123,5 @@ class Worker:
         if self.process is not None:
             self.process.stdin.close()
             self.process.wait()
+            self.process.stdout.close()
+        self.said.close()

@@ -1,6 +1,7 @@
 """The stand-in builds, once a session; skipped where g++ has no sanitizers."""
 
 import pytest
+
 from build import Worker, why_not
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 
 import pytest
+
 from build import HERE, SANITIZERS, link, objects
 
 REVERSED = " ".join(str(63 - i) for i in range(64))
