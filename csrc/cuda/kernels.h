@@ -6,7 +6,6 @@
 #include <cstdint>
 
 #include "../cpu/kernels.h"  // PixelStep and Moments: one description of an op's arguments
-#include "ridge.h"
 
 namespace alps::cuda {
 
@@ -15,9 +14,5 @@ void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed
 void langevin_pixel(const PixelStep& step, cudaStream_t stream);
 void moments(const Moments<float>& moments, cudaStream_t stream);
 void moments(const Moments<double>& moments, cudaStream_t stream);
-
-void ridge_grad(const RidgeGradient& gradient, cudaStream_t stream);
-void ridge_langevin(const RidgeSteps& steps, cudaStream_t stream);
-int64_t ridge_workspace(const RidgeEnergy& energy, const RidgeShape& shape);  // floats; 0 where shared memory is enough
 
 }  // namespace alps::cuda
