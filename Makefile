@@ -11,7 +11,7 @@ NATIVE := $(shell find csrc -type f)
 # The tests of every CPU kernel, found by its name.
 KERNEL_TESTS := $(wildcard $(patsubst csrc/cpu/%.cpp,tests/test_%.py,$(wildcard csrc/cpu/*.cpp)))
 
-.PHONY: demo test lint profile sanitize dist clean
+.PHONY: demo test lint profile sanitize gpu dist clean
 
 demo: $(STAMP)                 ## pictures and metrics of every task in demo_out/
 	$(BIN)/alps-fast demo --out demo_out
@@ -42,8 +42,17 @@ dist: $(STAMP)
 	  rm -rf build/unpacked; $(BIN)/pip install -q --no-deps --target build/unpacked $$wheel; \
 	  $(BIN)/python tests/check_wheel.py build/unpacked; done
 
+# On a machine with an NVIDIA GPU and nvcc; fails where torch sees no device, so that a report is never one of skipped tests.
+gpu: $(STAMP)                  ## kernels built, tested and timed on the GPU: gpu_report/
+	mkdir -p gpu_report
+	nvidia-smi > gpu_report/machine.txt
+	$(BIN)/python -c "import torch; assert torch.cuda.is_available(), 'torch sees no CUDA device'"
+	ALPS_FAST_BUILD=cuda $(BIN)/python setup.py build_ext --inplace > gpu_report/build.txt 2>&1
+	$(BIN)/python -m pytest -m gpu -v --junitxml=gpu_report/tests.xml > gpu_report/tests.txt 2>&1
+	$(BIN)/python -m pytest benchmarks --benchmark-json=gpu_report/benchmarks.json > gpu_report/benchmarks.txt 2>&1
+
 clean:
-	rm -rf build dist demo_out *.egg-info alps_fast/*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	rm -rf build dist demo_out gpu_report *.egg-info alps_fast/*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml setup.py $(NATIVE)

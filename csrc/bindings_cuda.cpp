@@ -7,14 +7,61 @@
 
 namespace py = pybind11;
 
+namespace {
+
+template <class T>
+T* pointer(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+cudaStream_t stream_at(uintptr_t address) { return reinterpret_cast<cudaStream_t>(address); }
+
+void philox_normal(uintptr_t chains, int64_t rows, int64_t n, int64_t seed, uint32_t step, uint32_t tag, uintptr_t out,
+                   uintptr_t stream) {
+  alps::cuda::philox_normal(pointer<const int64_t>(chains), rows, n, static_cast<uint64_t>(seed), step, tag, pointer<float>(out),
+                            stream_at(stream));
+}
+
+void langevin_pixel(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t a, uintptr_t xi, uintptr_t chains, uintptr_t after,
+                    uintptr_t mean, int64_t rows, int64_t measurements, int64_t pixels, int64_t channels,
+                    bool a_of_each_measurement, bool a_of_each_channel, float lam, float lin, float w, float inv_eta2,
+                    float noise_lam, int noise, int64_t seed, uint32_t step, uintptr_t stream) {
+  alps::cuda::langevin_pixel(
+      {pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(a), pointer<float>(xi),
+       pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, pixels, channels,
+       a_of_each_measurement, a_of_each_channel, lam, lin, w, inv_eta2, noise_lam,
+       noise != alps::NO_NOISE && xi ? alps::GIVEN : noise, static_cast<uint64_t>(seed), step},
+      stream_at(stream));
+}
+
+template <class T>
+void moments_of(uintptr_t count, uintptr_t mean, uintptr_t m2, uintptr_t x, uintptr_t keep, uintptr_t count_after,
+                uintptr_t mean_after, uintptr_t m2_after, int64_t groups, int64_t rows, int64_t n, uintptr_t stream) {
+  alps::cuda::moments(alps::Moments<T>{pointer<int64_t>(count), pointer<T>(mean), pointer<T>(m2), pointer<T>(x),
+                                       pointer<bool>(keep), pointer<int64_t>(count_after), pointer<T>(mean_after),
+                                       pointer<T>(m2_after), groups, rows, n},
+                      stream_at(stream));
+}
+
+void moments(bool is_double, uintptr_t count, uintptr_t mean, uintptr_t m2, uintptr_t x, uintptr_t keep, uintptr_t count_after,
+             uintptr_t mean_after, uintptr_t m2_after, int64_t groups, int64_t rows, int64_t n, uintptr_t stream) {
+  (is_double ? moments_of<double> : moments_of<float>)(count, mean, m2, x, keep, count_after, mean_after, m2_after, groups, rows, n,
+                                                       stream);
+}
+
+}  // namespace
+
 PYBIND11_MODULE(_cuda, m) {
   m.doc() = "CUDA kernels of alps_fast; pointers, sizes and the stream are checked by alps_fast.ops.";
-  m.def(
-      "philox_normal",
-      [](uintptr_t chains, int64_t rows, int64_t n, int64_t seed, uint32_t step, uint32_t tag, uintptr_t out, uintptr_t stream) {
-        alps::cuda::philox_normal(reinterpret_cast<const int64_t*>(chains), rows, n, static_cast<uint64_t>(seed), step, tag,
-                                  reinterpret_cast<float*>(out), reinterpret_cast<cudaStream_t>(stream));
-      },
-      py::arg("chains"), py::arg("rows"), py::arg("n"), py::arg("seed"), py::arg("step"), py::arg("tag"), py::arg("out"),
-      py::arg("stream"), py::call_guard<py::gil_scoped_release>());
+  const py::call_guard<py::gil_scoped_release> released;
+  m.def("philox_normal", &philox_normal, py::arg("chains"), py::arg("rows"), py::arg("n"), py::arg("seed"), py::arg("step"),
+        py::arg("tag"), py::arg("out"), py::arg("stream"), released);
+  m.def("langevin_pixel", &langevin_pixel, py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("b"), py::arg("a"),
+        py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("rows"), py::arg("measurements"),
+        py::arg("pixels"), py::arg("channels"), py::arg("a_of_each_measurement"), py::arg("a_of_each_channel"), py::arg("lam"),
+        py::arg("lin"), py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"),
+        py::arg("step"), py::arg("stream"), released, "xi = 0: Philox's noise.");
+  m.def("moments", &moments, py::kw_only(), py::arg("is_double"), py::arg("count"), py::arg("mean"), py::arg("m2"),
+        py::arg("x"), py::arg("keep"), py::arg("count_after"), py::arg("mean_after"), py::arg("m2_after"), py::arg("groups"),
+        py::arg("rows"), py::arg("n"), py::arg("stream"), released);
 }

@@ -141,6 +141,18 @@ def test_a_broken_chain_stays_alone(isa):
         assert torch.equal(w[[0, 3]], g[[0, 3]]) and not g[1:3].isfinite().any()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", SHAPES)
+def test_cuda_has_the_bits_of_the_cpu_kernel(shape):
+    pytest.importorskip("alps_fast._cpu")
+    for n, b, layout in layouts(shape):
+        for noise in NOISES:
+            a = arguments(n, b, layout, torch.float32, shape, "cpu") | {"noise": noise}
+            on_gpu = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in a.items()} | {"backend": "cuda"}
+            for want, got in zip(langevin_pixel(**a), langevin_pixel(**on_gpu), strict=True):
+                assert torch.equal(want, got.cpu())
+
+
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
 def test_steps_that_do_not_fit_their_counter_word(backend):
     a = arguments(dtype=torch.float32, backend=backend)

@@ -51,6 +51,18 @@ def test_cpu_has_the_bits_of_the_reference(isa, threads, guarded, shape, dtype):
     guarded()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(), (3,), (13, 11, 3), (64, 64)])
+def test_cuda_has_the_bits_of_the_reference(shape, dtype):
+    for groups, rows in ((1, 1), (3, 21), (5, 5)):
+        x, keep = 3 + torch.randn(rows, *shape, dtype=dtype), torch.rand(rows) < 0.7
+        state = start(groups, shape, dtype)
+        want = moments(*state, x, keep, "torch")
+        got = moments(*(v.cuda() for v in (*state, x, keep)), "cuda")
+        assert all(torch.equal(w, g.cpu()) for w, g in zip(want, got, strict=True))
+
+
 def test_cpu_counts_past_the_integers_of_float32(isa):
     state = torch.tensor([2**24]), torch.zeros(1, 3), torch.zeros(1, 3)
     x, keep = torch.randn(3, 3), torch.ones(3, dtype=torch.bool)

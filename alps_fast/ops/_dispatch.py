@@ -6,7 +6,8 @@ import functools
 import importlib
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import torch
@@ -160,6 +161,13 @@ def implementation(op: str, backend: str, device: torch.device) -> Callable[...,
         if found and device.type in candidate.devices and why_not(candidate.name) is None:
             return found
     return _implementations[op, "torch"]
+
+
+@contextmanager
+def stream_on(device: torch.device) -> Iterator[int]:
+    """The address of torch's stream on a CUDA device, which is the current one meanwhile."""
+    with torch.cuda.device(device):
+        yield torch.cuda.current_stream().cuda_stream
 
 
 def table() -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._dispatch import Op, implementation, implements
+from ._dispatch import Op, implementation, implements, stream_on
 from ._langevin import by_measurement, check_diagonal, check_step, check_stream, right_hand_side, unit_noise
 from .philox_normal import NO_NOISE
 
@@ -42,6 +42,27 @@ def _langevin_pixel_cpu(
         pixels=x.shape[1] * x.shape[2], channels=x.shape[3], a_of_each_measurement=len(a) > 1,
         a_of_each_channel=a.shape[3] == x.shape[3], lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise,
         seed=seed, step=step, threads=torch.get_num_threads())
+    return after, mean
+
+
+@implements("langevin_pixel", "cuda")
+def _langevin_pixel_cuda(
+    x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
+    noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    if x.dtype != torch.float32 or max(len(x), x.shape[1:].numel()) >= 1 << 31:  # which the kernel counts in 32 bits
+        return langevin_pixel_reference(x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi)
+    from alps_fast import _cuda
+
+    after, mean = torch.empty_like(x), torch.empty_like(x)
+    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    with stream_on(x.device) as stream:
+        _cuda.langevin_pixel(
+            x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),
+            chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b),
+            pixels=x.shape[1] * x.shape[2], channels=x.shape[3], a_of_each_measurement=len(a) > 1,
+            a_of_each_channel=a.shape[3] == x.shape[3], lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam,
+            noise=noise, seed=seed, step=step, stream=stream)
     return after, mean
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check
-from ._dispatch import Op, implementation, implements
+from ._dispatch import Op, implementation, implements, stream_on
 
 
 @implements("moments", "torch")
@@ -36,6 +36,22 @@ def _moments_cpu(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tenso
         is_double=x.dtype == torch.float64, count=count.data_ptr(), mean=mean.data_ptr(), m2=m2.data_ptr(), x=x.data_ptr(),
         keep=keep.data_ptr(), count_after=after[0].data_ptr(), mean_after=after[1].data_ptr(), m2_after=after[2].data_ptr(),
         groups=len(count), rows=len(x), n=mean[0].numel(), threads=torch.get_num_threads())
+    return after
+
+
+@implements("moments", "cuda")
+def _moments_cuda(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if not (mean.is_contiguous() and m2.is_contiguous()):  # whose layout the results keep
+        return moments_reference(count, mean, m2, x, keep)
+    from alps_fast import _cuda
+
+    count, x, keep = count.contiguous(), x.contiguous(), keep.contiguous()
+    after = torch.empty_like(count), torch.empty_like(mean), torch.empty_like(m2)
+    with stream_on(x.device) as stream:
+        _cuda.moments(
+            is_double=x.dtype == torch.float64, count=count.data_ptr(), mean=mean.data_ptr(), m2=m2.data_ptr(), x=x.data_ptr(),
+            keep=keep.data_ptr(), count_after=after[0].data_ptr(), mean_after=after[1].data_ptr(), m2_after=after[2].data_ptr(),
+            groups=len(count), rows=len(x), n=mean[0].numel(), stream=stream)
     return after
 
 

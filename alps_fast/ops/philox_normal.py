@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check, refused
-from ._dispatch import Op, implementation, implements
+from ._dispatch import Op, implementation, implements, stream_on
 
 LANGEVIN, MEASUREMENT, METROPOLIS = 1, 2, 3  # streams: the tag word of the counter
 NO_NOISE, INDEPENDENT, AVERAGED = 0, 1, 2  # what a Langevin step adds, see step_noise
@@ -116,8 +116,7 @@ def _philox_normal_cuda(chains: Tensor, n: int, seed: int, step: int, tag: int) 
     from alps_fast import _cuda
 
     out = torch.empty(len(chains), n, dtype=torch.float32, device=chains.device)
-    with torch.cuda.device(chains.device):
-        stream = torch.cuda.current_stream().cuda_stream
+    with stream_on(chains.device) as stream:
         _cuda.philox_normal(chains.data_ptr(), len(chains), n, seed, step, tag, out.data_ptr(), stream)
     return out
 

@@ -5,9 +5,14 @@
 
 #include <cstdint>
 
+#include "../cpu/kernels.h"  // PixelStep and Moments: one description of an op's arguments
+
 namespace alps::cuda {
 
 void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
                    cudaStream_t stream);
+void langevin_pixel(const PixelStep& step, cudaStream_t stream);
+void moments(const Moments<float>& moments, cudaStream_t stream);
+void moments(const Moments<double>& moments, cudaStream_t stream);
 
 }  // namespace alps::cuda

@@ -1,19 +1,42 @@
-// The one way to launch a kernel, so that a build for the CPU can stand in for it (tests/host_cuda).
+// The one way to launch a kernel, and its shared memory; a build for the CPU puts its own runtime below (tests/host_cuda).
 #pragma once
 
 #include <cuda_runtime.h>
 
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 
 namespace alps {
 
+inline void check_cuda(const char* name, cudaError_t error) {
+  if (error != cudaSuccess) throw std::runtime_error(std::string(name) + ": " + cudaGetErrorString(error));
+}
+
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
             Arguments... arguments) {
-  kernel<<<grid, block, shared, stream>>>(static_cast<Parameters>(arguments)...);
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) throw std::runtime_error(std::string(name) + ": " + cudaGetErrorString(error));
+  constexpr size_t PLAIN = 48 << 10;  // bytes of shared memory that need no leave
+  if (shared > PLAIN)
+    check_cuda(name, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  check_cuda(name, cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+}
+
+// A block's shared memory: all of it is dynamic, so that its size is known where the kernel is launched.
+__device__ __forceinline__ float* shared_floats() {
+  extern __shared__ float4 dynamic_shared[];
+  return reinterpret_cast<float*>(dynamic_shared);
+}
+
+// Blocks of `threads` for so many pieces of work, as many as are worth having; kernels stride on where there are more.
+inline unsigned blocks_for(int64_t pieces, int64_t most, int threads) {
+  const int64_t blocks = (pieces + threads - 1) / threads;
+  return static_cast<unsigned>(blocks < 1 ? 1 : blocks < most ? blocks : most);
 }
 
 }  // namespace alps

@@ -34,9 +34,7 @@ __global__ void __launch_bounds__(THREADS)
 void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
                    cudaStream_t stream) {
   if (rows == 0) return;
-  const int64_t blocks = ((n + 3) / 4 + THREADS - 1) / THREADS;
-  const dim3 grid(static_cast<unsigned>(blocks < MAX_BLOCKS ? blocks : MAX_BLOCKS),
-                  static_cast<unsigned>(rows < MAX_ROWS ? rows : MAX_ROWS));
+  const dim3 grid(blocks_for((n + 3) / 4, MAX_BLOCKS, THREADS), blocks_for(rows, MAX_ROWS, 1));
   const bool aligned = n % 4 == 0 && reinterpret_cast<uintptr_t>(out) % 16 == 0;
   launch("philox_normal", aligned ? philox_normal_kernel<true> : philox_normal_kernel<false>, grid, dim3(THREADS), 0, stream,
          chains, rows, n, make_stream(seed, step, tag), out);

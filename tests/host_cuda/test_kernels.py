@@ -1,0 +1,90 @@
+"""The CUDA kernels and their Python side on the CPU: against the torch reference in several orders, and free of races."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from alps_fast.ops.langevin_pixel import langevin_pixel
+from alps_fast.ops.moments import moments
+from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
+from build import Crashed
+
+CHAINS = torch.tensor([0, 7, 2**31, 2**32 - 1])
+LEVEL = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "seed": -11, "step": 5}
+
+
+def bits(x):
+    return x.view(torch.int32 if x.element_size() == 4 else torch.int64)
+
+
+def same(got, want):
+    return all(torch.equal(bits(g), bits(w)) for g, w in zip(got, want, strict=True))
+
+
+def pixel_step(n, b, shape, a, noise):
+    x, grad = torch.randn(2, n, *shape)
+    diagonal = torch.rand(a[0], *shape[:2], a[1])
+    diagonal[:, 0] = 0
+    data, chains = torch.randn(b, *shape), torch.arange(n) + 3
+    return {"x": x, "grad": grad, "b": data, "a": diagonal, "chains": chains, "noise": noise, **LEVEL}
+
+
+def moments_state(groups, rows, shape, dtype):
+    x, keep = 3 + torch.randn(rows, *shape, dtype=dtype), torch.rand(rows) < 0.7
+    return {"count": torch.arange(groups) + 2, "mean": torch.randn(groups, *shape, dtype=dtype),
+            "m2": torch.rand(groups, *shape, dtype=dtype), "x": x, "keep": keep}
+
+
+@pytest.mark.parametrize("n", [1, 5, 64, 1021, 4100])
+def test_philox_normal(fibers, n):
+    arguments = {"chains": CHAINS, "n": n, "seed": -5, "step": 250, "tag": LANGEVIN}
+    want = philox_normal(**arguments, backend="torch")
+    assert all(same([fibers("philox_normal", arguments, order)], [want]) for order in (0, 1))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3, 1), (3, 7, 2), (4, 16, 1), (13, 11, 3), (32, 32, 3)])
+def test_langevin_pixel_has_the_bits_of_the_cpu_kernel(fibers, shape):
+    """Which tests/test_langevin_pixel.py holds against the reference; without that kernel, against the reference itself."""
+    pytest.importorskip("alps_fast._cpu")
+    for n, b in ((1, 1), (6, 2), (5, 1)):
+        for a in {(1, 1), (b, shape[2])}:
+            for noise in (NO_NOISE, INDEPENDENT, AVERAGED):
+                arguments = pixel_step(n, b, shape, a, noise)
+                for given in (None, torch.randn(arguments["x"].shape)):
+                    arguments["xi"] = given
+                    want = langevin_pixel(**arguments, backend="cpu")
+                    assert same(fibers("langevin_pixel", arguments, n), want)
+                    torch.testing.assert_close(want, langevin_pixel(**arguments, backend="torch"))
+
+
+def test_langevin_pixel_does_not_feel_the_order(fibers):
+    arguments = pixel_step(6, 2, (40, 40, 3), (1, 1), AVERAGED)
+    want = fibers("langevin_pixel", arguments, 0)
+    assert all(same(fibers("langevin_pixel", arguments, order), want) for order in (1, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(), (3,), (13, 11, 3), (24, 24)])
+def test_moments(fibers, shape, dtype):
+    for groups, rows in ((1, 1), (1, 17), (3, 21), (5, 5)):
+        arguments = moments_state(groups, rows, shape, dtype)
+        want = moments(**arguments, backend="torch")
+        arguments["x"][~arguments["keep"]] = torch.nan
+        assert same(fibers("moments", arguments, rows), want)
+
+
+def test_no_races(threads_of_the_os):
+    arguments = {"chains": CHAINS[:2], "n": 1030, "seed": 1, "step": 2, "tag": LANGEVIN}
+    assert same([threads_of_the_os("philox_normal", arguments)], [philox_normal(**arguments, backend="torch")])
+    arguments = pixel_step(5, 1, (7, 16, 3), (1, 1), AVERAGED)
+    torch.testing.assert_close(threads_of_the_os("langevin_pixel", arguments), langevin_pixel(**arguments, backend="torch"))
+    arguments = moments_state(2, 6, (9,), torch.float32)
+    assert same(threads_of_the_os("moments", arguments), moments(**arguments, backend="torch"))
+
+
+def test_a_buffer_that_is_too_small_stops_the_run(fibers):
+    arguments = pixel_step(2, 1, (8, 8, 1), (1, 1), NO_NOISE)
+    with pytest.raises(Crashed, match="heap-buffer-overflow"):
+        fibers("langevin_pixel", arguments | {"grad": arguments["grad"][:1]})
+    assert fibers("langevin_pixel", arguments)[0].isfinite().all()
