@@ -116,6 +116,7 @@ def table(found: dict[str, Any]) -> list[str]:
 def plot(found: dict[str, Any], path: Path) -> None:
     """Milliseconds a chain over chains and nanoseconds a pixel over sides."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     panels = (("chains", "chains", "seconds_per_chain", 1e3, f"ms a chain and step, {SIDE}x{SIDE}"),
@@ -126,6 +127,8 @@ def plot(found: dict[str, Any], path: Path) -> None:
             axes.loglog([r[across] for r in rows], [unit * r[cost] for r in rows], "o-", label=energy)
         ticks = CHAINS if series == "chains" else SIDES
         axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.set_xlabel(across)
         axes.set_ylabel(label)
