@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
-from alps_fast.bench import common
+from alps_fast.bench import common, scaling
 from alps_fast.bench.common import Case, Measure, Work, parametrize
 from alps_fast.cli import main
+from alps_fast.energies import GaussianEnergy
 
 COLUMNS = {"case", "backend", "isa", "seconds", "baseline", "baseline_seconds", "ratio", "bytes", "flops", "roofline_fraction",
            "roofline", "threads", "commit"}
@@ -104,3 +106,52 @@ def test_whole_runs_are_checked_against_the_sampler(monkeypatch: pytest.MonkeyPa
     case.run(measure)
     assert [row["baseline"] for row in measure.rows] == ["plain", "tuned"]
     assert measure.rows[0]["case"] == "MRI 128², 8 coils, 1 chain, brain-ridge, 1 of 50 levels"
+
+
+# --- scaling -------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two chains and sides at most."""
+    monkeypatch.setattr(scaling, "CHAINS", (1, 2))
+    monkeypatch.setattr(scaling, "SIDES", (8, 16))
+    monkeypatch.setattr(scaling, "SIDE", 8)
+    monkeypatch.setattr(scaling, "STEPS", (2, 3))
+
+
+def test_scaling(tiny: None, tmp_path: Path) -> None:
+    text = bench("--scaling", str(tmp_path / "new"))
+    found = json.loads((tmp_path / "new" / "scaling.json").read_text())
+    assert {"machine", "threads", "commit", "isa"} <= set(found) and found["stopped"] == []
+    assert [(r["series"], r["energy"], r["chains"], r["side"]) for r in found["rows"]] == list(scaling.points())
+    for r in found["rows"]:
+        assert 2 <= r["steps"] <= 3
+        assert r["seconds_per_step"] == pytest.approx(r["chains"] * r["seconds_per_chain"])
+        assert r["seconds_per_chain"] == pytest.approx(r["side"] ** 2 * r["seconds_per_pixel"]) and r["seconds_per_step"] > 0
+        assert r["state_bytes"] == r["chains"] * 4 * 5 * r["side"] ** 2  # five states of one channel
+        assert f"{1e3 * r['seconds_per_step']:.2f}" in text
+    with Image.open(tmp_path / "new" / "scaling.png") as image:
+        assert min(image.size) > 500
+
+
+def test_scaling_knows_its_peak_memory() -> None:
+    """64 chains of 256²: 5 states of 16.8 MB each; no smaller than two of them, which any step holds at once."""
+    if not scaling.CLEAR.exists():
+        pytest.skip("this system does not tell a peak")
+    row = scaling.one(scaling.Point("chains", "natural-ridge", 64, 256), GaussianEnergy(0.0, 0.5), 2)
+    assert row["peak_bytes"] > 0.4 * row["state_bytes"]
+
+
+def test_scaling_stops_a_series_that_would_take_too_long(tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(scaling, "QUICK_BUDGET", 1e-9)
+    text = bench("--quick", "--scaling", str(tmp_path))
+    found = json.loads((tmp_path / "scaling.json").read_text())
+    assert [(r["energy"], r["series"]) for r in found["rows"]] == [(e, s) for e in scaling.ENERGIES for s in ("chains", "sides")]
+    assert len(found["stopped"]) == 4
+    assert all(sentence in text for sentence in found["stopped"])
+    assert "stopped before 2 chains of 8x8" in found["stopped"][0]
+
+
+def test_scaling_is_asked_alone() -> None:
+    wrong = CliRunner().invoke(main, ["bench", "--scaling", "somewhere", "--markdown"])
+    assert wrong.exit_code == 2 and "scaling" in wrong.stderr and "--markdown" in wrong.stderr and wrong.stderr.count("\n") == 1

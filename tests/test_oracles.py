@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from alps_fast.energies.gaussian import GaussianEnergy, GaussianMixtureEnergy
 from alps_fast.layout import from_state, to_state
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, Operator, SuperResolution
+from alps_fast.ops._dispatch import why_not
 from alps_fast.samplers import Schedule, map_estimate, sample
 
 S, MU = 0.5, 0.2  # the Gaussian prior
@@ -107,6 +110,36 @@ def test_gaussian_posterior_under_every_operator(name: str, energy: GaussianEner
     y = measure(op, shape)
     posterior = sample(y, op, energy, chains=400, schedule=SHORT, progress=False)
     agrees(posterior.samples, posterior.mean, *gaussian_posterior(op, y, shape, SHORT.sigma_min))
+
+
+KERNELS = {"inpainting": "langevin_pixel", "blur": "langevin_fourier", "mri one coil": "langevin_fourier",
+           "mri 1-D": "langevin_sense", "mri 2-D": "langevin_sense_cg"}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_gaussian_posterior_on_every_backend(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the compiled kernels every step, or by none of them; super-resolution and functions have none."""
+    if why_not("cpu") is not None:
+        pytest.skip("built without alps_fast._cpu: the other oracles are of the torch backend")
+    from alps_fast import _cpu
+
+    calls = Counter[str]()
+
+    def counted(kernel: str, run: Callable[..., object]) -> Callable[..., object]:
+        def call(**arguments: object) -> object:
+            calls[kernel] += 1
+            return run(**arguments)
+        return call
+
+    for kernel in {*KERNELS.values(), "moments"}:
+        monkeypatch.setattr(_cpu, kernel, counted(kernel, getattr(_cpu, kernel)))
+    op, shape = OPERATORS[name]
+    y = measure(op, shape)
+    posterior = sample(y, op, Published(MU, S), chains=400, schedule=SHORT, backend=backend, progress=False)
+    agrees(posterior.samples, posterior.mean, *gaussian_posterior(op, y, shape, SHORT.sigma_min))
+    steps = SHORT.levels * SHORT.steps
+    assert calls == ({KERNELS[name]: 1 + steps, "moments": 2} if backend == "cpu" else {})
 
 
 @pytest.mark.parametrize("name", ["inpainting", "mri 1-D", "superresolution"])

@@ -26,9 +26,11 @@ QUICK_LEVELS = 1
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the table as Markdown.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write machine and rows as JSON; - is "
               "stdout.")
+@click.option("--scaling", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Instead of cases: the cost of "
+              "a chain over 1 to 1024 chains and of a pixel over sides 32 to 512; writes scaling.json and scaling.png into DIR.")
 @click.option("--progress/--no-progress", default=True, show_default=True, help="A progress bar on stderr.")
 def command(wanted: tuple[str, ...], quick: bool, levels: int | None, only_list: bool, as_markdown: bool, json_file: Path | None,
-            progress: bool) -> None:
+            scaling: Path | None, progress: bool) -> None:
     """Time ops and whole runs on this machine, contenders side by side in one process, after checking their results.
 
     plain: the same work as the papers write it, in eager torch. tuned: torch with care, compiled where that helps. Medians of
@@ -39,12 +41,19 @@ def command(wanted: tuple[str, ...], quick: bool, levels: int | None, only_list:
     Examples:  alps-fast bench --quick
                alps-fast bench --case langevin_pixel --case philox --json rows.json
                alps-fast bench --case alps --levels 5 --markdown
+               alps-fast bench --scaling scaling_out
     """
     import torch
     from tqdm import tqdm
 
     from alps_fast.bench import common
 
+    if scaling is not None:
+        alone = {"case": wanted, "levels": levels, "list": only_list, "markdown": as_markdown, "json": json_file}
+        given = [f"--{name}" for name, value in alone.items() if value]
+        check(not given, "scaling", f"it with {', '.join(given)}", "it alone, or with --quick and --progress")
+        run_scaling(scaling, quick, progress)
+        return
     chosen = common.select(wanted, quick)
     check(bool(chosen), "case", ", ".join(wanted), "part of a name that `alps-fast bench --list` prints")
     if only_list:
@@ -70,6 +79,28 @@ def command(wanted: tuple[str, ...], quick: bool, levels: int | None, only_list:
             path.write_text(document + "\n")
     click.echo("\n".join(heading(facts)) + "\n")
     click.echo("\n".join((common.markdown if as_markdown else common.table)(measure.rows)))
+
+
+def run_scaling(out: Path, quick: bool, progress: bool) -> None:
+    """Measure how cost grows; scaling.json, scaling.png and a table."""
+    from tqdm import tqdm
+
+    from alps_fast.bench import scaling
+
+    for name in ("scaling.json", "scaling.png"):
+        check_writable(out / name, "scaling")
+
+    with tqdm(total=len(scaling.points()), file=sys.stderr, disable=not progress) as bar:
+        def before(point: scaling.Point) -> None:
+            bar.set_postfix_str(f"{point.energy}, {point.chains} chains of {point.side}x{point.side}")
+            bar.update()
+
+        found = scaling.measure(quick, before)
+    with replacing(out / "scaling.json") as path:
+        path.write_text(json.dumps(found, indent=2) + "\n")
+    with replacing(out / "scaling.png") as path:
+        scaling.plot(found, path)
+    click.echo("\n".join(scaling.table(found)))
 
 
 def heading(facts: dict[str, Any]) -> list[str]:
