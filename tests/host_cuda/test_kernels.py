@@ -45,7 +45,7 @@ def test_philox_normal(fibers, n):
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3, 1), (3, 7, 2), (4, 16, 1), (13, 11, 3), (32, 32, 3)])
 def test_langevin_pixel_has_the_bits_of_the_cpu_kernel(fibers, shape):
-    """Which tests/test_langevin_pixel.py holds against the reference; without that kernel, against the reference itself."""
+    """Which tests/test_langevin_pixel.py holds against the reference; skipped where that kernel is not built."""
     pytest.importorskip("alps_fast._cpu")
     for n, b in ((1, 1), (6, 2), (5, 1)):
         for a in {(1, 1), (b, shape[2])}:
