@@ -13,8 +13,8 @@ import torch
 
 from alps_fast.ops.langevin_pixel import langevin_pixel
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
+from alps_fast.profile.ptxsim import Module
 
-ptxsim = pytest.importorskip("alps_fast.profile.ptxsim")
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on the PATH")
 
 SOURCES = Path(__file__).parents[1] / "csrc" / "cuda"
@@ -31,7 +31,7 @@ def ptx(tmp_path_factory):
         if op not in modules:
             command = ["nvcc", "-ptx", "-std=c++17", "-O3", "--fmad=false", "-arch=sm_80", str(SOURCES / f"{op}.cu")]
             subprocess.run([*command, "-o", str(directory / op)], check=True)
-            modules[op] = ptxsim.Module((directory / op).read_text())
+            modules[op] = Module((directory / op).read_text())
         return modules[op]
     return module
 

@@ -3,21 +3,9 @@
 
 #include <cstdint>
 
+#include "../common/arguments.h"
+
 namespace alps {
-
-enum Noise { NO_NOISE, INDEPENDENT, AVERAGED, GIVEN };  // the first three as in alps_fast/ops/philox_normal.py
-
-struct PixelStep {  // contract: alps_fast/ops/langevin_pixel.py; GIVEN takes the noise from xi
-  const float *x, *grad, *b, *a, *xi;
-  const int64_t* chains;
-  float *after, *mean;
-  int64_t rows, measurements, pixels, channels;
-  bool a_of_each_measurement, a_of_each_channel;
-  float lam, lin, w, inv_eta2, noise_lam;
-  int noise;
-  uint64_t seed;
-  uint32_t step;
-};
 
 constexpr int MOST_BLOCKS = 64;
 
@@ -66,16 +54,6 @@ struct SenseCgStep {  // contract: alps_fast/ops/langevin_sense.py; spectrum is 
   uint32_t step;
   double error;
   int64_t max_iter;
-};
-
-template <class T>
-struct Moments {  // contract: alps_fast/ops/moments.py; the state before, the rows, the state after
-  const int64_t* count;
-  const T *mean, *m2, *x;
-  const bool* keep;
-  int64_t *count_after;
-  T *mean_after, *m2_after;
-  int64_t groups, rows, n;
 };
 
 struct Ridge {  // what alps_fast/ops/ridge_grad.py takes beside the images

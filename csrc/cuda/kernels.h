@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "../cpu/kernels.h"  // PixelStep and Moments: one description of an op's arguments
+#include "../common/arguments.h"
 
 namespace alps::cuda {
 

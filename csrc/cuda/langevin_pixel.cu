@@ -17,6 +17,9 @@ constexpr int64_t MAX_PIECES = 65535;  // limit of gridDim.y
 constexpr int64_t MOST = 0x7fffffff;
 static_assert(THREADS % 32 == 0, "whole warps");
 
+template <int NOISE>  // unrolled; four rows, or two with noise drawn, make ptxas spill on some GPU
+constexpr int ROWS_AT_ONCE = NOISE == NO_NOISE || NOISE == GIVEN ? 2 : 1;
+
 struct PixelLevel {
   float lam, lin, minus_w, inv_eta2, noise_lam;
   Stream random;
@@ -56,6 +59,7 @@ __global__ void __launch_bounds__(THREADS)
         gain[i] = 1.0f / __fmaf_rn(diagonal[i], level.inv_eta2, level.lam);
         if constexpr (NOISE != NO_NOISE) spread[i] = 1.0f / __fsqrt_rn(__fmaf_rn(diagonal[i], level.inv_eta2, level.noise_lam));
       }
+#pragma unroll ROWS_AT_ONCE<NOISE>
       for (int64_t row = begin; row < end; ++row) {
         float state[4], slope[4], noise[4], m[4];
         load<ALIGNED>(x + row * n, first, n, state);

@@ -1,8 +1,8 @@
 // The noise of a Langevin step, four elements at a time; given noise is read by the kernel itself.
 #pragma once
 
+#include "../common/arguments.h"
 #include "../common/philox.h"
-#include "../cpu/kernels.h"
 #include "lanes.h"
 
 namespace alps::cuda {

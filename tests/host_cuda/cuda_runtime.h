@@ -10,7 +10,6 @@
 
 #define __global__
 #define __device__
-#define __host__
 #define __shared__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
@@ -23,10 +22,6 @@ struct dim3 : uint3 {
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : uint3{x, y, z} {}
 };
 
-struct alignas(8) float2 {
-  float x, y;
-};
-
 struct alignas(16) float4 {
   float x, y, z, w;
 };
@@ -35,7 +30,6 @@ struct alignas(16) double2 {
   double x, y;
 };
 
-inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 inline float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
@@ -119,7 +113,6 @@ T __shfl_down_sync(unsigned mask, T value, unsigned by) {
 using cudaStream_t = struct CUstream_st*;
 
 enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration };
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
 struct cudaLaunchConfig_t {
@@ -131,16 +124,6 @@ struct cudaLaunchConfig_t {
 };
 
 inline const char* cudaGetErrorString(cudaError_t error) { return error ? "invalid configuration argument" : "no error"; }
-
-inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
-  return cudaSuccess;
-}
-
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = static_cast<int>(host_cuda::MOST_SHARED);
-  return cudaSuccess;
-}
 
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int bytes) {
