@@ -1,16 +1,14 @@
 // A stretch of the noise of a chain, numbers in order, for kernels that transform it.
 #pragma once
 
-#include "../common/philox.h"
-#include "kernels.h"
-#include "lanes.h"
+#include "noise.h"
 
 namespace alps::ALPS_ISA {
 
 struct Source {  // of a step's noise, `numbers` a chain
   Source(uint64_t seed, uint32_t step, const int64_t* chains, const float* xi, int64_t numbers)
-      : now(make_stream(seed, step, 1)), next(make_stream(seed, step + 1, 1)), chains(chains), xi(xi), numbers(numbers) {}
-  Stream now, next;  // of tag 1, Langevin
+      : streams(step_streams(seed, step)), chains(chains), xi(xi), numbers(numbers) {}
+  StepStreams streams;
   const int64_t* chains;
   const float* xi;
   int64_t numbers;
@@ -32,13 +30,7 @@ static const float* draw(const Source& source, int64_t row, int64_t first, int64
     for (int64_t e = begin; e < first + count; e += STRIDE) {
       Lanes::F xi[4];
       const Lanes::U quads = Lanes::quads() + static_cast<uint32_t>(e / 4);
-      normal_quad<Lanes>(source.now, chain, quads, xi);
-      if constexpr (NOISE == AVERAGED) {
-        Lanes::F then[4];
-        normal_quad<Lanes>(source.next, chain, quads, then);
-        ALPS_UNROLL
-        for (int k = 0; k < 4; ++k) xi[k] = (xi[k] + then[k]) * 0.70710678118654752f;
-      }
+      step_quad<NOISE>(source.streams, chain, quads, xi);
       Lanes::in_order(xi);
       ALPS_UNROLL
       for (int k = 0; k < 4; ++k) Lanes::save(xi[k] * amplitude, out + (e - begin) + k * Lanes::width);

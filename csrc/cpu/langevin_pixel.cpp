@@ -24,12 +24,7 @@ static void run(const PixelStep& s, int threads) {
 }
 
 void langevin_pixel(const PixelStep& s, int threads) {
-  switch (s.noise) {
-    case NO_NOISE: return run<NO_NOISE>(s, threads);
-    case INDEPENDENT: return run<INDEPENDENT>(s, threads);
-    case AVERAGED: return run<AVERAGED>(s, threads);
-    default: return run<GIVEN>(s, threads);
-  }
+  return with_noise(s.noise, [&](auto noise) { return run<decltype(noise)::value>(s, threads); });
 }
 
 }  // namespace alps::ALPS_ISA

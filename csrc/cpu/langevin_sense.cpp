@@ -5,8 +5,7 @@
 // so the noise is born in that layout. Each sum runs over its line in order. A piece of work is CHAINS chains on a group of
 // lines that share the cache lines of the image (8 where lines run along H); U of a line is read once for the first product
 // and comes from L2 for the second, which takes m and x+ as columns of one matrix.
-#include "../common/philox.h"
-#include "kernels.h"
+#include "noise.h"
 #include "wide.h"
 
 namespace alps::ALPS_ISA {
@@ -16,7 +15,6 @@ using F = Wide::F;
 constexpr int CHAINS = 16;  // chains of a piece
 constexpr int CELL = 2 * CHAINS;  // floats of a pixel of all chains: real parts, imaginary parts
 constexpr int RUN = 8;  // pixels that are moved between the image and the tile together: a cache line of a chain
-constexpr uint32_t LANGEVIN = 1;  // the stream's tag
 static_assert(CHAINS % Wide::width == 0 && 2 * RUN == CHAINS, "chains are whole vectors, and a run is transposed in place");
 
 // J outputs for V vectors of columns: out_o = sum_s U[o][s] in_s, or of its adjoint conj(U[s][o]). A row of `in` is COLUMNS real
@@ -156,7 +154,7 @@ static void draw(const SenseStep& s, const Tile& tile) {
       });
     });
   } else {
-    const Stream now = make_stream(s.seed, s.step, LANGEVIN), next = make_stream(s.seed, s.step + 1, LANGEVIN);
+    const StepStreams streams = step_streams(s.seed, s.step);
     alignas(64) uint32_t chains[CHAINS] = {};
     for (int64_t c = 0; c < tile.rows; ++c) chains[c] = static_cast<uint32_t>(s.chains[tile.row + c]);
     for_runs(s, tile, [&](int64_t pixel, int64_t count, int64_t cell, int64_t stride) {
@@ -166,13 +164,7 @@ static void draw(const SenseStep& s, const Tile& tile) {
           const Lanes::U quads = Lanes::U{} + static_cast<uint32_t>(quad);
           Lanes::U lanes;
           std::memcpy(&lanes, chains + c, sizeof lanes);
-          normal_quad<Lanes>(now, lanes, quads, xi);
-          if constexpr (NOISE == AVERAGED) {
-            Lanes::F then[4];
-            normal_quad<Lanes>(next, lanes, quads, then);
-            ALPS_UNROLL
-            for (int k = 0; k < 4; ++k) xi[k] = (xi[k] + then[k]) * 0.70710678118654752f;
-          }
+          step_quad<NOISE>(streams, lanes, quads, xi);
           ALPS_UNROLL
           for (int k = 0; k < 4; ++k) {
             const int64_t i = 2 * quad + k / 2 - pixel;
@@ -238,12 +230,7 @@ static void run(const SenseStep& s, int threads) {
 }
 
 void langevin_sense(const SenseStep& s, int threads) {
-  switch (s.noise) {
-    case NO_NOISE: return run<NO_NOISE>(s, threads);
-    case INDEPENDENT: return run<INDEPENDENT>(s, threads);
-    case AVERAGED: return run<AVERAGED>(s, threads);
-    default: return run<GIVEN>(s, threads);
-  }
+  return with_noise(s.noise, [&](auto noise) { return run<decltype(noise)::value>(s, threads); });
 }
 
 }  // namespace alps::ALPS_ISA

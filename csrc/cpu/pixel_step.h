@@ -1,14 +1,11 @@
 // The arithmetic of a step where A^H A is diagonal in pixels, for the kernels that take such steps: a tile of some rows' images.
 #pragma once
 
-#include "../common/philox.h"
-#include "kernels.h"
-#include "lanes.h"
+#include "noise.h"
 
 namespace alps::ALPS_ISA {
 
 constexpr int64_t PIXEL_TILE = 2048;  // elements: gain, spread and b are 24 KB, half of an L1
-constexpr uint32_t LANGEVIN = 1;  // the stream's tag
 static_assert(PIXEL_TILE % STRIDE == 0, "a tile holds whole vectors");
 
 struct Gains {
@@ -22,7 +19,7 @@ struct Operands {  // of STRIDE elements
 
 struct PixelLevel {
   Lanes::F lin, minus_w;
-  Stream now, next;
+  StepStreams streams;
 };
 
 template <int NOISE>
@@ -31,13 +28,7 @@ ALPS_INLINE void draw(const PixelLevel& level, const Operands& at, uint32_t chai
   if constexpr (NOISE == GIVEN) {
     for (int k = 0; k < 4; ++k) xi[k] = Lanes::load(at.xi + k * Lanes::width);
   } else {
-    normal_quad<Lanes>(level.now, chain, quads, xi);
-    if constexpr (NOISE == AVERAGED) {
-      Lanes::F then[4];
-      normal_quad<Lanes>(level.next, chain, quads, then);
-      ALPS_UNROLL
-      for (int k = 0; k < 4; ++k) xi[k] = (xi[k] + then[k]) * 0.70710678118654752f;
-    }
+    step_quad<NOISE>(level.streams, chain, quads, xi);
     Lanes::in_order(xi);
   }
 }
@@ -95,8 +86,7 @@ static void fill_gains(const PixelStep& s, int64_t measurement, int64_t first, i
 }
 
 static PixelLevel make_level(const PixelStep& s) {
-  return {Lanes::broadcast(s.lin), Lanes::broadcast(-s.w), make_stream(s.seed, s.step, LANGEVIN),
-          make_stream(s.seed, s.step + 1, LANGEVIN)};
+  return {Lanes::broadcast(s.lin), Lanes::broadcast(-s.w), step_streams(s.seed, s.step)};
 }
 
 // Elements [first, first + PIXEL_TILE) of rows [from, to) of a measurement: its gains serve them all.

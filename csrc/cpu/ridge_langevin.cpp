@@ -43,12 +43,7 @@ static void run(const RidgeLangevin& s, int threads) {
 }
 
 void ridge_langevin(const RidgeLangevin& s, int threads) {
-  switch (s.step.noise) {
-    case NO_NOISE: return run<NO_NOISE>(s, threads);
-    case INDEPENDENT: return run<INDEPENDENT>(s, threads);
-    case AVERAGED: return run<AVERAGED>(s, threads);
-    default: return run<GIVEN>(s, threads);
-  }
+  return with_noise(s.step.noise, [&](auto noise) { return run<decltype(noise)::value>(s, threads); });
 }
 
 }  // namespace alps::ALPS_ISA
