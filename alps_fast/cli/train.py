@@ -18,7 +18,7 @@ from .options import add, compile_option, json_option, print_json, progress_opti
 @click.option("--steps", type=click.IntRange(min=1), default=10_000, show_default=True, help="Optimiser steps in all.")
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Crops a step.")
 @click.option("--size", type=click.IntRange(min=16), default=64, show_default=True, help="Side of a crop in pixels.")
-@click.option("--symmetric", is_flag=True, help="The teacher is the mean of the network's answers to the image turned and mirrored.")
+@click.option("--symmetric", is_flag=True, help="Teacher: the mean of its answers to the image turned and mirrored.")
 @add(compile_option, seed_option, progress_option, json_option)
 def command(domain: str, out: Path, steps: int, batch: int, size: int, symmetric: bool, compile: bool, seed: int,
             progress: bool, as_json: bool) -> None:
