@@ -45,6 +45,8 @@ class RidgeEnergy(Energy):
         backend: of the op.
     """
 
+    channels: int
+
     def __init__(self, filters: Tensor, knots: Tensor, w: Tensor, r: Tensor, q: Tensor, *, mu: float = 0.0, channels: int = 1,
                  channelwise: bool = False, bounds: Tensor | None = None, backend: str = "auto"):
         scales, count = filters.shape[:2]
