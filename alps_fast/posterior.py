@@ -23,7 +23,10 @@ ARRAYS = ("mean", "channel_std", "samples", "count", "trace")
 
 
 class BrokenChain(NamedTuple):
-    """A chain that turned non-finite: left out of the statistics; its rows of `samples` and `trace` hold NaN."""
+    """A chain that turned non-finite: left out of the statistics; its rows of `samples` and `trace` hold NaN.
+
+    step counts from 0 in its level; where one kernel takes several steps, it is the last of its level.
+    """
 
     measurement: int
     chain: int

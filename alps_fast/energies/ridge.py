@@ -79,6 +79,9 @@ class RidgeEnergy(Energy):
             self._level = (t, x.dtype, x.device, ([f.to(x).contiguous() for f in self.filters], w, r, q, mu))
         return self._level[3]
 
+    def prepare(self, t: float, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
+        return self._constants(t, x)
+
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         grad, value = ridge_grad(x, *self._constants(t, x), backend=self.backend)
         return value, grad

@@ -17,7 +17,7 @@ from torch.autograd.profiler import emit_nvtx
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from .. import data, energies, operators
-from ..samplers.alps import alps_step
+from ..samplers.alps import alps_step, fused_steps
 from ..samplers.sampler import Run, Sampler
 from ..samplers.schedule import Schedule
 
@@ -141,10 +141,11 @@ def _inside(event: dict[str, Any], run: dict[str, Any]) -> bool:
 def step_of(workload: Workload, device: torch.device) -> Callable[[], object]:
     """One Langevin step of the first level, to be called over and over."""
     sampler, y = workload.prepare(device)
-    run = Run(sampler, y)
-    target = run._target(0)
-    scalars = run._scalars(target, 0, last=False)
-    return lambda: alps_step(target, run.chains.x, run.index, scalars, want_value=False)
+    plan, rows = Run(sampler, y)._planned(0)
+    target, s = plan.target, plan.scalars[0]
+    if target.fuses:
+        return lambda: fused_steps(target, rows.x, rows.chains, s, 1)
+    return lambda: alps_step(target, rows.x, rows.chains, s)
 
 
 def one_step(workload: Workload, device: torch.device) -> None:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..energies.ridge import RidgeEnergy
 from ..layout import network_view
+from ..operators.pixel import Denoising, Inpainting
+from ..ops.ridge_langevin import ridge_langevin
 from .schedule import INDEPENDENT, Level, Schedule, StepScalars
 
 if TYPE_CHECKING:
@@ -29,6 +32,12 @@ class Target:
     b: Tensor
     scalars: StepScalars
     backend: str
+
+    @property
+    def fuses(self) -> bool:
+        """Whether `fused_steps` runs steps of it: a ridge energy beside a pixel-diagonal operator, on one backend."""
+        ridge = isinstance(self.energy, RidgeEnergy) and self.energy.backend == self.backend
+        return ridge and type(self.operator) in (Denoising, Inpainting)
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """E (N,) and ∇E (N, H, W, C') of states, without 1/t²."""
@@ -60,8 +69,15 @@ def start(target: Target, shape: tuple[int, ...], chains: Tensor) -> Tensor:
     return target.langevin(nothing, nothing, chains, replace(target.scalars, noise=INDEPENDENT, step=0))[0]
 
 
-def alps_step(target: Target, x: Tensor, chains: Tensor, s: StepScalars,
-              want_value: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """One step x -> m(x) + P^{1/2} ξ: (x⁺, m, E(x) if wanted)."""
-    value, grad = target.value_and_grad(x) if want_value else (None, target.grad(x))
-    return *target.langevin(x, grad, chains, s), value
+def alps_step(target: Target, x: Tensor, chains: Tensor, s: StepScalars) -> tuple[Tensor, Tensor]:
+    """One step x -> m(x) + P^{1/2} ξ: (x⁺, m)."""
+    return target.langevin(x, target.grad(x), chains, s)
+
+
+def fused_steps(target: Target, x: Tensor, chains: Tensor, s: StepScalars, count: int) -> tuple[Tensor, Tensor]:
+    """`count` steps, the first with the scalars s, gradient and all in one op: (x⁺, m) of the last. For targets that fuse."""
+    energy, operator = target.energy, target.operator
+    assert isinstance(energy, RidgeEnergy) and isinstance(operator, Inpainting) and energy.channels is not None
+    filters, w, r, q, mu = energy.prepare(target.t, x)
+    return ridge_langevin(x.contiguous(), target.b, operator.diagonal(x), chains, filters, w, r, q, mu, energy.channels, s.lam,
+                          s.lin, s.w, s.inv_eta2, s.noise_lam, s.noise, s.seed, s.step, count, backend=target.backend)
