@@ -23,15 +23,12 @@ ARRAYS = ("mean", "channel_std", "samples", "count", "trace")
 
 
 class BrokenChain(NamedTuple):
-    """A chain that turned non-finite: left out of the statistics; its rows of `samples` and `trace` hold NaN.
-
-    step counts from 0 in its level; where one kernel takes several steps, it is the last of its level.
-    """
+    """A chain that turned non-finite: left out of the statistics; its rows of `samples` and `trace` hold NaN."""
 
     measurement: int
     chain: int
     level: int
-    step: int
+    step: int  # within the level; where one op takes several, the level's last
 
 
 class Diagnostics(NamedTuple):

@@ -20,6 +20,7 @@ from alps_fast.cli import main
 from alps_fast.ops.philox_normal import philox_normal
 from alps_fast.profile import roofline, sampling
 from alps_fast.profile.work import GPUS
+from alps_fast.samplers import alps
 
 TINY = ["--chains", "2", "--side", "16", "--levels", "2", "--steps", "3"]
 
@@ -147,8 +148,8 @@ def test_nsight_compute_is_pointed_at_one_step(prior: Path, monkeypatch: pytest.
     command = words[words.index("alps-fast"):]
     assert command[:3] == ["alps-fast", "profile", "--one-step"] and command[3:] == ["--energy", str(prior), *TINY]
     seen = []
-    step = sampling.alps_step
-    monkeypatch.setattr(sampling, "alps_step", lambda *args, **named: seen.append(args) or step(*args, **named))
+    steps = alps.steps
+    monkeypatch.setattr(alps, "steps", lambda *args: seen.append(args) or steps(*args))
     result = CliRunner().invoke(main, command[1:])
     assert result.exit_code == 0, result.output
     assert len(seen) == 2  # one to warm up
@@ -160,9 +161,8 @@ def test_the_step_is_between_start_and_stop_with_its_ops_as_ranges(prior: Path, 
     seen: list[Any] = []
     monkeypatch.setattr(torch.cuda.profiler, "start", lambda: seen.append("start"))
     monkeypatch.setattr(torch.cuda.profiler, "stop", lambda: seen.append("stop"))
-    step = sampling.alps_step
-    monkeypatch.setattr(sampling, "alps_step",
-                        lambda *args, **named: seen.append(profiler._is_profiler_enabled) or step(*args, **named))
+    steps = alps.steps
+    monkeypatch.setattr(alps, "steps", lambda *args: seen.append(profiler._is_profiler_enabled) or steps(*args))
     assert call("--one-step", "--energy", prior, *TINY).exit_code == 0
     assert seen == [False, "start", True, "stop"]
 

@@ -69,8 +69,8 @@ class Inpainting(Operator):
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
         """`ops.langevin_pixel` with a = mask; xi is counted in pixels."""
-        a = self.diagonal(x)
-        return langevin_pixel(x.contiguous(), grad.contiguous(), b.contiguous(), a, chains, **vars(s), xi=xi, backend=backend)
+        return langevin_pixel(x.contiguous(), grad.contiguous(), b.contiguous(), self.diagonal(x), chains, **vars(s), xi=xi,
+                              backend=backend)
 
     def diagonal(self, x: Tensor) -> Tensor:
         """The diagonal of AᴴA for states x (N, H, W, C'), (1, H, W, 1|C'): laid out once for a size, dtype and device."""

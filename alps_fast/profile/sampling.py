@@ -17,7 +17,7 @@ from torch.autograd.profiler import emit_nvtx
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from .. import data, energies, operators
-from ..samplers.alps import alps_step, fused_steps
+from ..samplers import alps
 from ..samplers.sampler import Run, Sampler
 from ..samplers.schedule import Schedule
 
@@ -142,10 +142,7 @@ def step_of(workload: Workload, device: torch.device) -> Callable[[], object]:
     """One Langevin step of the first level, to be called over and over."""
     sampler, y = workload.prepare(device)
     plan, rows = Run(sampler, y)._planned(0)
-    target, s = plan.target, plan.scalars[0]
-    if target.fuses:
-        return lambda: fused_steps(target, rows.x, rows.chains, s, 1)
-    return lambda: alps_step(target, rows.x, rows.chains, s)
+    return lambda: alps.steps(plan.target, rows.x, rows.chains, plan.scalars[0], 1)
 
 
 def one_step(workload: Workload, device: torch.device) -> None:

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..energies.ridge import RidgeEnergy
 from ..layout import network_view
-from ..operators.pixel import Denoising, Inpainting
-from ..ops.ridge_langevin import ridge_langevin
 from .schedule import INDEPENDENT, Level, Schedule, StepScalars
 
 if TYPE_CHECKING:
@@ -33,12 +30,6 @@ class Target:
     scalars: StepScalars
     backend: str
 
-    @property
-    def fuses(self) -> bool:
-        """Whether `fused_steps` runs steps of it: a ridge energy beside a pixel-diagonal operator, on one backend."""
-        ridge = isinstance(self.energy, RidgeEnergy) and self.energy.backend == self.backend
-        return ridge and type(self.operator) in (Denoising, Inpainting)
-
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """E (N,) and ∇E (N, H, W, C') of states, without 1/t²."""
         value, grad = self.energy.value_and_grad(network_view(x), self.t)
@@ -51,6 +42,11 @@ class Target:
     def langevin(self, x: Tensor, grad: Tensor, chains: Tensor, s: StepScalars) -> tuple[Tensor, Tensor]:
         """x⁺ = m(x) + P^{1/2} ξ and m(x), ∇E given."""
         return self.operator.langevin(x, grad, self.b, chains, s, backend=self.backend)
+
+    def fused(self, x: Tensor, chains: Tensor, s: StepScalars, count: int) -> tuple[Tensor, Tensor] | None:
+        """x⁺ and m after `count` steps, where one op takes them, gradients and all; else None."""
+        a = self.operator.diagonal(x)
+        return None if a is None else self.energy.langevin_pixel(x, self.b, a, chains, self.t, s, count, self.backend)
 
 
 def in_single(y: Tensor) -> Tensor:
@@ -69,15 +65,7 @@ def start(target: Target, shape: tuple[int, ...], chains: Tensor) -> Tensor:
     return target.langevin(nothing, nothing, chains, replace(target.scalars, noise=INDEPENDENT, step=0))[0]
 
 
-def alps_step(target: Target, x: Tensor, chains: Tensor, s: StepScalars) -> tuple[Tensor, Tensor]:
-    """One step x -> m(x) + P^{1/2} ξ: (x⁺, m)."""
-    return target.langevin(x, target.grad(x), chains, s)
-
-
-def fused_steps(target: Target, x: Tensor, chains: Tensor, s: StepScalars, count: int) -> tuple[Tensor, Tensor]:
-    """`count` steps, the first with the scalars s, gradient and all in one op: (x⁺, m) of the last. For targets that fuse."""
-    energy, operator = target.energy, target.operator
-    assert isinstance(energy, RidgeEnergy) and isinstance(operator, Inpainting) and energy.channels is not None
-    filters, w, r, q, mu = energy.prepare(target.t, x)
-    return ridge_langevin(x.contiguous(), target.b, operator.diagonal(x), chains, filters, w, r, q, mu, energy.channels, s.lam,
-                          s.lin, s.w, s.inv_eta2, s.noise_lam, s.noise, s.seed, s.step, count, backend=target.backend)
+def steps(target: Target, x: Tensor, chains: Tensor, s: StepScalars, most: int) -> tuple[Tensor, Tensor, int]:
+    """x -> m(x) + P^{1/2} ξ, `most` times from the step of s on if one op takes them, else once: x⁺, m, and how many."""
+    fused = target.fused(x, chains, s, most)
+    return (*fused, most) if fused is not None else (*target.langevin(x, target.grad(x), chains, s), 1)

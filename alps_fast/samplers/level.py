@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .alps import Target, alps_step, fused_steps
+from .alps import Target, steps
 from .mala import Point, mala_step, point, tuned
 from .schedule import StepScalars
 
@@ -47,6 +47,7 @@ class Plan:
     target: Target  # whose b is that of all chains; its rows are in `Rows`
     scalars: tuple[StepScalars, ...]
     tunes: int | None
+    records: bool  # whether E before the last step is wanted, else NaN
 
     def run(self, rows: Rows, tick: Callable[[int], object]) -> Stepped:
         """All steps; `tick` is told how many were done. Nothing here waits for the device."""
@@ -54,20 +55,20 @@ class Plan:
         return self._langevin(target, rows, tick) if self.tunes is None else self._mala(target, rows, self.tunes, tick)
 
     def _langevin(self, target: Target, rows: Rows, tick: Callable[[int], object]) -> Stepped:
-        *first, last = self.scalars
-        x, alive, broken = rows.x, rows.alive, rows.broken
-        if target.fuses and first:
-            x = fused_steps(target, x, rows.chains, first[0], len(first))[0]
-            tick(len(first))
-        else:
-            for k, s in enumerate(first):
-                x = alps_step(target, x, rows.chains, s)[0]
-                alive, broken = guarded(x, alive, broken, self.level, k)
-                tick(1)
-        value, grad = target.value_and_grad(x)
-        x, mean = target.langevin(x, grad, rows.chains, last)
-        alive, broken = guarded(x, alive, broken, self.level, len(first))
-        tick(1)
+        x, mean, alive, broken, done = rows.x, rows.x, rows.alive, rows.broken, 0
+        value = torch.full_like(rows.log_tau, torch.nan)
+        while done < len(self.scalars):
+            s, rest = self.scalars[done], len(self.scalars) - done
+            if rest == 1 and self.records:
+                value, grad = target.value_and_grad(x)
+                x, mean = target.langevin(x, grad, rows.chains, s)
+                count = 1
+            else:
+                x, mean, count = steps(target, x, rows.chains, s, max(rest - 1, 1))
+            done += count
+            if count == 1:  # steps taken together need no look of their own: what broke in them is still so after the last
+                alive, broken = guarded(x, alive, broken, self.level, done - 1)
+            tick(count)
         return Stepped(x, rows.log_tau, alive, broken, mean, value, torch.zeros_like(rows.log_tau), None)
 
     def _mala(self, target: Target, rows: Rows, tunes: int, tick: Callable[[int], object]) -> Stepped:

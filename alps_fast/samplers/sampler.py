@@ -229,7 +229,7 @@ class Run:
             self.target = self._target(i)
         scalars = tuple(self._scalars(self.target, i, k) for k in range(level.steps))
         tunes = level.steps - level.draw if i < sampler.annealing else 0  # a draw's last step leaves its τ alone
-        plan = Plan(i, self.target, scalars, tunes if sampler.correction else None)
+        plan = Plan(i, self.target, scalars, tunes if sampler.correction else None, records=i < sampler.annealing)
         at = None if changed else chains.point
         return plan, Rows(chains.x, chains.log_tau, chains.alive, chains.broken, self.index, self.target.b, at)
 
