@@ -55,7 +55,7 @@ def test_shares_as_a_table(prior: Path) -> None:
     lines = call("--energy", prior, *TINY).stdout.splitlines()
     assert lines[0].startswith("6 steps in ") and "on cpu" in lines[0]
     assert any(line.startswith("alps_fast::langevin_pixel ") and line.endswith("%") for line in lines)
-    assert lines[-1].startswith("Python, between ops")
+    assert lines[-2].startswith("Python, between ops") and lines[-1].startswith("a step here: 1 langevin_pixel and ")
 
 
 def event(cat: str, name: str, ts: float, dur: float, tid: int = 1, **args: Any) -> dict[str, Any]:

@@ -152,6 +152,12 @@ def _print_run(found: dict[str, Any]) -> None:
         click.echo(f"{row['op']:<42} {row['calls']:>6} {1e3 * row['host_seconds']:>9.2f} {1e3 * row['gpu_seconds']:>9.2f} "
                    f"{row['gpu_kernels']:>8} {row['share']:>7.1%}")
     click.echo(f"{'GPU idle' if found['on_gpu'] else 'Python, between ops':<78} {found['outside']:>7.1%}")
+    plain, ours = found["a_step"]["plain"], found["a_step"]["ours"]
+    ops = ", ".join(f"{n:g} {name}" for name, n in ours["ops"].items())
+    if plain is not None:
+        click.echo(f"a step of the published loop in eager torch: {plain['torch_kernels']} kernels at least, "
+                   f"{plain['bytes'] / 1e6:.2f} MB")
+    click.echo(f"a step here: {ops} and {ours['torch_kernels']:g} kernels of torch, {ours['bytes'] / 1e6:.2f} MB")
 
 
 def profile_kernels(static_: bool, emulate: bool, arch: tuple[str, ...], ops: tuple[str, ...], check: bool, update: bool,

@@ -20,6 +20,7 @@ from .. import data, energies, operators
 from ..samplers import alps
 from ..samplers.sampler import Run, Sampler
 from ..samplers.schedule import Schedule
+from . import launches
 
 TASKS = ("inpaint", "deblur", "mri")
 RUN = "alps_fast run"
@@ -76,7 +77,9 @@ def run_shares(workload: Workload, device: torch.device, trace: Path | None = No
         path = trace or Path(directory, "trace.json")
         profiler.export_chrome_trace(str(path))
         found = shares(json.loads(path.read_text()))
-    return {"device": str(device), "steps": sum(level.steps for level in sampler.levels), **found}
+    where = y if device.type == "cpu" else y.cpu()  # operators are counted, which every device runs alike
+    step = {"plain": launches.plain(sampler, where), "ours": launches.ours(sampler, y)}
+    return {"device": str(device), "steps": sum(level.steps for level in sampler.levels), "a_step": step, **found}
 
 
 def finish(device: torch.device) -> None:
