@@ -50,8 +50,11 @@ class Graphs:
         if key not in self.recorded:
             try:
                 self.recorded[key] = self._record(plan, rows)
+            except torch.OutOfMemoryError:  # for whoever asks for fewer chains then
+                raise
             except RuntimeError as error:  # a network that looks at what it computes
                 self.why_not = " ".join(str(error).split())
+                self.clear()
                 warnings.warn(f"graphs: level {plan.level} cannot be captured ({self.why_not}); it runs without", stacklevel=2)
                 return plan.run(rows, silent)
         recorded = self.recorded[key]
