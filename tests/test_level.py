@@ -318,7 +318,7 @@ def without_values(name: str, channels: int, t: float) -> Energy:
     for term in energy.energies if isinstance(energy, SumEnergy) else (energy,):
         if isinstance(term, RidgeEnergy):
             read = term.prepare(t, torch.empty(0))
-            term._level = t, torch.float32, torch.device("meta"), tree_map(lambda v: v.to("meta"), read)
+            term._levels[t, torch.float32, torch.device("meta")] = tree_map(lambda v: v.to("meta"), read)
     return energy
 
 

@@ -87,9 +87,10 @@ class Plan:
 def guarded(x: Tensor, alive: Tensor, broken: Tensor, level: int, k: int) -> tuple[Tensor, Tensor]:
     """Flag chains that are no longer finite, on the device: alive (N,), and level and step (N, 2) of those that broke."""
     finite = x.flatten(1).sum(1).isfinite()
-    lost = (alive & ~finite)[:, None]
-    where = torch.cat([torch.full_like(broken[:, :1], level), torch.full_like(broken[:, :1], k)], 1)
-    return alive & finite, torch.where(lost, where, broken)
+    lost, broken = alive > finite, broken.clone()
+    broken[:, 0].masked_fill_(lost, level)
+    broken[:, 1].masked_fill_(lost, k)
+    return alive & finite, broken
 
 
 def part(rows: Rows, each: int, first: int, most: int) -> tuple[Rows, int]:

@@ -252,11 +252,15 @@ class Run:
         return joined(parts)
 
     def _level_end(self) -> None:
-        """Once a level: stop if no chain is left, keep a checkpoint, tell the callback."""
+        """Once a level: stop if no chain is left, keep a checkpoint, tell the callback.
+
+        A GPU is asked for its chains once, when it has annealed them all, so that it never waits for Python between levels.
+        """
         sampler, chains = self.sampler, self.chains
         done = chains.level
         drawing = done > sampler.annealing
-        if not drawing and not bool(chains.alive.any()):
+        asked = done == sampler.annealing if chains.x.is_cuda else not drawing
+        if asked and not bool(chains.alive.any()):
             level, step = chains.broken[0].tolist()
             raise FloatingPointError(f"every chain turned non-finite; chain {int(self.index[0])} at level {level} "
                                      f"(t = {sampler.levels[level].t:.4g}), step {step}")
