@@ -4,6 +4,12 @@ def langevin_pixel(
     channels: int, a_of_each_measurement: bool, a_of_each_channel: bool, lam: float, lin: float, w: float, inv_eta2: float,
     noise_lam: float, noise: int, seed: int, step: int, stream: int,
 ) -> None: ...
+def langevin_fourier_workspace(*, rows: int, height: int, width: int, channels: int, is_complex: bool, noise: int) -> int: ...
+def langevin_fourier(
+    *, x: int, grad: int, b: int, h: int, xi: int, chains: int, after: int, mean: int, workspace: int, rows: int,
+    measurements: int, height: int, width: int, channels: int, is_complex: bool, lam: float, lin: float, w: float,
+    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, stream: int,
+) -> None: ...
 def moments(
     *, is_double: bool, count: int, mean: int, m2: int, x: int, keep: int, count_after: int, mean_after: int, m2_after: int,
     groups: int, rows: int, n: int, stream: int,

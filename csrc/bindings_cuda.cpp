@@ -34,6 +34,25 @@ void langevin_pixel(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t a, uintp
       stream_at(stream));
 }
 
+int64_t langevin_fourier_workspace(int64_t rows, int64_t height, int64_t width, int64_t channels, bool is_complex, int noise) {
+  alps::FourierStep step = {};
+  step.rows = rows, step.height = height, step.width = width, step.channels = channels;
+  step.is_complex = is_complex, step.noise = noise;
+  return alps::cuda::langevin_fourier_workspace(step);
+}
+
+void langevin_fourier(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t h, uintptr_t xi, uintptr_t chains, uintptr_t after,
+                      uintptr_t mean, uintptr_t workspace, int64_t rows, int64_t measurements, int64_t height, int64_t width,
+                      int64_t channels, bool is_complex, float lam, float lin, float w, float inv_eta2, float noise_lam, int noise,
+                      int64_t seed, uint32_t step, uintptr_t stream) {
+  alps::cuda::langevin_fourier(
+      {pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(h), pointer<float>(xi),
+       pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, height, width, channels,
+       is_complex, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
+       static_cast<uint64_t>(seed), step},
+      pointer<float>(workspace), stream_at(stream));
+}
+
 template <class T>
 void moments_of(uintptr_t count, uintptr_t mean, uintptr_t m2, uintptr_t x, uintptr_t keep, uintptr_t count_after,
                 uintptr_t mean_after, uintptr_t m2_after, int64_t groups, int64_t rows, int64_t n, uintptr_t stream) {
@@ -59,6 +78,14 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("langevin_pixel", &langevin_pixel, py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("b"), py::arg("a"),
         py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("rows"), py::arg("measurements"),
         py::arg("pixels"), py::arg("channels"), py::arg("a_of_each_measurement"), py::arg("a_of_each_channel"), py::arg("lam"),
+        py::arg("lin"), py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"),
+        py::arg("step"), py::arg("stream"), released, "xi = 0: Philox's noise.");
+  m.def("langevin_fourier_workspace", &langevin_fourier_workspace, py::kw_only(), py::arg("rows"), py::arg("height"),
+        py::arg("width"), py::arg("channels"), py::arg("is_complex"), py::arg("noise"), released,
+        "Floats of workspace; -1: no kernel for images of this size.");
+  m.def("langevin_fourier", &langevin_fourier, py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("b"), py::arg("h"),
+        py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("workspace"), py::arg("rows"),
+        py::arg("measurements"), py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("is_complex"), py::arg("lam"),
         py::arg("lin"), py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"),
         py::arg("step"), py::arg("stream"), released, "xi = 0: Philox's noise.");
   m.def("moments", &moments, py::kw_only(), py::arg("is_double"), py::arg("count"), py::arg("mean"), py::arg("m2"),
