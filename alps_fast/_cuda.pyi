@@ -10,6 +10,11 @@ def langevin_fourier(
     measurements: int, height: int, width: int, channels: int, is_complex: bool, lam: float, lin: float, w: float,
     inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, stream: int,
 ) -> None: ...
+def langevin_sense(
+    *, x: int, grad: int, b: int, u: int, eigenvalues: int, xi: int, chains: int, after: int, mean: int, rows: int,
+    measurements: int, lines: int, n: int, axis: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float,
+    noise: int, seed: int, step: int, stream: int,
+) -> bool: ...
 def moments(
     *, is_double: bool, count: int, mean: int, m2: int, x: int, keep: int, count_after: int, mean_after: int, m2_after: int,
     groups: int, rows: int, n: int, stream: int,

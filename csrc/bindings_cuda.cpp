@@ -53,6 +53,18 @@ void langevin_fourier(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t h, uin
       pointer<float>(workspace), stream_at(stream));
 }
 
+bool langevin_sense(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t u, uintptr_t eigenvalues, uintptr_t xi, uintptr_t chains,
+                    uintptr_t after, uintptr_t mean, int64_t rows, int64_t measurements, int64_t lines, int64_t n, int axis,
+                    float lam, float lin, float w, float inv_eta2, float noise_lam, int noise, int64_t seed, uint32_t step,
+                    uintptr_t stream) {
+  return alps::cuda::langevin_sense(
+      {pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(u), pointer<float>(eigenvalues),
+       pointer<float>(xi), pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, lines, n,
+       axis, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
+       static_cast<uint64_t>(seed), step},
+      stream_at(stream));
+}
+
 template <class T>
 void moments_of(uintptr_t count, uintptr_t mean, uintptr_t m2, uintptr_t x, uintptr_t keep, uintptr_t count_after,
                 uintptr_t mean_after, uintptr_t m2_after, int64_t groups, int64_t rows, int64_t n, uintptr_t stream) {
@@ -88,6 +100,11 @@ PYBIND11_MODULE(_cuda, m) {
         py::arg("measurements"), py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("is_complex"), py::arg("lam"),
         py::arg("lin"), py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"),
         py::arg("step"), py::arg("stream"), released, "xi = 0: Philox's noise.");
+  m.def("langevin_sense", &langevin_sense, py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("b"), py::arg("u"),
+        py::arg("eigenvalues"), py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("rows"),
+        py::arg("measurements"), py::arg("lines"), py::arg("n"), py::arg("axis"), py::arg("lam"), py::arg("lin"), py::arg("w"),
+        py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"), py::arg("step"), py::arg("stream"),
+        released, "xi = 0: Philox's noise. False: no kernel for lines of this length.");
   m.def("moments", &moments, py::kw_only(), py::arg("is_double"), py::arg("count"), py::arg("mean"), py::arg("m2"),
         py::arg("x"), py::arg("keep"), py::arg("count_after"), py::arg("mean_after"), py::arg("m2_after"), py::arg("groups"),
         py::arg("rows"), py::arg("n"), py::arg("stream"), released);

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import check
 from ..layout import as_complex, as_real
 from ._cg import conjugate_gradients, warn_of_max_iter
-from ._dispatch import Op, implementation, implements
+from ._dispatch import Op, implementation, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from .langevin_fourier import has_fast_transform
 from .philox_normal import NO_NOISE
@@ -86,6 +86,27 @@ def _langevin_sense_cpu(
         rows=len(x), measurements=len(b), lines=len(u), n=u.shape[1], axis=axis, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2,
         noise_lam=noise_lam, noise=noise, seed=seed, step=step, threads=torch.get_num_threads())
     return after, mean
+
+
+@implements("langevin_sense", "cuda")
+def _langevin_sense_cuda(
+    x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
+    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    if x.dtype == torch.float32:
+        from alps_fast import _cuda
+
+        after, mean = torch.empty_like(x), torch.empty_like(x)
+        chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+        with stream_on(x.device) as stream:
+            if _cuda.langevin_sense(
+                    x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), u=u.data_ptr(), eigenvalues=eigenvalues.data_ptr(),
+                    xi=0 if given is None else given.data_ptr(), chains=chains.data_ptr(), after=after.data_ptr(),
+                    mean=mean.data_ptr(), rows=len(x), measurements=len(b), lines=len(u), n=u.shape[1], axis=axis, lam=lam,
+                    lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise, seed=seed, step=step, stream=stream):
+                return after, mean
+    return langevin_sense_reference(x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step,
+                                    xi)
 
 
 @Op

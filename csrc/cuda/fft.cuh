@@ -2,8 +2,8 @@
 //
 // Forward by decimation in frequency, which leaves frequency k at place[k], the digits of k in reverse; inverse by decimation in
 // time, from there back to natural order. So a pass needs no second buffer, and a block takes as many sequences as its memory
-// holds. Neighbouring threads take the same butterfly of neighbouring sequences: rows of odd pitch, or columns, which lie side
-// by side, so that none meet in a bank and the twiddles of a warp are one address.
+// holds. Neighbouring threads take the same butterfly of neighbouring sequences, so the twiddles of a warp are one address; rows
+// have an odd pitch and a gap after every 16 cells, so that none meet in a bank, nor where threads go along a row by strides.
 #pragma once
 
 #include "../common/butterfly.h"
@@ -54,10 +54,21 @@ __device__ __forceinline__ void fill(const Tables& tables, const Transform& plan
   }
 }
 
-struct Sequences {  // sequence q begins at q * pitch, its elements are `step` apart
+// Where cell w of a row is, and what a row takes.
+ALPS_CONSTANT uint32_t padded(uint32_t w) { return w + w / 16; }
+ALPS_CONSTANT uint32_t pitch_of(uint32_t width) { return (padded(width - 1) + 1) | 1; }
+
+struct Sequences {  // rows, or columns; which is known where this is inlined
   Divisor count;
-  uint32_t pitch, step;
+  uint32_t pitch;
+  bool rows;
+  __device__ __forceinline__ uint32_t operator()(uint32_t sequence, uint32_t e) const {
+    return rows ? sequence * pitch + padded(e) : padded(sequence) + e * pitch;
+  }
 };
+
+__device__ __forceinline__ Sequences rows_of(uint32_t count, uint32_t pitch) { return {Divisor(count), pitch, true}; }
+__device__ __forceinline__ Sequences columns_of(uint32_t count, uint32_t pitch) { return {Divisor(count), pitch, false}; }
 
 __device__ __forceinline__ float2 times(float2 a, float2 b) {
   return make_float2(__fmaf_rn(-a.y, b.y, a.x * b.x), __fmaf_rn(a.y, b.x, a.x * b.y));
@@ -71,14 +82,14 @@ __device__ __forceinline__ float2 conjugate_times(float2 a, float2 b) {  // conj
 template <int R, bool INVERSE>
 __device__ __forceinline__ void pass(const Sequences& all, const float2* roots, uint32_t n, uint32_t l, float2* data) {
   const Divisor by_l(l);
-  const uint32_t count = all.count.by, stride = n / (l * R), apart = l * all.step;
+  const uint32_t count = all.count.by, stride = n / (l * R);
   for (uint32_t i = threadIdx.x; i < count * (n / R); i += blockDim.x) {
     const uint32_t t = all.count(i), q = i - t * count, block = by_l(t), p = t - block * l;
-    float2* at = data + q * all.pitch + (block * l * R + p) * all.step;
+    const uint32_t first = block * l * R + p;
     float re[R], im[R];
     ALPS_UNROLL
     for (uint32_t j = 0; j < R; ++j) {
-      float2 v = at[j * apart];
+      float2 v = data[all(q, first + j * l)];
       if (INVERSE && l > 1 && j > 0) v = conjugate_times(roots[p * j * stride], v);
       re[j] = v.x, im[j] = v.y;
     }
@@ -88,7 +99,7 @@ __device__ __forceinline__ void pass(const Sequences& all, const float2* roots, 
     for (uint32_t k = 0; k < R; ++k) {
       float2 v = make_float2(re[k], im[k]);
       if (!INVERSE && l > 1 && k > 0) v = times(roots[p * k * stride], v);
-      at[k * apart] = v;
+      data[all(q, first + k * l)] = v;
     }
   }
   __syncthreads();

@@ -42,7 +42,7 @@ struct Columns {
   const uint16_t *place_h, *place_w;
   uint32_t first, count, half, pitch, width;
   __device__ __forceinline__ float2& at(uint32_t kh, uint32_t kw) const {
-    const uint32_t slot = place_w ? place_w[kw] : half == 0 || 2 * kw <= width ? kw - first : half + width - kw - first;
+    const uint32_t slot = place_w ? padded(place_w[kw]) : half == 0 || 2 * kw <= width ? kw - first : half + width - kw - first;
     return cells[place_h[kh] * pitch + slot];
   }
 };
@@ -78,7 +78,7 @@ __device__ __forceinline__ void for_quads(const FourierStep& s, const Rows& rows
     float2* cells[4];
     ALPS_UNROLL
     for (uint32_t i = 0; i < 4; ++i) {
-      cells[i] = i < per && first + i < count ? rows.cells + (c * rows.room + h) * rows.pitch + w : nullptr;
+      cells[i] = i < per && first + i < count ? rows.cells + (c * rows.room + h) * rows.pitch + padded(w) : nullptr;
       if (++c == channels) c = 0, ++w;
       if (w == s.width) w = 0, ++h;
     }
@@ -197,11 +197,11 @@ __device__ __forceinline__ float2* shared_cells() { return reinterpret_cast<floa
 
 __global__ void __launch_bounds__(MOST_THREADS) langevin_fourier_whole(FourierStep s, Layout at) {
   const int64_t n = blockIdx.x;
-  const uint32_t height = s.height, width = s.width, pitch = width | 1, plane = height * pitch;
+  const uint32_t height = s.height, width = s.width, pitch = pitch_of(width), plane = height * pitch;
   const Rows rows = {shared_cells(), 0, height, height, pitch};
   const Tables tables_w(rows.cells + (at.images * plane + 1) / 2 * 2, width);
   const Tables tables_h(tables_w.roots + table_bytes(width) / 8, height);
-  const Sequences lying = {Divisor(at.images * height), pitch, 1}, standing = {Divisor(width), 1, pitch};
+  const Sequences lying = rows_of(at.images * height, pitch), standing = columns_of(width, pitch);
   fill(tables_w, at.along_w);
   fill(tables_h, at.along_h);
   take(s, at, n, rows);
@@ -232,7 +232,7 @@ __device__ __forceinline__ float2* plane_at(const FourierStep& s, const Layout& 
 
 __device__ __forceinline__ Rows rows_of_block(const FourierStep& s, const Layout& at) {
   const uint32_t first = blockIdx.x % at.tiles * at.room, left = static_cast<uint32_t>(s.height) - first;
-  return {shared_cells(), first, left < at.room ? left : at.room, at.room, static_cast<uint32_t>(s.width) | 1};
+  return {shared_cells(), first, left < at.room ? left : at.room, at.room, pitch_of(s.width)};
 }
 
 // f(cell, number): every cell of the rows by frequency, and where it is in the planes of the workspace.
@@ -243,7 +243,7 @@ __device__ __forceinline__ void for_frequencies(const FourierStep& s, const Layo
   const Divisor by_width(width), by_room(rows.room);
   for (uint32_t i = threadIdx.x; i < at.images * rows.room * width; i += blockDim.x) {
     const uint32_t row = by_width(i), kw = i - row * width, c = by_room(row), h = row - c * rows.room;
-    if (h < rows.count) f(rows.cells[row * rows.pitch + place[kw]], (c * s.height + rows.first + h) * width + kw);
+    if (h < rows.count) f(rows.cells[row * rows.pitch + padded(place[kw])], (c * s.height + rows.first + h) * width + kw);
   }
 }
 
@@ -254,7 +254,7 @@ __global__ void __launch_bounds__(MOST_THREADS) langevin_fourier_rows(FourierSte
   fill(tables, at.along_w);
   take(s, at, n, rows);
   __syncthreads();
-  transform<false>(at.along_w, tables.roots, {Divisor(at.images * rows.room), rows.pitch, 1}, rows.cells);
+  transform<false>(at.along_w, tables.roots, rows_of(at.images * rows.room, rows.pitch), rows.cells);
   float2* planes = plane_at(s, at, workspace, 0, n, 0);
   for_frequencies(s, at, rows, tables.place, [&](const float2& cell, int64_t number) { planes[number] = cell; });
 }
@@ -283,7 +283,7 @@ __global__ void __launch_bounds__(MOST_THREADS) langevin_fourier_columns(Fourier
   __syncthreads();
 #pragma unroll 1
   for (int part = 0; part < (s.is_complex && s.noise != NO_NOISE ? 2 : 1); ++part) {
-    const Sequences standing = {Divisor(room), 1, room};
+    const Sequences standing = columns_of(room, room);
     if (part == 0) transform<false>(at.along_h, tables.roots, standing, cells);
     if (!s.is_complex) mix(s, at, columns);
     else if (part == 0) gain(s, at, columns);
@@ -306,7 +306,7 @@ __global__ void __launch_bounds__(MOST_THREADS) langevin_fourier_back(FourierSte
     const float2* planes = plane_at(s, at, workspace, part, n, 0);
     for_frequencies(s, at, rows, tables.place, [&](float2& cell, int64_t number) { cell = planes[number]; });
     __syncthreads();
-    transform<true>(at.along_w, tables.roots, {Divisor(at.images * rows.room), rows.pitch, 1}, rows.cells);
+    transform<true>(at.along_w, tables.roots, rows_of(at.images * rows.room, rows.pitch), rows.cells);
     give(s, at, n, rows, part);
     __syncthreads();
   }
@@ -320,7 +320,7 @@ struct Plan {  // of the launches; no rows of a tile: the image is one block's, 
 static int64_t images_of(const FourierStep& s) { return s.is_complex ? s.channels / 2 : s.channels; }
 
 static int64_t rows_bytes(const FourierStep& s, int64_t rows) {
-  return (images_of(s) * rows * (s.width | 1) + 1) / 2 * 16 + table_bytes(s.width);
+  return (images_of(s) * rows * pitch_of(s.width) + 1) / 2 * 16 + table_bytes(s.width);
 }
 
 static int64_t columns_bytes(const FourierStep& s, int64_t columns) { return 8 * s.height * columns + table_bytes(s.height); }
