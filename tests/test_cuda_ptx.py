@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense import fft_law
+from step_checks import in_double, states
 
+from alps_fast.ops.langevin_fourier import langevin_fourier
 from alps_fast.ops.langevin_pixel import langevin_pixel
+from alps_fast.ops.langevin_sense import langevin_sense
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
 from alps_fast.profile.ptxsim import Module
 
@@ -79,3 +83,72 @@ def test_langevin_pixel_touches_what_it_must(ptx, rows, channels):
     n = 32 * 32 * channels
     floor = 4 * (4 * rows * n + n + n // channels) / 32
     assert (counts["global_load_sectors"] + counts["global_store_sectors"]) / floor <= 1.2
+
+
+def step_of(a, between, *sizes, flag=None):
+    """FourierStep or SenseStep (csrc/common/arguments.h) of an op's arguments, with x⁺ and m that it will write."""
+    after, mean = (np.full(a["x"].shape, np.nan, np.float32) for _ in range(2))
+    arrays = [np.ascontiguousarray(a[k].numpy()) for k in ("x", "grad", "b", *between)]
+    numbers = struct.pack(f"{len(sizes)}q{'?3x' if flag is not None else ''}", *sizes, *([] if flag is None else [flag]))
+    if flag is None:
+        numbers += struct.pack("i", a["axis"])
+    level = struct.pack("5fi", *(a[k] for k in ("lam", "lin", "w", "inv_eta2", "noise_lam")), a["noise"])
+    level += b"\0" * (-len(numbers + level) % 8) + struct.pack("QI4x", a["seed"], a["step"])
+    return (*arrays, bytes(8), a["chains"].numpy(), after, mean, numbers + level), (after, mean)
+
+
+def stream_of(a):
+    return struct.pack("4I", a["seed"], 0, a["step"], LANGEVIN)
+
+
+def transform_of(n):
+    """Transform of csrc/cuda/fft.cuh, and the bytes of its tables."""
+    radices = {1: (), 2: (2,), 5: (5,), 6: (3, 2), 14: (7, 2), 32: (4, 8), 64: (8, 8)}[n]
+    return struct.pack("2IQ", n, len(radices), sum(r << 4 * i for i, r in enumerate(radices))), (10 * n + 15) // 16 * 16
+
+
+def run_fourier(ptx, size, is_complex, whole, noise):
+    """Errors of x⁺ and m over the law, and what each kernel did; one image channel, one chain."""
+    (height, width), room = size, 16
+    h = torch.fft.fft2(torch.complex(torch.randn(size), torch.randn(size) * is_complex))
+    a = states(1, 1, (*size, 1 + is_complex), torch.float32) | {"h": h, "noise": noise}
+    step, out = step_of(a, ("h",), 1, 1, height, width, 1 + is_complex, flag=is_complex)
+    (along_w, table_w), (along_h, table_h) = transform_of(width), transform_of(height)
+    row = 8 * (width - 1 + (width - 1) // 16 + 1 | 1)
+    workspace = np.full((1 + is_complex, height, width, 2), np.nan, np.float32)
+
+    def run(kernel, tiles, room, cells, shared):
+        layout = along_w + along_h + stream_of(a) + struct.pack(
+            "3I2f?3x", 1, tiles, room, (a["inv_eta2"] + a["noise_lam"]) ** 0.5, 1 / (height * width), height * width % 4 == 0)
+        threads = max(32, min(cells // 8 // 32 * 32, 1024))
+        more = [] if whole else [workspace]
+        return ptx("langevin_fourier").kernel(f"langevin_fourier_{kernel}").launch((tiles,), (threads,), [step, layout, *more], shared)
+
+    if whole:
+        counts = [run("whole", 1, height, height * width, (height * row + 15) // 16 * 16 + table_w + table_h)]
+    else:
+        rows, columns = -(-height // room), -(-width // room) if is_complex else -(-(width // 2 + 1) // (room // 2))
+        counts = [run("rows", rows, room, room * width, room * row + table_w),
+                  run("columns", columns, room, room * height, 8 * room * height + table_h),
+                  run("back", rows, room, room * width, room * row + table_w)]
+    want = langevin_fourier(**in_double(a), factor=1, is_complex=is_complex, backend="torch")
+    law = fft_law(height * width)
+    return [float((torch.from_numpy(g) - w).norm() / w.norm()) / law for g, w in zip(out, want, strict=True)], counts
+
+
+@pytest.mark.parametrize("size, is_complex, whole, noise", [
+    ((5, 14), False, True, AVERAGED), ((14, 5), True, True, INDEPENDENT), ((6, 5), True, False, AVERAGED), ((5, 6), False, False, NO_NOISE)])
+def test_langevin_fourier_keeps_the_fft_law(ptx, size, is_complex, whole, noise):
+    assert max(run_fourier(ptx, size, is_complex, whole, noise)[0]) <= 1  # worst measured 0.08
+
+
+@pytest.mark.parametrize("whole, conflicts", [(True, 0.15), (False, 0.15)])
+def test_langevin_fourier_touches_what_it_must(ptx, whole, conflicts):
+    """A row of h for each pair of rows and every state once; of the passes through shared memory few wait for a bank."""
+    _, counts = run_fourier(ptx, (32, 64), False, whole, INDEPENDENT)
+    total = sum(counts[1:], counts[0])
+    n = 32 * 64
+    floor = 4 * (5 * n + n + (0 if whole else 8 * n)) / 32
+    assert (total["global_load_sectors"] + total["global_store_sectors"]) / floor <= 1.2
+    waves = [sum(total[f"shared_{what}_{kind}"] for what in ("load", "store")) for kind in ("conflicts", "wavefronts")]
+    assert waves[0] / waves[1] <= conflicts

@@ -9,7 +9,7 @@
 
 namespace alps::cuda {
 
-constexpr int MOST_THREADS = 384;  // with 16 chains and their noise a thread keeps 64 sums
+constexpr int MOST_THREADS = 320;  // with 16 chains and their noise a thread keeps 64 sums
 constexpr int64_t MOST_BLOCKS = 0x7fffffff;
 
 template <int CHAINS>  // complex numbers of a row: of every chain the coefficient of m, then r, later the coefficient of x+
@@ -45,7 +45,7 @@ __device__ __forceinline__ void add(float2 u, const float2* row, float2 (&sums)[
 }
 
 template <int CHAINS, bool NOISY>
-__global__ void __launch_bounds__(MOST_THREADS, 1) langevin_sense_kernel(SenseStep s, Lines at) {
+__global__ void __launch_bounds__(MOST_THREADS, CHAINS == 16 ? 0 : 1) langevin_sense_kernel(SenseStep s, Lines at) {
   constexpr int SUMS = NOISY ? 2 * CHAINS : CHAINS;
   float2* const rows = reinterpret_cast<float2*>(shared_floats());
   const uint32_t n = s.n, lane = threadIdx.x, threads = blockDim.x;
