@@ -43,6 +43,9 @@ struct FourierStep {  // contract: alps_fast/ops/langevin_fourier.py, factor 1; 
   uint32_t step;
 };
 
+constexpr int CG_WINDOW = 8;  // iterations between looks at the error, as in alps_fast/ops/_cg.py
+constexpr double CG_EPS = 0x1p-23;
+
 struct SenseCgStep {  // contract: alps_fast/ops/langevin_sense.py; spectrum is sense_spectrum, error the sqrt(e^T M e) allowed
   const float *x, *grad, *b, *maps, *mask, *spectrum, *xi;
   const int64_t* chains;

@@ -15,6 +15,7 @@
 #include "vectors.h"
 
 namespace alps::cuda {
+namespace {
 
 constexpr int MOST_THREADS = 1024;
 constexpr int64_t CELLS = 8;  // complex numbers a thread
@@ -317,15 +318,15 @@ struct Plan {  // of the launches; no rows of a tile: the image is one block's, 
   bool whole;
 };
 
-static int64_t images_of(const FourierStep& s) { return s.is_complex ? s.channels / 2 : s.channels; }
+int64_t images_of(const FourierStep& s) { return s.is_complex ? s.channels / 2 : s.channels; }
 
-static int64_t rows_bytes(const FourierStep& s, int64_t rows) {
+int64_t rows_bytes(const FourierStep& s, int64_t rows) {
   return (images_of(s) * rows * pitch_of(s.width) + 1) / 2 * 16 + table_bytes(s.width);
 }
 
-static int64_t columns_bytes(const FourierStep& s, int64_t columns) { return 8 * s.height * columns + table_bytes(s.height); }
+int64_t columns_bytes(const FourierStep& s, int64_t columns) { return 8 * s.height * columns + table_bytes(s.height); }
 
-static Plan plan_of(const FourierStep& s) {
+Plan plan_of(const FourierStep& s) {
   const Device device = this_device("langevin_fourier");
   Plan plan = {0, 0, rows_bytes(s, s.height) + table_bytes(s.height) <= device.shared};
   if (plan.whole && FULL * s.rows >= device.multiprocessors) return plan;
@@ -337,15 +338,17 @@ static Plan plan_of(const FourierStep& s) {
   return plan;
 }
 
+dim3 threads_for(int64_t cells) {
+  return dim3(static_cast<unsigned>(std::min<int64_t>((cells / CELLS + 31) / 32 * 32 + 32 * (cells < CELLS), MOST_THREADS)));
+}
+
+}  // namespace
+
 int64_t langevin_fourier_workspace(const FourierStep& s) {
   const Plan plan = plan_of(s);
   if (plan.whole) return 0;
   if (!plan.rows || !plan.columns) return -1;
   return 2 * (s.is_complex && s.noise != NO_NOISE ? 2 : 1) * s.rows * images_of(s) * s.height * s.width;
-}
-
-static dim3 threads_for(int64_t cells) {
-  return dim3(static_cast<unsigned>(std::min<int64_t>((cells / CELLS + 31) / 32 * 32 + 32 * (cells < CELLS), MOST_THREADS)));
 }
 
 void langevin_fourier(const FourierStep& s, float* workspace, cudaStream_t stream) {

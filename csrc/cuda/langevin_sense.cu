@@ -6,8 +6,10 @@
 #include "kernels.h"
 #include "launch.h"
 #include "noise.h"
+#include "vectors.h"
 
 namespace alps::cuda {
+namespace {
 
 constexpr int MOST_THREADS = 320;  // with 16 chains and their noise a thread keeps 64 sums
 constexpr int64_t MOST_BLOCKS = 0x7fffffff;
@@ -20,16 +22,6 @@ struct Lines {
   uint32_t groups;
   bool whole_pixels, pairs;  // states on 8 bytes; two numbers of a row of U on 16
 };
-
-__device__ __forceinline__ float2 pixel_at(bool whole, const float* image, int64_t pixel) {
-  if (whole) return reinterpret_cast<const float2*>(image)[pixel];
-  return make_float2(image[2 * pixel], image[2 * pixel + 1]);
-}
-
-__device__ __forceinline__ void put_pixel(bool whole, float* image, int64_t pixel, float2 value) {
-  if (whole) reinterpret_cast<float2*>(image)[pixel] = value;
-  else image[2 * pixel] = value.x, image[2 * pixel + 1] = value.y;
-}
 
 template <bool ADJOINT, int COUNT>  // sums += u times a row, or conj(u) times it
 __device__ __forceinline__ void add(float2 u, const float2* row, float2 (&sums)[COUNT]) {
@@ -125,20 +117,21 @@ __global__ void __launch_bounds__(MOST_THREADS, CHAINS == 16 ? 0 : 1) langevin_s
 }
 
 template <int CHAINS>
-static int64_t bytes(int64_t n) { return 8 * n * PITCH<CHAINS>; }
+int64_t bytes(int64_t n) { return 8 * n * PITCH<CHAINS>; }
 
 template <int CHAINS>
-static void run(const SenseStep& s, cudaStream_t stream) {
+void run(const SenseStep& s, cudaStream_t stream) {
   const int64_t groups = (s.rows + CHAINS - 1) / CHAINS;
-  const auto on = [](size_t alignment, auto... pointers) { return ((reinterpret_cast<uintptr_t>(pointers) % alignment == 0) && ...); };
   if (s.lines * groups > MOST_BLOCKS) throw std::invalid_argument("langevin_sense: more than 2^31 - 1 lines of groups of chains");
   const Lines at = {make_stream(s.seed, s.step, LANGEVIN), static_cast<uint32_t>(groups),
-                    on(8, s.x, s.grad, s.b, s.xi, s.after, s.mean), s.n % 2 == 0 && on(16, s.u)};
+                    on_bytes<8>(s.x, s.grad, s.b, s.xi, s.after, s.mean), s.n % 2 == 0 && on_16_bytes(s.u)};
   const int64_t turns = (s.n + MOST_THREADS - 1) / MOST_THREADS, threads = ((s.n + turns - 1) / turns + 31) / 32 * 32;
   launch("langevin_sense", s.noise == NO_NOISE ? langevin_sense_kernel<CHAINS, false> : langevin_sense_kernel<CHAINS, true>,
          dim3(static_cast<unsigned>(s.lines * groups)), dim3(static_cast<unsigned>(threads)),
          static_cast<size_t>(bytes<CHAINS>(s.n)), stream, s, at);
 }
+
+}  // namespace
 
 bool langevin_sense(const SenseStep& s, cudaStream_t stream) {
   const int64_t shared = this_device("langevin_sense").shared;
