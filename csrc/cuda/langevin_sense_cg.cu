@@ -201,7 +201,7 @@ __global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
   float2* const cells = reinterpret_cast<float2*>(shared_floats());
   float2* const images = purpose == PRECONDITION ? work.q + at.first * s.height * s.width : work.k;
   float2* const image = images + plane * s.height * s.width + first;
-  const Tables tables(cells + (height * at.room + 1) / 2 * 2, height);
+  const Tables tables(cells + height * at.room, height);
   const Divisor by_count(count);
   const Sequences columns = columns_of(at.room, at.room);
   fill(tables, at.along_h);
