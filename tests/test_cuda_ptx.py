@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from step_checks import in_double
+from test_ridge_grad import check_against_torch, constants
 
 from alps_fast.ops.langevin_pixel import langevin_pixel
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
+from alps_fast.ops.ridge_langevin import ridge_langevin
 from alps_fast.profile.ptxsim import Module
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on the PATH")
@@ -79,3 +82,44 @@ def test_langevin_pixel_touches_what_it_must(ptx, rows, channels):
     n = 32 * 32 * channels
     floor = 4 * (4 * rows * n + n + n // channels) / 32
     assert (counts["global_load_sectors"] + counts["global_store_sectors"]) / floor <= 1.2
+
+
+SHARED = 163 << 10  # bytes a block can have on sm_80
+
+
+def ridge_energy(filters, w, r, q, mu):
+    """csrc/cuda/kernels.h: RidgeEnergy."""
+    bank = torch.stack(filters)
+    arrays = [v.numpy() for v in (bank, w, r, q, mu)]
+    each = w.shape[2] > 1, r.shape[2] > 1, q.shape[1] > 1
+    return [*arrays, struct.pack("5i3?x", bank.shape[-1], len(bank), bank.shape[1], w.shape[1], len(q), *each)]
+
+
+@pytest.mark.parametrize("channels, shape, bank", [(1, (6, 7), (2, 5, 3, 2)), (2, (5, 9), (1, 3, 7, 1))])
+def test_ridge_grad_is_the_reference(ptx, channels, shape, bank):
+    x, args = torch.randn(3, channels, *shape), constants(*bank, 3, torch.float32)
+    grad, value = np.full(x.shape, np.nan, np.float32), np.full(3, np.nan, np.float32)
+    images = struct.pack("q3i4x", 3, channels, *shape)
+    ptx("ridge_grad").kernel(f"ridge_grad_kernelILi{channels}E").launch(
+        (3,), (THREADS,), [ridge_energy(*args), images, x.numpy(), grad, value, SHARED // 4], shared=SHARED)
+    check_against_torch(x, args, (torch.from_numpy(grad), torch.from_numpy(value)))
+
+
+def test_ridge_langevin_is_the_reference(ptx):
+    """Two steps of two chains of one measurement, a state of two one-channel images; the law is that of tests/host_cuda."""
+    n, shape, groups, count = 2, (5, 7, 2), 2, 2
+    x, b, a, chains = torch.randn(n, *shape), torch.randn(1, *shape), torch.rand(1, *shape[:2], 1), torch.arange(n) + 3
+    energy = constants(1, 3, 5, 2, dtype=torch.float32)
+    after, mean = (np.full(x.shape, np.nan, np.float32) for _ in range(2))
+    state = [*(v.numpy() for v in (x, b, a)), bytes(8), chains.numpy(), after, mean,
+             struct.pack("qq3i?3x", n, 0, shape[2], count, AVERAGED, False)]
+    level = struct.pack("5f4I", LEVEL["lam"], LEVEL["lin"], -LEVEL["w"], LEVEL["inv_eta2"], LEVEL["noise_lam"], SEED, 0, STEP,
+                        LANGEVIN)
+    ptx("ridge_langevin").kernel("ridge_langevin_kernelILi1E").launch(
+        (n * groups,), (THREADS,),
+        [ridge_energy(*energy), struct.pack("q3i4x", n * groups, 1, *shape[:2]), state, level, SHARED // 4], shared=SHARED)
+    arguments = (x, b, a, chains, *energy)
+    exact, torchs = (ridge_langevin(*v, 1, **LEVEL, noise=AVERAGED, seed=SEED, step=STEP, count=count, backend="torch")
+                     for v in (in_double(arguments), arguments))
+    for g, e, t in zip((after, mean), exact, torchs, strict=True):
+        assert (torch.from_numpy(g) - e).norm() <= 2 * (t - e).norm() + 2 * 2**-24 * e.norm()

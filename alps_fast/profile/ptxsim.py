@@ -9,7 +9,8 @@ for (coalescing), shared-memory bank conflicts, divergence, barriers. It says no
     k = Module(ptx_text).kernel("name")              # or .kernel() where there is one
     counts = k.launch(grid=(4,), block=(128,), args=[array, array, 17, 0.5], shared=4096)
 
-Arrays are passed by reference and written in place; scalars are packed as the parameter's type says. An access
+Arrays are passed by reference and written in place; scalars are packed as the parameter's type says; a struct is bytes, or a
+list of arrays, for its pointers, and bytes. An access
 outside the array it started from, a misaligned access, or an instruction it does not know raises, with the PTX line.
 Covers integer, float32/64, f16/bf16(x2), tf32, predicates, shuffles, votes, atomics, ldmatrix, mma.sync
 (m16n8k8/k16), cp.async, barriers: what sm_80 code needs. Not wgmma, TMA, mbarrier, clusters, textures, calls.
@@ -324,12 +325,11 @@ class _Run:
                 self.param += b"\0"
             self.sym[name] = ("param", len(self.param))
             if isinstance(a, np.ndarray):
-                if not a.flags.c_contiguous:
-                    raise PtxError(f"parameter {name}: array must be contiguous")
-                self.buffers.append(a.reshape(-1).view(np.uint8))
-                raw = (len(self.buffers) - 1) << int(BUFFER_SHIFT)
-            elif isinstance(a, (bytes, bytearray)):
-                self.param += bytes(a).ljust(size, b"\0")
+                raw = int.from_bytes(self._address(a), "little")
+            elif isinstance(a, (bytes, bytearray, list)):
+                parts = a if isinstance(a, list) else [a]
+                struct = b"".join(self._address(part) if isinstance(part, np.ndarray) else bytes(part) for part in parts)
+                self.param += struct.ljust(size, b"\0")
                 continue
             elif ty in ("f32", "f64") or isinstance(a, float):
                 w = 64 if size == 8 else 32
@@ -364,6 +364,13 @@ class _Run:
         for name, size in k.local.items():
             self.sym[name] = ("local", off)
             off += (size + 15) // 16 * 16
+
+    def _address(self, a: Array) -> bytes:
+        """Of an array, from now on a buffer."""
+        if not a.flags.c_contiguous:
+            raise PtxError("an array must be contiguous")
+        self.buffers.append(a.reshape(-1).view(np.uint8))
+        return ((len(self.buffers) - 1) << int(BUFFER_SHIFT)).to_bytes(8, "little")
 
     # -- operands
     def raw(self, a: Args, w: int, ty: str = "b64") -> Array:

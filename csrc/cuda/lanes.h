@@ -1,6 +1,8 @@
 // One CUDA thread as a lane (csrc/common/philox.h): intrinsics that round to nearest and are never contracted.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include <cstdint>
 
 namespace alps {

@@ -33,6 +33,13 @@ __device__ __forceinline__ float* shared_floats() {
   return reinterpret_cast<float*>(dynamic_shared);
 }
 
+inline int most_shared_floats(const char* name) {  // that a block of the current device can have
+  int device = 0, bytes = 0;
+  check_cuda(name, cudaGetDevice(&device));
+  check_cuda(name, cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return bytes / static_cast<int>(sizeof(float));
+}
+
 // Blocks of `threads` for so many pieces of work, as many as are worth having; kernels stride on where there are more.
 inline unsigned blocks_for(int64_t pieces, int64_t most, int threads) {
   const int64_t blocks = (pieces + threads - 1) / threads;

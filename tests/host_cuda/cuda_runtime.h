@@ -10,6 +10,8 @@
 
 #define __global__
 #define __device__
+#define __host__
+#define __grid_constant__
 #define __shared__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
@@ -33,6 +35,7 @@ struct alignas(16) double2 {
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 inline float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+inline float __fdividef(float a, float b) { return a / b; }
 inline float __fsqrt_rn(float x) { return __builtin_sqrtf(x); }
 inline float __uint2float_rn(uint32_t x) { return static_cast<float>(x); }
 inline float __int2float_rn(int32_t x) { return static_cast<float>(x); }
@@ -114,6 +117,7 @@ using cudaStream_t = struct CUstream_st*;
 
 enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -124,6 +128,16 @@ struct cudaLaunchConfig_t {
 };
 
 inline const char* cudaGetErrorString(cudaError_t error) { return error ? "invalid configuration argument" : "no error"; }
+
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = static_cast<int>(host_cuda::MOST_SHARED);
+  return cudaSuccess;
+}
 
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int bytes) {
