@@ -12,7 +12,7 @@ from alps_fast.distill.loop import fit
 from alps_fast.distill.matching import distill_denoiser, distill_ridge
 from alps_fast.distill.ridge_net import RidgeNet
 from alps_fast.distill.teacher import edm_weight, train_teacher
-from alps_fast.energies import CompactNet, DenoiserEnergy, RidgeEnergy, ridge
+from alps_fast.energies import CompactNet, DenoiserEnergy, RidgeEnergy, SymmetricDenoiser, ridge
 from alps_fast.errors import ArgumentError
 from alps_fast.ops.ridge_grad import ridge_grad
 
@@ -121,6 +121,18 @@ def test_student_starts_from_the_teacher(tmp_path):
     assert student.width == 8
     step = max(float((a - b).abs().max()) for a, b in zip(teacher.parameters(), student.parameters(), strict=True))
     assert step < 1e-3  # one warm-up step of AdamW at 1e-3/300
+
+
+def test_a_symmetric_teacher_shows_one_side_a_step(tmp_path):
+    """Over eight steps on the same images the target is the mean of the eight."""
+    torch.manual_seed(1)
+    teacher = SymmetricDenoiser(CompactNet(1, 8, (1, 1, 1)))
+    x, t = torch.randn(3, 1, 16, 16), torch.tensor([0.1, 0.5, 2.0])
+    with torch.no_grad():
+        torch.testing.assert_close(sum(teacher.one(x, t, g) for g in range(8)) / 8, teacher(x, t))
+    student = distill_denoiser(teacher, "natural", tmp_path, steps=1, **SMALL).network
+    step = max(float((a - b).abs().max()) for a, b in zip(teacher.denoiser.parameters(), student.parameters(), strict=True))
+    assert step < 1e-3
 
 
 def test_baked_ridge_is_the_trained_one(coarse_bounds):

@@ -171,8 +171,23 @@ def test_teacher_files(tmp_path):
     energies.save_teacher(net, tmp_path / "t.safetensors", half=False)
     x, t = torch.randn(1, 1, 8, 8), torch.tensor([0.3])
     torch.testing.assert_close(energies.load_teacher(tmp_path / "t.safetensors")(x, t), net(x, t))
+    energies.save_teacher(energies.SymmetricDenoiser(net), tmp_path / "s.safetensors", half=False)
+    symmetric = energies.load_teacher(tmp_path / "s.safetensors")
+    torch.testing.assert_close(symmetric(x, t), energies.SymmetricDenoiser(net)(x, t))
     with pytest.raises(ArgumentError, match="^energy: .*does not fit its own header"):
         energies.load(tmp_path / "t.safetensors")
+
+
+def test_a_symmetric_denoiser_turns_with_the_image():
+    net = denoiser().network
+    x, t = torch.randn(2, 1, 8, 16), torch.tensor([0.3, 2.0])
+    symmetric = energies.SymmetricDenoiser(net)
+    turned = [(torch.rot90(x, k, (2, 3)), k) for k in range(4)] + [(torch.rot90(x, k, (2, 3)).flip(3), k) for k in range(4)]
+    answers = [torch.rot90(net(y, t).flip(3) if i >= 4 else net(y, t), -k, (2, 3)) for i, (y, k) in enumerate(turned)]
+    torch.testing.assert_close(symmetric(x, t), sum(answers) / 8)
+    assert (answers[0] - answers[1]).abs().max() > 1e-3  # by itself the network is not
+    torch.testing.assert_close(symmetric(x.transpose(2, 3), t), symmetric(x, t).transpose(2, 3))
+    torch.testing.assert_close(symmetric(x.flip(2), t), symmetric(x, t).flip(2))
 
 
 def test_bad_files_and_names(tmp_path):

@@ -12,12 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from alps_fast import energies
+from alps_fast.energies import ridge
 from alps_fast.energies.base import Energy
 from alps_fast.energies.gaussian import GaussianEnergy
 from alps_fast.errors import ArgumentError
 from alps_fast.layout import from_state
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, Operator
 from alps_fast.ops.moments import moments
+from alps_fast.ops.ridge_langevin import ridge_langevin
 from alps_fast.posterior import Posterior
 from alps_fast.samplers import Progress, Sampler, Schedule, map_estimate, sample
 from alps_fast.samplers import chains as chains_module
@@ -235,6 +238,29 @@ def test_a_broken_chain_is_named_and_left_out(way: str) -> None:
     assert bool(posterior.std.isfinite().all())
     assert all(math.isfinite(e) for e in posterior.by_level["energy"])
     assert bool(torch.isfinite(torch.as_tensor(posterior.diagnostics().rhat)).all()) or draws < 4
+
+
+@pytest.mark.parametrize("complex_image", [False, True])
+def test_a_ridge_energy_with_pixel_data_takes_its_steps_together(complex_image: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All steps of a level but the last, whose energy is recorded; and the result is that of the two ops in turn."""
+    energy = energies.load("brain-ridge" if complex_image else "natural-ridge")
+    op = Inpainting((torch.rand(12, 9) < 0.5), noise_std=0.1, is_complex=complex_image)
+    y = op.forward(torch.randn(1, 12, 9, dtype=torch.complex64 if complex_image else torch.float32))
+    counts = []
+
+    def counted(*args: Any, count: int, **kwargs: Any) -> Any:
+        counts.append(count)
+        return ridge_langevin(*args, count=count, **kwargs)
+
+    monkeypatch.setattr(ridge, "ridge_langevin", counted)
+    options: dict[str, Any] = {"chains": 3, "draws": 2, "thin": 2, "schedule": Schedule(1.0, 0.1, 3, 4), "progress": False}
+    fused = sample(y, op, energy, **options)
+    assert counts == [3, 3, 3, 1, 1] and fused.gradients == 14
+    monkeypatch.setattr(energy, "langevin_pixel", lambda *args: None)
+    apart = sample(y, op, energy, **options)
+    torch.testing.assert_close(fused.samples, apart.samples, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fused.mean, apart.mean, rtol=1e-4, atol=1e-4)
+    assert fused.by_level["energy"] == pytest.approx(apart.by_level["energy"], rel=1e-4)
 
 
 def test_all_chains_broken_is_an_error() -> None:

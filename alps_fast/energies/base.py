@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ..errors import check, check_positive
 from ..layout import as_complex, as_real
+
+if TYPE_CHECKING:
+    from ..samplers.schedule import StepScalars
 
 
 class Energy(ABC):
@@ -50,6 +54,11 @@ class Energy(ABC):
         value, grad = self._run(x, t, value=True)
         assert value is not None
         return value, grad
+
+    def langevin_pixel(self, x: Tensor, b: Tensor, a: Tensor, chains: Tensor, t: float, s: StepScalars, count: int,
+                       backend: str) -> tuple[Tensor, Tensor] | None:
+        """(x⁺, m) after `count` steps of `ops.langevin_pixel`, gradients and all, where one op does both; else None."""
+        return None
 
     @abstractmethod
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]: ...

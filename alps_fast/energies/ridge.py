@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import check
 from ..ops.ridge_grad import ridge_grad
+from ..ops.ridge_langevin import ridge_langevin
 from .base import Energy
+
+if TYPE_CHECKING:
+    from ..samplers.schedule import StepScalars
 
 
 def interpolate(table: Tensor, knots: Tensor, t: Tensor) -> Tensor:
@@ -85,6 +90,13 @@ class RidgeEnergy(Energy):
 
     def _grad(self, x: Tensor, t: float) -> Tensor:
         return ridge_grad(x, *self._constants(t, x), want_value=False, backend=self.backend)[0]
+
+    def langevin_pixel(self, x: Tensor, b: Tensor, a: Tensor, chains: Tensor, t: float, s: StepScalars, count: int,
+                       backend: str) -> tuple[Tensor, Tensor] | None:
+        """`ops.ridge_langevin`; None where the energy's own backend is another than the step's."""
+        if self.backend not in ("auto", backend):
+            return None
+        return ridge_langevin(x, b, a, chains, *self._constants(t, x), self.channels, **vars(s), count=count, backend=backend)
 
 
 @torch.no_grad()

@@ -58,6 +58,10 @@ class Operator(ABC):
         chains: (N,) int64 Philox chain indices. xi: noise to use in place of Philox, in the op's own basis.
         """
 
+    def diagonal(self, x: Tensor) -> Tensor | None:
+        """AᴴA for states like x, as `ops.langevin_pixel` takes it, where it is diagonal in pixels; else None."""
+        return None
+
     def project(self, rhs: Tensor, t: float) -> Tensor:
         """P_t rhs = (AᴴA/η² + I/t²)⁻¹ rhs, for images (C, H, W) or (B, C, H, W)."""
         check_image(rhs, self.is_complex, "rhs")

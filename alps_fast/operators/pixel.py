@@ -66,11 +66,15 @@ class Inpainting(Operator):
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
         """`ops.langevin_pixel` with a = mask; xi is counted in pixels."""
+        return langevin_pixel(x.contiguous(), grad.contiguous(), b.contiguous(), self.diagonal(x), chains, **vars(s), xi=xi,
+                              backend=backend)
+
+    def diagonal(self, x: Tensor) -> Tensor:
+        """The mask."""
         a = self.mask.movedim(0, -1)[None]
         if a.shape[-1] > 1 and self.is_complex:
             a = a.repeat_interleave(2, -1)
-        a = a.expand(1, *x.shape[1:3], a.shape[-1]).to(x.device, x.dtype).contiguous()
-        return langevin_pixel(x.contiguous(), grad.contiguous(), b.contiguous(), a, chains, **vars(s), xi=xi, backend=backend)
+        return a.expand(1, *x.shape[1:3], a.shape[-1]).to(x.device, x.dtype).contiguous()
 
     def _check_size(self, name: str, image: Tensor) -> None:
         channels, height, width = self.mask.shape

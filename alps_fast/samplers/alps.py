@@ -43,6 +43,11 @@ class Target:
         """x⁺ = m(x) + P^{1/2} ξ and m(x), ∇E given."""
         return self.operator.langevin(x, grad, self.b, chains, s, backend=self.backend)
 
+    def fused(self, x: Tensor, chains: Tensor, s: StepScalars, count: int) -> tuple[Tensor, Tensor] | None:
+        """x⁺ and m after `count` steps, where one op takes them, gradients and all; else None."""
+        a = self.operator.diagonal(x)
+        return None if a is None else self.energy.langevin_pixel(x, self.b, a, chains, self.t, s, count, self.backend)
+
 
 def in_single(y: Tensor) -> Tensor:
     """y as float32 or complex64: states have that precision."""

@@ -201,27 +201,43 @@ class Run:
             chains.point = point(target, chains.x, self.index, chains.step)
             chains.gradients += 1
         accepted, value = torch.zeros_like(chains.log_tau), None
-        for k in range(level.steps):
-            last = k == level.steps - 1
+        done = 0
+        while done < level.steps:
+            last = done == level.steps - 1
             if sampler.correction:
-                tuning = i < sampler.annealing and not (level.draw and last)
+                count, tuning = 1, i < sampler.annealing and not (level.draw and last)
                 mean, probability = self._mala_step(target, tuning)
                 accepted += probability / level.steps
             else:
-                chains.x, mean, value = alps_step(target, chains.x, self.index, self._scalars(target, i, last), want_value=last)
-                chains.gradients += 1
-            chains.step += 1
-            chains.guard(i, k)
-            bar.update()
+                mean, value, count = self._steps(target, i, done)
+            chains.step += count
+            done += count
+            chains.guard(i, done - 1)
+            bar.update(count)
         if chains.point is not None:
             value = chains.point.value
-        assert value is not None
-        self.record.energy[i] = value / level.t**2
+        if value is not None:
+            self.record.energy[i] = value / level.t**2
         if sampler.correction:
             self.record.acceptance[i], self.record.tau[i] = accepted, chains.log_tau.exp()
         if level.draw:
             self.record.draw(i - sampler.annealing + 1, chains.x, mean, chains.alive, sampler.backend)
         chains.level = i + 1
+
+    def _steps(self, target: Target, i: int, done: int) -> tuple[Tensor, Tensor | None, int]:
+        """The next step, or all of the level's but the last where one op takes them: m, E if it is recorded, and how many."""
+        chains, rest = self.chains, self.sampler.levels[i].steps - done
+        s = self._scalars(target, i, last=rest == 1)
+        recorded = rest == 1 and i < self.sampler.annealing
+        count = max(rest - 1, 1)
+        fused = None if recorded else target.fused(chains.x, self.index, s, count)
+        if fused is None:
+            count = 1
+            chains.x, mean, value = alps_step(target, chains.x, self.index, s, want_value=recorded)
+        else:
+            (chains.x, mean), value = fused, None
+        chains.gradients += count
+        return mean, value, count
 
     def _mala_step(self, target: Target, tuning: bool) -> tuple[Tensor, Tensor]:
         """One corrected step: m of the state it ends in, and the probabilities of acceptance."""
