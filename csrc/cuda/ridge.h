@@ -305,8 +305,10 @@ class RidgeBlock {
           ALPS_UNROLL
           for (int f = 0; f < FILTERS; ++f)
             ALPS_UNROLL
-            for (int p = 0; p < PIXELS; ++p)
-              if (p < inside) sum = __fmaf_rn(weight[f], log1p<Thread>(square[f][p] * r[f]), sum);
+            for (int p = 0; p < PIXELS; p += 2) {  // one logarithm for two pixels, (1 + t)(1 + u) = 1 + (t + u + t u)
+              const float t = p < inside ? square[f][p] * r[f] : 0, u = p + 1 < inside ? square[f][p + 1] * r[f] : 0;
+              sum = __fmaf_rn(weight[f], log1p<Thread>(__fmaf_rn(t, u, t + u)), sum);
+            }
         }
       }
     }
