@@ -5,9 +5,9 @@
 // The pyramid x_s lies in planes with zeros around them, so no loop of filters asks where the image ends; G_s beside it. FILTERS
 // filters meet a band of rows at a time: their responses v go into a ring of rows, which keeps those that the next band needs,
 // so each response is computed once and all of them never lie anywhere. The ring lies over the coarser scales: at the end of
-// G_s these have been read. A thread takes PIXELS neighbours of x for FILTERS responses, and PIXELS x ROWS neighbours of G for
-// as many sums: then the multiply-adds take more cycles than the shared memory, whose reads are all 16 bytes wide and without
-// conflicts. The order of every sum is fixed; bands decide no bit.
+// G_s these have been read. A thread takes PIXELS neighbours in two rows, or one of two channels, for FILTERS responses, and
+// PIXELS x ROWS neighbours of G for as many sums, so that multiply-adds take more cycles than the shared memory, whose reads are
+// 16 bytes wide. The order of every sum is fixed; bands decide no bit.
 #pragma once
 
 #include <cstdint>
@@ -28,13 +28,14 @@ constexpr int PIXELS = 4, FILTERS = 4;
 constexpr int ROWS = 4;       // of G a thread sums at a time, where a plane has that many for every thread
 constexpr int SIDE = 7;       // of the filters; smaller ones have zeros around them, larger ones no kernel
 constexpr int MARGIN = SIDE / 2;
+constexpr int TAPS = 8;       // floats of a filter's row
 constexpr int COLUMNS = 4;    // zeros beside a row, on either side
 constexpr int WINDOW = PIXELS + 2 * COLUMNS;
 constexpr int MOST_LEVELS = 12;
 constexpr int POTENTIAL = 8;  // numbers of two potentials of a filter
 static_assert(THREADS % 32 == 0, "whole warps");
 static_assert(MARGIN >= 2 && MARGIN <= COLUMNS, "D reads two zeros after an image, filters MARGIN on each side");
-static_assert(PIXELS == 4 && FILTERS == 4 && COLUMNS % 4 == 0, "pixels and coefficients are read as float4");
+static_assert(PIXELS == 4 && FILTERS == 4 && COLUMNS % 4 == 0 && TAPS % 4 == 0 && TAPS >= SIDE, "all is read as float4");
 
 struct RidgeLevel {
   int height, width;
@@ -63,7 +64,7 @@ __host__ __device__ inline void lay_out(const RidgeEnergy& e, const RidgeImages&
   l.filters = round_up(e.count, FILTERS);
   int64_t at = HEAD;
   l.bank = static_cast<int>(at);
-  at += SIDE * SIDE * l.filters;
+  at += SIDE * TAPS * l.filters;
   l.potentials = static_cast<int>(at < most ? at : most);
   at += POTENTIAL * pairs * l.filters;
   l.planes = static_cast<int>(at < most ? at : most);
@@ -207,13 +208,13 @@ class RidgeBlock {
     energy += static_cast<double>(sum);
   }
 
-  // The filters of a scale as (tap, filter), and what slopes and energies need of its potentials, two of them at a time:
-  // w0/(1 + u r0) + w1/(1 + u r1) is over one denominator.
+  // The filters of a scale, TAPS floats a row of each, and what slopes and energies need of its potentials, two of them at a
+  // time: w0/(1 + u r0) + w1/(1 + u r1) is over one denominator.
   __device__ void stage(int s, int64_t image) {
     const RidgeEnergy& e = energy_;
     const int filters = layout_.filters, edge = (SIDE - e.side) / 2, pairs = (e.potentials + 1) / 2;
-    for (int i = threadIdx.x; i < SIDE * SIDE * filters; i += THREADS) {
-      const int k = i % filters, dy = i / filters / SIDE - edge, dx = i / filters % SIDE - edge;
+    for (int i = threadIdx.x; i < filters * SIDE * TAPS; i += THREADS) {
+      const int k = i / TAPS / SIDE, dy = i / TAPS % SIDE - edge, dx = i % TAPS - edge;
       const bool inside = k < e.count && 0 <= dy && dy < e.side && 0 <= dx && dx < e.side;
       memory_[layout_.bank + i] = inside ? e.filters[((int64_t(s) * e.count + k) * e.side + dy) * e.side + dx] : 0.0f;
     }
@@ -235,40 +236,62 @@ class RidgeBlock {
     }
   }
 
+  __device__ float* ring_at(const RidgeLevel& level, int row, int column) {
+    return memory_ + level.ring + (row + MARGIN) % level.rows * level.stride + COLUMNS + column;
+  }
+
   // Responses times slopes of rows [from, to) into the ring, zeros outside the image.
   __device__ void respond(const RidgeLevel& level, int first, int from, int to, bool want_value, double& energy) {
-    const int strips = level.g_stride / PIXELS, filters = layout_.filters, ring_plane = level.rows * level.stride;
-    const float* const potentials = memory_ + layout_.potentials + first;
-    for (int i = threadIdx.x; i < strips * (to - from); i += THREADS) {
-      const int row = from + i / strips, column = i % strips * PIXELS;
-      float* out = memory_ + level.ring + (row + MARGIN) % level.rows * level.stride + COLUMNS + column;
-      float z[CHANNELS][FILTERS][PIXELS] = {};
-      if (0 <= row && row < level.height) {
-        const float* at = memory_ + level.x + row * level.stride + column;
-        const float* taps = memory_ + layout_.bank + first;
+    constexpr int T = 2 / CHANNELS;  // rows of a thread
+    const int strips = level.g_stride / PIXELS, ring_plane = level.rows * level.stride;
+    const int begin = from < 0 ? 0 : from, inside = to < level.height ? to : level.height, end = inside < begin ? begin : inside;
+    for (int i = threadIdx.x; i < strips * (begin - from + to - end); i += THREADS) {
+      const int row = i / strips < begin - from ? from + i / strips : end + i / strips - (begin - from);
+      float* const out = ring_at(level, row, i % strips * PIXELS);
+      ALPS_UNROLL
+      for (int f = 0; f < FILTERS * CHANNELS; ++f) write({0, 0, 0, 0}, out + f * ring_plane);
+    }
+    for (int i = threadIdx.x; i < strips * ((end - begin + T - 1) / T); i += THREADS) {
+      const int row = begin + i / strips * T, column = i % strips * PIXELS;
+      const float* at = memory_ + level.x + row * level.stride + column;
+      const float* taps = memory_ + layout_.bank + first * SIDE * TAPS;
+      float z[T][CHANNELS][FILTERS][PIXELS] = {}, window[T][CHANNELS][WINDOW];
+      if constexpr (T == 2) read(at, window[1][0]);
 #pragma unroll 1
-        for (int dy = 0; dy < SIDE; ++dy, at += level.stride) {
-          float window[CHANNELS][WINDOW];
+      for (int dy = 0; dy < SIDE; ++dy, taps += TAPS) {
+        if constexpr (T == 2) {
           ALPS_UNROLL
-          for (int c = 0; c < CHANNELS; ++c) read(at + c * level.plane, window[c]);
+          for (int i = 0; i < WINDOW; ++i) window[0][0][i] = window[1][0][i];
+          at += level.stride;
+          if (row + dy + 1 < level.height + 2 * MARGIN) read(at, window[1][0]);  // no row has that one but one past the image
+        } else {
           ALPS_UNROLL
-          for (int dx = 0; dx < SIDE; ++dx, taps += filters) {
-            float tap[FILTERS];
-            read(taps, tap);
-            ALPS_UNROLL
-            for (int f = 0; f < FILTERS; ++f)
-              ALPS_UNROLL
-              for (int p = 0; p < PIXELS * CHANNELS; ++p)
-                z[p / PIXELS][f][p % PIXELS] =
-                    __fmaf_rn(tap[f], window[p / PIXELS][COLUMNS - MARGIN + dx + p % PIXELS], z[p / PIXELS][f][p % PIXELS]);
-          }
+          for (int c = 0; c < CHANNELS; ++c) read(at + c * level.plane, window[0][c]);
+          at += level.stride;
         }
-        scale_by_slopes(z, potentials, level.width - column, want_value, energy);
+        ALPS_UNROLL
+        for (int f = 0; f < FILTERS; ++f) {
+          float tap[TAPS];
+          read(taps + f * SIDE * TAPS, tap);
+          ALPS_UNROLL
+          for (int dx = 0; dx < SIDE; ++dx)
+            ALPS_UNROLL
+            for (int p = 0; p < PIXELS * T * CHANNELS; ++p) {
+              const int t = p / (PIXELS * CHANNELS), c = p / PIXELS % CHANNELS, i = p % PIXELS;
+              z[t][c][f][i] = __fmaf_rn(tap[dx], window[t][c][COLUMNS - MARGIN + dx + i], z[t][c][f][i]);
+            }
+        }
       }
       ALPS_UNROLL
-      for (int f = 0; f < FILTERS; ++f)
+      for (int t = 0; t < T; ++t) {
+        if (row + t >= end) continue;
+        scale_by_slopes(z[t], memory_ + layout_.potentials + first, level.width - column, want_value, energy);
+        float* const out = ring_at(level, row + t, column);
         ALPS_UNROLL
-        for (int c = 0; c < CHANNELS; ++c) write(z[c][f], out + (f * CHANNELS + c) * ring_plane);
+        for (int f = 0; f < FILTERS; ++f)
+          ALPS_UNROLL
+          for (int c = 0; c < CHANNELS; ++c) write(z[t][c][f], out + (f * CHANNELS + c) * ring_plane);
+      }
     }
   }
 
@@ -323,37 +346,34 @@ class RidgeBlock {
   // Adds the transposed filters of the ring's responses to rows [from, to) of G, R rows of a strip a thread.
   template <int R>
   __device__ void gather(const RidgeLevel& level, int first, int from, int to) {
-    const int strips = level.g_stride / PIXELS, filters = layout_.filters, ring_plane = level.rows * level.stride;
+    const int strips = level.g_stride / PIXELS, ring_plane = level.rows * level.stride;
     const int tiles = strips * ((to - from + R - 1) / R);
     for (int i = threadIdx.x; i < CHANNELS * tiles; i += THREADS) {
       const int channel = i / tiles, row = from + i % tiles / strips * R, column = i % strips * PIXELS;
-      float* const out = memory_ + level.g + channel * level.g_plane + row * level.g_stride + column;
-      const float* const ring = memory_ + level.ring + channel * ring_plane + column;
+      const float* ring = memory_ + level.ring + channel * ring_plane + column;
+      const float* taps = memory_ + layout_.bank + first * SIDE * TAPS;
       float sum[R][PIXELS] = {};  // of these filters, before it meets the sum of the others: that loses less
-      int slot = row % level.rows;  // of row - MARGIN
 #pragma unroll 1
-      for (int v = 0; v < R + SIDE - 1; ++v) {
-        float window[FILTERS][WINDOW];
+      for (int f = 0; f < FILTERS; ++f, ring += CHANNELS * ring_plane, taps += SIDE * TAPS) {
+        float window[R][WINDOW];  // of R rows of responses, row v at v % R; the first is row - MARGIN
+        int slot = row % level.rows;
         ALPS_UNROLL
-        for (int f = 0; f < FILTERS; ++f) read(ring + f * CHANNELS * ring_plane + slot * level.stride, window[f]);
-        if (++slot == level.rows) slot = 0;
-        ALPS_UNROLL
-        for (int r = 0; r < R; ++r) {
-          const int dy = r + SIDE - 1 - v;
-          if (dy < 0 || dy >= SIDE) continue;
-          const float* taps = memory_ + layout_.bank + dy * SIDE * filters + first;
+        for (int v = 0; v < SIDE + R - 1; ++v) {
+          read(ring + slot * level.stride, window[v % R]);
+          if (++slot == level.rows) slot = 0;
+          if (v < R - 1) continue;
+          float tap[TAPS];
+          read(taps + (SIDE + R - 2 - v) * TAPS, tap);
           ALPS_UNROLL
-          for (int dx = 0; dx < SIDE; ++dx) {
-            float tap[FILTERS];
-            read(taps + dx * filters, tap);
+          for (int r = 0; r < R; ++r)
             ALPS_UNROLL
-            for (int f = 0; f < FILTERS; ++f)
+            for (int dx = 0; dx < SIDE; ++dx)
               ALPS_UNROLL
               for (int p = 0; p < PIXELS; ++p)
-                sum[r][p] = __fmaf_rn(tap[f], window[f][COLUMNS + MARGIN + p - dx], sum[r][p]);
-          }
+                sum[r][p] = __fmaf_rn(tap[dx], window[(v + 1 + r) % R][COLUMNS + MARGIN + p - dx], sum[r][p]);
         }
       }
+      float* const out = memory_ + level.g + channel * level.g_plane + row * level.g_stride + column;
       ALPS_UNROLL
       for (int r = 0; r < R; ++r)
         if (row + r < to) {
