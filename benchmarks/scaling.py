@@ -17,7 +17,7 @@ import alps_fast as af
 from alps_fast.bench.common import Row, commit, fastest, isa, machine
 
 CHAINS = (1, 4, 16, 64, 256, 1024)
-SIDES = (32, 64, 128, 256, 512)
+SIDES = (32, 64, 128, 256, 512, 1024)
 SIDE = 64  # of the image whose chains are counted
 ENERGIES = {"natural-ridge": "ridge_grad", "natural-denoiser": "conv_grad"}  # and the op of their gradient
 BUDGET, QUICK_BUDGET = 20.0, 2.0  # seconds for a point

@@ -51,6 +51,12 @@ def test_brain_phase_is_smooth_and_magnitude_unchanged():
     assert batch.square().sum(1).sqrt().max() <= 1.05
 
 
+def test_sharp_draws_reduced_photographs_more_often(monkeypatch):
+    monkeypatch.setattr(data, "natural_images", lambda: [np.zeros((side // 2, side), np.uint8) for side in (120, 60, 40)])
+    np.testing.assert_allclose(data.Crops("natural", 16).weight, [1 / 3] * 3)
+    np.testing.assert_allclose(data.Crops("natural", 16, sharp=1.0).weight, [1 / 6, 2 / 6, 3 / 6])
+
+
 def test_edm_weight_evens_out_the_levels():
     """A denoiser that returns its input is off by t; with D = c_skip x the weighted error is one at every level."""
     t, sigma = torch.tensor([0.01, 0.5, 30.0]), 0.5

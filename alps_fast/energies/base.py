@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -27,6 +27,13 @@ class Energy(ABC):
 
     def curvature(self, t: float) -> float | None:
         """L(t) with ∇²E(·, t) ≼ L(t) I everywhere, or None where no bound is known."""
+        return None
+
+    def prepare(self, t: float, x: Tensor) -> Any:
+        """What evaluations at t read beside states like x, computed and moved to their device once a level.
+
+        Whoever replays a recorded evaluation keeps it: the energy itself may forget it once it is asked for another t.
+        """
         return None
 
     def value(self, x: Tensor, t: float) -> Tensor:

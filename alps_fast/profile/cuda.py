@@ -28,16 +28,16 @@ Results = tuple[tuple[Tensor, ...], Counter[str]]
 
 
 @cache
-def _module(op: str) -> tuple[Module, int]:
-    text = nvcc.ptx(op, ARCH)
-    (threads,) = {kernel.threads for kernel in nvcc.kernels(text)}
-    return Module(text), threads
+def module(op: str) -> Module:
+    """The PTX of an op's source."""
+    return Module(nvcc.ptx(op, ARCH))
 
 
 def _kernel(op: str, arguments: str) -> tuple[Kernel, int]:
     """The op's kernel with these mangled template arguments, and its threads."""
-    module, threads = _module(op)
-    return module.kernel(f"{op}_kernelI{arguments}E"), threads
+    kernel = module(op).kernel(f"{op}_kernelI{arguments}E")
+    (threads,) = (k.threads for k in nvcc.kernels(nvcc.ptx(op, ARCH)) if k.symbol == kernel.name)
+    return kernel, threads
 
 
 def _fresh(like: Tensor | tuple[int, ...]) -> Tensor:
@@ -77,12 +77,12 @@ def moments(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor) ->
     return after, kernel.launch((-(-n // (4 * threads)), groups), (threads,), [*arrays, groups, len(x) // groups, n])
 
 
-def _energy(filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor) -> list[Any]:
+def _energy(filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor) -> tuple[Any, ...]:
     """csrc/cuda/kernels.h: RidgeEnergy."""
     bank = torch.stack(list(filters))
     each = w.shape[2] > 1, r.shape[2] > 1, q.shape[1] > 1
     sizes = struct.pack("5i3?x", bank.shape[-1], len(bank), bank.shape[1], w.shape[1], len(q), *each)
-    return [*(v.numpy() for v in (bank, w, r, q, mu)), sizes]
+    return *(v.numpy() for v in (bank, w, r, q, mu)), sizes
 
 
 def ridge_grad(x: Tensor, *tables: Any) -> Results:
@@ -101,8 +101,8 @@ def ridge_langevin(x: Tensor, b: Tensor, a: Tensor, chains: Tensor, *tables: Any
     images = n * all_channels // channels
     kernel, threads = _kernel("ridge_langevin", f"Li{channels}E")
     after, mean = _fresh(x), _fresh(x)
-    state = [x.numpy(), b.numpy(), a.numpy(), bytes(8), chains.numpy(), after.numpy(), mean.numpy(),
-             struct.pack("qq3i?3x", n, 0, all_channels, count, noise, False)]
+    state = (x.numpy(), b.numpy(), a.numpy(), bytes(8), chains.numpy(), after.numpy(), mean.numpy(),
+             struct.pack("qq3i?3x", n, 0, all_channels, count, noise, False))
     arguments = [_energy(*tables), struct.pack("q3i4x", images, channels, height, width), state, _level(**level)]
     return (after, mean), kernel.launch((images,), (threads,), [*arguments, SHARED // 4], SHARED)
 

@@ -43,10 +43,21 @@ def version() -> str | None:
 
 def ptx(op: str, arch: str) -> str:
     """The PTX of an op's source."""
-    headers = sorted([*SOURCES.glob("*.h"), *(SOURCES.parent / "common").glob("*.h")])
-    made_of = [f"{version()} {arch} {FLAGS}".encode(), *(path.read_bytes() for path in (*headers, SOURCES / f"{op}.cu"))]
+    made_of = [f"{version()} {arch} {FLAGS}".encode(), *(path.read_bytes() for path in _included(SOURCES / f"{op}.cu"))]
     command = ["nvcc", "-ptx", *FLAGS, f"-arch={arch}", str(SOURCES / f"{op}.cu")]
     return _made(command, f"{op}-{arch}", b"".join(made_of), "ptx").read_text()
+
+
+def _included(source: Path) -> list[Path]:
+    """A source and the headers of this repository that it includes, and they."""
+    found: dict[Path, None] = {}
+    waiting = [source.resolve()]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found[path] = None
+            waiting += [(path.parent / name).resolve() for name in re.findall(r'^#include "(.*)"', path.read_text(), re.M)]
+    return list(found)
 
 
 def cubin(op: str, arch: str) -> bytes:
@@ -83,7 +94,7 @@ def kernels(text: str) -> list[Kernel]:
 
 def readable(symbol: str) -> str:
     """A kernel's name with its template arguments, of a mangled name: `moments_kernel<float, true>`."""
-    match = re.search(r"\d([a-z_]+_kernel)(?:I((?:L[ib]\d+E|[fd])+)E)?", symbol)
+    match = re.search(r"\d([a-z]+(?:_[a-z]+)+)(?:I((?:L[ib]\d+E|[fd])+)E)?", symbol)
     if match is None:
         return symbol
     words = {"f": "float", "d": "double", "Lb0E": "false", "Lb1E": "true"}

@@ -230,7 +230,10 @@ class Kernel:
 
     def launch(self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared: int = 0,
                chunk: int = 1 << 16) -> Counter[str]:
-        """Execute the whole grid. args: NumPy arrays (by reference) and Python scalars, in parameter order."""
+        """Execute the whole grid. args: NumPy arrays (by reference) and Python scalars, in parameter order.
+
+        A structure is bytes, or a tuple of its members in order: arrays for pointers, bytes with their padding for the rest.
+        """
         grid, block = (tuple(list(map(int, d)) + [1] * (3 - len(d))) for d in (grid, block))
         if len(args) < len(self.params):  # Triton appends scratch pointers that the kernel does not touch
             args = list(args) + [0] * (len(self.params) - len(args))
@@ -325,11 +328,13 @@ class _Run:
                 self.param += b"\0"
             self.sym[name] = ("param", len(self.param))
             if isinstance(a, np.ndarray):
-                raw = int.from_bytes(self._address(a), "little")
-            elif isinstance(a, (bytes, bytearray, list)):
-                parts = a if isinstance(a, list) else [a]
-                struct = b"".join(self._address(part) if isinstance(part, np.ndarray) else bytes(part) for part in parts)
-                self.param += struct.ljust(size, b"\0")
+                raw = self._buffer(name, a)
+            elif isinstance(a, tuple):
+                packed = b"".join(self._buffer(name, v).to_bytes(8, "little") if isinstance(v, np.ndarray) else v for v in a)
+                self.param += packed.ljust(size, b"\0")
+                continue
+            elif isinstance(a, (bytes, bytearray)):
+                self.param += bytes(a).ljust(size, b"\0")
                 continue
             elif ty in ("f32", "f64") or isinstance(a, float):
                 w = 64 if size == 8 else 32
@@ -365,12 +370,12 @@ class _Run:
             self.sym[name] = ("local", off)
             off += (size + 15) // 16 * 16
 
-    def _address(self, a: Array) -> bytes:
-        """Of an array, from now on a buffer."""
-        if not a.flags.c_contiguous:
-            raise PtxError("an array must be contiguous")
-        self.buffers.append(a.reshape(-1).view(np.uint8))
-        return ((len(self.buffers) - 1) << int(BUFFER_SHIFT)).to_bytes(8, "little")
+    def _buffer(self, name: str, array: Array) -> int:
+        """The address of an array, which from now on can be accessed."""
+        if not array.flags.c_contiguous:
+            raise PtxError(f"parameter {name}: array must be contiguous")
+        self.buffers.append(array.reshape(-1).view(np.uint8))
+        return (len(self.buffers) - 1) << int(BUFFER_SHIFT)
 
     # -- operands
     def raw(self, a: Args, w: int, ty: str = "b64") -> Array:

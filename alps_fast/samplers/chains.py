@@ -33,14 +33,6 @@ class Chains:
     step: int = 1  # Philox step index to go on with
     gradients: int = 0  # evaluations a chain so far
 
-    def guard(self, level: int, k: int) -> None:
-        """Flag chains that are no longer finite, on the device, without a synchronisation."""
-        finite = self.x.flatten(1).sum(1).isfinite()
-        lost = self.alive & ~finite
-        self.broken[:, 0].masked_fill_(lost, level)
-        self.broken[:, 1].masked_fill_(lost, k)
-        self.alive &= finite
-
 
 @dataclass
 class Record:

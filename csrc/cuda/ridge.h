@@ -23,7 +23,6 @@
 namespace alps::cuda {
 
 constexpr int THREADS = 256;  // of a block
-constexpr int BLOCKS = 2;     // of a multiprocessor, that registers leave room for
 constexpr int PIXELS = 4, FILTERS = 4;
 constexpr int ROWS = 4;       // of G a thread sums at a time, where a plane has that many for every thread
 constexpr int SIDE = 7;       // of the filters; smaller ones have zeros around them, larger ones no kernel
@@ -34,6 +33,9 @@ constexpr int WINDOW = PIXELS + 2 * COLUMNS;
 constexpr int MOST_LEVELS = 12;
 constexpr int POTENTIAL = 8;  // numbers of two potentials of a filter
 static_assert(THREADS % 32 == 0, "whole warps");
+
+template <int CHANNELS>
+constexpr int BLOCKS = 2 / CHANNELS;  // of a multiprocessor: two channels in 128 registers make ptxas spill
 static_assert(MARGIN >= 2 && MARGIN <= COLUMNS, "D reads two zeros after an image, filters MARGIN on each side");
 static_assert(PIXELS == 4 && FILTERS == 4 && COLUMNS % 4 == 0 && TAPS % 4 == 0 && TAPS >= SIDE, "all is read as float4");
 
@@ -392,10 +394,14 @@ class RidgeBlock {
   const int64_t images_;  // that tables of each image have
 };
 
+inline int shared_floats_of_device(const char* name) {  // that a block can have
+  return static_cast<int>(this_device(name).shared / static_cast<int64_t>(sizeof(float)));
+}
+
 // Calls run(CHANNELS, most, floats): floats of shared memory that a block can have, and those that it needs.
 template <class Run>
 void with_ridge_block(const char* name, const RidgeEnergy& energy, const RidgeImages& images, const Run& run) {
-  const int most = most_shared_floats(name);
+  const int most = shared_floats_of_device(name);
   RidgeLayout layout;
   lay_out(energy, images, most, layout);
   if (layout.floats == 0) throw std::invalid_argument(std::string(name) + ": an image does not fit shared memory");

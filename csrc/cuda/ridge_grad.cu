@@ -4,7 +4,7 @@
 namespace alps::cuda {
 
 template <int CHANNELS>
-__global__ void __launch_bounds__(THREADS, BLOCKS)
+__global__ void __launch_bounds__(THREADS, BLOCKS<CHANNELS>)
     ridge_grad_kernel(const __grid_constant__ RidgeEnergy energy, const __grid_constant__ RidgeImages images,
                       const float* __restrict__ x, float* __restrict__ grad, float* __restrict__ value, int most) {
   float* memory = shared_floats();
@@ -40,7 +40,7 @@ void ridge_grad(const RidgeGrad& s, cudaStream_t stream) {
 
 bool ridge_fits(const RidgeEnergy& energy, const RidgeImages& images) {
   RidgeLayout layout;
-  lay_out(energy, images, most_shared_floats("ridge_fits"), layout);
+  lay_out(energy, images, shared_floats_of_device("ridge_fits"), layout);
   return layout.floats != 0;
 }
 

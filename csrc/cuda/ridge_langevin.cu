@@ -24,7 +24,7 @@ __device__ __forceinline__ void draw(int noise, const Stream& random, uint32_t c
 }
 
 template <int CHANNELS>
-__global__ void __launch_bounds__(THREADS, BLOCKS)
+__global__ void __launch_bounds__(THREADS, BLOCKS<CHANNELS>)
     ridge_langevin_kernel(const __grid_constant__ RidgeEnergy energy, const __grid_constant__ RidgeImages images,
                           const __grid_constant__ RidgeState s, PixelLevel level, int most) {
   RidgeBlock<CHANNELS> block(shared_floats(), energy, images, most);

@@ -9,8 +9,8 @@
 #include <tuple>
 
 #define __global__
-#define __device__
 #define __host__
+#define __device__
 #define __grid_constant__
 #define __shared__
 #define __forceinline__ inline
@@ -24,6 +24,10 @@ struct dim3 : uint3 {
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : uint3{x, y, z} {}
 };
 
+struct alignas(8) float2 {
+  float x, y;
+};
+
 struct alignas(16) float4 {
   float x, y, z, w;
 };
@@ -32,6 +36,7 @@ struct alignas(16) double2 {
   double x, y;
 };
 
+inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 inline float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
@@ -116,8 +121,8 @@ T __shfl_down_sync(unsigned mask, T value, unsigned by) {
 using cudaStream_t = struct CUstream_st*;
 
 enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration };
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMultiProcessorCount };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -134,8 +139,8 @@ inline cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = static_cast<int>(host_cuda::MOST_SHARED);
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount ? 16 : host_cuda::MOST_SHARED;
   return cudaSuccess;
 }
 
