@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -361,6 +363,34 @@ def test_memory_of_a_chain_is_known() -> None:
     op, y = inpainting((1, 5, 7))
     assert Sampler(op, ENERGY).memory_per_chain(y) >= 4 * 35 * 3
     assert Sampler(op, ENERGY, correction="mala").memory_per_chain(y) > Sampler(op, ENERGY).memory_per_chain(y)
+
+
+@pytest.mark.parametrize(("name", "chains", "side"), [("natural-denoiser", 1, 384), ("natural-ridge", 64, 64)])
+def test_memory_is_known_before_the_run(name: str, chains: int, side: int) -> None:
+    """In a process of its own, after a run of one small chain has loaded everything."""
+    pytest.importorskip("alps_fast._cpu")
+    code = f"""
+import ctypes, pathlib, torch, alps_fast as af
+torch.set_num_threads(2)
+energy, steps = af.energies.load({name!r}, precision="fast"), af.Schedule(levels=2, steps=2)
+def sampler(chains, side):
+    op = af.operators.Inpainting(torch.arange(side * side).view(side, side) % 2, noise_std=0.1)
+    return af.Sampler(op, energy, chains=chains, schedule=steps, progress=False), torch.rand(1, side, side)
+def resident(name):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+small, y = sampler(2, 16)
+small(y)
+run, y = sampler({chains}, {side})
+ctypes.CDLL(None).malloc_trim(0)
+before = resident("VmRSS")
+run(y)
+print((resident("VmHWM") - before) / run.memory(y))
+"""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the system does not tell a process its peak memory")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0.7 < float(found.stdout) < 1.5
 
 
 # --- MAP -----------------------------------------------------------------------------------------------------------

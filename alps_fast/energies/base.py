@@ -36,6 +36,16 @@ class Energy(ABC):
         """
         return None
 
+    def workspace(self, shape: tuple[int, int, int, int]) -> int:
+        """Bytes that a gradient of real images (N, C', H, W) works in on the CPU beside them; 0 where it is not known."""
+        rows, channels, height, width = shape
+        if self.channelwise and self.channels:
+            rows, channels = rows * channels // self.channels, self.channels
+        return self._workspace((rows, channels, height, width))
+
+    def _workspace(self, shape: tuple[int, int, int, int]) -> int:
+        return 0
+
     def value(self, x: Tensor, t: float) -> Tensor:
         """E(x, t), shape () or (B,).
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check, check_choice
-from ..ops.conv_grad import conv_grad
+from ..ops.conv_grad import conv_grad, conv_grad_bytes
 from .base import Energy
 from .compact import CompactNet, edm_coefficients
 
@@ -50,6 +50,10 @@ class DenoiserEnergy(Energy):
 
     def prepare(self, t: float, x: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         return self._constants(self.network, t, x) if isinstance(self.network, CompactNet) else None
+
+    def _workspace(self, shape: tuple[int, int, int, int]) -> int:
+        net = self.network
+        return conv_grad_bytes(shape, net.width, net.blocks, self.precision, self.backend) if isinstance(net, CompactNet) else 0
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         if isinstance(self.network, CompactNet):

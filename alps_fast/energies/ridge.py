@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import check
 from ..layout import Placed
-from ..ops.ridge_grad import ridge_grad
+from ..ops.ridge_grad import ridge_grad, ridge_grad_bytes
 from ..ops.ridge_langevin import ridge_langevin
 from .base import Energy
 
@@ -98,6 +98,9 @@ class RidgeEnergy(Energy):
 
     def prepare(self, t: float, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
         return self._constants(t, x)
+
+    def _workspace(self, shape: tuple[int, int, int, int]) -> int:
+        return ridge_grad_bytes(shape, *self._constants(1.0, torch.empty(0)), self.backend)
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         grad, value = ridge_grad(x, *self._constants(t, x), backend=self.backend)

@@ -39,6 +39,9 @@ class SumEnergy(Energy):
     def prepare(self, t: float, x: Tensor) -> list[object]:
         return [e.prepare(t, x) for e in self.energies]
 
+    def workspace(self, shape: tuple[int, int, int, int]) -> int:
+        return max(e.workspace(shape) for e in self.energies)
+
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         pairs = [e.value_and_grad(x, t) for e in self.energies]
         return (torch.stack([a * v for a, (v, _) in zip(self.weights, pairs, strict=True)]).sum(0),

@@ -147,6 +147,18 @@ def _ridge_grad_cuda(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor,
     return grad, value
 
 
+def ridge_grad_bytes(shape: Sequence[int], filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+                     backend: str) -> int:
+    """Of the memory that the CPU kernel works in for images of this shape (N, C, H, W); 0 where another backend runs."""
+    n, channels, height, width = shape
+    if implementation("ridge_grad", backend, torch.device("cpu")) is not _ridge_grad_cpu or not has_kernel(w.dtype, channels):
+        return 0
+    from alps_fast import _cpu
+
+    return _cpu.ridge_grad_bytes(Constants(filters, w, r, q, mu).ridge, images=n, channels=channels, height=height, width=width,
+                                 threads=torch.get_num_threads())
+
+
 def check_ridge(x: Tensor, rows: tuple[int, ...], filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                 name_of_w: str = "w") -> None:
     """filters, w, r, q and mu must fit each other and the dtype and device of x; `rows`: what may stand for N in their shapes."""

@@ -151,16 +151,34 @@ class Sampler:
         """
         return Run(self, y).finish()
 
+    def memory(self, y: Tensor) -> int:
+        """Bytes that a run on y takes on the CPU at its peak: all chains' states, statistics, and what our gradients work in.
+
+        The last is so much a thread, however many chains there are. Networks of others come on top, as do an operator's own
+        factors and solves.
+        """
+        measurements = len(self.operator.check_measurement(y))
+        channels, height, width = self._real_image(y)
+        statistics = 10 * 4 * channels * height * width  # y, Aᴴy, b; mean, squares and projections, twice while they are taken
+        rows = measurements * self.chains
+        workspace = self.energy.workspace((rows, channels, height, width))
+        return rows * self.memory_per_chain(y) + measurements * statistics + workspace
+
     def memory_per_chain(self, y: Tensor) -> int:
         """Bytes of state that each chain of measurement y takes at its peak, the energy's and operator's own work aside."""
         y = self.operator.check_measurement(y)
-        image = math.prod(self.operator.image_shape(y)) * (2 if self.operator.is_complex else 1)
-        states = 5 + (9 if self.correction else 0)  # x at the level's start, x, ∇E, x⁺, m; two points, proposal, δ, AᴴAδ
+        image = math.prod(self._real_image(y))
+        states = 6 + (9 if self.correction else 0)  # x at the level's start, x, m, ∇E, x⁺, m⁺; two points, proposal, δ, AᴴAδ
         measured = 0
         if self.method == "measurement":
             states += 2  # Aᴴw and its update, and y-sized noise
             measured = y[0].numel() * (2 if y.is_complex() else 1)
         return 4 * (states * image + 2 * measured)
+
+    def _real_image(self, y: Tensor) -> tuple[int, int, int]:
+        """(C', H, W) of a state."""
+        channels, height, width = self.operator.image_shape(self.operator.check_measurement(y))
+        return channels * (2 if self.operator.is_complex else 1), height, width
 
 
 class Run:

@@ -345,10 +345,18 @@ class Network {
 };
 
 template <class Path, int64_t W>
+static size_t bytes_of_image(const ConvGrad& s) {
+  return (Network<Path, W>(s).bytes() + 4095) / 4096 * 4096 + 4096 * 5;  // 5: teammates' planes a bit apart
+}
+
+// Images at work at a time.
+static int64_t at_once(const ConvGrad& s, int threads) { return s.images < threads ? 1 : threads; }
+
+template <class Path, int64_t W>
 static void run(const ConvGrad& s, int threads) {
   const int64_t alone = s.images / threads * threads;  // images that have a thread to themselves
-  const size_t bytes = (Network<Path, W>(s).bytes() + 4095) / 4096 * 4096 + 4096 * 5;  // 5: teammates' planes a bit apart
-  const Floats shared(static_cast<int64_t>(bytes / sizeof(float)) * (alone ? threads : 1));
+  const size_t bytes = bytes_of_image<Path, W>(s);
+  const Floats shared(static_cast<int64_t>(bytes / sizeof(float)) * at_once(s, threads));
   char* const memory = reinterpret_cast<char*>(shared.data);
 #pragma omp parallel num_threads(threads)
   {
@@ -371,11 +379,23 @@ static void run(const ConvGrad& s, int threads) {
   }
 }
 
+template <class Path>
+static size_t bytes_of_image(const ConvGrad& s) {
+  return s.width_of_network == 32 ? bytes_of_image<Path, 32>(s) : bytes_of_image<Path, 64>(s);
+}
+
 void conv_grad(const ConvGrad& s, int threads) {
 #if defined(__AMX_BF16__)
   if (s.in_tiles) return run<Tiles>(s, threads);
 #endif
   run<Single>(s, threads);
+}
+
+int64_t conv_grad_bytes(const ConvGrad& s, int threads) {
+#if defined(__AMX_BF16__)
+  if (s.in_tiles) return static_cast<int64_t>(bytes_of_image<Tiles>(s)) * at_once(s, threads);
+#endif
+  return static_cast<int64_t>(bytes_of_image<Single>(s)) * at_once(s, threads);
 }
 
 }  // namespace alps::ALPS_ISA

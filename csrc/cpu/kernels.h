@@ -53,14 +53,19 @@ struct RidgeLangevin {  // contract: alps_fast/ops/ridge_langevin.py; the grad o
   void moments(const Moments<float>& moments, int threads);                                                 \
   void moments(const Moments<double>& moments, int threads);                                                \
   void ridge_grad(const RidgeGrad& ridge_grad, int threads);                                                \
+  int64_t ridge_grad_bytes(const RidgeGrad& ridge_grad, int threads);                                       \
   void ridge_langevin(const RidgeLangevin& ridge_langevin, int threads);                                     \
-  void conv_grad(const ConvGrad& conv_grad, int threads);
+  void conv_grad(const ConvGrad& conv_grad, int threads);                                                   \
+  int64_t conv_grad_bytes(const ConvGrad& conv_grad, int threads);
 
 namespace alps {
 namespace portable { ALPS_CPU_KERNELS }
 #if defined(__x86_64__)
 namespace avx2 { ALPS_CPU_KERNELS }
 namespace avx512 { ALPS_CPU_KERNELS }
-namespace amx { void conv_grad(const ConvGrad& conv_grad, int threads); }  // the other kernels multiply no matrices
+namespace amx {  // the other kernels multiply no matrices
+void conv_grad(const ConvGrad& conv_grad, int threads);
+int64_t conv_grad_bytes(const ConvGrad& conv_grad, int threads);
+}
 #endif
 }  // namespace alps

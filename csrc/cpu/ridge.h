@@ -25,6 +25,7 @@ class RidgeGradient {
   RidgeGradient(const Ridge& ridge, int64_t images, int64_t channels, int64_t height, int64_t width);
 
   int64_t size() const { return size_; }       // floats of the workspace of one image at work
+  int64_t response_size() const { return response_size_; }  // floats of the responses of one thread
   Floats workspace(int64_t more) const;        // and so many more floats behind it
   Floats responses() const;                    // of one thread
 

@@ -486,4 +486,10 @@ void ridge_grad(const RidgeGrad& s, int threads) {
   });
 }
 
+int64_t ridge_grad_bytes(const RidgeGrad& s, int threads) {
+  const RidgeGradient gradient(s.ridge, s.images, s.channels, s.height, s.width);
+  const int64_t images = s.images < threads ? 1 : threads;  // at work at a time
+  return static_cast<int64_t>(sizeof(float)) * (threads * gradient.response_size() + images * gradient.size());
+}
+
 }  // namespace alps::ALPS_ISA
