@@ -107,6 +107,36 @@ void moments(bool is_double, uintptr_t count, uintptr_t mean, uintptr_t m2, uint
                                                        stream);
 }
 
+alps::cuda::RidgeEnergy ridge(uintptr_t filters, int side, uintptr_t w, uintptr_t r, uintptr_t q, uintptr_t mu, int scales,
+                              int count, int potentials, int levels, bool w_of_each_image, bool r_of_each_image,
+                              bool q_of_each_image) {
+  return {pointer<float>(filters), pointer<float>(w), pointer<float>(r), pointer<float>(q), pointer<float>(mu), side, scales,
+          count, potentials, levels, w_of_each_image, r_of_each_image, q_of_each_image};
+}
+
+bool ridge_fits(const alps::cuda::RidgeEnergy& energy, int channels, int height, int width) {
+  return alps::cuda::ridge_fits(energy, {1, channels, height, width});
+}
+
+void ridge_grad(const alps::cuda::RidgeEnergy& energy, uintptr_t x, uintptr_t grad, uintptr_t value, int64_t images, int channels,
+                int height, int width, uintptr_t stream) {
+  alps::cuda::ridge_grad({energy, {images, channels, height, width}, pointer<float>(x), pointer<float>(grad), pointer<float>(value)},
+                         stream_at(stream));
+}
+
+void ridge_langevin(const alps::cuda::RidgeEnergy& energy, uintptr_t x, uintptr_t b, uintptr_t a, uintptr_t xi, uintptr_t chains,
+                    uintptr_t after, uintptr_t mean, int64_t rows, int64_t measurements, int height, int width, int channels,
+                    int channels_of_image, bool a_of_each_measurement, bool a_of_each_channel, float lam, float lin, float w,
+                    float inv_eta2, float noise_lam, int noise, int64_t seed, uint32_t step, int64_t count, uintptr_t stream) {
+  const alps::PixelStep pixel_step = {
+      pointer<float>(x), nullptr, pointer<float>(b), pointer<float>(a), pointer<float>(xi), pointer<int64_t>(chains),
+      pointer<float>(after), pointer<float>(mean), rows, measurements, int64_t(height) * width, channels, a_of_each_measurement,
+      a_of_each_channel, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
+      static_cast<uint64_t>(seed), step};
+  alps::cuda::ridge_langevin({energy, {rows * (channels / channels_of_image), channels_of_image, height, width}, pixel_step, count},
+                             stream_at(stream));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cuda, m) {
@@ -146,4 +176,18 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("moments", &moments, py::kw_only(), py::arg("is_double"), py::arg("count"), py::arg("mean"), py::arg("m2"),
         py::arg("x"), py::arg("keep"), py::arg("count_after"), py::arg("mean_after"), py::arg("m2_after"), py::arg("groups"),
         py::arg("rows"), py::arg("n"), py::arg("stream"), released);
+  py::class_<alps::cuda::RidgeEnergy>(m, "Ridge", "What ridge kernels take beside images, of tensors that must outlive it.")
+      .def(py::init(&ridge), py::kw_only(), py::arg("filters"), py::arg("side"), py::arg("w"), py::arg("r"), py::arg("q"),
+           py::arg("mu"), py::arg("scales"), py::arg("count"), py::arg("potentials"), py::arg("levels"),
+           py::arg("w_of_each_image"), py::arg("r_of_each_image"), py::arg("q_of_each_image"));
+  m.def("ridge_fits", &ridge_fits, py::arg("ridge"), py::kw_only(), py::arg("channels"), py::arg("height"), py::arg("width"),
+        "Whether an image and its pyramid fit the shared memory of a block of the current device, and there is a kernel.");
+  m.def("ridge_grad", &ridge_grad, py::arg("ridge"), py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("value"),
+        py::arg("images"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("stream"), released, "value = 0: none.");
+  m.def("ridge_langevin", &ridge_langevin, py::arg("ridge"), py::kw_only(), py::arg("x"), py::arg("b"), py::arg("a"),
+        py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("rows"), py::arg("measurements"),
+        py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("channels_of_image"), py::arg("a_of_each_measurement"),
+        py::arg("a_of_each_channel"), py::arg("lam"), py::arg("lin"), py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"),
+        py::arg("noise"), py::arg("seed"), py::arg("step"), py::arg("count"), py::arg("stream"), released,
+        "xi = 0: Philox's noise.");
 }

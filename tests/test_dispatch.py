@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
+from alps_fast.ops._dispatch import implementation, implementation_after, why_not
 from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import philox_normal
 from alps_fast.ops.ridge_grad import ridge_grad
@@ -99,3 +100,10 @@ def test_gradients_are_refused_rather_than_lost(place):
         grad.sum().backward()
     with torch.no_grad():
         assert not ridge_grad(x, filters, table, table, torch.ones(1, 1), torch.zeros(1))[0].requires_grad
+
+
+def test_what_a_backend_does_not_take_goes_to_the_next():
+    here = torch.device("cpu")
+    last = implementation("moments", "torch", here)
+    assert implementation_after("moments", "cuda", here) is (last if why_not("cpu") else implementation("moments", "cpu", here))
+    assert implementation_after("moments", "cpu", here) is last

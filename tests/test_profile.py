@@ -13,14 +13,17 @@ import triton
 from alps_fast.cli import main
 from alps_fast.cli.profile import BASELINE
 from alps_fast.ops import _dispatch
+from alps_fast.profile import cuda, nvcc
 from alps_fast.profile.cases import CASES
 from alps_fast.profile.emulate import compiled, interpreting, recorded, traffic
-from alps_fast.profile.static import ARCHITECTURES, baseline_of, facts, instructions, regressions
+from alps_fast.profile.static import ARCHITECTURES, baseline_of, cuda_rows, facts, instructions, regressions
 from alps_fast.profile.work import GPUS, Work, modelled_us
 
 # 256 positions × 32 filters × two channels do not fit the registers: 10 to 137 spills, which the baseline bounds
 SPILLING = "ridge_grad/2×"
+SPILLING_CUDA = ("langevin_fourier", "langevin_sense_cg")  # 2 to 18 on sm_90 and sm_100, which the baseline bounds
 
+needs_nvcc = pytest.mark.skipif(nvcc.version() is None, reason="no nvcc on the PATH")
 pytestmark = pytest.mark.skipif(interpreting(), reason="interpreted kernels cannot be compiled")
 
 
@@ -50,8 +53,35 @@ def test_langevin_pixel_stays_near_its_floor_and_has_no_conflicts(case):
     assert 1 <= found["over_floor"] <= 1.2 and found["bank_conflicts"] == 0 and found["barriers"] == 0
 
 
-def test_the_baseline_holds_every_case_and_nothing_else():
-    assert set(json.loads(BASELINE.read_text())["cases"]) == {case.name for case in CASES}
+def test_the_baseline_holds_every_case_and_source_and_nothing_else():
+    baseline = json.loads(BASELINE.read_text())
+    assert set(baseline["cases"]) == {case.name for case in CASES}
+    assert set(baseline["cuda"]) == set(nvcc.ops()) >= {case.op for case in cuda.CASES}
+    assert all(row["spill_instructions"] == 0 for op, rows in baseline["cuda"].items() for row in rows if op not in SPILLING_CUDA)
+
+
+def test_a_source_for_every_op_on_cuda():
+    assert {op for op, backend in _dispatch._implementations if backend == "cuda"} == set(nvcc.ops())
+
+
+@needs_nvcc
+def test_cuda_kernels_are_told_apart():
+    rows = cuda_rows(["philox_normal"], ["sm_80"])["philox_normal"]
+    assert [(row["kernel"], row["global_access_bytes"], row["threads"], row["shared_bytes"]) for row in rows] == [
+        ("philox_normal_kernel<false>", 4, 256, 0), ("philox_normal_kernel<true>", 16, 256, 0)]
+    baseline = json.loads(BASELINE.read_text())
+    if baseline["nvcc"] == nvcc.version():
+        of_arch = [row for row in baseline["cuda"]["philox_normal"] if row["arch"] == "sm_80"]
+        assert not regressions({"philox_normal": rows}, {"philox_normal": of_arch})
+
+
+def test_kernels_are_read_from_ptx():
+    head, end = ".extern .shared .align 16 .b8 dynamic[];\n.visible .entry ", "\n.maxntid {}, 1, 1\n{{ {} ret; }}\n"
+    ptx = (head + "_ZN4alps4cuda21langevin_pixel_kernelILi2ELb1EEEvPKf(.param .u64 a)" + end.format(256, "mov.u32 %r1, dynamic;")
+           + ".visible .entry _ZN4alps4cuda14moments_kernelIdEEvl(.param .u64 a)" + end.format(128, "")
+           + ".visible .entry _ZN4alps4cuda9my_kernelEl(.param .u64 a)" + end.format(64, ""))
+    assert [kernel[1:] for kernel in nvcc.kernels(ptx)] == [
+        ("langevin_pixel_kernel<2, true>", 256, True), ("moments_kernel<double>", 128, False), ("my_kernel", 64, False)]
 
 
 def test_a_worse_fact_is_named():
@@ -89,12 +119,22 @@ def test_the_command(tmp_path, monkeypatch):
     case = found["cases"]["philox_normal/64×64×3"]
     assert case["static"][0]["global_access_bytes"] == 16 and 1 <= case["emulated"]["over_floor"] < 1.1
     assert case["model"]["bytes"] == 64 * 64 * 64 * 3 * 4
+    if nvcc.version():
+        assert "csrc/cuda/philox_normal.cu" in shown.output and [r["registers"] for r in found["cuda_static"]["philox_normal"]]
+        assert 1 <= found["cuda"]["philox_normal/64×64×3"]["emulated"]["over_floor"] < 1.1
 
     changed = tmp_path / "baseline.json"
     monkeypatch.setattr("alps_fast.cli.profile.BASELINE", changed)
     assert CliRunner().invoke(main, [*arguments, "--update"]).exit_code == 0
     assert CliRunner().invoke(main, [*arguments, "--check"]).exit_code == 0
     written = json.loads(changed.read_text())
+    if nvcc.version():
+        changed.write_text(json.dumps(written | {"cuda": {"philox_normal": written["cuda"]["philox_normal"][:1]}}))
+        worse = CliRunner().invoke(main, [*arguments, "--check"])
+        assert worse.exit_code == 1 and "philox_normal for sm_80: its launches are not those of the baseline" in worse.output
+        changed.write_text(json.dumps(written | {"nvcc": "0.0"}))
+        other = CliRunner().invoke(main, [*arguments, "--check"])
+        assert other.exit_code == 0 and "csrc/cuda not checked: the baseline is of nvcc 0.0" in other.output
     written["cases"]["philox_normal/64×64×3"][0]["registers"] = 1
     changed.write_text(json.dumps(written))
     worse = CliRunner().invoke(main, [*arguments, "--check"])

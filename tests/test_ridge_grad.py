@@ -117,6 +117,23 @@ def test_cpu_is_the_reference(isa, shape, channels, guarded):
     guarded()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_cuda_is_the_reference(shape, channels):
+    """Also of images that no block's memory holds, and filters that have no kernel: the next backend's."""
+    for i, bank in enumerate(BANKS):
+        args = constants(*bank, 48 if i % 2 else 1, torch.float32)
+        x = torch.randn(48, channels, *shape) * torch.tensor([1.0, 0.01, 30.0]).repeat(16)[:, None, None, None]
+        filters, *tables = args
+        for want_value in (True, False):
+            got = ridge_grad(x.cuda(), [f.cuda() for f in filters], *(v.cuda() for v in tables), want_value, "cuda")
+            if want_value:
+                check_against_torch(x, args, [v.cpu() for v in got])
+                first = got[0]
+        assert torch.equal(first, got[0]) and got[1].shape == (0,)
+
+
 @pytest.mark.parametrize("name, channels", [("natural-ridge", 1), ("brain-ridge", 2)])
 def test_cpu_is_the_reference_on_shipped_models(isa, name, channels):
     energy = af.energies.load(name)

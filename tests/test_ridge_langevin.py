@@ -6,6 +6,7 @@ import inspect
 
 import pytest
 import torch
+from step_checks import in_double
 from test_ridge_grad import constants
 
 from alps_fast.errors import ArgumentError
@@ -87,6 +88,21 @@ def test_cpu_is_the_composition_to_the_bit(isa, shape, channels, noise, guarded,
             xi = torch.randn(a["count"], *a["x"].shape)
             assert all(torch.equal(w, g) for w, g in zip(composition(a, xi), ridge_langevin(**a, xi=xi), strict=True))
     guarded()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("noise", [NO_NOISE, INDEPENDENT, AVERAGED])
+@pytest.mark.parametrize("shape, channels", [((1, 1, 1), 1), ((9, 7, 3), 1), ((64, 64, 1), 1), ((61, 130, 2), 2),
+                                             ((400, 300, 1), 1)])
+def test_cuda_is_the_reference(shape, channels, noise):
+    """Law: twice what torch loses against float64, and two roundings more; the last image is the next backend's."""
+    a = arguments(4, 2, shape, channels, (2, shape[2]), 4 * shape[2] // channels) | {"noise": noise, "backend": "cuda"}
+    here = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in a.items()}
+    here["filters"] = [f.cuda() for f in a["filters"]]
+    got = [v.cpu() for v in ridge_langevin(**here)]
+    exact, torchs = (ridge_langevin(**v | {"backend": "torch"}) for v in (in_double(a), a))
+    for g, e, t in zip(got, exact, torchs, strict=True):
+        assert (g - e).norm() <= 2 * (t - e).norm() + 2 * 2**-24 * e.norm()
 
 
 def test_cpu_has_the_same_bits_alone_and_on_any_threads(isa, threads):

@@ -6,7 +6,7 @@ import functools
 import importlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
@@ -164,7 +164,17 @@ def implementation(op: str, backend: str, device: torch.device) -> Callable[...,
         fits = device.type in devices or (backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1")
         check(run is None or fits, "backend", repr(backend), f"one for tensors on {device.type}")  # kernels take raw pointers
         return run or _implementations[op, "torch"]
-    for candidate in BACKENDS:
+    return _first(op, BACKENDS, device)
+
+
+def implementation_after(op: str, backend: str, device: torch.device) -> Callable[..., Any]:
+    """Where `backend` sends what it does not take: the first of those after it that can run `op` on `device`."""
+    names = [b.name for b in BACKENDS]
+    return _first(op, BACKENDS[names.index(backend) + 1:], device)
+
+
+def _first(op: str, candidates: Sequence[Backend], device: torch.device) -> Callable[..., Any]:
+    for candidate in candidates:
         found = _implementations.get((op, candidate.name))
         if found and device.type in candidate.devices and why_not(candidate.name) is None:
             return found

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import check, refused
-from ._dispatch import Op, implementation, implements
+from ._dispatch import Op, implementation, implementation_after, implements, stream_on
 from ._langevin import FLOATS, check_kind, described
 
 
@@ -90,6 +90,22 @@ class Constants:
             r_of_each_image=r.shape[2] > 1, q_of_each_image=q.shape[1] > 1, mu=float(mu))
 
 
+class CudaConstants:
+    """The same for the CUDA kernels, the filters of all scales in one tensor; nothing here waits for the device."""
+
+    def __init__(self, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor):
+        from alps_fast import _cuda
+
+        side = max(bank.shape[-1] for bank in filters)
+        bank = torch.stack([F.pad(f, [(side - f.shape[-1]) // 2] * 4) for f in filters])
+        self.held = bank, *(v.contiguous() for v in (w, r, q, mu))
+        bank, w, r, q, mu = self.held
+        self.ridge = _cuda.Ridge(
+            filters=bank.data_ptr(), side=side, w=w.data_ptr(), r=r.data_ptr(), q=q.data_ptr(), mu=mu.data_ptr(),
+            scales=len(bank), count=bank.shape[1], potentials=w.shape[1], levels=len(q), w_of_each_image=w.shape[2] > 1,
+            r_of_each_image=r.shape[2] > 1, q_of_each_image=q.shape[1] > 1)
+
+
 def has_kernel(dtype: torch.dtype, channels: int) -> bool:
     """Whether the compiled kernels take images like these."""
     return dtype == torch.float32 and channels in (1, 2)
@@ -107,6 +123,27 @@ def _ridge_grad_cpu(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, 
     grad, value = torch.empty_like(x), torch.empty_like(x[:n if want_value else 0, 0, 0, 0])
     _cpu.ridge_grad(constants.ridge, x=x.data_ptr(), grad=grad.data_ptr(), value=value.data_ptr(), images=n, channels=channels,
                     height=height, width=width, threads=torch.get_num_threads())
+    return grad, value
+
+
+@implements("ridge_grad", "cuda")
+def _ridge_grad_cuda(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+                     want_value: bool = True) -> tuple[Tensor, Tensor]:
+    """Images that do not fit the shared memory of a block go to the next backend; that depends on their size alone."""
+    n, channels, height, width = x.shape
+    if has_kernel(x.dtype, channels) and 0 < n < 1 << 31 and x.numel() > 0:
+        from alps_fast import _cuda
+
+        with stream_on(x.device) as stream:
+            constants = CudaConstants(filters, w, r, q, mu)
+            if _cuda.ridge_fits(constants.ridge, channels=channels, height=height, width=width):
+                x = x.contiguous()
+                grad, value = torch.empty_like(x), torch.empty_like(x[:n if want_value else 0, 0, 0, 0])
+                _cuda.ridge_grad(constants.ridge, x=x.data_ptr(), grad=grad.data_ptr(),
+                                 value=value.data_ptr() if want_value else 0, images=n, channels=channels, height=height,
+                                 width=width, stream=stream)
+                return grad, value
+    grad, value = implementation_after("ridge_grad", "cuda", x.device)(x, filters, w, r, q, mu, want_value)
     return grad, value
 
 

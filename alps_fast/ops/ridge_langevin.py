@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..errors import check, refused
-from ._dispatch import Op, implementation, implements
+from ._dispatch import Op, implementation, implementation_after, implements, stream_on
 from ._langevin import check_diagonal, check_step, check_stream, described
 from .langevin_pixel import langevin_pixel_reference
-from .ridge_grad import Constants, check_ridge, has_kernel, ridge_grad_reference
+from .ridge_grad import Constants, CudaConstants, check_ridge, has_kernel, ridge_grad_reference
 
 
 @implements("ridge_langevin", "torch")
@@ -52,6 +52,34 @@ def _ridge_langevin_cpu(
         height=x.shape[1], width=x.shape[2], channels=x.shape[3], channels_of_image=channels, a_of_each_measurement=len(a) > 1,
         a_of_each_channel=a.shape[3] == x.shape[3], lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise,
         seed=seed, step=step, count=count, threads=torch.get_num_threads())
+    return after, mean
+
+
+@implements("ridge_langevin", "cuda")
+def _ridge_langevin_cuda(
+    x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+    channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
+    count: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """All steps in one launch, a block an image of a chain; images that do not fit its shared memory go to the next backend."""
+    _, height, width, all_channels = x.shape
+    if has_kernel(x.dtype, channels) and x.numel() > 0 and max(len(x) * all_channels, 2 * x[0].numel(), count) < 1 << 31:
+        from alps_fast import _cuda
+
+        with stream_on(x.device) as stream:
+            constants = CudaConstants(filters, weights, r, q, mu)
+            if _cuda.ridge_fits(constants.ridge, channels=channels, height=height, width=width):
+                after, mean = torch.empty_like(x), torch.empty_like(x)
+                chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+                _cuda.ridge_langevin(
+                    constants.ridge, x=x.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),
+                    chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b),
+                    height=height, width=width, channels=all_channels, channels_of_image=channels,
+                    a_of_each_measurement=len(a) > 1, a_of_each_channel=a.shape[3] == all_channels, lam=lam, lin=lin, w=w,
+                    inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise, seed=seed, step=step, count=count, stream=stream)
+                return after, mean
+    after, mean = implementation_after("ridge_langevin", "cuda", x.device)(
+        x, b, a, chains, filters, weights, r, q, mu, channels, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, count, xi)
     return after, mean
 
 

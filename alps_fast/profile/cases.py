@@ -33,7 +33,7 @@ class Case(NamedTuple):
 LEVEL = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "seed": 11, "step": 5}
 
 
-def _randn(*shape: int) -> Tensor:
+def randn(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
@@ -50,14 +50,14 @@ def _philox_normal(shape: tuple[int, ...]) -> Case:
 
 def _langevin_pixel(shape: tuple[int, int, int], noise: int, given: bool = False, each_channel: bool = False) -> Case:
     n, channels = torch.Size(shape).numel(), shape[2] if each_channel else 1
-    a = _randn(1, *shape[:2], channels).abs()
+    a = randn(1, *shape[:2], channels).abs()
     label = "given" if given else {NO_NOISE: "none", INDEPENDENT: "independent", AVERAGED: "averaged"}[noise]
 
     def run(chains: int) -> Any:
         from alps_fast.kernels.langevin_pixel import langevin_pixel
 
-        x, grad, xi = (_randn(chains, *shape) for _ in range(3))
-        return langevin_pixel(x, grad, _randn(1, *shape), a, torch.arange(chains), noise=noise, **LEVEL, xi=xi if given else None)
+        x, grad, xi = (randn(chains, *shape) for _ in range(3))
+        return langevin_pixel(x, grad, randn(1, *shape), a, torch.arange(chains), noise=noise, **LEVEL, xi=xi if given else None)
 
     def work(chains: int) -> Work:
         noise_work = Work(4 * chains * n, 0) if given else philox(chains * n, noise)
@@ -73,20 +73,20 @@ def _moments(shape: tuple[int, ...]) -> Case:
         from alps_fast.kernels.moments import moments
 
         state = torch.zeros(1, dtype=torch.int64), torch.zeros(1, *shape), torch.zeros(1, *shape)
-        return moments(*state, _randn(chains, *shape), torch.ones(chains, dtype=torch.bool))
+        return moments(*state, randn(chains, *shape), torch.ones(chains, dtype=torch.bool))
 
     return Case(f"moments/{_name(shape)}", run, lambda chains: Work(4 * n * (chains + 4), 5 * n * chains))
 
 
-def _ridge_grad(channels: int, size: int, side: int = 7, count: int = 32, scales: int = 1) -> Case:
+def ridge_grad_case(channels: int, size: int, side: int = 7, count: int = 32, scales: int = 1) -> Case:
     """One scale: three quarters of the work of a pyramid, whose other scales run the same kernel."""
-    banks = [_randn(count, 1, side, side) for _ in range(scales)]
-    tables = (_randn(scales, 1, 1, count), _randn(scales, 1, 1, count).abs() + 0.1, _randn(scales, 1), torch.zeros(1))
+    banks = [randn(count, 1, side, side) for _ in range(scales)]
+    tables = (randn(scales, 1, 1, count), randn(scales, 1, 1, count).abs() + 0.1, randn(scales, 1), torch.zeros(1))
 
     def run(chains: int) -> Any:
         from alps_fast.kernels.ridge_grad import ridge_grad
 
-        return ridge_grad(_randn(chains, channels, size, size), banks, *tables)
+        return ridge_grad(randn(chains, channels, size, size), banks, *tables)
 
     def work(chains: int) -> Work:
         numbers = chains * channels * sum((-(-size // 2**s)) ** 2 for s in range(scales))
@@ -95,21 +95,21 @@ def _ridge_grad(channels: int, size: int, side: int = 7, count: int = 32, scales
     return Case(f"ridge_grad/{channels}×{size}×{size}/{count} filters of {side}²", run, work, chains=16, emulated_chains=1)
 
 
-def _ridge_langevin(size: int) -> Case:
-    bank, mu = [_randn(32, 1, 7, 7)], torch.zeros(1)
-    w = _randn(1, 1, 1, 32).abs() + 0.1
+def ridge_langevin_case(size: int, count: int = 32) -> Case:
+    bank, mu = [randn(count, 1, 7, 7)], torch.zeros(1)
+    w = randn(1, 1, 1, count).abs() + 0.1
 
     def run(chains: int) -> Any:
         from alps_fast.kernels.ridge_langevin import ridge_langevin
 
-        x, b, a = _randn(chains, size, size, 1), _randn(1, size, size, 1), _randn(1, size, size, 1).abs()
-        return ridge_langevin(x, b, a, torch.arange(chains), bank, w, w, _randn(1, 1), mu, 1, **LEVEL, noise=AVERAGED, count=1)
+        x, b, a = randn(chains, size, size, 1), randn(1, size, size, 1), randn(1, size, size, 1).abs()
+        return ridge_langevin(x, b, a, torch.arange(chains), bank, w, w, randn(1, 1), mu, 1, **LEVEL, noise=AVERAGED, count=1)
 
     def work(chains: int) -> Work:
         n = chains * size**2
-        return pixel(n) + philox(n, 2) + Work(8 * n + 8 * size**2, 8 * 32 * n, 0, 4 * 49 * 32 * n)
+        return pixel(n) + philox(n, 2) + Work(8 * n + 8 * size**2, 8 * count * n, 0, 4 * 49 * count * n)
 
-    return Case(f"ridge_langevin/1×{size}×{size}/32 filters of 7²", run, work, chains=16, emulated_chains=1)
+    return Case(f"ridge_langevin/1×{size}×{size}/{count} filters of 7²", run, work, chains=16, emulated_chains=1)
 
 
 def _name(shape: tuple[int, ...]) -> str:
@@ -126,7 +126,7 @@ CASES = (
     _langevin_pixel(ODD, AVERAGED),
     _moments(IMAGE),
     _moments(ODD),
-    _ridge_grad(1, 64),
-    _ridge_grad(2, 64),
-    _ridge_langevin(64),
+    ridge_grad_case(1, 64),
+    ridge_grad_case(2, 64),
+    ridge_langevin_case(64),
 )

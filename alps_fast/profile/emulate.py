@@ -17,6 +17,7 @@ from triton.runtime.jit import mangle_type
 from alps_fast.kernels.launch import OPTIONS, Launch, observed
 
 from .cases import Case
+from .cuda import CudaCase
 from .ptxsim import Module
 
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "sm_100": ("cuda", 100, 32), "gfx942": ("hip", "gfx942", 64)}
@@ -79,7 +80,11 @@ def traffic(case: Case) -> dict[str, Any]:
     """What the launches of a case do, run as PTX: traffic against its floor, bank conflicts, instructions."""
     with emulated() as done:
         case.run(case.emulated_chains)
-    count = sum((c for _, c in done), Counter())
+    return described(case, sum((c for _, c in done), Counter()))
+
+
+def described(case: Case | CudaCase, count: Counter[str]) -> dict[str, Any]:
+    """What ptxsim counted of a case's emulated chains."""
     sectors = count["global_load_sectors"] + count["global_store_sectors"]
     floor = case.work(case.emulated_chains).bytes / 32
     return {"chains": case.emulated_chains, "sectors": sectors, "over_floor": sectors / floor,

@@ -9,7 +9,8 @@ for (coalescing), shared-memory bank conflicts, divergence, barriers. It says no
     k = Module(ptx_text).kernel("name")              # or .kernel() where there is one
     counts = k.launch(grid=(4,), block=(128,), args=[array, array, 17, 0.5], shared=4096)
 
-Arrays are passed by reference and written in place; scalars are packed as the parameter's type says. An access
+Arrays are passed by reference and written in place; scalars are packed as the parameter's type says; a struct is bytes, or a
+list of arrays, for its pointers, and bytes. An access
 outside the array it started from, a misaligned access, or an instruction it does not know raises, with the PTX line.
 Covers integer, float32/64, f16/bf16(x2), tf32, predicates, shuffles, votes, atomics, ldmatrix, mma.sync
 (m16n8k8/k16), cp.async, barriers: what sm_80 code needs. Not wgmma, TMA, mbarrier, clusters, textures, calls.

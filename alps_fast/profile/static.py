@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,9 @@ from typing import Any
 from cuxray.archspec import lookup
 from cuxray.occupancy import compute
 
+from . import nvcc
 from .cases import Case
+from .cuda import CudaCase
 from .emulate import compiled, recorded
 from .work import GPUS, modelled_us
 
@@ -42,11 +47,17 @@ def instructions(sass: str) -> Counter[str]:
     return Counter(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", sass, re.M))
 
 
-def cubin_facts(cubin: bytes, arch: str, threads: int, dynamic_shared: int) -> dict[str, Any]:
+def functions(cubin: bytes) -> dict[str, tuple[str, str]]:
+    """What cuobjdump says of the resources and of the instructions of every function of a cubin, by its symbol."""
+    usage = dict(re.findall(r"Function (\S+):\s*\n([^\n]*)", _dump(cubin, "--dump-resource-usage")))
+    parts = re.split(r"^\s*Function : (\S+)$", _dump(cubin, "--dump-sass"), flags=re.M)[1:]
+    return {name: (usage[name], sass) for name, sass in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def function_facts(usage: str, sass: str, arch: str, threads: int, dynamic_shared: int) -> dict[str, Any]:
     """What one kernel of `threads` a block holds and does, in numbers that do not depend on its inputs."""
-    usage = _dump(cubin, "--dump-resource-usage")
     registers, stack, local = (int(re.findall(rf"\b{name}:(\d+)", usage)[-1]) for name in ("REG", "STACK", "LOCAL"))
-    found = instructions(_dump(cubin, "--dump-sass"))
+    found = instructions(sass)
     widths = [_width(name) for name in found if name.startswith(("LDG", "STG"))]
     occupancy = compute(lookup(arch), registers, threads, smem_dynamic=dynamic_shared)
     return {
@@ -77,12 +88,29 @@ def facts(case: Case, arch: str) -> list[dict[str, Any]]:
     rows = []
     for launch in launches:
         code = compiled(launch, arch)
-        row = cubin_facts(code.asm["cubin"], arch, 32 * launch.num_warps, code.metadata.shared)
+        (function,) = functions(code.asm["cubin"]).values()
+        row = function_facts(*function, arch, 32 * launch.num_warps, code.metadata.shared)
         rows.append({"kernel": launch.kernel.fn.__name__, "arch": arch, "blocks": math.prod(launch.grid), **row})
     return rows
 
 
-def model(case: Case) -> dict[str, Any]:
+def cuda_facts(op: str, arch: str) -> list[dict[str, Any]]:
+    """One row a kernel of csrc/cuda/<op>.cu; one that takes shared memory at launch is given all that a block can have."""
+    found, most = functions(nvcc.cubin(op, arch)), lookup(arch).smem_per_block_max
+    return [{"kernel": kernel.name, "arch": arch,
+             **function_facts(*found[kernel.symbol], arch, kernel.threads, most if kernel.dynamic_shared else 0)}
+            for kernel in nvcc.kernels(nvcc.ptx(op, arch))]
+
+
+def cuda_rows(ops: Iterable[str], architectures: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """`cuda_facts` of ops for several GPUs, each source compiled on a core of its own."""
+    jobs = [(op, arch) for op in ops for arch in architectures]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(lambda job: cuda_facts(*job), jobs))
+    return {op: [row for (of, _), rows in zip(jobs, found, strict=True) if of == op for row in rows] for op in ops}
+
+
+def model(case: Case | CudaCase) -> dict[str, Any]:
     """Least bytes and operations of a step of the case, and the roofline's time on each GPU (modelled, not measured)."""
     work = case.work(case.chains)
     return {"chains": case.chains, **work._asdict(), "modelled_us": {g.name: round(modelled_us(work, g), 2) for g in GPUS}}

@@ -4,7 +4,7 @@
 // broadcast tap feed a fma each of the other; ROWS rows of the gradient, where a vector of responses meets a column of TAPS
 // taps. Every sum has the same order whatever the tile, so tiles decide no bit of the gradient; the value is summed tile by
 // tile in order.
-#include "../common/philox.h"
+#include "../common/log1p.h"
 #include "ridge.h"
 
 #include <utility>
@@ -88,17 +88,6 @@ static Floats zeros(int64_t size) {
   Floats memory(size);
   std::memset(memory.data, 0, sizeof(float) * static_cast<size_t>(size));
   return memory;
-}
-
-// ln(1 + t), t >= 0. Up to 1 + t = sqrt 2 it is t itself that the series sees, not what is left of it beside the 1.
-ALPS_INLINE V logarithm(V t) {
-  constexpr float LOG[] = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
-                           -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
-  const P::U b = P::bits(t + 1.0f);
-  const P::I e = (P::I)(b - 0x3F3504F3u) >> 23;
-  const V f = e == 0 ? t : P::from_bits(b - ((P::U)e << 23)) - 1.0f, z = f * f;
-  const V log1p = P::fma(f * z, horner<P>(LOG, f), P::fma(P::broadcast(-0.5f), z, f));
-  return P::fma(P::to_float(e), P::broadcast(0.693147180559945f), log1p);
 }
 
 struct Sums {  // of a vector's lanes, in double
@@ -191,7 +180,7 @@ ALPS_INLINE void slope(float* const (&out)[COUNT * C], const P::U (&masks)[COUNT
             const V u = square[(p + 1) % COUNT] * r;
             t = P::fma(t, u, t + u);
           }
-          energy = P::fma(weight, logarithm(t), energy);
+          energy = P::fma(weight, log1p<P>(t), energy);
         }
       }
     }

@@ -9,6 +9,31 @@
 
 namespace alps::cuda {
 
+struct RidgeEnergy {  // what alps_fast/ops/ridge_grad.py takes beside the images, the filters of all scales in one array
+  const float *filters, *w, *r, *q, *mu;
+  int side, scales, count, potentials, levels;
+  bool w_of_each_image, r_of_each_image, q_of_each_image;
+};
+
+struct RidgeImages {
+  int64_t images;
+  int channels, height, width;
+};
+
+struct RidgeGrad {  // contract: alps_fast/ops/ridge_grad.py; value may be null
+  RidgeEnergy energy;
+  RidgeImages images;
+  const float* x;
+  float *grad, *value;
+};
+
+struct RidgeLangevin {  // contract: alps_fast/ops/ridge_langevin.py; the grad of `step` is not read
+  RidgeEnergy energy;
+  RidgeImages images;
+  PixelStep step;
+  int64_t count;
+};
+
 void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
                    cudaStream_t stream);
 void langevin_pixel(const PixelStep& step, cudaStream_t stream);
@@ -27,5 +52,8 @@ void langevin_sense_cg_finish(float* mean, float* after, const double* doubles, 
                               cudaStream_t stream);
 void moments(const Moments<float>& moments, cudaStream_t stream);
 void moments(const Moments<double>& moments, cudaStream_t stream);
+bool ridge_fits(const RidgeEnergy& energy, const RidgeImages& images);  // into the shared memory of the current device's blocks
+void ridge_grad(const RidgeGrad& gradient, cudaStream_t stream);        // of images that fit
+void ridge_langevin(const RidgeLangevin& steps, cudaStream_t stream);   // of images that fit
 
 }  // namespace alps::cuda

@@ -5,7 +5,7 @@
 // A thread takes one quad of the image for CHAINS chains of one measurement: gain, spread and b stay in its registers.
 #include "kernels.h"
 #include "launch.h"
-#include "noise.h"
+#include "pixel_step.h"
 #include "vectors.h"
 
 namespace alps::cuda {
@@ -19,11 +19,6 @@ static_assert(THREADS % 32 == 0, "whole warps");
 
 template <int NOISE>  // unrolled; four rows, or two with noise drawn, make ptxas spill on some GPU
 constexpr int ROWS_AT_ONCE = NOISE == NO_NOISE || NOISE == GIVEN ? 2 : 1;
-
-struct PixelLevel {
-  float lam, lin, minus_w, inv_eta2, noise_lam;
-  Stream random;
-};
 
 enum Diagonal { OF_A_PIXEL, OF_AN_ELEMENT };
 
@@ -56,8 +51,8 @@ __global__ void __launch_bounds__(THREADS)
       load_diagonal<ALIGNED, DIAGONAL>(a + measurement * a_stride, first, n, channels, diagonal);
       ALPS_UNROLL
       for (int i = 0; i < 4; ++i) {
-        gain[i] = 1.0f / __fmaf_rn(diagonal[i], level.inv_eta2, level.lam);
-        if constexpr (NOISE != NO_NOISE) spread[i] = 1.0f / __fsqrt_rn(__fmaf_rn(diagonal[i], level.inv_eta2, level.noise_lam));
+        gain[i] = gain_of(level, diagonal[i]);
+        if constexpr (NOISE != NO_NOISE) spread[i] = spread_of(level, diagonal[i]);
       }
 #pragma unroll ROWS_AT_ONCE<NOISE>
       for (int64_t row = begin; row < end; ++row) {
@@ -69,7 +64,7 @@ __global__ void __launch_bounds__(THREADS)
           step_noise<NOISE>(level.random, static_cast<uint32_t>(chains[row]), quad, noise);
         ALPS_UNROLL
         for (int i = 0; i < 4; ++i) {
-          m[i] = __fmaf_rn(level.minus_w, slope[i], __fmaf_rn(level.lin, state[i], data[i])) * gain[i];
+          m[i] = mean_of(level, state[i], slope[i], data[i], gain[i]);
           if constexpr (NOISE == NO_NOISE) state[i] = m[i];
           else state[i] = __fmaf_rn(noise[i], spread[i], m[i]);
         }
@@ -94,10 +89,9 @@ static void run(const PixelStep& s, cudaStream_t stream) {
   const bool aligned = n % 4 == 0 && on_16_bytes(s.x, s.grad, s.b, s.xi, s.after, s.mean, of_a_pixel ? nullptr : s.a);
   const dim3 grid(blocks_for((n + 3) / 4, MAX_BLOCKS, THREADS), blocks_for(pieces, MAX_PIECES, 1));
   const int64_t a_stride = s.a_of_each_measurement ? (of_a_pixel ? s.pixels : n) : 0;
-  const PixelLevel level = {s.lam, s.lin, -s.w, s.inv_eta2, s.noise_lam, make_stream(s.seed, s.step, LANGEVIN)};
   launch("langevin_pixel", aligned ? kernel_of<NOISE, true>(of_a_pixel) : kernel_of<NOISE, false>(of_a_pixel), grid,
          dim3(THREADS), 0, stream, s.x, s.grad, s.b, s.a, s.xi, s.chains, s.after, s.mean, each, groups, pieces, n,
-         s.channels, a_stride, level);
+         s.channels, a_stride, level_of(s));
 }
 
 void langevin_pixel(const PixelStep& s, cudaStream_t stream) {

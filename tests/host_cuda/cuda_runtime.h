@@ -11,6 +11,7 @@
 #define __global__
 #define __host__
 #define __device__
+#define __grid_constant__
 #define __shared__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
@@ -39,6 +40,7 @@ inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 inline float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+inline float __fdividef(float a, float b) { return a / b; }
 inline float __fsqrt_rn(float x) { return __builtin_sqrtf(x); }
 inline float __uint2float_rn(uint32_t x) { return static_cast<float>(x); }
 inline float __int2float_rn(int32_t x) { return static_cast<float>(x); }

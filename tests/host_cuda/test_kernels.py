@@ -6,12 +6,16 @@ import pytest
 import torch
 from dense import fft_law
 from step_checks import in_double, states
+from test_ridge_grad import check_against_torch, constants
+from test_ridge_langevin import arguments as ridge_steps
 
 from alps_fast.ops.langevin_fourier import langevin_fourier
 from alps_fast.ops.langevin_pixel import langevin_pixel
 from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg
 from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
+from alps_fast.ops.ridge_grad import ridge_grad
+from alps_fast.ops.ridge_langevin import ridge_langevin, ridge_langevin_reference
 from build import Crashed
 
 CHAINS = torch.tensor([0, 7, 2**31, 2**32 - 1])
@@ -170,12 +174,88 @@ def test_moments(fibers, shape, dtype):
         assert same(fibers("moments", arguments, rows), want)
 
 
+def ridge_arguments(images, channels, shape, bank, each=False):
+    x = torch.randn(images, channels, *shape) * torch.tensor([1.0, 0.01, 30.0]).repeat(images // 3)[:, None, None, None]
+    names = ("filters", "w", "r", "q", "mu")
+    return {"x": x, **dict(zip(names, constants(*bank, images if each else 1, torch.float32), strict=True))}
+
+
+# (scales, filters, side, potentials); the last is of two bands and a half, whose rows the ring has to keep
+RIDGES = [((1, 1), 1, (2, 4, 5, 3)), ((2, 3), 2, (3, 5, 7, 1)), ((7, 16), 1, (2, 13, 3, 2)), ((17, 15), 2, (1, 1, 1, 1)),
+          ((33, 41), 1, (3, 5, 5, 2)), ((61, 130), 2, (1, 8, 7, 2))]
+
+
+@pytest.mark.parametrize("shape, channels, bank", RIDGES)
+def test_ridge_grad_is_the_reference(fibers, shape, channels, bank):
+    """Law: test_ridge_grad.check_against_torch."""
+    a = ridge_arguments(3 if shape[0] > 16 else 48, channels, shape, bank, each=shape[0] % 2 > 0)
+    got = fibers("ridge_grad", a, 1)
+    check_against_torch(a["x"], tuple(a.values())[1:], got)
+    if shape[0] > 16:
+        alone, one = fibers("ridge_grad", a | {"want_value": False}, 2), {k: v[..., 1:2, :] for k, v in a.items() if k in "wr"}
+        assert same(alone[:1], got[:1]) and alone[1].shape == (0,)
+        if bank[0] > 1:  # tables of each image
+            alone = fibers("ridge_grad", a | one | {"x": a["x"][1:2], "q": a["q"][:, 1:2]})
+            assert same(alone, [got[0][1:2], got[1][1:2]])
+
+
+def test_a_broken_image_stays_alone(fibers):
+    a = ridge_arguments(3, 1, (9, 10), (2, 4, 5, 2))
+    want = fibers("ridge_grad", a)
+    a["x"][1, 0, 3, 4] = torch.nan
+    for w, g in zip(want, fibers("ridge_grad", a), strict=True):
+        assert torch.equal(w[[0, 2]], g[[0, 2]]) and not g[1].isfinite().all()
+
+
+@pytest.mark.parametrize("channels, bank", [(1, (1, 2, 9, 1)), (3, (1, 2, 5, 1))])
+def test_ridges_without_a_kernel_go_to_the_next_backend(fibers, channels, bank):
+    a = ridge_arguments(3, channels, (9, 8), bank)
+    assert same(fibers("ridge_grad", a), ridge_grad(**a))
+
+
+@pytest.mark.parametrize("shape, channels, noise", [((1, 1, 1), 1, NO_NOISE), ((9, 7, 3), 1, AVERAGED),
+                                                    ((33, 31, 2), 2, AVERAGED), ((12, 10, 4), 2, INDEPENDENT)])
+def test_ridge_langevin_is_the_reference(fibers, shape, channels, noise):
+    """Law: twice what torch loses against float64, and two roundings more, as of the gradient."""
+    n, b = (4, 2) if shape[2] > 2 else (1, 1)
+    a = ridge_steps(n, b, shape, channels, (b, shape[2] if n == 4 else 1), n * shape[2] // channels) | {"noise": noise}
+    del a["backend"]
+    given = {"xi": torch.randn(a["count"], *a["x"].shape)} if noise == INDEPENDENT else {}
+    before, got = a["x"].clone(), fibers("ridge_langevin", a | given, 3)
+    assert torch.equal(a["x"], before)
+    exact, torchs = ridge_langevin_reference(**in_double(a | given)), ridge_langevin_reference(**a, **given)
+    for g, e, t in zip(got, exact, torchs, strict=True):
+        assert (g - e).norm() <= 2 * (t - e).norm() + 2 * 2**-24 * e.norm()
+    assert same(fibers("ridge_langevin", a | given, 4), got)
+    if n == 4:  # a chain is bitwise what it is alone
+        images = slice(2 * shape[2] // channels, 3 * shape[2] // channels)
+        tables = {"weights": a["weights"][:, :, images], "r": a["r"][:, :, images], "q": a["q"][:, images]}
+        one = {"x": a["x"][2:3], "b": a["b"][1:], "a": a["a"][1:], "chains": a["chains"][2:3], **tables}
+        xi = {"xi": given["xi"][:, 2:3]} if given else {}
+        assert same(fibers("ridge_langevin", a | one | xi), [v[2:3] for v in got])
+
+
+def test_the_noise_of_ridge_langevin_has_the_bits_of_the_stream(fibers):
+    """Where nothing pulls at the state, a step is its noise: x⁺ = ξ for λ = noise_λ = 1 and b = x = w = 0."""
+    for shape in ((5, 7, 1), (4, 3, 2), (3, 3, 3)):
+        a = ridge_steps(2, 1, shape, 1) | {"lam": 1.0, "noise_lam": 1.0, "w": 0.0, "lin": 0.0, "inv_eta2": 0.0, "count": 2}
+        a |= {"b": torch.zeros(1, *shape)}
+        del a["backend"]
+        want = [philox_normal(a["chains"], torch.Size(shape).numel(), a["seed"], k, LANGEVIN).view(2, *shape) for k in (5, 6)]
+        assert same(fibers("ridge_langevin", a)[:1], [(want[0] + want[1]) * torch.tensor(0.5**0.5)])
+
+
 @pytest.mark.filterwarnings("ignore:conjugate gradients")
 def test_no_races(threads_of_the_os):
     arguments = {"chains": CHAINS[:2], "n": 1030, "seed": 1, "step": 2, "tag": LANGEVIN}
     assert same([threads_of_the_os("philox_normal", arguments)], [philox_normal(**arguments, backend="torch")])
     arguments = pixel_step(5, 1, (7, 16, 3), (1, 1), AVERAGED)
     torch.testing.assert_close(threads_of_the_os("langevin_pixel", arguments), langevin_pixel(**arguments, backend="torch"))
+    arguments = ridge_steps(1, 1, (29, 130, 1), 1) | {"count": 2}  # two bands
+    del arguments["backend"]
+    torch.testing.assert_close(threads_of_the_os("ridge_langevin", arguments), ridge_langevin(**arguments, backend="torch"))
+    arguments = ridge_arguments(3, 2, (9, 10), (2, 5, 5, 2))
+    torch.testing.assert_close(threads_of_the_os("ridge_grad", arguments), ridge_grad(**arguments, backend="torch"))
     for is_complex in (False, True):
         arguments = fourier_step((18, 5), 1, is_complex, INDEPENDENT)
         for part in (arguments, last_two(arguments)):
