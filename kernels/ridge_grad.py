@@ -17,11 +17,11 @@ from torch import Tensor
 
 from alps_fast.ops.ridge_grad import ridge_grad_reference
 
-from .launch import kernel, launch
+from .launch import EXACT_PRODUCTS, kernel, launch
+from .partial import sum_of_tiles
 
 POSITIONS_Y, POSITIONS_X = 16, 16  # of a tile with its halo: (16 − 2r)² gradients
 WARPS = 8
-SUMMED = 1024  # partial values added at a time
 
 
 @triton.jit
@@ -163,17 +163,6 @@ def ridge_scale_kernel(
     tl.store(partial + image.to(tl.int64) * partials + first_partial + tile, tl.sum(tl.where(own, energy, 0.0), 0))
 
 
-@kernel
-def ridge_sum_kernel(partial, value, partials: tl.int32, SUMMED: tl.constexpr):
-    """The partial values of an image in a fixed order, whatever the number of images."""
-    image = tl.program_id(0)
-    here = tl.arange(0, SUMMED)
-    total = tl.zeros((SUMMED,), tl.float32)
-    for first in range(0, partials, SUMMED):
-        total += tl.load(partial + image.to(tl.int64) * partials + first + here, mask=first + here < partials, other=0.0)
-    tl.store(value + image, tl.sum(total, 0))
-
-
 class Layout:
     """Where the planes of images lie: (N, C, H, W), or groups of C channels of a channels-last state."""
 
@@ -222,10 +211,10 @@ def run(x: Tensor, layout: Layout, height: int, width: int, filters: Sequence[Te
                height=sizes[s][0], width=sizes[s][1], images=images, first_partial=sum(tiles[:s]), partials=sum(tiles),
                FILTERS=count, SIDE=sides[s], POTENTIALS=w.shape[1], EACH=int(w.shape[2] > 1), Q_EACH=int(q.shape[1] > 1),
                COARSE=s + 1 < len(q), Y=POSITIONS_Y, X=POSITIONS_X, K=max(16, triton.next_power_of_2(count)), TAPS=16,
-               PRECISION="ieee" if torch.version.hip else "tf32x3", **layouts[s].arguments())
+               PRECISION=EXACT_PRODUCTS, **layouts[s].arguments())
         coarse = here
     if value is not None:
-        launch(ridge_sum_kernel, (images,), 4, partial=partial, value=value, partials=sum(tiles), SUMMED=SUMMED)
+        sum_of_tiles(partial, value)
 
 
 def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:

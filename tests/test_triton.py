@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from step_checks import check_noise_modes, check_rows_stand_alone
+from test_conv_grad import LAW, make, single
 from test_langevin_pixel import NOISES, arguments, layouts, roundings, shifted
 from test_moments import start
 from test_philox_normal import CHAINS, SIZES, bits
@@ -21,11 +22,13 @@ from test_ridge_grad import constants
 
 pytest.importorskip("triton")
 
+from alps_fast.kernels.conv_grad import conv_grad
 from alps_fast.kernels.langevin_pixel import langevin_pixel
 from alps_fast.kernels.moments import moments
 from alps_fast.kernels.philox_normal import philox_normal
 from alps_fast.kernels.ridge_grad import ridge_grad
 from alps_fast.kernels.ridge_langevin import ridge_langevin
+from alps_fast.ops import conv_grad as conv_grad_op
 from alps_fast.ops import langevin_pixel as langevin_pixel_op
 from alps_fast.ops import moments as moments_op
 from alps_fast.ops import philox_normal as philox_normal_op
@@ -182,6 +185,50 @@ def test_ridge_langevin_is_the_reference(guarded):
     for g, e, t in zip(got, exact, torchs, strict=True):
         assert (g - e).abs().max() <= max(2 * (t - e).abs().max(), 4 * 2**-24 * e.abs().max())
     guarded()
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """New planes are NaN, or 255, before they are written."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: (p := empty(*a, **k)).fill_(torch.nan if p.is_floating_point() else 255))
+
+
+@pytest.fixture
+def rounding(monkeypatch):
+    """Triton's interpreter cuts a float32 to bfloat16; a GPU rounds it."""
+    if interpreting():
+        from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+        def rounded(self, source, kind):
+            bits = torch.from_numpy(source.data).bfloat16().view(torch.uint16).numpy()
+            return TensorHandle(bits, kind.scalar)
+
+        monkeypatch.setattr(InterpreterBuilder, "create_fp_trunc", rounded)
+
+
+# widths and channels of the cases that are compiled anyway; under the interpreter the others, and a level an image
+NETWORKS = [(1, 32, 1, "high"), (2, 64, 1, "fast")] if not interpreting() else [(4, 32, 2, "high"), (1, 32, 2, "fast")]
+
+
+@pytest.mark.parametrize("channels, width, levels, precision", NETWORKS)
+def test_conv_grad_is_the_reference(channels, width, levels, precision, guarded, poisoned, rounding):
+    """Law: that of the CPU kernel; measured 2.5e-7 and 6e-3. An image is bitwise what it is beside a broken one."""
+    weights, *vectors, blocks = make(channels, width, (0, 0, 1))
+    vectors = [torch.cat([v, 0.7 * v], 1)[:, :levels] for v in vectors]
+    x = torch.randn(2, channels, 7, 13, dtype=torch.float64)
+    x[1, 0, 3, 3] = torch.nan
+    weights32, *vectors32, _ = single((weights, *vectors, blocks))
+    grad, value = ran(conv_grad, x[:1].float(), weights32, *(v[:, :1] for v in vectors32), blocks, precision)
+    guarded()
+    exact, energy = conv_grad_op.conv_grad_reference(x[:1], weights, *(v[:, :1] for v in vectors), blocks)
+    assert (grad - exact).norm() / exact.norm() < LAW[precision]
+    torch.testing.assert_close(value.double(), energy, rtol=LAW[precision], atol=0)
+    if not interpreting():  # one image is long enough
+        return
+    both = ran(conv_grad, x.float(), weights32, *vectors32, blocks, precision)
+    assert torch.equal(both[0][:1], grad) and torch.equal(both[1][:1], value)
+    assert both[0][1].isnan().any() and both[1][1].isnan()
 
 
 @pytest.mark.skipif(not interpreting(), reason="without a GPU the backend runs under the interpreter alone")

@@ -112,6 +112,25 @@ def _ridge_langevin(size: int) -> Case:
     return Case(f"ridge_langevin/1×{size}×{size}/32 filters of 7²", run, work, chains=16, emulated_chains=1)
 
 
+def _conv_grad(channels: int, width: int, precision: str, size: int = 96) -> Case:
+    """A network of one block, at the coarsest scale: every kind of launch occurs."""
+    h, ends = size // 2, 4 * channels
+    shapes = [(width, ends, 3, 3), (width,), *2 * [(width, width, 3, 3)], (width,), *2 * [(width, width, 2, 2), (width,)],
+              *2 * [(4 * width, width, 1, 1), (4 * width,)], (ends, width, 3, 3), (ends,)]
+    forward = 2 * (18 * ends * width * h**2 + 8 * width**2 * (h // 2) ** 2 + (8 + 18) * width**2 * (h // 4) ** 2)
+
+    def run(chains: int) -> Any:
+        from alps_fast.kernels.conv_grad import conv_grad
+
+        weights, film = [_randn(*shape) / 20 for shape in shapes], _randn(1, 1, width)
+        return conv_grad(_randn(chains, channels, size, size), weights, film, film, _randn(3, 1), [0, 0, 1], precision)
+
+    def work(chains: int) -> Work:
+        return Work(8 * chains * channels * size**2, 0, 0, 2 * forward * chains)
+
+    return Case(f"conv_grad/{channels}×{size}×{size}/width {width}/{precision}", run, work, chains=16, emulated_chains=1)
+
+
 def _name(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
@@ -129,4 +148,6 @@ CASES = (
     _ridge_grad(1, 64),
     _ridge_grad(2, 64),
     _ridge_langevin(64),
+    _conv_grad(2, 64, "fast"),
+    _conv_grad(1, 32, "high"),
 )
