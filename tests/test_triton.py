@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import torch
 from step_checks import check_noise_modes, check_rows_stand_alone
 from test_conv_grad import LAW, make, single
 from test_langevin_pixel import NOISES, arguments, layouts, roundings, shifted
+from test_langevin_sense import random_lines
 from test_moments import start
 from test_philox_normal import CHAINS, SIZES, bits
 from test_ridge_grad import constants
@@ -24,6 +26,7 @@ pytest.importorskip("triton")
 
 from alps_fast.kernels.conv_grad import conv_grad
 from alps_fast.kernels.langevin_pixel import langevin_pixel
+from alps_fast.kernels.langevin_sense import langevin_sense
 from alps_fast.kernels.moments import moments
 from alps_fast.kernels.philox_normal import philox_normal
 from alps_fast.kernels.ridge_grad import ridge_grad
@@ -32,6 +35,7 @@ from alps_fast.ops import conv_grad as conv_grad_op
 from alps_fast.ops import langevin_pixel as langevin_pixel_op
 from alps_fast.ops import moments as moments_op
 from alps_fast.ops import philox_normal as philox_normal_op
+from alps_fast.ops.langevin_sense import langevin_sense_reference
 from alps_fast.ops.ridge_grad import ridge_grad_reference
 from alps_fast.ops.ridge_langevin import ridge_langevin_reference
 from alps_fast.profile.emulate import emulated, interpreting
@@ -152,7 +156,53 @@ def test_moments_counts_past_the_integers_of_float32_and_takes_strided_rows():
 def wide(value):
     if isinstance(value, list):
         return [v.double() for v in value]
+    if isinstance(value, torch.Tensor) and value.is_complex():
+        return value.to(torch.complex128)
     return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """New planes are NaN, or 255, before they are written."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: (p := empty(*a, **k)).fill_(torch.nan if p.is_floating_point() else 255))
+
+
+# lines of one block of outputs and of two, chains of one block and of two, measurements; one kernel alone as PTX
+LINES = [(1, (2, 70), 3, 1, 2)] if not interpreting() else [
+    (0, (1, 1), 1, 1, 2), (0, (5, 3), 6, 2, 1), (1, (5, 4), 17, 1, 2), (0, (70, 2), 4, 2, 2), (1, (3, 17), 2, 1, 0)]
+
+
+def lines(axis, size, n, b, noise):
+    a = random_lines(size, axis, n, b) | {"noise": noise, "seed": -3, "step": 2**32 - 2}
+    a.pop("backend")
+    return a | {"chains": a["chains"] + 2**31}
+
+
+@pytest.mark.parametrize("axis, size, n, b, noise", LINES)
+def test_langevin_sense_is_the_reference(axis, size, n, b, noise, guarded, poisoned):
+    """Law: twice what torch loses, and no less than four roundings; measured 1.1 of torch's."""
+    a = lines(axis, size, n, b, noise)
+    a |= {k: shifted(a[k]) for k in ("x", "grad", "b", "eigenvalues")}
+    got = ran(langevin_sense, **a)
+    exact, torchs = (langevin_sense_reference(**{k: f(v) for k, v in a.items()}) for f in (wide, lambda v: v))
+    for g, e, t in zip(got, exact, torchs, strict=True):
+        assert (g - e).norm() <= max(2 * (t - e).norm(), 4 * 2**-24 * e.norm())
+    guarded()
+
+
+@pytest.mark.skipif(not interpreting(), reason="many variants, each long to compile")
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_langevin_sense_does_what_every_step_must():
+    a = lines(0, (3, 2), 18, 2, 1)
+    check_noise_modes(partial(ran, langevin_sense), a, tuple(a["x"].shape))
+    check_rows_stand_alone(partial(ran, langevin_sense), a)
+    double = {k: wide(v) for k, v in a.items()}
+    assert all(torch.equal(w, g) for w, g in zip(langevin_sense_reference(**double), langevin_sense(**double), strict=True))
+    want = langevin_sense(**a)
+    a["x"][1], a["grad"][2] = torch.nan, torch.inf
+    for w, g in zip(want, langevin_sense(**a), strict=True):
+        assert torch.equal(w[[0, *range(3, 18)]], g[[0, *range(3, 18)]]) and not g[1:3].isfinite().any()
 
 
 # a kernel of filters takes long to compile: as PTX one configuration of its own a case, all others under the interpreter
@@ -185,13 +235,6 @@ def test_ridge_langevin_is_the_reference(guarded):
     for g, e, t in zip(got, exact, torchs, strict=True):
         assert (g - e).abs().max() <= max(2 * (t - e).abs().max(), 4 * 2**-24 * e.abs().max())
     guarded()
-
-
-@pytest.fixture
-def poisoned(monkeypatch):
-    """New planes are NaN, or 255, before they are written."""
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: (p := empty(*a, **k)).fill_(torch.nan if p.is_floating_point() else 255))
 
 
 @pytest.fixture

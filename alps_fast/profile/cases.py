@@ -112,6 +112,24 @@ def _ridge_langevin(size: int) -> Case:
     return Case(f"ridge_langevin/1×{size}×{size}/32 filters of 7²", run, work, chains=16, emulated_chains=1)
 
 
+def _langevin_sense(size: int, axis: int) -> Case:
+    numbers = 2 * size**2
+
+    def run(chains: int) -> Any:
+        from alps_fast.kernels.langevin_sense import langevin_sense
+
+        x, grad = _randn(chains, size, size, 2), _randn(chains, size, size, 2)
+        u = torch.view_as_complex(_randn(size, size, size, 2))
+        return langevin_sense(x, grad, _randn(1, size, size, 2), u, _randn(size, size).abs(), axis, torch.arange(chains),
+                              noise=AVERAGED, **LEVEL)
+
+    def work(chains: int) -> Work:
+        u = 8 * size**3 + 4 * size**2
+        return pixel(chains * numbers) + philox(chains * numbers, 2) + Work(u + 4 * numbers, 0, 0, 3 * 8 * size**3 * chains)
+
+    return Case(f"langevin_sense/{size}×{size}/axis {axis}", run, work, chains=16, emulated_chains=16)
+
+
 def _conv_grad(channels: int, width: int, precision: str, size: int = 96) -> Case:
     """A network of one block, at the coarsest scale: every kind of launch occurs."""
     h, ends = size // 2, 4 * channels
@@ -148,6 +166,7 @@ CASES = (
     _ridge_grad(1, 64),
     _ridge_grad(2, 64),
     _ridge_langevin(64),
+    _langevin_sense(64, 1),
     _conv_grad(2, 64, "fast"),
     _conv_grad(1, 32, "high"),
 )
