@@ -60,11 +60,20 @@ def pixel(**arguments: Any) -> Any:
     return ran(langevin_pixel, **arguments)
 
 
-@pytest.mark.skipif(interpreting(), reason="this is what starts the interpreter")
-def test_everything_here_under_the_interpreter():
+@pytest.fixture(scope="module", autouse=True)
+def interpreted(tmp_path_factory):
+    """The same tests under the interpreter, in a process beside this one; the last test waits for it."""
+    if interpreting():
+        yield None
+        return
+    report = tmp_path_factory.mktemp("interpreted") / "report.txt"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    with report.open("w") as out:
+        done = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
+    yield done, report
+    done.kill()  # where not all tests ran
+    done.wait()
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -295,3 +304,9 @@ def test_on_a_gpu():
         want = pixel(**a | {"noise": noise})
         got = langevin_pixel_op.langevin_pixel(**here | {"noise": noise, "backend": "triton"})
         assert all(torch.equal(w, g.cpu()) for w, g in zip(want, got, strict=True))
+
+
+@pytest.mark.skipif(interpreting(), reason="this is what waits for the interpreter")
+def test_everything_here_under_the_interpreter(interpreted):
+    done, report = interpreted
+    assert done.wait() == 0, report.read_text()
