@@ -16,8 +16,9 @@ KERNEL_TESTS := $(wildcard $(patsubst csrc/cpu/%.cpp,tests/test_%.py,$(wildcard 
 demo: $(STAMP)                 ## pictures and metrics of every task in demo_out/
 	$(BIN)/alps-fast demo --out demo_out
 
+# Two workers share the cores: while one compiles GPU kernels or waits for a process, the other tests. Their threads must not spin.
 test: $(STAMP)                 ## the whole test suite
-	$(BIN)/python -m pytest -q
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 lint: $(STAMP)                 ## style and types
 	$(BIN)/ruff check .

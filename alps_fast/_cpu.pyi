@@ -30,6 +30,10 @@ def conv_grad(
     channels: int, height: int, width: int, width_of_network: int, blocks: list[int], level_of_each: bool, in_tiles: bool,
     threads: int,
 ) -> None: ...
+def conv_grad_bytes(
+    *, images: int, channels: int, height: int, width: int, width_of_network: int, blocks: list[int], in_tiles: bool,
+    threads: int,
+) -> int: ...
 
 most_blocks: int
 
@@ -44,6 +48,7 @@ class Ridge:
 def ridge_grad(
     ridge: Ridge, *, x: int, grad: int, value: int, images: int, channels: int, height: int, width: int, threads: int,
 ) -> None: ...
+def ridge_grad_bytes(ridge: Ridge, *, images: int, channels: int, height: int, width: int, threads: int) -> int: ...
 def ridge_langevin(
     ridge: Ridge, *, x: int, b: int, a: int, xi: int, chains: int, after: int, mean: int, rows: int, measurements: int,
     height: int, width: int, channels: int, channels_of_image: int, a_of_each_measurement: bool, a_of_each_channel: bool,

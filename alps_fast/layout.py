@@ -11,6 +11,21 @@ import torch
 from torch import Tensor
 
 
+class Placed:
+    """Tensors on the device and in the precision of whoever asks, each moved there once: a step waits for no copy."""
+
+    def __init__(self, *tensors: Tensor):
+        self.tensors = tensors
+        self._there: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
+
+    def like(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The tensors in the real or, where they are complex, complex dtype of x and on its device."""
+        key = x.dtype.to_real(), x.device
+        if key not in self._there:
+            self._there[key] = tuple(v.to(x.device, key[0].to_complex() if v.is_complex() else key[0]) for v in self.tensors)
+        return self._there[key]
+
+
 def to_state(image: Tensor) -> Tensor:
     """(N, C, H, W) real or complex -> (N, H, W, C') real, contiguous; C' = 2C if complex."""
     last = image.movedim(-3, -1)

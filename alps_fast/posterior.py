@@ -28,7 +28,7 @@ class BrokenChain(NamedTuple):
     measurement: int
     chain: int
     level: int
-    step: int
+    step: int  # within the level; where one op takes several, the level's last
 
 
 class Diagnostics(NamedTuple):

@@ -252,22 +252,33 @@ def inpainting(measure: Measure, name: str, precision: str, chains: int) -> None
     run(measure, f"inpainting 64x64x3, {chains} chains", op, data.measure(op, colours, mask), name, precision, chains, 0)
 
 
-def mri(measure: Measure, name: str, precision: str, chains: int) -> None:
-    mask = data.line_mask(128, 128, 4)
-    op = CartesianMRI(mask, maps=data.coil_maps(8, 128, 128), noise_std=ETA)
-    y = data.measure(op, data.brain()[:, 32:160, 16:144], mask)
-    run(measure, f"MRI 128², 8 coils, {chains} chain{'s' * (chains > 1)}", op, y, name, precision, chains, 3 * 8 * 128**3)
+def mri(measure: Measure, name: str, precision: str, chains: int, size: int, coils: int) -> None:
+    mask = data.line_mask(size, size, 4)
+    op = CartesianMRI(mask, maps=data.coil_maps(coils, size, size), noise_std=ETA)
+    brain = data.brain()
+    rows, columns = (max(0, (side - size) // 2) for side in brain.shape[1:])
+    brain = brain[:, rows:rows + size, columns:columns + size]
+    missing = [size - side for side in brain.shape[1:]]  # a larger field of view, nothing in its margin
+    brain = F.pad(brain, (missing[1] // 2, missing[1] - missing[1] // 2, missing[0] // 2, missing[0] - missing[0] // 2))
+    y = data.measure(op, brain, mask)
+    case = f"MRI {size}², {coils} coils, {chains} chain{'s' * (chains > 1)}"
+    run(measure, case, op, y, name, precision, chains, 3 * 8 * size**3)
 
 
+MRI = "size, coils", [(128, 8), (320, 12)]
+
+
+@parametrize(*MRI)
 @parametrize("chains", [1, 16])
-def test_alps_mri_ridge(measure: Measure, chains: int) -> None:
-    mri(measure, "brain-ridge", "high", chains)
+def test_alps_mri_ridge(measure: Measure, chains: int, size: int, coils: int) -> None:
+    mri(measure, "brain-ridge", "high", chains, size, coils)
 
 
+@parametrize(*MRI)
 @parametrize("precision", ["fast", "high"])
 @parametrize("chains", [1, 16])
-def test_alps_mri_denoiser(measure: Measure, chains: int, precision: str) -> None:
-    mri(measure, "brain-denoiser", precision, chains)
+def test_alps_mri_denoiser(measure: Measure, chains: int, precision: str, size: int, coils: int) -> None:
+    mri(measure, "brain-denoiser", precision, chains, size, coils)
 
 
 @parametrize("chains", [16, 64])

@@ -5,6 +5,7 @@ import math
 import torch
 
 from alps_fast.bench.common import Work, fastest, parametrize
+from alps_fast.bench.peers import ula
 from alps_fast.layout import as_complex, as_real
 from alps_fast.operators.fourier import CircularBlur
 from alps_fast.ops.langevin_fourier import langevin_fourier
@@ -74,6 +75,14 @@ class Tuned:
         return torch.add(mean, noise, out=self.after), mean
 
 
+def blurring(x, grad, b, h):
+    """DeepInverse's step with the same blur, on real images."""
+    size, psf = tuple(h.shape), torch.fft.fftshift(torch.fft.ifft2(h).real)
+    return ula(lambda deepinv: deepinv.physics.BlurFFT((x.shape[-1], *size), psf[None, None]),
+               *(v.movedim(-1, 1).contiguous() for v in (x, grad, b)),
+               lambda v: torch.fft.ifft2(torch.fft.fft2(v) * h.abs() ** 2).real, LEVEL["inv_eta2"], LEVEL["w"])
+
+
 def states(images, is_complex):
     return as_real(images.movedim(1, -1)) if is_complex else images.movedim(1, -1)
 
@@ -100,5 +109,6 @@ def test_langevin_fourier(measure, chains, size, channels, is_complex, noise):
         xi = torch.randn_like(x)
         torch.testing.assert_close(states(baselines["plain"](xi.movedim(-1, 1))[0], False), ours(xi)[0], rtol=1e-4, atol=1e-5)
     kind = f"{channels // 2} complex" if is_complex else f"{channels} real"
+    peer = {} if is_complex else blurring(x, grad, b, h)
     case = f"langevin_fourier, {chains} x {size}², {kind}, {'averaged' if averaged else 'independent'}"
-    measure(case, backend, ours, baselines, work(chains, size, channels, is_complex), rounds=15)
+    measure(case, backend, ours, baselines | peer, work(chains, size, channels, is_complex), rounds=15)

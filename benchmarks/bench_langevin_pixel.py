@@ -3,6 +3,7 @@
 import torch
 
 from alps_fast.bench.common import Work, fastest, parametrize
+from alps_fast.bench.peers import ula
 from alps_fast.ops.langevin_pixel import langevin_pixel
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT
 
@@ -61,6 +62,9 @@ def test_langevin_pixel(measure, chains, size, noise):
     index, backend = torch.arange(chains), fastest("langevin_pixel")
     averaged = noise == AVERAGED
     baselines = {"plain": Plain(x, grad, b, a, averaged), "tuned": Tuned(x, grad, b, a, averaged)}
+    mask, images = a.movedim(-1, 1), [v.movedim(-1, 1).contiguous() for v in (x, grad, b)]
+    peer = ula(lambda deepinv: deepinv.physics.Inpainting((3, size, size), mask[0].expand(3, size, size).contiguous()), *images,
+               lambda v: mask * v, LEVEL["inv_eta2"], LEVEL["w"])
 
     def ours(xi=None):
         return langevin_pixel(x, grad, b, a, index, **LEVEL, noise=noise, seed=7, step=3, xi=xi, backend=backend)
@@ -71,5 +75,5 @@ def test_langevin_pixel(measure, chains, size, noise):
     few = (x[:1], grad[:1], b, a, index[:1])
     reference = langevin_pixel(*few, **LEVEL, noise=noise, seed=7, step=3, backend="torch")
     torch.testing.assert_close(ours()[0][:1], reference[0])
-    measure(f"langevin_pixel, {chains} x {size}x{size}x3, {'averaged' if averaged else 'independent'}", backend, ours, baselines,
-            work(chains, 3 * size * size, size * size, 1 + averaged))
+    case = f"langevin_pixel, {chains} x {size}x{size}x3, {'averaged' if averaged else 'independent'}"
+    measure(case, backend, ours, baselines | peer, work(chains, 3 * size * size, size * size, 1 + averaged))

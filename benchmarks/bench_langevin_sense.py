@@ -10,6 +10,7 @@ import warnings
 import torch
 
 from alps_fast.bench.common import Work, fastest, parametrize
+from alps_fast.bench.peers import ula
 from alps_fast.layout import as_complex, as_real
 from alps_fast.operators import CartesianMRI
 from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg
@@ -49,8 +50,11 @@ class Plain:
     def adjoint(self, y):
         return (self.maps.conj() * torch.fft.ifft2(self.mask * y, norm="ortho")).sum(1, keepdim=True)
 
+    def normal(self, v):
+        return self.adjoint(torch.fft.fft2(self.maps * v, norm="ortho"))
+
     def apply(self, v):
-        return self.adjoint(torch.fft.fft2(self.maps * v, norm="ortho")) * LEVEL["inv_eta2"] + LEVEL["lam"] * v
+        return self.normal(v) * LEVEL["inv_eta2"] + LEVEL["lam"] * v
 
     def __call__(self, iterations=10, noise=True):
         r = self.b + LEVEL["lin"] * self.x - LEVEL["w"] * self.grad
@@ -111,7 +115,14 @@ def test_langevin_sense(measure, chains, size, coils, noise):
     index, backend, averaged = torch.arange(chains), fastest("langevin_sense"), noise == AVERAGED
     plain = Plain(x, grad, b, maps, operator.mask)
     baselines = {"plain": plain, "tuned": Tuned(x, grad, b, u, eigenvalues, averaged)}
-    timed = baselines if chains <= 16 else {"tuned": baselines["tuned"]}  # two seconds a call
+
+    def normal(v):
+        z = plain.normal(torch.complex(v[:, 0], v[:, 1])[:, None])
+        return torch.cat([z.real, z.imag], 1)
+
+    peer = ula(lambda deepinv: deepinv.physics.MultiCoilMRI(mask.expand(size, size)[None, None], maps[None], (size, size)),
+               *(v.movedim(-1, 1).contiguous() for v in (x, grad, b)), normal, LEVEL["inv_eta2"], LEVEL["w"])
+    timed = baselines | peer if chains <= 16 else {"tuned": baselines["tuned"]}  # two seconds a call
 
     def ours(backend=backend):
         return langevin_sense(x, grad, b, u, eigenvalues, operator.line_axis, index, **LEVEL, noise=noise, seed=7, step=3,

@@ -17,7 +17,7 @@ import alps_fast as af
 from alps_fast.bench.common import Row, commit, fastest, isa, machine
 
 CHAINS = (1, 4, 16, 64, 256, 1024)
-SIDES = (32, 64, 128, 256, 512)
+SIDES = (32, 64, 128, 256, 512, 1024)
 SIDE = 64  # of the image whose chains are counted
 ENERGIES = {"natural-ridge": "ridge_grad", "natural-denoiser": "conv_grad"}  # and the op of their gradient
 BUDGET, QUICK_BUDGET = 20.0, 2.0  # seconds for a point
@@ -80,7 +80,7 @@ def one(point: Point, energy: af.energies.Energy, steps: int) -> Row:
     step = statistics.median(after - before for before, after in itertools.pairwise(ends))
     return {**point._asdict(), "backend": fastest(ENERGIES[point.energy]), "steps": steps, "seconds_per_step": step,
             "seconds_per_chain": step / point.chains, "seconds_per_pixel": step / (point.chains * point.side**2),
-            "state_bytes": point.chains * sampler.memory_per_chain(y),
+            "known_bytes": sampler.memory(y),
             "peak_bytes": None if start is None or peak is None else max(peak - start, 0)}
 
 
@@ -104,12 +104,12 @@ def table(found: dict[str, Any]) -> list[str]:
     """Lines of a table."""
     lines = [f"{found['machine']}, {found['threads']} threads {found['isa']}, alps_fast {found['commit']}", "",
              f"{'energy':<17} {'chains':>6} {'side':>5} {'ms a step':>10} {'ms a chain':>11} {'ns a pixel':>11} {'peak MB':>8} "
-             f"{'states MB':>9}"]
+             f"{'known MB':>9}"]
     for r in found["rows"]:
         peak = "?" if r["peak_bytes"] is None else f"{r['peak_bytes'] / 1e6:.1f}"
         lines.append(f"{r['energy']:<17} {r['chains']:>6} {r['side']:>5} {1e3 * r['seconds_per_step']:>10.2f} "
                      f"{1e3 * r['seconds_per_chain']:>11.3f} {1e9 * r['seconds_per_pixel']:>11.1f} {peak:>8} "
-                     f"{r['state_bytes'] / 1e6:>9.1f}")
+                     f"{r['known_bytes'] / 1e6:>9.1f}")
     return lines + found["stopped"]
 
 

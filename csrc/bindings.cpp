@@ -36,13 +36,15 @@ struct Isa {
   void (*moments_double)(const alps::Moments<double>&, int);
   void (*ridge_grad)(const alps::RidgeGrad&, int);
   void (*ridge_langevin)(const alps::RidgeLangevin&, int);
+  int64_t (*ridge_grad_bytes)(const alps::RidgeGrad&, int);
   void (*conv_grad)(const alps::ConvGrad&, int);
+  int64_t (*conv_grad_bytes)(const alps::ConvGrad&, int);
 };
 
 #define ALPS_KERNELS_OF(isa) \
   alps::isa::philox_normal, alps::isa::langevin_pixel, alps::isa::langevin_sense, alps::isa::langevin_fourier, \
       alps::isa::langevin_sense_cg, alps::isa::moments, alps::isa::moments, \
-      alps::isa::ridge_grad, alps::isa::ridge_langevin
+      alps::isa::ridge_grad, alps::isa::ridge_langevin, alps::isa::ridge_grad_bytes
 
 #if defined(__x86_64__)
 bool has_avx512() {
@@ -67,12 +69,12 @@ bool has_amx() {
 
 const std::vector<Isa>& table() {  // best last
   static const std::vector<Isa> isas = {
-      {"portable", true, ALPS_KERNELS_OF(portable), alps::portable::conv_grad},
+      {"portable", true, ALPS_KERNELS_OF(portable), alps::portable::conv_grad, alps::portable::conv_grad_bytes},
 #if defined(__x86_64__)
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), ALPS_KERNELS_OF(avx2),
-       alps::avx2::conv_grad},
-      {"avx512", has_avx512(), ALPS_KERNELS_OF(avx512), alps::avx512::conv_grad},
-      {"amx", has_amx(), ALPS_KERNELS_OF(avx512), alps::amx::conv_grad},
+       alps::avx2::conv_grad, alps::avx2::conv_grad_bytes},
+      {"avx512", has_avx512(), ALPS_KERNELS_OF(avx512), alps::avx512::conv_grad, alps::avx512::conv_grad_bytes},
+      {"amx", has_amx(), ALPS_KERNELS_OF(avx512), alps::amx::conv_grad, alps::amx::conv_grad_bytes},
 #endif
   };
   return isas;
@@ -191,6 +193,13 @@ void conv_grad(uintptr_t x, uintptr_t weights, uintptr_t biases, uintptr_t scale
                 threads);
 }
 
+int64_t conv_grad_bytes(int64_t images, int64_t channels, int64_t height, int64_t width, int64_t width_of_network,
+                        std::array<int, 3> blocks, bool in_tiles, int threads) {
+  return chosen().conv_grad_bytes({nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, images, channels, height,
+                                   width, width_of_network, {blocks[0], blocks[1], blocks[2]}, false, in_tiles},
+                                  threads);
+}
+
 struct Banks {  // the filters of a ridge energy and what it takes beside them; the arrays that `ridge` points to
   std::vector<const float*> filters;
   std::vector<int64_t> sides;
@@ -212,6 +221,10 @@ void ridge_grad(const Banks& banks, uintptr_t x, uintptr_t grad, uintptr_t value
   py::gil_scoped_release release;
   isa.ridge_grad({banks.ridge, pointer<float>(x), pointer<float>(grad), pointer<float>(value), images, channels, height, width},
                  threads);
+}
+
+int64_t ridge_grad_bytes(const Banks& banks, int64_t images, int64_t channels, int64_t height, int64_t width, int threads) {
+  return chosen().ridge_grad_bytes({banks.ridge, nullptr, nullptr, nullptr, images, channels, height, width}, threads);
 }
 
 void ridge_langevin(const Banks& banks, uintptr_t x, uintptr_t b, uintptr_t a, uintptr_t xi, uintptr_t chains, uintptr_t after,
@@ -264,6 +277,9 @@ PYBIND11_MODULE(_cpu, m) {
         py::arg("shift"), py::arg("coefficients"), py::arg("grad"), py::arg("value"), py::arg("images"), py::arg("channels"),
         py::arg("height"), py::arg("width"), py::arg("width_of_network"), py::arg("blocks"), py::arg("level_of_each"),
         py::arg("in_tiles"), py::arg("threads"), "in_tiles: weights are bfloat16 in AMX tiles; else float32.");
+  m.def("conv_grad_bytes", &conv_grad_bytes, py::kw_only(), py::arg("images"), py::arg("channels"), py::arg("height"),
+        py::arg("width"), py::arg("width_of_network"), py::arg("blocks"), py::arg("in_tiles"), py::arg("threads"),
+        "Of the memory that conv_grad works in.");
   m.attr("most_blocks") = alps::MOST_BLOCKS;
   py::class_<Banks>(m, "Ridge", "What ridge kernels take beside images, of tensors that must outlive it.")
       .def(py::init<const std::vector<uintptr_t>&, std::vector<int64_t>, uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t,
@@ -273,6 +289,8 @@ PYBIND11_MODULE(_cpu, m) {
            py::arg("q_of_each_image"), py::arg("mu"));
   m.def("ridge_grad", &ridge_grad, py::arg("ridge"), py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("value"),
         py::arg("images"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("threads"), "value = 0: not wanted.");
+  m.def("ridge_grad_bytes", &ridge_grad_bytes, py::arg("ridge"), py::kw_only(), py::arg("images"), py::arg("channels"),
+        py::arg("height"), py::arg("width"), py::arg("threads"), "Of the memory that ridge_grad works in.");
   m.def("ridge_langevin", &ridge_langevin, py::arg("ridge"), py::kw_only(), py::arg("x"), py::arg("b"), py::arg("a"),
         py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("rows"), py::arg("measurements"),
         py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("channels_of_image"), py::arg("a_of_each_measurement"),

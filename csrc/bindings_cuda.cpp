@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <utility>
 
 #include "cuda/kernels.h"
 
@@ -34,6 +35,63 @@ void langevin_pixel(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t a, uintp
       stream_at(stream));
 }
 
+int64_t langevin_fourier_workspace(int64_t rows, int64_t height, int64_t width, int64_t channels, bool is_complex, int noise) {
+  alps::FourierStep step = {};
+  step.rows = rows, step.height = height, step.width = width, step.channels = channels;
+  step.is_complex = is_complex, step.noise = noise;
+  return alps::cuda::langevin_fourier_workspace(step);
+}
+
+void langevin_fourier(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t h, uintptr_t xi, uintptr_t chains, uintptr_t after,
+                      uintptr_t mean, uintptr_t workspace, int64_t rows, int64_t measurements, int64_t height, int64_t width,
+                      int64_t channels, bool is_complex, float lam, float lin, float w, float inv_eta2, float noise_lam, int noise,
+                      int64_t seed, uint32_t step, uintptr_t stream) {
+  alps::cuda::langevin_fourier(
+      {pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(h), pointer<float>(xi),
+       pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, height, width, channels,
+       is_complex, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
+       static_cast<uint64_t>(seed), step},
+      pointer<float>(workspace), stream_at(stream));
+}
+
+bool langevin_sense(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t u, uintptr_t eigenvalues, uintptr_t xi, uintptr_t chains,
+                    uintptr_t after, uintptr_t mean, int64_t rows, int64_t measurements, int64_t lines, int64_t n, int axis,
+                    float lam, float lin, float w, float inv_eta2, float noise_lam, int noise, int64_t seed, uint32_t step,
+                    uintptr_t stream) {
+  return alps::cuda::langevin_sense(
+      {pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(u), pointer<float>(eigenvalues),
+       pointer<float>(xi), pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, lines, n,
+       axis, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
+       static_cast<uint64_t>(seed), step},
+      stream_at(stream));
+}
+
+std::pair<int64_t, int64_t> langevin_sense_cg_memory(int64_t rows, int64_t coils, int64_t height, int64_t width, int noise) {
+  alps::SenseCgStep step = {};
+  step.rows = rows, step.coils = coils, step.height = height, step.width = width, step.noise = noise;
+  const auto memory = alps::cuda::langevin_sense_cg_memory(step);
+  return {memory.floats, memory.doubles};
+}
+
+void langevin_sense_cg_iterate(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t maps, uintptr_t mask, uintptr_t spectrum,
+                               uintptr_t xi, uintptr_t chains, uintptr_t after, uintptr_t mean, uintptr_t floats,
+                               uintptr_t doubles, int64_t rows, int64_t measurements, int64_t coils, int64_t height,
+                               int64_t width, float lam, float lin, float w, float inv_eta2, float noise_lam, int noise,
+                               int64_t seed, uint32_t step, double error, int64_t iteration, int64_t end, uintptr_t stream) {
+  alps::cuda::langevin_sense_cg_iterate(
+      {pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(maps), pointer<float>(mask),
+       pointer<float>(spectrum), pointer<float>(xi), pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows,
+       measurements, coils, height, width, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
+       static_cast<uint64_t>(seed), step, error, end},
+      iteration, end, pointer<float>(floats), pointer<double>(doubles), stream_at(stream));
+}
+
+void langevin_sense_cg_finish(uintptr_t mean, uintptr_t after, uintptr_t doubles, int64_t rows, int64_t numbers, bool noisy,
+                              uintptr_t stream) {
+  alps::cuda::langevin_sense_cg_finish(pointer<float>(mean), pointer<float>(after), pointer<double>(doubles), rows, numbers, noisy,
+                                       stream_at(stream));
+}
+
 template <class T>
 void moments_of(uintptr_t count, uintptr_t mean, uintptr_t m2, uintptr_t x, uintptr_t keep, uintptr_t count_after,
                 uintptr_t mean_after, uintptr_t m2_after, int64_t groups, int64_t rows, int64_t n, uintptr_t stream) {
@@ -61,6 +119,30 @@ PYBIND11_MODULE(_cuda, m) {
         py::arg("pixels"), py::arg("channels"), py::arg("a_of_each_measurement"), py::arg("a_of_each_channel"), py::arg("lam"),
         py::arg("lin"), py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"),
         py::arg("step"), py::arg("stream"), released, "xi = 0: Philox's noise.");
+  m.def("langevin_fourier_workspace", &langevin_fourier_workspace, py::kw_only(), py::arg("rows"), py::arg("height"),
+        py::arg("width"), py::arg("channels"), py::arg("is_complex"), py::arg("noise"), released,
+        "Floats of workspace; -1: no kernel for images of this size.");
+  m.def("langevin_fourier", &langevin_fourier, py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("b"), py::arg("h"),
+        py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("workspace"), py::arg("rows"),
+        py::arg("measurements"), py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("is_complex"), py::arg("lam"),
+        py::arg("lin"), py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"),
+        py::arg("step"), py::arg("stream"), released, "xi = 0: Philox's noise.");
+  m.def("langevin_sense", &langevin_sense, py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("b"), py::arg("u"),
+        py::arg("eigenvalues"), py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("rows"),
+        py::arg("measurements"), py::arg("lines"), py::arg("n"), py::arg("axis"), py::arg("lam"), py::arg("lin"), py::arg("w"),
+        py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"), py::arg("step"), py::arg("stream"),
+        released, "xi = 0: Philox's noise. False: no kernel for lines of this length.");
+  m.def("langevin_sense_cg_memory", &langevin_sense_cg_memory, py::kw_only(), py::arg("rows"), py::arg("coils"),
+        py::arg("height"), py::arg("width"), py::arg("noise"), released,
+        "Floats and doubles (to begin as ones) of workspace; -1: no kernel for images of this size.");
+  m.def("langevin_sense_cg_iterate", &langevin_sense_cg_iterate, py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("b"),
+        py::arg("maps"), py::arg("mask"), py::arg("spectrum"), py::arg("xi"), py::arg("chains"), py::arg("after"),
+        py::arg("mean"), py::arg("floats"), py::arg("doubles"), py::arg("rows"), py::arg("measurements"), py::arg("coils"),
+        py::arg("height"), py::arg("width"), py::arg("lam"), py::arg("lin"), py::arg("w"), py::arg("inv_eta2"),
+        py::arg("noise_lam"), py::arg("noise"), py::arg("seed"), py::arg("step"), py::arg("error"), py::arg("iteration"),
+        py::arg("end"), py::arg("stream"), released, "Iterations iteration + 1 ... end. xi = 0: Philox's noise.");
+  m.def("langevin_sense_cg_finish", &langevin_sense_cg_finish, py::kw_only(), py::arg("mean"), py::arg("after"),
+        py::arg("doubles"), py::arg("rows"), py::arg("numbers"), py::arg("noisy"), py::arg("stream"), released);
   m.def("moments", &moments, py::kw_only(), py::arg("is_double"), py::arg("count"), py::arg("mean"), py::arg("m2"),
         py::arg("x"), py::arg("keep"), py::arg("count_after"), py::arg("mean_after"), py::arg("m2_after"), py::arg("groups"),
         py::arg("rows"), py::arg("n"), py::arg("stream"), released);

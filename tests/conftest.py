@@ -11,7 +11,14 @@ import torch
 os.environ.setdefault("TRITON_CACHE_DIR", str(Path(__file__).resolve().parent.parent / "build" / "triton"))
 
 
+# Files whose tests share what takes minutes to make: with pytest-xdist they go to one worker, and to the first that is free.
+TOGETHER = ("test_triton.py", "test_profile.py", "test_kernels.py", "test_stand_in.py", "test_cuda_ptx.py")
+
+
 def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.name in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

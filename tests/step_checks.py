@@ -33,11 +33,13 @@ def shifted(value: Tensor) -> Tensor:
 
 
 def in_double(value: Any) -> Any:
-    """The same numbers in float64, through lists, tuples and dictionaries."""
+    """The same numbers in float64 or complex128, through lists, tuples and dictionaries."""
     if isinstance(value, dict):
         return {k: in_double(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(in_double(v) for v in value)
+    if isinstance(value, Tensor) and value.is_complex():
+        return value.to(torch.complex128)
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 

@@ -80,7 +80,12 @@ def test_info() -> None:
     assert [row["backend"] for row in found["backends"]] == ["cuda", "triton", "cpu", "torch"]
     assert all(row["usable"] == (row["why_not"] is None) for row in found["backends"])
     assert set(found["energies"]) == set(energies.names())
-    assert "torch" in call("info").stdout
+    for row in found["ops"]:
+        usable = [b for b in found["backends"] if b["usable"] and b["backend"] in row["have"]]
+        here = row["device"] == "cpu" or found["machine"]["gpus"]
+        assert row["have"][-1] == "torch" and row["runs"] == (usable[0]["backend"] if here else None)
+    text = call("info").stdout
+    assert all(b["why"] in text for b in found["backends"]) and "langevin_pixel     on a CPU: " in text
 
 
 def test_demo(tmp_path: Path, prior: Path) -> None:

@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dense import fft_law
+from step_checks import in_double, states
 
+from alps_fast.ops.langevin_fourier import langevin_fourier
 from alps_fast.ops.langevin_pixel import langevin_pixel
+from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_spectrum
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
 from alps_fast.profile.ptxsim import Module
 
@@ -79,3 +83,142 @@ def test_langevin_pixel_touches_what_it_must(ptx, rows, channels):
     n = 32 * 32 * channels
     floor = 4 * (4 * rows * n + n + n // channels) / 32
     assert (counts["global_load_sectors"] + counts["global_store_sectors"]) / floor <= 1.2
+
+
+def step_of(a, between, numbers, more=b""):
+    """FourierStep, SenseStep or SenseCgStep (csrc/common/arguments.h) of an op's arguments, with x⁺ and m that it will write."""
+    after, mean = (np.full(a["x"].shape, np.nan, np.float32) for _ in range(2))
+    arrays = [np.ascontiguousarray(a[k].numpy()) for k in ("x", "grad", "b", *between)]
+    numbers += struct.pack("5fi", *(a[k] for k in ("lam", "lin", "w", "inv_eta2", "noise_lam")), a["noise"])
+    numbers += b"\0" * (-len(numbers) % 8) + struct.pack("QI4x", a["seed"], a["step"]) + more
+    return (*arrays, bytes(8), a["chains"].numpy(), after, mean, numbers), (after, mean)
+
+
+def stream_of(a):
+    return struct.pack("4I", a["seed"], 0, a["step"], LANGEVIN)
+
+
+def transform_of(n):
+    """Transform of csrc/cuda/fft.cuh, and the bytes of its tables."""
+    radices = {1: (), 2: (2,), 5: (5,), 6: (3, 2), 14: (7, 2), 32: (4, 8), 64: (8, 8)}[n]
+    return struct.pack("2IQ", n, len(radices), sum(r << 4 * i for i, r in enumerate(radices))), (10 * n + 15) // 16 * 16
+
+
+def run_fourier(ptx, size, is_complex, whole, noise):
+    """Errors of x⁺ and m over the law, and what each kernel did; one image channel, one chain."""
+    (height, width), room = size, 16
+    h = torch.fft.fft2(torch.complex(torch.randn(size), torch.randn(size) * is_complex))
+    a = states(1, 1, (*size, 1 + is_complex), torch.float32) | {"h": h, "noise": noise}
+    step, out = step_of(a, ("h",), struct.pack("5q?3x", 1, 1, height, width, 1 + is_complex, is_complex))
+    (along_w, table_w), (along_h, table_h) = transform_of(width), transform_of(height)
+    row = 8 * (width - 1 + (width - 1) // 16 + 1 | 1)
+    workspace = np.full((1 + is_complex, height, width, 2), np.nan, np.float32)
+
+    def run(kernel, tiles, room, cells, shared):
+        layout = along_w + along_h + stream_of(a) + struct.pack(
+            "3I2f?3x", 1, tiles, room, (a["inv_eta2"] + a["noise_lam"]) ** 0.5, 1 / (height * width), height * width % 4 == 0)
+        threads = max(32, min(cells // 8 // 32 * 32, 1024))
+        more = [] if whole else [workspace]
+        return ptx("langevin_fourier").kernel(f"langevin_fourier_{kernel}").launch((tiles,), (threads,), [step, layout, *more], shared)
+
+    if whole:
+        counts = [run("whole", 1, height, height * width, (height * row + 15) // 16 * 16 + table_w + table_h)]
+    else:
+        rows, columns = -(-height // room), -(-width // room) if is_complex else -(-(width // 2 + 1) // (room // 2))
+        counts = [run("rows", rows, room, room * width, room * row + table_w),
+                  run("columns", columns, room, room * height, 8 * room * height + table_h),
+                  run("back", rows, room, room * width, room * row + table_w)]
+    want = langevin_fourier(**in_double(a), factor=1, is_complex=is_complex, backend="torch")
+    law = fft_law(height * width)
+    return [float((torch.from_numpy(g) - w).norm() / w.norm()) / law for g, w in zip(out, want, strict=True)], counts
+
+
+@pytest.mark.parametrize("size, is_complex, whole, noise", [
+    ((5, 14), False, True, AVERAGED), ((14, 5), True, True, INDEPENDENT), ((6, 5), True, False, AVERAGED), ((5, 6), False, False, NO_NOISE)])
+def test_langevin_fourier_keeps_the_fft_law(ptx, size, is_complex, whole, noise):
+    assert max(run_fourier(ptx, size, is_complex, whole, noise)[0]) <= 1  # worst measured 0.08
+
+
+@pytest.mark.parametrize("whole, conflicts", [(True, 0.15), (False, 0.15)])
+def test_langevin_fourier_touches_what_it_must(ptx, whole, conflicts):
+    """A row of h for each pair of rows and every state once; of the passes through shared memory few wait for a bank."""
+    _, counts = run_fourier(ptx, (32, 64), False, whole, INDEPENDENT)
+    total = sum(counts[1:], counts[0])
+    n = 32 * 64
+    floor = 4 * (5 * n + n + (0 if whole else 8 * n)) / 32
+    assert (total["global_load_sectors"] + total["global_store_sectors"]) / floor <= 1.2
+    waves = [sum(total[f"shared_{what}_{kind}"] for what in ("load", "store")) for kind in ("conflicts", "wavefronts")]
+    assert waves[0] / waves[1] <= conflicts
+
+
+def run_lines(ptx, size, axis, rows, noise):
+    """x⁺ and m of the compiled kernel, those of the reference, and what the kernel did."""
+    lines, n = size[::-1] if axis == 0 else size
+    chains = 4 if rows <= 4 else 8
+    u = torch.linalg.qr(torch.randn(lines, n, n, dtype=torch.complex128))[0].to(torch.complex64).contiguous()
+    a = states(rows, 1, (*size, 2), torch.float32) | {"u": u, "eigenvalues": torch.rand(lines, n), "noise": noise}
+    step, out = step_of(a, ("u", "eigenvalues"), struct.pack("4qi", rows, 1, lines, n, axis))
+    kernel = ptx("langevin_sense").kernel(f"langevin_sense_kernelILi{chains}ELb{int(noise != NO_NOISE)}E")
+    at = stream_of(a) + struct.pack("I??2x", 1, True, n % 2 == 0)
+    counts = kernel.launch((lines,), (-(-n // 32) * 32,), [step, at], 8 * n * (2 * chains + 2))
+    return [torch.from_numpy(v) for v in out], langevin_sense(**in_double(a), axis=axis, backend="torch"), counts
+
+
+@pytest.mark.parametrize("size, axis, rows, noise", [((5, 3), 0, 3, AVERAGED), ((3, 6), 1, 7, INDEPENDENT), ((2, 35), 1, 2, NO_NOISE)])
+def test_langevin_sense_is_the_reference(ptx, size, axis, rows, noise):
+    got, want, _ = run_lines(ptx, size, axis, rows, noise)
+    assert all((g - w).norm() <= 1e-6 * w.norm() for g, w in zip(got, want, strict=True))
+
+
+def test_langevin_sense_reads_each_number_of_u_twice(ptx):
+    """From global memory, whatever the number of chains, and once of those from L2; rows of U in parts of 16 bytes."""
+    _, _, counts = run_lines(ptx, (2, 32), 1, 8, INDEPENDENT)
+    floor = 2 * 4 * (4 * 32 * 32 + 8 * 5 * 64) / 32
+    assert (counts["global_load_sectors"] + counts["global_store_sectors"]) / floor <= 2.0
+    assert counts["shared_load_conflicts"] + counts["shared_store_conflicts"] <= 0.1 * counts["shared_load_wavefronts"]
+
+
+@pytest.mark.filterwarnings("ignore:conjugate gradients")
+def test_langevin_sense_cg_holds_the_iterate_of_the_reference(ptx):
+    """Every kernel once or twice, as langevin_sense_cg_iterate launches them: one chain's two systems after one iteration."""
+    (height, width), coils, systems, room = (5, 6), 2, 2, 16
+    mask = (torch.rand(height, width) < 0.6).float()
+    a = states(1, 1, (height, width, 2), torch.float32) | {
+        "maps": torch.complex(*torch.randn(2, coils, height, width)), "mask": mask, "noise": INDEPENDENT}
+    a["spectrum"] = sense_spectrum(a["maps"], mask).contiguous()
+    step, (after, mean) = step_of(a, ("maps", "mask", "spectrum"), struct.pack("5q", 1, 1, coils, height, width),
+                                  struct.pack("dq", 1e-6, 1))
+    (along_w, table_w), (along_h, table_h) = transform_of(width), transform_of(height)
+    every, pitch = np.float32(1 / (height * width)), width + 1
+    images, k = np.full((3, systems, height, width, 2), np.nan, np.float32), np.full((systems, coils, height, width, 2), np.nan, np.float32)
+    sums, state = np.full((2, systems, 1), np.nan), np.ones((systems, 5))
+    work = (*images, k, *sums, state)
+
+    def run(kernel, of_columns, first, blocks, purpose):
+        at = along_w + along_h + stream_of(a) + struct.pack(
+            "3I4f?3x", first, 1, room, a["inv_eta2"] * every, (a["inv_eta2"] * every) ** 0.5, a["noise_lam"] ** 0.5, every, True)
+        shared = 8 * room * height + table_h if of_columns else 8 * room * (pitch + width) + table_w + 128
+        ptx("langevin_sense_cg").kernel(f"langevin_sense_cg_{kernel}").launch((blocks,), (32,), [step, at, work, purpose], shared)
+
+    def advance(starts):
+        run("update", False, 0, systems, starts)
+        run("columns", True, 0, systems, precondition)
+        run("back", False, 0, systems, precondition)
+        settle = ptx("langevin_sense_cg").kernel("langevin_sense_cg_settle")
+        settle.launch((1,), (32,), [work, systems, 1, int(starts), 0, 1e-6])
+
+    start, noise, apply, precondition = range(4)
+    run("rows", False, 0, 1, True)
+    run("columns", True, 0, coils, start)
+    run("back", False, 0, 1, start)
+    run("columns", True, 1, coils, noise)
+    run("back", False, 1, 1, noise)
+    advance(True)
+    run("rows", False, 0, systems, False)
+    run("columns", True, 0, systems * coils, apply)
+    run("back", False, 0, systems, apply)
+    advance(False)
+    ptx("langevin_sense_cg").kernel("langevin_sense_cg_sum").launch((1,), (32,), [mean, after, state, 1, 2 * height * width, 1])
+    del a["spectrum"]
+    want = langevin_sense_cg(**in_double(a), max_iter=1, backend="torch")
+    assert all((torch.from_numpy(g) - w).norm() <= 2e-6 * w.norm() for g, w in zip((after, mean), want, strict=True))

@@ -12,7 +12,7 @@ from alps_fast.distill.loop import fit
 from alps_fast.distill.matching import distill_denoiser, distill_ridge
 from alps_fast.distill.ridge_net import RidgeNet
 from alps_fast.distill.teacher import edm_weight, train_teacher
-from alps_fast.energies import CompactNet, DenoiserEnergy, RidgeEnergy, ridge
+from alps_fast.energies import CompactNet, DenoiserEnergy, RidgeEnergy, SymmetricDenoiser, ridge
 from alps_fast.errors import ArgumentError
 from alps_fast.ops.ridge_grad import ridge_grad
 
@@ -49,6 +49,12 @@ def test_brain_phase_is_smooth_and_magnitude_unchanged():
     assert phase.diff(dim=-1).abs().max() < 0.6 and phase.std((1, 2)).min() > 0.05
     batch = data.Crops("brain", 16, 8).get(0)
     assert batch.square().sum(1).sqrt().max() <= 1.05
+
+
+def test_sharp_draws_reduced_photographs_more_often(monkeypatch):
+    monkeypatch.setattr(data, "natural_images", lambda: [np.zeros((side // 2, side), np.uint8) for side in (120, 60, 40)])
+    np.testing.assert_allclose(data.Crops("natural", 16).weight, [1 / 3] * 3)
+    np.testing.assert_allclose(data.Crops("natural", 16, sharp=1.0).weight, [1 / 6, 2 / 6, 3 / 6])
 
 
 def test_edm_weight_evens_out_the_levels():
@@ -121,6 +127,18 @@ def test_student_starts_from_the_teacher(tmp_path):
     assert student.width == 8
     step = max(float((a - b).abs().max()) for a, b in zip(teacher.parameters(), student.parameters(), strict=True))
     assert step < 1e-3  # one warm-up step of AdamW at 1e-3/300
+
+
+def test_a_symmetric_teacher_shows_one_side_a_step(tmp_path):
+    """Over eight steps on the same images the target is the mean of the eight."""
+    torch.manual_seed(1)
+    teacher = SymmetricDenoiser(CompactNet(1, 8, (1, 1, 1)))
+    x, t = torch.randn(3, 1, 16, 16), torch.tensor([0.1, 0.5, 2.0])
+    with torch.no_grad():
+        torch.testing.assert_close(sum(teacher.one(x, t, g) for g in range(8)) / 8, teacher(x, t))
+    student = distill_denoiser(teacher, "natural", tmp_path, steps=1, **SMALL).network
+    step = max(float((a - b).abs().max()) for a, b in zip(teacher.denoiser.parameters(), student.parameters(), strict=True))
+    assert step < 1e-3
 
 
 def test_baked_ridge_is_the_trained_one(coarse_bounds):

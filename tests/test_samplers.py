@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from alps_fast import energies
+from alps_fast.energies import ridge
 from alps_fast.energies.base import Energy
 from alps_fast.energies.gaussian import GaussianEnergy
 from alps_fast.errors import ArgumentError
 from alps_fast.layout import from_state
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, Operator
 from alps_fast.ops.moments import moments
+from alps_fast.ops.ridge_langevin import ridge_langevin
 from alps_fast.posterior import Posterior
 from alps_fast.samplers import Progress, Sampler, Schedule, map_estimate, sample
 from alps_fast.samplers import chains as chains_module
@@ -237,6 +242,29 @@ def test_a_broken_chain_is_named_and_left_out(way: str) -> None:
     assert bool(torch.isfinite(torch.as_tensor(posterior.diagnostics().rhat)).all()) or draws < 4
 
 
+@pytest.mark.parametrize("complex_image", [False, True])
+def test_a_ridge_energy_with_pixel_data_takes_its_steps_together(complex_image: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All steps of a level but the last, whose energy is recorded; and the result is that of the two ops in turn."""
+    energy = energies.load("brain-ridge" if complex_image else "natural-ridge")
+    op = Inpainting((torch.rand(12, 9) < 0.5), noise_std=0.1, is_complex=complex_image)
+    y = op.forward(torch.randn(1, 12, 9, dtype=torch.complex64 if complex_image else torch.float32))
+    counts = []
+
+    def counted(*args: Any, count: int, **kwargs: Any) -> Any:
+        counts.append(count)
+        return ridge_langevin(*args, count=count, **kwargs)
+
+    monkeypatch.setattr(ridge, "ridge_langevin", counted)
+    options: dict[str, Any] = {"chains": 3, "draws": 2, "thin": 2, "schedule": Schedule(1.0, 0.1, 3, 4), "progress": False}
+    fused = sample(y, op, energy, **options)
+    assert counts == [3, 3, 3, 1, 1] and fused.gradients == 14
+    monkeypatch.setattr(energy, "langevin_pixel", lambda *args: None)
+    apart = sample(y, op, energy, **options)
+    torch.testing.assert_close(fused.samples, apart.samples, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fused.mean, apart.mean, rtol=1e-4, atol=1e-4)
+    assert fused.by_level["energy"] == pytest.approx(apart.by_level["energy"], rel=1e-4)
+
+
 def test_all_chains_broken_is_an_error() -> None:
     op, y = inpainting((1, 5, 7))
     with pytest.raises(FloatingPointError, match="every chain turned non-finite; chain 0 at level 1 .* step 0"):
@@ -335,6 +363,34 @@ def test_memory_of_a_chain_is_known() -> None:
     op, y = inpainting((1, 5, 7))
     assert Sampler(op, ENERGY).memory_per_chain(y) >= 4 * 35 * 3
     assert Sampler(op, ENERGY, correction="mala").memory_per_chain(y) > Sampler(op, ENERGY).memory_per_chain(y)
+
+
+@pytest.mark.parametrize(("name", "chains", "side"), [("natural-denoiser", 1, 384), ("natural-ridge", 64, 64)])
+def test_memory_is_known_before_the_run(name: str, chains: int, side: int) -> None:
+    """In a process of its own, after a run of one small chain has loaded everything."""
+    pytest.importorskip("alps_fast._cpu")
+    code = f"""
+import ctypes, pathlib, torch, alps_fast as af
+torch.set_num_threads(2)
+energy, steps = af.energies.load({name!r}, precision="fast"), af.Schedule(levels=2, steps=2)
+def sampler(chains, side):
+    op = af.operators.Inpainting(torch.arange(side * side).view(side, side) % 2, noise_std=0.1)
+    return af.Sampler(op, energy, chains=chains, schedule=steps, progress=False), torch.rand(1, side, side)
+def resident(name):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+small, y = sampler(2, 16)
+small(y)
+run, y = sampler({chains}, {side})
+ctypes.CDLL(None).malloc_trim(0)
+before = resident("VmRSS")
+run(y)
+print((resident("VmHWM") - before) / run.memory(y))
+"""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the system does not tell a process its peak memory")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0.7 < float(found.stdout) < 1.5
 
 
 # --- MAP -----------------------------------------------------------------------------------------------------------

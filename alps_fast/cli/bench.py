@@ -27,7 +27,7 @@ QUICK_LEVELS = 1
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write machine and rows as JSON; - is "
               "stdout.")
 @click.option("--scaling", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Instead of cases: the cost of "
-              "a chain over 1 to 1024 chains and of a pixel over sides 32 to 512; writes scaling.json and scaling.png into DIR.")
+              "a chain over 1 to 1024 chains and of a pixel over sides 32 to 1024; writes scaling.json and scaling.png into DIR.")
 @click.option("--progress/--no-progress", default=True, show_default=True, help="A progress bar on stderr.")
 def command(wanted: tuple[str, ...], quick: bool, levels: int | None, only_list: bool, as_markdown: bool, json_file: Path | None,
             scaling: Path | None, progress: bool) -> None:

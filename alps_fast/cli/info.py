@@ -29,6 +29,7 @@ def gather() -> dict[str, Any]:
                     "torch_threads": torch.get_num_threads(), "isa": _isa(), "nvcc": _dispatch.has_nvcc(),
                     "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]},
         "backends": _dispatch.table(),
+        "ops": _dispatch.serving(),
         "energies": list(alps_fast.energies.names()),
     }
 
@@ -67,5 +68,9 @@ def command(as_json: bool) -> None:
     click.echo("backends, in order of preference:")
     for row in found["backends"]:
         state = f"{len(row['ops'])} ops" if row["usable"] else f"not here: {row['why_not']}"
-        click.echo(f"  {row['backend']:<7} {state}")
+        click.echo(f"  {row['backend']:<7} {row['why']}; {state}")
+    click.echo('ops, what backend="auto" runs them on here, and all that have them, in order of preference:')
+    for row in found["ops"]:
+        where = f"{row['op']:<18} on a CPU:" if row["device"] == "cpu" else f"{'':<18} on a GPU:"
+        click.echo(f"  {where} {row['runs'] or '-':<6} of {', '.join(row['have'])}")
     click.echo(f"energies: {', '.join(found['energies']) or 'none'}")

@@ -18,9 +18,12 @@ from .options import add, compile_option, json_option, print_json, progress_opti
 @click.option("--steps", type=click.IntRange(min=1), default=10_000, show_default=True, help="Optimiser steps in all.")
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Crops a step.")
 @click.option("--size", type=click.IntRange(min=16), default=64, show_default=True, help="Side of a crop in pixels.")
+@click.option("--sharp", type=click.FloatRange(min=0), default=0.0, show_default=True,
+              help="Photographs are drawn by (longer side)^-SHARP: reduced, sharper versions of them more often.")
+@click.option("--symmetric", is_flag=True, help="Teacher: the mean of its answers to the image turned and mirrored.")
 @add(compile_option, seed_option, progress_option, json_option)
-def command(domain: str, out: Path, steps: int, batch: int, size: int, compile: bool, seed: int, progress: bool,
-            as_json: bool) -> None:
+def command(domain: str, out: Path, steps: int, batch: int, size: int, sharp: float, symmetric: bool, compile: bool,
+            seed: int, progress: bool, as_json: bool) -> None:
     """Train a teacher denoiser D(x, t) for DOMAIN on images of installed packages (docs/training.md).
 
     \b
@@ -30,11 +33,12 @@ def command(domain: str, out: Path, steps: int, batch: int, size: int, compile: 
     check_writable(file, "out")
 
     from ..distill.teacher import train_teacher
-    from ..energies import save_teacher
+    from ..energies import SymmetricDenoiser, save_teacher
 
     started = time.perf_counter()
-    teacher = train_teacher(domain, out, steps=steps, batch=batch, size=size, seed=seed, compile=compile, progress=progress)
-    save_teacher(teacher, file)
+    teacher = train_teacher(domain, out, steps=steps, batch=batch, size=size, seed=seed, sharp=sharp, compile=compile,
+                            progress=progress)
+    save_teacher(SymmetricDenoiser(teacher) if symmetric else teacher, file)
     seconds = time.perf_counter() - started
     if as_json:
         print_json({"domain": domain, "steps": steps, "teacher": str(file), "log": str(out / "log.jsonl"), "seconds": seconds})

@@ -108,14 +108,18 @@ class Crops:
 
     Slices are drawn with probability proportional to the square root of their area. Photographs are drawn alike
     whatever their size: a large version is mostly soft, and a prior that has seen little else is poor at sharp edges.
+
+    Args:
+        domain: "brain" or "natural". size: side of a crop. batch: crops a call. seed: of the choice.
+        sharp: photographs are drawn with probability proportional to (longer side)^-sharp, so the reduced versions more often.
     """
 
-    def __init__(self, domain: str, size: int = 64, batch: int = 16, seed: int = 0):
+    def __init__(self, domain: str, size: int = 64, batch: int = 16, seed: int = 0, sharp: float = 0.0):
         check_choice("domain", domain, ("brain", "natural"))
         self.domain, self.size, self.batch, self.seed = domain, size, batch, seed
         self.images = brain_images() if domain == "brain" else natural_images()
         self.images = [i for i in self.images if min(i.shape) >= size]
-        weight = np.sqrt([float(i.size) if domain == "brain" else 1.0 for i in self.images])
+        weight = np.array([float(i.size)**0.5 if domain == "brain" else max(i.shape)**-sharp for i in self.images])
         self.weight = weight / weight.sum()
 
     @property

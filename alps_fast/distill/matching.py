@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..energies.compact import CompactNet, edm_coefficients
 from ..energies.denoiser import DenoiserEnergy
 from ..energies.ridge import RidgeEnergy
+from ..energies.symmetric import SYMMETRIES, SymmetricDenoiser
 from ..errors import check
 from ..ops.conv_grad import conv_grad_reference
 from ..ops.ridge_grad import ridge_grad_reference
@@ -37,7 +38,7 @@ def _matching(teacher: nn.Module, gradient: Callable[[Tensor, Tensor], Tensor], 
     def loss(step: int) -> Tensor:
         _, x, t = noisy_batch(crops, step)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_fast()):
-            target = x - teacher(x, t)
+            target = x - (teacher.one(x, t, step % SYMMETRIES) if isinstance(teacher, SymmetricDenoiser) else teacher(x, t))
         error = (gradient(x, t) - target)[..., inside, inside]
         return (edm_weight(t, SIGMA_DATA).view(-1, 1, 1, 1) * error**2).mean()
 
@@ -55,7 +56,7 @@ def _check_teacher(teacher: nn.Module, crops: Crops) -> None:
 
 def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int = 6000, batch: int = 8, size: int = 64,
                      seed: int = 1, compile: bool = True, progress: bool = True) -> DenoiserEnergy:
-    """A `DenoiserEnergy` from `teacher`; starts from its weights if it is a CompactNet, and resumes from `out`.
+    """A `DenoiserEnergy` from `teacher`; starts from its weights if it is a CompactNet, turned or not, and resumes from `out`.
 
     Args:
         teacher: a module D(x, sigma), x (N, C, H, W), sigma (N,). domain: "brain" or "natural", the images to match at.
@@ -72,9 +73,10 @@ def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int =
     crops = Crops(domain, size=size, batch=batch, seed=seed)
     _check_teacher(teacher, crops)
     student = CompactNet(crops.channels)
-    if isinstance(teacher, CompactNet):
-        student = CompactNet(**teacher.config)
-        student.load_state_dict(teacher.state_dict())
+    network = teacher.denoiser if isinstance(teacher, SymmetricDenoiser) else teacher
+    if isinstance(network, CompactNet):
+        student = CompactNet(**network.config)
+        student.load_state_dict(network.state_dict())
     student = student.to(memory_format=torch.channels_last)
     run = torch.compile(conv_grad_reference) if compile else conv_grad_reference
     precision = "fast" if bf16_is_fast() else "high"

@@ -31,12 +31,12 @@ def noisy_batch(crops: Crops, step: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def train_teacher(domain: str, out: Path, *, steps: int = 10_000, batch: int = 16, size: int = 64, seed: int = 0,
-                  compile: bool = True, progress: bool = True) -> CompactNet:
+                  sharp: float = 0.0, compile: bool = True, progress: bool = True) -> CompactNet:
     """Train and return a teacher for `domain`; resumes from `out/checkpoint.pt`.
 
     Args:
         domain: "brain" or "natural". out: folder of checkpoint and log. steps: of the optimiser, in all.
-        batch, size: crops a step and their side in pixels. seed: of weights, crops and noise.
+        batch, size: crops a step and their side in pixels. seed: of weights, crops and noise. sharp: as `Crops` takes it.
         compile: through torch.compile. progress: a bar on stderr.
 
     Raises:
@@ -46,7 +46,7 @@ def train_teacher(domain: str, out: Path, *, steps: int = 10_000, batch: int = 1
     Source: [EDM] eq. 8 and table 1.
     """
     torch.manual_seed(seed)
-    crops = Crops(domain, size=size, batch=batch, seed=seed)
+    crops = Crops(domain, size=size, batch=batch, seed=seed, sharp=sharp)
     net = CompactNet(crops.channels).to(memory_format=torch.channels_last)
     run = torch.compile(net) if compile else net
 

@@ -7,6 +7,7 @@ from .gaussian import GaussianEnergy, GaussianMixtureEnergy
 from .ridge import RidgeEnergy
 from .store import load, load_teacher, names, save, save_teacher
 from .sum import SumEnergy
+from .symmetric import SymmetricDenoiser
 
 __all__ = ["CompactNet", "DenoiserEnergy", "Energy", "GaussianEnergy", "GaussianMixtureEnergy", "RidgeEnergy", "SumEnergy",
-           "load", "load_teacher", "names", "save", "save_teacher"]
+           "SymmetricDenoiser", "load", "load_teacher", "names", "save", "save_teacher"]

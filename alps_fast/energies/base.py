@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ..errors import check, check_positive
 from ..layout import as_complex, as_real
+
+if TYPE_CHECKING:
+    from ..samplers.schedule import StepScalars
 
 
 class Energy(ABC):
@@ -24,6 +28,23 @@ class Energy(ABC):
     def curvature(self, t: float) -> float | None:
         """L(t) with ∇²E(·, t) ≼ L(t) I everywhere, or None where no bound is known."""
         return None
+
+    def prepare(self, t: float, x: Tensor) -> Any:
+        """What evaluations at t read beside states like x, computed and moved to their device once a level.
+
+        Whoever replays a recorded evaluation keeps it: the energy itself may forget it once it is asked for another t.
+        """
+        return None
+
+    def workspace(self, shape: tuple[int, int, int, int]) -> int:
+        """Bytes that a gradient of real images (N, C', H, W) works in on the CPU beside them; 0 where it is not known."""
+        rows, channels, height, width = shape
+        if self.channelwise and self.channels:
+            rows, channels = rows * channels // self.channels, self.channels
+        return self._workspace((rows, channels, height, width))
+
+    def _workspace(self, shape: tuple[int, int, int, int]) -> int:
+        return 0
 
     def value(self, x: Tensor, t: float) -> Tensor:
         """E(x, t), shape () or (B,).
@@ -50,6 +71,11 @@ class Energy(ABC):
         value, grad = self._run(x, t, value=True)
         assert value is not None
         return value, grad
+
+    def langevin_pixel(self, x: Tensor, b: Tensor, a: Tensor, chains: Tensor, t: float, s: StepScalars, count: int,
+                       backend: str) -> tuple[Tensor, Tensor] | None:
+        """(x⁺, m) after `count` steps of `ops.langevin_pixel`, gradients and all, where one op does both; else None."""
+        return None
 
     @abstractmethod
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]: ...

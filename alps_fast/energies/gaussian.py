@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check
+from ..layout import Placed
 from .base import Energy
 
 
@@ -22,17 +23,19 @@ class GaussianEnergy(Energy):
         self.mean, self.std = torch.as_tensor(mean), torch.as_tensor(std)
         check(bool((self.std > 0).all()) and bool(self.std.isfinite().all()), "std", std, "finite numbers > 0")
         check(bool(self.mean.isfinite().all()), "mean", mean, "finite numbers")
+        self._placed = Placed(self.mean, self.std)
 
     def curvature(self, t: float) -> float:
         return t * t / (float(self.std.min()) ** 2 + t * t)
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        centred = x - self.mean.to(x)
-        grad = centred * (t * t / (self.std.to(x) ** 2 + t * t))
+        grad = self._grad(x, t)
+        centred = x - self._placed.like(x)[0]
         return 0.5 * (centred * grad).flatten(1).sum(1), grad
 
     def _grad(self, x: Tensor, t: float) -> Tensor:
-        return (x - self.mean.to(x)) * (t * t / (self.std.to(x) ** 2 + t * t))
+        mean, std = self._placed.like(x)
+        return (x - mean) * (t * t / (std**2 + t * t))
 
 
 class GaussianMixtureEnergy(Energy):
@@ -52,16 +55,18 @@ class GaussianMixtureEnergy(Energy):
               f"({count}, C, H, W)")
         check(self.stds.shape == (count,) and bool((self.stds > 0).all()), "stds", stds, f"({count},) numbers > 0")
         self.weights = self.weights / self.weights.sum()
+        self._placed, self._stds = Placed(self.weights.log(), self.means), Placed(self.stds)
 
     def curvature(self, t: float) -> float:
         return t * t / (float(self.stds.min()) ** 2 + t * t)  # the mixture's Hessian only subtracts a covariance
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        variance = (self.stds**2 + t * t).to(x)
-        centred = x[:, None] - self.means.to(x)
+        (logs, means), (stds,) = self._placed.like(x), self._stds.like(x.new_empty(0, dtype=torch.float64))
+        variance = (stds**2 + t * t).to(x.dtype)
+        centred = x[:, None] - means
         squares = (centred * centred).flatten(2).sum(2)
         count = x[0].numel()
-        logs = self.weights.log().to(x) - 0.5 * count * torch.log(2 * math.pi * variance) - 0.5 * squares / variance
+        logs = logs - 0.5 * count * torch.log(2 * math.pi * variance) - 0.5 * squares / variance
         share = torch.softmax(logs, 1) / variance
         grad = t * t * torch.einsum("nk,nkchw->nchw", share, centred)
         return -t * t * torch.logsumexp(logs, 1), grad

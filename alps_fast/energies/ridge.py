@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..errors import check
-from ..ops.ridge_grad import ridge_grad
+from ..layout import Placed
+from ..ops.ridge_grad import ridge_grad, ridge_grad_bytes
+from ..ops.ridge_langevin import ridge_langevin
 from .base import Energy
+
+if TYPE_CHECKING:
+    from ..samplers.schedule import StepScalars
+
+
+LEVELS = 256  # whose constants are kept
 
 
 def interpolate(table: Tensor, knots: Tensor, t: Tensor) -> Tensor:
@@ -40,6 +49,8 @@ class RidgeEnergy(Energy):
         backend: of the op.
     """
 
+    channels: int
+
     def __init__(self, filters: Tensor, knots: Tensor, w: Tensor, r: Tensor, q: Tensor, *, mu: float = 0.0, channels: int = 1,
                  channelwise: bool = False, bounds: Tensor | None = None, backend: str = "auto"):
         scales, count = filters.shape[:2]
@@ -58,7 +69,9 @@ class RidgeEnergy(Energy):
         if bounds is None:
             bounds = torch.tensor([curvature_bound(self.filters, a, b) for a, b in zip(self.w, self.q, strict=True)])
         self.bounds = bounds.detach().double()
-        self._level: tuple[float, torch.dtype, torch.device, tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]] | None = None
+        self._placed = Placed(*(f.contiguous() for f in self.filters), torch.tensor([self.mu]))
+        self._curvatures: dict[float, float] = {}
+        self._levels: dict[tuple[float, torch.dtype, torch.device], tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]] = {}
 
     def _at(self, table: Tensor, t: float) -> Tensor:
         return interpolate(table, self.knots, torch.tensor([t], dtype=torch.float64))
@@ -68,16 +81,26 @@ class RidgeEnergy(Energy):
         return min(1.0, t * t / math.exp(2 * float(self.knots[0])))
 
     def curvature(self, t: float) -> float:
-        return self._below(t) * float(self._at(self.bounds, t))
+        if t not in self._curvatures:
+            _keep(self._curvatures, t, self._below(t) * float(self._at(self.bounds, t)))
+        return self._curvatures[t]
 
     def _constants(self, t: float, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
-        """Filters, w, r, q, μ as the op takes them, once a level."""
-        if self._level is None or self._level[:3] != (t, x.dtype, x.device):
+        """Filters, w, r, q, μ as the op takes them, once a level: further runs over the same levels find them."""
+        key = t, x.dtype, x.device
+        if key not in self._levels:
             w, r = (self._at(v, t).permute(1, 2, 0, 3) for v in (self.w, self.r))
-            tables = (self._below(t) * w, r, self._below(t) * self._at(self.q, t).T, torch.tensor([self.mu]))
-            w, r, q, mu = (v.to(x).contiguous() for v in tables)
-            self._level = (t, x.dtype, x.device, ([f.to(x).contiguous() for f in self.filters], w, r, q, mu))
-        return self._level[3]
+            tables = (self._below(t) * w, r, self._below(t) * self._at(self.q, t).T)
+            w, r, q = (v.to(x).contiguous() for v in tables)
+            *filters, mu = self._placed.like(x)
+            _keep(self._levels, key, (filters, w, r, q, mu))
+        return self._levels[key]
+
+    def prepare(self, t: float, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
+        return self._constants(t, x)
+
+    def _workspace(self, shape: tuple[int, int, int, int]) -> int:
+        return ridge_grad_bytes(shape, *self._constants(1.0, torch.empty(0)), self.backend)
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         grad, value = ridge_grad(x, *self._constants(t, x), backend=self.backend)
@@ -85,6 +108,20 @@ class RidgeEnergy(Energy):
 
     def _grad(self, x: Tensor, t: float) -> Tensor:
         return ridge_grad(x, *self._constants(t, x), want_value=False, backend=self.backend)[0]
+
+    def langevin_pixel(self, x: Tensor, b: Tensor, a: Tensor, chains: Tensor, t: float, s: StepScalars, count: int,
+                       backend: str) -> tuple[Tensor, Tensor] | None:
+        """`ops.ridge_langevin`; None where the energy's own backend is another than the step's."""
+        if self.backend not in ("auto", backend):
+            return None
+        return ridge_langevin(x, b, a, chains, *self._constants(t, x), self.channels, **vars(s), count=count, backend=backend)
+
+
+def _keep(cache: dict[Any, Any], key: Any, value: Any) -> None:
+    """At most LEVELS of them, more than a schedule has."""
+    if len(cache) >= LEVELS:
+        cache.clear()
+    cache[key] = value
 
 
 @torch.no_grad()

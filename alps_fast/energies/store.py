@@ -19,6 +19,7 @@ from .denoiser import DenoiserEnergy
 from .gaussian import GaussianEnergy, GaussianMixtureEnergy
 from .ridge import RidgeEnergy
 from .sum import SumEnergy
+from .symmetric import SymmetricDenoiser
 
 MODELS = Path(__file__).parent / "models"
 BEST = {"brain": "brain-denoiser", "natural": "natural-denoiser"}
@@ -86,9 +87,11 @@ def save(energy: Energy, path: str | Path, *, half: bool = False) -> None:
     _write(header, tensors, Path(path), half)
 
 
-def save_teacher(network: CompactNet, path: str | Path, *, half: bool = True) -> None:
+def save_teacher(teacher: CompactNet | SymmetricDenoiser, path: str | Path, *, half: bool = True) -> None:
     """Write a teacher denoiser."""
-    _write({"kind": "teacher", "config": network.config}, dict(network.state_dict()), Path(path), half)
+    symmetric = isinstance(teacher, SymmetricDenoiser)
+    network = teacher.denoiser if isinstance(teacher, SymmetricDenoiser) else teacher
+    _write({"kind": "teacher", "config": network.config, "symmetric": symmetric}, dict(network.state_dict()), Path(path), half)
 
 
 def _write(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, half: bool) -> None:
@@ -143,7 +146,7 @@ def load(name: str | Path, *, precision: str = "high", backend: str = "auto") ->
     return energy
 
 
-def load_teacher(name: str | Path) -> CompactNet:
+def load_teacher(name: str | Path) -> CompactNet | SymmetricDenoiser:
     """A teacher denoiser D(x, t) by shipped name ("brain-teacher") or from a file that `save_teacher` wrote."""
     shipped = MODELS / f"{name}.safetensors"
     path = shipped if shipped.exists() else Path(name)
@@ -151,6 +154,7 @@ def load_teacher(name: str | Path) -> CompactNet:
     header, tensors = _read(path, "teacher")
     check(header.get("kind") == "teacher", "teacher", str(path), "a file that save_teacher wrote")
     try:
-        return _network(header, tensors).eval().requires_grad_(False)
+        network = _network(header, tensors)
     except (KeyError, RuntimeError, TypeError) as error:
         raise ArgumentError(f"teacher: {path} does not fit its own header ({error})") from None
+    return (SymmetricDenoiser(network) if header.get("symmetric") else network).eval().requires_grad_(False)

@@ -36,6 +36,12 @@ class SumEnergy(Energy):
         bounds = [e.curvature(t) for e in self.energies]
         return sum(a * (1.0 if b is None else b) for a, b in zip(self.weights, bounds, strict=True))
 
+    def prepare(self, t: float, x: Tensor) -> list[object]:
+        return [e.prepare(t, x) for e in self.energies]
+
+    def workspace(self, shape: tuple[int, int, int, int]) -> int:
+        return max(e.workspace(shape) for e in self.energies)
+
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         pairs = [e.value_and_grad(x, t) for e in self.energies]
         return (torch.stack([a * v for a, (v, _) in zip(self.weights, pairs, strict=True)]).sum(0),

@@ -24,6 +24,7 @@ class Operator(ABC):
     """
 
     is_complex: bool  # whether images are complex
+    looks: bool = False  # whether a step waits for the device, to see if it may stop: conjugate gradients where torch runs them
 
     def __init__(self, noise_std: float):
         check_positive("noise_std", noise_std)
@@ -57,6 +58,10 @@ class Operator(ABC):
         x, grad: (N, H, W, C'). b: (B, H, W, C') with B dividing N; rows of x come measurement by measurement.
         chains: (N,) int64 Philox chain indices. xi: noise to use in place of Philox, in the op's own basis.
         """
+
+    def diagonal(self, x: Tensor) -> Tensor | None:
+        """AᴴA for states like x, as `ops.langevin_pixel` takes it, where it is diagonal in pixels; else None."""
+        return None
 
     def project(self, rhs: Tensor, t: float) -> Tensor:
         """P_t rhs = (AᴴA/η² + I/t²)⁻¹ rhs, for images (C, H, W) or (B, C, H, W)."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check
+from ..layout import Placed
 from ..ops.langevin_pixel import langevin_pixel
 from .base import Operator, check_binary, check_finite, check_image
 
@@ -36,12 +37,14 @@ class Inpainting(Operator):
         mask = check_binary("mask", mask)
         check(mask.ndim in (2, 3), "mask", f"shape {tuple(mask.shape)}", "(H, W) or (C, H, W)")
         self.mask = mask if mask.ndim == 3 else mask[None]
+        self._placed = Placed(self.mask)
+        self._diagonals: dict[tuple[tuple[int, ...], torch.dtype, torch.device], Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """mask · x."""
         check_image(x, self.is_complex)
         self._check_size("x", x)
-        return x * self.mask.to(x.device, x.real.dtype)
+        return x * self._placed.like(x)[0]
 
     def adjoint(self, y: Tensor) -> Tensor:
         """mask · y."""
@@ -56,7 +59,7 @@ class Inpainting(Operator):
         check_image(y, self.is_complex, "y")
         self._check_size("y", y)
         check_finite("y", y)
-        y = y * self.mask.to(y.device, y.real.dtype)  # so that no misfit counts what was not observed
+        y = y * self._placed.like(y)[0]  # so that no misfit counts what was not observed
         return y if y.ndim == 4 else y[None]
 
     def image_shape(self, y: Tensor) -> tuple[int, int, int]:
@@ -66,11 +69,18 @@ class Inpainting(Operator):
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
         """`ops.langevin_pixel` with a = mask; xi is counted in pixels."""
-        a = self.mask.movedim(0, -1)[None]
-        if a.shape[-1] > 1 and self.is_complex:
-            a = a.repeat_interleave(2, -1)
-        a = a.expand(1, *x.shape[1:3], a.shape[-1]).to(x.device, x.dtype).contiguous()
-        return langevin_pixel(x.contiguous(), grad.contiguous(), b.contiguous(), a, chains, **vars(s), xi=xi, backend=backend)
+        return langevin_pixel(x.contiguous(), grad.contiguous(), b.contiguous(), self.diagonal(x), chains, **vars(s), xi=xi,
+                              backend=backend)
+
+    def diagonal(self, x: Tensor) -> Tensor:
+        """The diagonal of AᴴA for states x (N, H, W, C'), (1, H, W, 1|C'): laid out once for a size, dtype and device."""
+        key = tuple(x.shape[1:3]), x.dtype, x.device
+        if key not in self._diagonals:
+            a = self.mask.movedim(0, -1)[None]
+            if a.shape[-1] > 1 and self.is_complex:
+                a = a.repeat_interleave(2, -1)
+            self._diagonals[key] = a.expand(1, *x.shape[1:3], a.shape[-1]).to(x.device, x.dtype).contiguous()
+        return self._diagonals[key]
 
     def _check_size(self, name: str, image: Tensor) -> None:
         channels, height, width = self.mask.shape

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check, check_positive
+from ..layout import Placed
 from ..ops._cg import PRECISELY
 from ..ops.langevin_fourier import langevin_fourier
 from ..ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_solve
@@ -72,23 +73,25 @@ class CartesianMRI(Operator):
             self._check_size("maps", maps, mask)
             maps, mask = maps.resolve_conj().contiguous(), mask.expand(maps.shape[-2:])
         self.mask, self.maps = mask, maps
+        self._placed_mask, self._placed_maps = Placed(mask), Placed() if maps is None else Placed(maps)
         self.tol, self.max_iter = tol, max_iter
         self.line_axis = None if maps is None else _line_axis(mask)
+        self.looks = maps is not None and self.line_axis is None
         self._factors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
         self._rolled: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """mask · F(maps · x), (coils, H, W) or (B, coils, H, W)."""
         self._check_image(x)
-        return centred_fft(x if self.maps is None else x * self.maps.to(x)) * self.mask.to(x.device)
+        return centred_fft(x if self.maps is None else x * self._maps(x)) * self._placed_mask.like(x)[0]
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Σ_c conj(maps_c) F⁻¹(mask · y_c), (1, H, W) or (B, 1, H, W)."""
         check_values("y", y, is_complex=True)
         self._check_measured(y)
-        image = centred_ifft(y * self.mask.to(y.device))
+        image = centred_ifft(y * self._placed_mask.like(y)[0])
         if self.maps is not None:
-            return (image * self.maps.to(y).conj()).sum(-3, keepdim=True)
+            return (image * self._maps(y).conj()).sum(-3, keepdim=True)
         return image if y.ndim > 2 else image[None]
 
     def normal(self, x: Tensor) -> Tensor:
@@ -96,9 +99,9 @@ class CartesianMRI(Operator):
         self._check_image(x)
         axes = (-2, -1) if self.line_axis is None else (self.line_axis - 2,)
         mask = self._rolled_mask(x)
-        coils = x if self.maps is None else x * self.maps.to(x)
+        coils = x if self.maps is None else x * self._maps(x)
         coils = torch.fft.ifftn(torch.fft.fftn(coils, dim=axes) * mask, dim=axes)
-        return coils if self.maps is None else (coils * self.maps.to(x).conj()).sum(-3, keepdim=True)
+        return coils if self.maps is None else (coils * self._maps(x).conj()).sum(-3, keepdim=True)
 
     def check_measurement(self, y: Tensor) -> Tensor:
         """y as (B, coils, H, W)."""
@@ -116,7 +119,7 @@ class CartesianMRI(Operator):
         """P_t rhs, exact or, where conjugate gradients solve, to the rounding of the dtype."""
         if self.maps is None or self.line_axis is not None:
             return super().project_state(rhs, t)
-        maps = self.maps.to(rhs.device, rhs.dtype.to_complex())
+        maps = self._maps(rhs)
         shift = rhs.new_full((len(rhs),), t**-2)
         zero = torch.zeros_like(rhs)
         return sense_solve(rhs, zero, maps, self._rolled_mask(rhs), self.noise_std**-2, shift, 0.0, PRECISELY * self.max_iter)
@@ -131,7 +134,7 @@ class CartesianMRI(Operator):
         if self.line_axis is not None:
             u, eigenvalues = self.factors(x.dtype.to_complex(), x.device)
             return langevin_sense(x, grad, b, u, eigenvalues, self.line_axis, chains, **vars(s), xi=xi, backend=backend)
-        maps = self.maps.to(x.device, x.dtype.to_complex())
+        maps = self._maps(x)
         mask = self._rolled_mask(x)
         return langevin_sense_cg(x, grad, b, maps, mask, chains, **vars(s), tol=self.tol, max_iter=self.max_iter,
                                  xi=xi, backend=backend)
@@ -159,6 +162,10 @@ class CartesianMRI(Operator):
                 u[first:first + step], eigenvalues[first:first + step] = vectors, values.clamp_min(0)
             self._factors[key] = u, eigenvalues
         return self._factors[key]
+
+    def _maps(self, x: Tensor) -> Tensor:
+        """The coil maps in the precision of x, on its device."""
+        return self._placed_maps.like(x)[0]
 
     def _rolled_mask(self, x: Tensor) -> Tensor:
         """The mask in torch.fft order, real dtype of x: centred transforms cancel in AᴴA but for this roll."""

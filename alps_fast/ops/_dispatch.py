@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import profiler
 
 from ..errors import BackendError, check, check_choice
 
@@ -26,18 +27,23 @@ class Op(Generic[P, R]):
     """The decorated function as the torch operator `alps_fast::<its name>`, called past torch's dispatcher where nobody watches.
 
     The dispatcher takes 50 µs a call, as much as the step of a small chain. `traced` is the operator, a `CustomOpDef`: what
-    torch.compile, fake tensors, vmap, dispatch modes and inputs that require a gradient meet.
+    torch.compile, fake tensors, vmap, dispatch modes and inputs that require a gradient meet. Either way an op is a range of its
+    name in torch.profiler, and in NVTX under `torch.autograd.profiler.emit_nvtx`.
     """
 
     def __init__(self, function: Callable[P, R]):
         functools.update_wrapper(self, function)
         self.function = function
-        self.traced = torch.library.custom_op(f"alps_fast::{function.__name__}", function, mutates_args=())
+        self.name = f"alps_fast::{function.__name__}"
+        self.traced = torch.library.custom_op(self.name, function, mutates_args=())
         self.register_fake = self.traced.register_fake
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if torch.compiler.is_compiling() or _watched() or not (_plain(args) and _plain(kwargs.values())):
             return self.traced(*args, **kwargs)
+        if profiler._is_profiler_enabled:  # torch's own flag for Python: a look costs 0.05 µs
+            with profiler.record_function(self.name):
+                return self.function(*args, **kwargs)
         return self.function(*args, **kwargs)
 
 
@@ -65,11 +71,12 @@ def _plain(values: Iterable[object]) -> bool:
 
 
 class Backend(NamedTuple):
-    """A way to run ops: on which devices, and a check that returns None, or why it cannot be used here."""
+    """A way to run ops: on which devices, a check that returns None, or why it cannot be used here, and why it has its place."""
 
     name: str
     devices: tuple[str, ...]
     why_not: Callable[[], str | None]
+    why: str
 
 
 def _missing(module: str) -> str | None:
@@ -91,10 +98,11 @@ def _why_not_triton() -> str | None:
 
 
 BACKENDS = (
-    Backend("cuda", ("cuda",), lambda: _why_not_gpu() or _missing("alps_fast._cuda")),
-    Backend("triton", ("cuda",), _why_not_triton),
-    Backend("cpu", ("cpu",), lambda: _missing("alps_fast._cpu")),
-    Backend("torch", ("cpu", "cuda"), lambda: None),
+    Backend("cuda", ("cuda",), lambda: _why_not_gpu() or _missing("alps_fast._cuda"),
+            "fuses most: an image stays in shared memory for steps on end; compiled ahead"),
+    Backend("triton", ("cuda",), _why_not_triton, "fuses a step's parts; compiled when first called"),
+    Backend("cpu", ("cpu",), lambda: _missing("alps_fast._cpu"), "fused, in the widest vectors that the processor has"),
+    Backend("torch", ("cpu", "cuda"), lambda: None, "the definition of every op, which runs everywhere"),
 )
 NAMES = ("auto", *(b.name for b in BACKENDS))
 _implementations: dict[tuple[str, str], Callable[..., Any]] = {}
@@ -172,8 +180,19 @@ def stream_on(device: torch.device) -> Iterator[int]:
 
 def table() -> list[dict[str, Any]]:
     """What `alps-fast info` prints: every backend, whether it runs here, why not, and the ops it has."""
-    return [{"backend": b.name, "usable": why_not(b.name) is None, "why_not": why_not(b.name),
+    return [{"backend": b.name, "usable": why_not(b.name) is None, "why_not": why_not(b.name), "why": b.why,
              "ops": sorted(op for op, name in _implementations if name == b.name)} for b in BACKENDS]
+
+
+def serving() -> list[dict[str, Any]]:
+    """For every op and kind of device: the backends that have it, in order, and the one that "auto" runs it on here."""
+    rows = []
+    for op in sorted({op for op, _ in _implementations}):
+        for device, missing in (("cpu", None), ("cuda", _why_not_gpu())):
+            have = [b.name for b in BACKENDS if device in b.devices and (op, b.name) in _implementations]
+            usable = [name for name in have if why_not(name) is None and missing is None]
+            rows.append({"op": op, "device": device, "have": have, "runs": usable[0] if usable else None})
+    return rows
 
 
 def has_nvcc() -> bool:

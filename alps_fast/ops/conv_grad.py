@@ -138,6 +138,31 @@ def packed_once(pack: Callable[..., T], weights: Sequence[Tensor], blocks: Seque
     return packed
 
 
+def _has_kernel(dtype: torch.dtype, channels: int, width: int, count: int) -> bool:
+    from alps_fast import _cpu
+
+    return dtype == torch.float32 and width in WIDTHS and channels <= 4 and count <= _cpu.most_blocks
+
+
+def _in_tiles(precision: str) -> bool:
+    from alps_fast import _cpu
+
+    return precision == "fast" and _cpu.isa() == "amx"
+
+
+def conv_grad_bytes(shape: Sequence[int], width: int, blocks: Sequence[int], precision: str, backend: str) -> int:
+    """Of the memory that the CPU kernel works in for float32 images of this shape (N, C, H, W); 0 where another backend runs."""
+    n, channels, height, columns = shape
+    count = 2 * blocks[0] + 2 * blocks[1] + blocks[2]
+    if (implementation("conv_grad", backend, torch.device("cpu")) is not _conv_grad_cpu
+            or not _has_kernel(torch.float32, channels, width, count)):
+        return 0
+    from alps_fast import _cpu
+
+    return _cpu.conv_grad_bytes(images=n, channels=channels, height=height, width=columns, width_of_network=width,
+                                blocks=list(blocks), in_tiles=_in_tiles(precision), threads=torch.get_num_threads())
+
+
 @implements("conv_grad", "cpu")
 def _conv_grad_cpu(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor,
                    blocks: Sequence[int], precision: str = "high") -> tuple[Tensor, Tensor]:
@@ -145,10 +170,9 @@ def _conv_grad_cpu(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: T
     from alps_fast import _cpu
 
     n, channels, height, width = x.shape
-    fits = weights[0].shape[0] in WIDTHS and channels <= 4 and scale.shape[0] <= _cpu.most_blocks and x.numel() > 0
-    if x.dtype != torch.float32 or not fits:
+    if not _has_kernel(x.dtype, channels, weights[0].shape[0], scale.shape[0]) or x.numel() == 0:
         return conv_grad_reference(x, weights, scale, shift, coefficients, blocks, precision)
-    in_tiles = precision == "fast" and _cpu.isa() == "amx"
+    in_tiles = _in_tiles(precision)
     x, scale, shift, coefficients = x.contiguous(), scale.contiguous(), shift.contiguous(), coefficients.contiguous()
     levels = max(scale.shape[1], shift.shape[1], coefficients.shape[1])
     if levels > 1:

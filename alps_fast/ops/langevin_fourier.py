@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import check
 from ..layout import as_complex, as_real
-from ._dispatch import Op, implementation, implements
+from ._dispatch import Op, implementation, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from .philox_normal import NO_NOISE
 
@@ -72,7 +72,7 @@ def langevin_fourier_reference(
 
 
 def has_fast_transform(n: int) -> bool:
-    """Whether csrc/cpu/fft.h has a transform of n numbers: no prime factor above 7."""
+    """Whether csrc/cpu/fft.h and csrc/cuda/fft.cuh have a transform of n numbers: no prime factor above 7."""
     for prime in (2, 3, 5, 7):
         while n % prime == 0:
             n //= prime
@@ -97,6 +97,33 @@ def _langevin_fourier_cpu(
         chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b), height=height,
         width=width, channels=channels, is_complex=is_complex, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam,
         noise=noise, seed=seed, step=step, threads=torch.get_num_threads())
+    return after, mean
+
+
+@implements("langevin_fourier", "cuda")
+def _langevin_fourier_cuda(
+    x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
+    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    height, width, channels = x.shape[1:]
+    floats = -1
+    if x.dtype == torch.float32 and factor == 1 and has_fast_transform(height) and has_fast_transform(width):
+        from alps_fast import _cuda
+
+        with stream_on(x.device):
+            floats = _cuda.langevin_fourier_workspace(rows=len(x), height=height, width=width, channels=channels,
+                                                      is_complex=is_complex, noise=noise)
+    if floats < 0:
+        return langevin_fourier_reference(x, grad, b, h, factor, is_complex, chains, lam, lin, w, inv_eta2, noise_lam, noise,
+                                          seed, step, xi)
+    after, mean, workspace = torch.empty_like(x), torch.empty_like(x), x.new_empty(floats)
+    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    with stream_on(x.device) as stream:
+        _cuda.langevin_fourier(
+            x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), h=h.data_ptr(), xi=0 if given is None else given.data_ptr(),
+            chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), workspace=workspace.data_ptr(), rows=len(x),
+            measurements=len(b), height=height, width=width, channels=channels, is_complex=is_complex, lam=lam, lin=lin, w=w,
+            inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise, seed=seed, step=step, stream=stream)
     return after, mean
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..errors import check
 from ..layout import as_complex, as_real
-from ._cg import conjugate_gradients, warn_of_max_iter
-from ._dispatch import Op, implementation, implements
+from ._cg import WINDOW, conjugate_gradients, warn_of_max_iter
+from ._dispatch import Op, implementation, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from .langevin_fourier import has_fast_transform
 from .philox_normal import NO_NOISE
@@ -86,6 +86,27 @@ def _langevin_sense_cpu(
         rows=len(x), measurements=len(b), lines=len(u), n=u.shape[1], axis=axis, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2,
         noise_lam=noise_lam, noise=noise, seed=seed, step=step, threads=torch.get_num_threads())
     return after, mean
+
+
+@implements("langevin_sense", "cuda")
+def _langevin_sense_cuda(
+    x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
+    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    if x.dtype == torch.float32:
+        from alps_fast import _cuda
+
+        after, mean = torch.empty_like(x), torch.empty_like(x)
+        chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+        with stream_on(x.device) as stream:
+            if _cuda.langevin_sense(
+                    x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), u=u.data_ptr(), eigenvalues=eigenvalues.data_ptr(),
+                    xi=0 if given is None else given.data_ptr(), chains=chains.data_ptr(), after=after.data_ptr(),
+                    mean=mean.data_ptr(), rows=len(x), measurements=len(b), lines=len(u), n=u.shape[1], axis=axis, lam=lam,
+                    lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise, seed=seed, step=step, stream=stream):
+                return after, mean
+    return langevin_sense_reference(x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step,
+                                    xi)
 
 
 @Op
@@ -214,6 +235,45 @@ def _langevin_sense_cg_cpu(
         error=tol * math.sqrt(x[0].numel()), max_iter=max_iter, threads=torch.get_num_threads())
     if not stopped:
         warn_of_max_iter(max_iter)
+    return after, mean
+
+
+@implements("langevin_sense_cg", "cuda")
+def _langevin_sense_cg_cuda(
+    x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
+    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, xi: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    height, width = mask.shape
+    floats = doubles = -1
+    if x.dtype == torch.float32 and len(x) > 0 and has_fast_transform(height) and has_fast_transform(width):
+        from alps_fast import _cuda
+
+        with stream_on(x.device):
+            floats, doubles = _cuda.langevin_sense_cg_memory(rows=len(x), coils=len(maps), height=height, width=width, noise=noise)
+    if floats < 0:
+        return langevin_sense_cg_reference(x, grad, b, maps, mask, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step,
+                                           tol, max_iter, xi)
+    after, mean, images = torch.empty_like(x), torch.empty_like(x), x.new_empty(floats)
+    sums = torch.ones(doubles, dtype=torch.float64, device=x.device)
+    systems = len(x) if noise == NO_NOISE else 2 * len(x)
+    goes_on = sums[:5 * systems].view(systems, 5)[:, 4]
+    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    spectrum = sense_spectrum(maps, mask).contiguous()
+    with stream_on(x.device) as stream:
+        for iteration in range(0, max_iter, WINDOW):
+            _cuda.langevin_sense_cg_iterate(
+                x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), maps=maps.data_ptr(), mask=mask.data_ptr(),
+                spectrum=spectrum.data_ptr(), xi=0 if given is None else given.data_ptr(), chains=chains.data_ptr(),
+                after=after.data_ptr(), mean=mean.data_ptr(), floats=images.data_ptr(), doubles=sums.data_ptr(), rows=len(x),
+                measurements=len(b), coils=len(maps), height=height, width=width, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2,
+                noise_lam=noise_lam, noise=noise, seed=seed, step=step, error=tol * math.sqrt(x[0].numel()),
+                iteration=iteration, end=min(iteration + WINDOW, max_iter), stream=stream)
+            if not goes_on.any():
+                break
+        else:
+            warn_of_max_iter(max_iter)
+        _cuda.langevin_sense_cg_finish(mean=mean.data_ptr(), after=after.data_ptr(), doubles=sums.data_ptr(), rows=len(x),
+                                       numbers=x[0].numel(), noisy=noise != NO_NOISE, stream=stream)
     return after, mean
 
 

@@ -27,7 +27,8 @@ from ._langevin import FLOATS, check_kind, described
 
 
 def _taps(x: Tensor) -> Tensor:
-    h = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=x.dtype, device=x.device) / 8
+    h = x.new_full((4,), 0.125)  # filled on the device: a step waits for no copy
+    h[1:3].fill_(0.375)
     return 2 * (h[:, None] * h[None, :])[None, None]
 
 
@@ -107,6 +108,18 @@ def _ridge_grad_cpu(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, 
     _cpu.ridge_grad(constants.ridge, x=x.data_ptr(), grad=grad.data_ptr(), value=value.data_ptr(), images=n, channels=channels,
                     height=height, width=width, threads=torch.get_num_threads())
     return grad, value
+
+
+def ridge_grad_bytes(shape: Sequence[int], filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+                     backend: str) -> int:
+    """Of the memory that the CPU kernel works in for images of this shape (N, C, H, W); 0 where another backend runs."""
+    n, channels, height, width = shape
+    if implementation("ridge_grad", backend, torch.device("cpu")) is not _ridge_grad_cpu or not has_kernel(w.dtype, channels):
+        return 0
+    from alps_fast import _cpu
+
+    return _cpu.ridge_grad_bytes(Constants(filters, w, r, q, mu).ridge, images=n, channels=channels, height=height, width=width,
+                                 threads=torch.get_num_threads())
 
 
 def check_ridge(x: Tensor, rows: tuple[int, ...], filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,

@@ -229,7 +229,10 @@ class Kernel:
 
     def launch(self, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared: int = 0,
                chunk: int = 1 << 16) -> Counter[str]:
-        """Execute the whole grid. args: NumPy arrays (by reference) and Python scalars, in parameter order."""
+        """Execute the whole grid. args: NumPy arrays (by reference) and Python scalars, in parameter order.
+
+        A structure is bytes, or a tuple of its members in order: arrays for pointers, bytes with their padding for the rest.
+        """
         grid, block = (tuple(list(map(int, d)) + [1] * (3 - len(d))) for d in (grid, block))
         if len(args) < len(self.params):  # Triton appends scratch pointers that the kernel does not touch
             args = list(args) + [0] * (len(self.params) - len(args))
@@ -324,10 +327,11 @@ class _Run:
                 self.param += b"\0"
             self.sym[name] = ("param", len(self.param))
             if isinstance(a, np.ndarray):
-                if not a.flags.c_contiguous:
-                    raise PtxError(f"parameter {name}: array must be contiguous")
-                self.buffers.append(a.reshape(-1).view(np.uint8))
-                raw = (len(self.buffers) - 1) << int(BUFFER_SHIFT)
+                raw = self._buffer(name, a)
+            elif isinstance(a, tuple):
+                packed = b"".join(self._buffer(name, v).to_bytes(8, "little") if isinstance(v, np.ndarray) else v for v in a)
+                self.param += packed.ljust(size, b"\0")
+                continue
             elif isinstance(a, (bytes, bytearray)):
                 self.param += bytes(a).ljust(size, b"\0")
                 continue
@@ -364,6 +368,13 @@ class _Run:
         for name, size in k.local.items():
             self.sym[name] = ("local", off)
             off += (size + 15) // 16 * 16
+
+    def _buffer(self, name: str, array: Array) -> int:
+        """The address of an array, which from now on can be accessed."""
+        if not array.flags.c_contiguous:
+            raise PtxError(f"parameter {name}: array must be contiguous")
+        self.buffers.append(array.reshape(-1).view(np.uint8))
+        return (len(self.buffers) - 1) << int(BUFFER_SHIFT)
 
     # -- operands
     def raw(self, a: Args, w: int, ty: str = "b64") -> Array:

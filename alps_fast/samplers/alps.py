@@ -43,6 +43,11 @@ class Target:
         """x⁺ = m(x) + P^{1/2} ξ and m(x), ∇E given."""
         return self.operator.langevin(x, grad, self.b, chains, s, backend=self.backend)
 
+    def fused(self, x: Tensor, chains: Tensor, s: StepScalars, count: int) -> tuple[Tensor, Tensor] | None:
+        """x⁺ and m after `count` steps, where one op takes them, gradients and all; else None."""
+        a = self.operator.diagonal(x)
+        return None if a is None else self.energy.langevin_pixel(x, self.b, a, chains, self.t, s, count, self.backend)
+
 
 def in_single(y: Tensor) -> Tensor:
     """y as float32 or complex64: states have that precision."""
@@ -60,8 +65,7 @@ def start(target: Target, shape: tuple[int, ...], chains: Tensor) -> Tensor:
     return target.langevin(nothing, nothing, chains, replace(target.scalars, noise=INDEPENDENT, step=0))[0]
 
 
-def alps_step(target: Target, x: Tensor, chains: Tensor, s: StepScalars,
-              want_value: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """One step x -> m(x) + P^{1/2} ξ: (x⁺, m, E(x) if wanted)."""
-    value, grad = target.value_and_grad(x) if want_value else (None, target.grad(x))
-    return *target.langevin(x, grad, chains, s), value
+def steps(target: Target, x: Tensor, chains: Tensor, s: StepScalars, most: int) -> tuple[Tensor, Tensor, int]:
+    """x -> m(x) + P^{1/2} ξ, `most` times from the step of s on if one op takes them, else once: x⁺, m, and how many."""
+    fused = target.fused(x, chains, s, most)
+    return (*fused, most) if fused is not None else (*target.langevin(x, target.grad(x), chains, s), 1)

@@ -27,19 +27,11 @@ class Chains:
     data_noise: Tensor  # (N, H, W, C') Aᴴ of the noise on every chain's own y_i; empty where y is not annealed
     log_tau: Tensor  # (N,) MALA's step
     alive: Tensor  # (N,) bool: finite so far
-    broken: Tensor  # (N, 2) level and step within it where a chain turned non-finite, else −1
+    broken: Tensor  # (N, 2) level and step within it where a chain was seen to be non-finite, else −1
     point: Point | None = None  # MALA's evaluation at x, which is its x
     level: int = 0  # the level to go on with
     step: int = 1  # Philox step index to go on with
     gradients: int = 0  # evaluations a chain so far
-
-    def guard(self, level: int, k: int) -> None:
-        """Flag chains that are no longer finite, on the device, without a synchronisation."""
-        finite = self.x.flatten(1).sum(1).isfinite()
-        lost = self.alive & ~finite
-        self.broken[:, 0].masked_fill_(lost, level)
-        self.broken[:, 1].masked_fill_(lost, k)
-        self.alive &= finite
 
 
 @dataclass
@@ -52,7 +44,7 @@ class Record:
     projected_count: Tensor  # (B,) draws
     projected: Tensor  # (B, H, W, C') mean of the noise-free projections m(x): the MMSE estimate
     trace: Tensor  # (draws, N, <= 256) fixed numbers of the state of every draw
-    energy: Tensor  # (levels, N) E(x, t)/t² before the last step of a level
+    energy: Tensor  # (levels, N) E(x, t)/t² before the last step of a level; NaN in the draws after the first
     acceptance: Tensor  # (levels, N) mean probability of acceptance; NaN without MALA
     tau: Tensor  # (levels, N) MALA's step at the end of a level; NaN without MALA
 

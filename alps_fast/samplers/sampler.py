@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +23,11 @@ from ..layout import from_state, network_view, to_state
 from ..operators.base import Operator
 from ..ops._dispatch import NAMES
 from ..posterior import BrokenChain, Posterior
-from .alps import Target, alps_levels, alps_step, in_single, start
+from .alps import Target, alps_levels, in_single, start
 from .chains import Chains, Record, load_checkpoint, save_checkpoint
-from .mala import first_log_tau, mala_step, point, tuned
+from .graphs import CudaGraphs, Graphs, silent
+from .level import Plan, Rows, Stepped, joined, part
+from .mala import first_log_tau
 from .measurement import bridge, measurement_levels
 from .schedule import AVERAGED, INDEPENDENT, NO_NOISE, PUBLISHED, Level, Schedule, StepScalars, with_draws
 
@@ -67,6 +69,9 @@ class Sampler:
         backend: see `alps_fast.ops`. progress: a bar on stderr.
         checkpoint: a file that is written at level ends, and gone on from, bit for bit, where it exists.
         callback: is called with a `Progress` at level ends.
+        max_chains: chains, of all measurements together, whose steps run at a time; None: all, and where the device's
+            memory does not suffice half as many, until it does. Results are the same.
+        graphs: on a GPU, run what a call before ran by CUDA graphs (not with conjugate gradients, which look when to stop).
         warm_start, warm_std: another method's image x₀ ≈ x + N(0, σ²I), taken as one more measurement. With
             method="measurement" it stands for most of the prior's annealing too.
 
@@ -98,8 +103,11 @@ class Sampler:
     checkpoint: str | Path | None = None
     callback: Callable[[Progress], None] | None = None
     first_chain: int = 0
+    max_chains: int | None = None
+    graphs: bool = True
     warm_start: Tensor | None = None
     warm_std: float | None = None
+    _graphs: Graphs = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check(isinstance(self.operator, Operator), "operator", type(self.operator).__name__, "an alps_fast operator")
@@ -107,6 +115,9 @@ class Sampler:
         check(isinstance(self.schedule, Schedule), "schedule", type(self.schedule).__name__, "a Schedule")
         for name in ("chains", "draws", "thin"):
             setattr(self, name, whole(name, getattr(self, name), 1))
+        if self.max_chains is not None:
+            self.max_chains = whole("max_chains", self.max_chains, 1)
+        self._graphs = Graphs(CudaGraphs(), "cuda")
         self.seed = whole("seed", self.seed, 0, 1 << 63)
         self.first_chain = whole("first_chain", self.first_chain, 0, (1 << 32) - self.chains + 1)
         check_choice("method", self.method, ("alps", "measurement"))
@@ -140,16 +151,34 @@ class Sampler:
         """
         return Run(self, y).finish()
 
+    def memory(self, y: Tensor) -> int:
+        """Bytes that a run on y takes on the CPU at its peak: all chains' states, statistics, and what our gradients work in.
+
+        The last is so much a thread, however many chains there are. Networks of others come on top, as do an operator's own
+        factors and solves.
+        """
+        measurements = len(self.operator.check_measurement(y))
+        channels, height, width = self._real_image(y)
+        statistics = 10 * 4 * channels * height * width  # y, Aᴴy, b; mean, squares and projections, twice while they are taken
+        rows = measurements * self.chains
+        workspace = self.energy.workspace((rows, channels, height, width))
+        return rows * self.memory_per_chain(y) + measurements * statistics + workspace
+
     def memory_per_chain(self, y: Tensor) -> int:
         """Bytes of state that each chain of measurement y takes at its peak, the energy's and operator's own work aside."""
         y = self.operator.check_measurement(y)
-        image = math.prod(self.operator.image_shape(y)) * (2 if self.operator.is_complex else 1)
-        states = 5 + (9 if self.correction else 0)  # x, ∇E, noise, x⁺, m; two points, proposal, δ, AᴴAδ
+        image = math.prod(self._real_image(y))
+        states = 6 + (9 if self.correction else 0)  # x at the level's start, x, m, ∇E, x⁺, m⁺; two points, proposal, δ, AᴴAδ
         measured = 0
         if self.method == "measurement":
             states += 2  # Aᴴw and its update, and y-sized noise
             measured = y[0].numel() * (2 if y.is_complex() else 1)
         return 4 * (states * image + 2 * measured)
+
+    def _real_image(self, y: Tensor) -> tuple[int, int, int]:
+        """(C', H, W) of a state."""
+        channels, height, width = self.operator.image_shape(self.operator.check_measurement(y))
+        return channels * (2 if self.operator.is_complex else 1), height, width
 
 
 class Run:
@@ -167,6 +196,7 @@ class Run:
         self.index = index.repeat(len(self.y))
         self.identity = self._identity() if sampler.checkpoint else ""
         self.interrupted = False
+        self.most = min(sampler.max_chains or len(self.index), len(self.index))  # rows whose steps run at a time
         self.target: Target | None = None
         self.began = time.perf_counter()
         path = Path(sampler.checkpoint) if sampler.checkpoint else None
@@ -193,53 +223,62 @@ class Run:
     def _level(self, i: int, bar: tqdm[Any]) -> None:
         """The steps of one level. A draw is the state after the last one."""
         sampler, chains, level = self.sampler, self.chains, self.sampler.levels[i]
-        changed = i == 0 or level[:2] != sampler.levels[i - 1][:2]
-        if changed or self.target is None:
-            self.target = self._target(i)
-        target = self.target
-        if sampler.correction and changed:
-            chains.point = point(target, chains.x, self.index, chains.step)
-            chains.gradients += 1
-        accepted, value = torch.zeros_like(chains.log_tau), None
-        for k in range(level.steps):
-            last = k == level.steps - 1
-            if sampler.correction:
-                tuning = i < sampler.annealing and not (level.draw and last)
-                mean, probability = self._mala_step(target, tuning)
-                accepted += probability / level.steps
-            else:
-                chains.x, mean, value = alps_step(target, chains.x, self.index, self._scalars(target, i, last), want_value=last)
-                chains.gradients += 1
-            chains.step += 1
-            chains.guard(i, k)
-            bar.update()
-        if chains.point is not None:
-            value = chains.point.value
-        assert value is not None
-        self.record.energy[i] = value / level.t**2
+        plan, rows = self._planned(i)
+        ended = bar.n + level.steps
+        done = self._in_parts(plan, rows, bar)
+        bar.update(ended - bar.n)
+        chains.x, chains.log_tau, chains.point = done.x, done.log_tau, done.at
+        chains.alive, chains.broken = done.alive, done.broken
+        chains.step += level.steps
+        chains.gradients += level.steps + (sampler.correction is not None and rows.at is None)
+        self.record.energy[i] = done.value / level.t**2
         if sampler.correction:
-            self.record.acceptance[i], self.record.tau[i] = accepted, chains.log_tau.exp()
+            self.record.acceptance[i], self.record.tau[i] = done.acceptance, chains.log_tau.exp()
         if level.draw:
-            self.record.draw(i - sampler.annealing + 1, chains.x, mean, chains.alive, sampler.backend)
+            self.record.draw(i - sampler.annealing + 1, chains.x, done.mean, chains.alive, sampler.backend)
         chains.level = i + 1
 
-    def _mala_step(self, target: Target, tuning: bool) -> tuple[Tensor, Tensor]:
-        """One corrected step: m of the state it ends in, and the probabilities of acceptance."""
-        chains = self.chains
-        assert chains.point is not None
-        chains.point, probability = mala_step(target, chains.point, chains.log_tau, self.index, chains.step)
-        chains.x = chains.point.x
-        if tuning:
-            chains.log_tau = tuned(chains.log_tau, probability, chains.step)
-        chains.gradients += 1
-        return chains.point.mean, probability
+    def _planned(self, i: int) -> tuple[Plan, Rows]:
+        """The steps of level i and the chains as they come to it."""
+        sampler, chains, levels = self.sampler, self.chains, self.sampler.levels
+        level = levels[i]
+        changed = i == 0 or level[:2] != levels[i - 1][:2]
+        if changed or self.target is None:
+            self.target = self._target(i)
+        scalars = tuple(self._scalars(self.target, i, k) for k in range(level.steps))
+        tunes = level.steps - level.draw if i < sampler.annealing else 0  # a draw's last step leaves its τ alone
+        plan = Plan(i, self.target, scalars, tunes if sampler.correction else None, records=i < sampler.annealing)
+        at = None if changed else chains.point
+        return plan, Rows(chains.x, chains.log_tau, chains.alive, chains.broken, self.index, self.target.b, at)
+
+    def _in_parts(self, plan: Plan, rows: Rows, bar: tqdm[Any]) -> Stepped:
+        """The level of all rows, `most` at a time, and of fewer once memory runs out."""
+        sampler, parts, first = self.sampler, list[Stepped](), 0
+        graphs = sampler.graphs and rows.x.device.type == sampler._graphs.device and not sampler.operator.looks
+        while first < len(rows.x):
+            some, last = part(rows, sampler.chains, first, self.most)
+            whole = last - first == len(rows.x)
+            try:
+                parts.append(sampler._graphs.run(plan, some) if graphs else plan.run(some, bar.update if whole else silent))
+                first = last
+            except torch.OutOfMemoryError:
+                if last - first == 1:
+                    raise
+                self.most = (last - first) // 2
+                sampler._graphs.clear()
+                torch.cuda.empty_cache()
+        return joined(parts)
 
     def _level_end(self) -> None:
-        """Once a level: stop if no chain is left, keep a checkpoint, tell the callback."""
+        """Once a level: stop if no chain is left, keep a checkpoint, tell the callback.
+
+        A GPU is asked for its chains once, when it has annealed them all, so that it never waits for Python between levels.
+        """
         sampler, chains = self.sampler, self.chains
         done = chains.level
         drawing = done > sampler.annealing
-        if not drawing and not bool(chains.alive.any()):
+        asked = done == sampler.annealing if chains.x.is_cuda else not drawing
+        if asked and not bool(chains.alive.any()):
             level, step = chains.broken[0].tolist()
             raise FloatingPointError(f"every chain turned non-finite; chain {int(self.index[0])} at level {level} "
                                      f"(t = {sampler.levels[level].t:.4g}), step {step}")
@@ -278,12 +317,12 @@ class Run:
                               seed=sampler.seed, step=self.chains.step)
         return Target(sampler.operator, sampler.energy, level.t, b, scalars, sampler.backend)
 
-    def _scalars(self, target: Target, i: int, last: bool) -> StepScalars:
-        """Those of the next step: averaged noise, or by the published rule the next level's at the end of a level."""
-        s = replace(target.scalars, step=self.chains.step)
+    def _scalars(self, target: Target, i: int, k: int) -> StepScalars:
+        """Those of step k of level i: averaged noise, or by the published rule the next level's at the end of a level."""
+        s, level = replace(target.scalars, step=self.chains.step + k), self.sampler.levels[i]
         if self.sampler.noise == "averaged":
             return s
-        if not last:
+        if k < level.steps - 1:
             return replace(s, noise=INDEPENDENT)
         if i + 1 == len(self.sampler.levels):
             return replace(s, noise=NO_NOISE)
@@ -378,8 +417,8 @@ def sample(
     y: Tensor, operator: Operator, energy: Energy, *, chains: int = 16, draws: int = 1, thin: int = 1, seed: int = 0,
     schedule: Schedule = PUBLISHED, method: str = "alps", noise: str = "averaged", correction: str | None = None,
     backend: str = "auto", progress: bool = True, checkpoint: str | Path | None = None,
-    callback: Callable[[Progress], None] | None = None, first_chain: int = 0, warm_start: Tensor | None = None,
-    warm_std: float | None = None,
+    callback: Callable[[Progress], None] | None = None, first_chain: int = 0, max_chains: int | None = None, graphs: bool = True,
+    warm_start: Tensor | None = None, warm_std: float | None = None,
 ) -> Posterior:
     """Posterior samples of the image behind y, their mean and standard deviation: `Sampler(operator, energy, …)(y)`.
 
@@ -398,4 +437,5 @@ def sample(
     """
     return Sampler(operator, energy, chains=chains, draws=draws, thin=thin, seed=seed, schedule=schedule, method=method,
                    noise=noise, correction=correction, backend=backend, progress=progress, checkpoint=checkpoint,
-                   callback=callback, first_chain=first_chain, warm_start=warm_start, warm_std=warm_std)(y)
+                   callback=callback, first_chain=first_chain, max_chains=max_chains, graphs=graphs, warm_start=warm_start,
+                   warm_std=warm_std)(y)

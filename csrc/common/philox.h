@@ -11,9 +11,11 @@
 
 #if defined(__CUDACC__)
 #define ALPS_FN __device__ __forceinline__
+#define ALPS_CONSTANT __host__ __device__ constexpr
 #define ALPS_UNROLL _Pragma("unroll")
 #else
 #define ALPS_FN inline __attribute__((always_inline))
+#define ALPS_CONSTANT constexpr
 #define ALPS_UNROLL _Pragma("GCC unroll 16")
 #endif
 
@@ -76,6 +78,26 @@ ALPS_FN typename L::F uniform(typename L::U word) {  // in (0, 1]
   return L::fma(L::to_float(word), L::broadcast(0x1p-32f), L::broadcast(0x1p-33f));
 }
 
+// (cos, sin)(2 pi angle / 2^32)
+template <class L>
+ALPS_FN void circle(typename L::U angle, typename L::F& cosine, typename L::F& sine) {
+  using U = typename L::U;
+  using I = typename L::I;
+  using F = typename L::F;
+  constexpr float SIN[] = {-1.9515295891e-4f, 8.3321608736e-3f, -1.6666654611e-1f};
+  constexpr float COS[] = {2.443315711809948e-5f, -1.388731625493765e-3f, 4.166664568298827e-2f};
+  constexpr float TURN = static_cast<float>(6.283185307179586 / 4294967296.0);
+
+  const U quarter = (angle + 0x20000000u) >> 30;  // it is quarter * pi/2 + a, |a| <= pi/4
+  const F a = L::to_float((I)(angle - (quarter << 30))) * TURN;
+  const F w = a * a;
+  const U s = L::bits(L::fma(horner<L>(SIN, w), a * w, a));
+  const U c = L::bits(L::fma(horner<L>(COS, w), w * w, L::fma(L::broadcast(-0.5f), w, L::broadcast(1.0f))));
+  const U swap = (s ^ c) & (0u - (quarter & 1u));
+  cosine = L::from_bits(c ^ swap ^ (((quarter + 1u) & 2u) << 30));
+  sine = L::from_bits(s ^ swap ^ ((quarter & 2u) << 30));
+}
+
 // (n0, n1) = sqrt(-2 ln u(r0)) (cos, sin)(2 pi r1 / 2^32)
 template <class L>
 ALPS_FN void box_muller(typename L::U r0, typename L::U r1, typename L::F& n0, typename L::F& n1) {
@@ -84,9 +106,7 @@ ALPS_FN void box_muller(typename L::U r0, typename L::U r1, typename L::F& n0, t
   using F = typename L::F;
   constexpr float LOG[] = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
                            -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
-  constexpr float SIN[] = {-1.9515295891e-4f, 8.3321608736e-3f, -1.6666654611e-1f};
-  constexpr float COS[] = {2.443315711809948e-5f, -1.388731625493765e-3f, 4.166664568298827e-2f};
-  constexpr float LN2 = 0.693147180559945f, TURN = static_cast<float>(6.283185307179586 / 4294967296.0);
+  constexpr float LN2 = 0.693147180559945f;
 
   const U b = L::bits(uniform<L>(r0));
   const I e = (I)(b - 0x3F3504F3u) >> 23;  // u = 2^e (1 + f), 1 + f in [sqrt 1/2, sqrt 2)
@@ -95,14 +115,10 @@ ALPS_FN void box_muller(typename L::U r0, typename L::U r1, typename L::F& n0, t
   const F log1p = L::fma(f * z, horner<L>(LOG, f), L::fma(L::broadcast(-0.5f), z, f));
   const F radius = L::sqrt(L::fma(L::to_float(e), L::broadcast(LN2), log1p) * -2.0f);
 
-  const U quarter = (r1 + 0x20000000u) >> 30;  // the angle is quarter * pi/2 + a, |a| <= pi/4
-  const F a = L::to_float((I)(r1 - (quarter << 30))) * TURN;
-  const F w = a * a;
-  const U s = L::bits(L::fma(horner<L>(SIN, w), a * w, a));
-  const U c = L::bits(L::fma(horner<L>(COS, w), w * w, L::fma(L::broadcast(-0.5f), w, L::broadcast(1.0f))));
-  const U swap = (s ^ c) & (0u - (quarter & 1u));
-  n0 = radius * L::from_bits(c ^ swap ^ (((quarter + 1u) & 2u) << 30));
-  n1 = radius * L::from_bits(s ^ swap ^ ((quarter & 2u) << 30));
+  F cosine, sine;
+  circle<L>(r1, cosine, sine);
+  n0 = radius * cosine;
+  n1 = radius * sine;
 }
 
 // The four normals of a quad: elements 4 quad + (0, 1, 2, 3) of the chain's image; `chain` is a number or one a lane.

@@ -7,43 +7,15 @@
 // divide evenly, and the rest is shared, layer by layer; every sum is taken in one order either way.
 #include "conv_block.h"
 #include "kernels.h"
+#include "memory.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
-#include <new>
 
 #include <omp.h>
 
 namespace alps::ALPS_ISA {
 
 using F = Lanes::F;
-
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-
-// Memory kept from call to call, so that a step touches no fresh page; what is large is given back.
-class Arena {
- public:
-  char* grow(size_t bytes) {
-    if (bytes > size_) {
-      memory_.reset();
-      memory_.reset(static_cast<char*>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096)));
-      if (!memory_) throw std::bad_alloc();
-      size_ = bytes;
-    }
-    return memory_.get();
-  }
-  void trim() {
-    constexpr size_t KEPT = size_t{64} << 20;
-    if (size_ > KEPT) memory_.reset(), size_ = 0;
-  }
-
- private:
-  std::unique_ptr<char, Free> memory_;
-  size_t size_ = 0;
-};
 
 // Shape of a plane of pixels, channels last, in memory that has zeros around it: one pixel between rows, which pads both, and
 // a row and more before and after, so that no tap of no block leaves the memory.
@@ -373,11 +345,19 @@ class Network {
 };
 
 template <class Path, int64_t W>
+static size_t bytes_of_image(const ConvGrad& s) {
+  return (Network<Path, W>(s).bytes() + 4095) / 4096 * 4096 + 4096 * 5;  // 5: teammates' planes a bit apart
+}
+
+// Images at work at a time.
+static int64_t at_once(const ConvGrad& s, int threads) { return s.images < threads ? 1 : threads; }
+
+template <class Path, int64_t W>
 static void run(const ConvGrad& s, int threads) {
-  static thread_local Arena arena;  // of the thread that calls; its team shares it out
   const int64_t alone = s.images / threads * threads;  // images that have a thread to themselves
-  const size_t bytes = (Network<Path, W>(s).bytes() + 4095) / 4096 * 4096 + 4096 * 5;  // 5: teammates' planes a bit apart
-  char* const memory = arena.grow(bytes * static_cast<size_t>(alone ? threads : 1));
+  const size_t bytes = bytes_of_image<Path, W>(s);
+  const Floats shared(static_cast<int64_t>(bytes / sizeof(float)) * at_once(s, threads));
+  char* const memory = reinterpret_cast<char*>(shared.data);
 #pragma omp parallel num_threads(threads)
   {
     const int thread = omp_get_thread_num(), team = omp_get_num_threads();
@@ -389,7 +369,6 @@ static void run(const ConvGrad& s, int threads) {
     for (int64_t image = alone; image < s.images; ++image) network.run(image, {thread, team}, memory);
     Path::end();
   }
-  arena.trim();
 }
 
 template <class Path>
@@ -400,11 +379,23 @@ static void run(const ConvGrad& s, int threads) {
   }
 }
 
+template <class Path>
+static size_t bytes_of_image(const ConvGrad& s) {
+  return s.width_of_network == 32 ? bytes_of_image<Path, 32>(s) : bytes_of_image<Path, 64>(s);
+}
+
 void conv_grad(const ConvGrad& s, int threads) {
 #if defined(__AMX_BF16__)
   if (s.in_tiles) return run<Tiles>(s, threads);
 #endif
   run<Single>(s, threads);
+}
+
+int64_t conv_grad_bytes(const ConvGrad& s, int threads) {
+#if defined(__AMX_BF16__)
+  if (s.in_tiles) return static_cast<int64_t>(bytes_of_image<Tiles>(s)) * at_once(s, threads);
+#endif
+  return static_cast<int64_t>(bytes_of_image<Single>(s)) * at_once(s, threads);
 }
 
 }  // namespace alps::ALPS_ISA

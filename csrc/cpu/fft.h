@@ -14,6 +14,7 @@
 #include <mutex>
 #include <vector>
 
+#include "../common/butterfly.h"
 #include "wide.h"
 
 namespace alps::ALPS_ISA {
@@ -28,17 +29,6 @@ struct Fourier {  // the transform of n numbers, n without prime factors above 7
   std::vector<float> roots;  // exp(-2 pi i k / n)
 };
 
-inline void radices_of(int64_t n, std::vector<int>& out) {
-  int twos = 0;
-  for (; n % 2 == 0; n /= 2) ++twos;
-  for (int odd : {7, 5, 3})
-    for (; n % odd == 0; n /= odd) out.push_back(odd);
-  if (twos % 3 == 2) out.push_back(4);
-  else if (twos % 3 == 1 && twos > 1) out.insert(out.end(), {4, 4}), twos -= 3;
-  else if (twos == 1) out.push_back(2);
-  for (; twos >= 3; twos -= 3) out.push_back(8);  // last, where there are no twiddles
-}
-
 inline const Fourier& fourier(int64_t n) {  // made once a process and size
   static std::mutex mutex;
   static std::map<int64_t, std::unique_ptr<Fourier>> made;
@@ -47,7 +37,7 @@ inline const Fourier& fourier(int64_t n) {  // made once a process and size
   if (!plan) {
     plan = std::make_unique<Fourier>();
     plan->n = n;
-    radices_of(n, plan->radices);
+    plan->radices = radices_of(n);
     for (int64_t k = 0; k < n; ++k) {
       const double angle = -6.283185307179586476925 * static_cast<double>(k) / static_cast<double>(n);
       plan->roots.push_back(static_cast<float>(std::cos(angle)));
@@ -55,80 +45,6 @@ inline const Fourier& fourier(int64_t n) {  // made once a process and size
     }
   }
   return *plan;
-}
-
-template <int R>
-struct Odd {  // cos and sin of 2 pi j k / R for j, k up to (R - 1) / 2, by j k mod R
-  static constexpr double cos(int k) {
-    constexpr double of3[] = {1, -0.5, -0.5}, of5[] = {1, 0.30901699437494742, -0.80901699437494742, -0.80901699437494742,
-                                                       0.30901699437494742},
-                     of7[] = {1, 0.62348980185873353, -0.22252093395631440, -0.90096886790241913, -0.90096886790241913,
-                              -0.22252093395631440, 0.62348980185873353};
-    return R == 3 ? of3[k % 3] : R == 5 ? of5[k % 5] : of7[k % 7];
-  }
-  static constexpr double sin(int k) {
-    constexpr double of3[] = {0, 0.86602540378443865, -0.86602540378443865},
-                     of5[] = {0, 0.95105651629515357, 0.58778525229247313, -0.58778525229247313, -0.95105651629515357},
-                     of7[] = {0, 0.78183148246802981, 0.97492791218182361, 0.43388373911755812, -0.43388373911755812,
-                              -0.97492791218182361, -0.78183148246802981};
-    return R == 3 ? of3[k % 3] : R == 5 ? of5[k % 5] : of7[k % 7];
-  }
-};
-
-// x_k <- sum_j x_j exp(-2 pi i j k / R), in natural order
-template <int R>
-ALPS_INLINE void butterfly(Wide::F re[R], Wide::F im[R]) {
-  using F = Wide::F;
-  if constexpr (R == 2) {
-    const F x = re[0], y = im[0];
-    re[0] = x + re[1], im[0] = y + im[1];
-    re[1] = x - re[1], im[1] = y - im[1];
-  } else if constexpr (R == 4) {
-    const F a = re[0] + re[2], b = im[0] + im[2], c = re[0] - re[2], d = im[0] - im[2];
-    const F e = re[1] + re[3], f = im[1] + im[3], g = im[1] - im[3], h = re[3] - re[1];  // g + ih = -i (x1 - x3)
-    re[0] = a + e, im[0] = b + f;
-    re[1] = c + g, im[1] = d + h;
-    re[2] = a - e, im[2] = b - f;
-    re[3] = c - g, im[3] = d - h;
-  } else if constexpr (R == 8) {
-    F even_re[4] = {re[0], re[2], re[4], re[6]}, even_im[4] = {im[0], im[2], im[4], im[6]};
-    F odd_re[4] = {re[1], re[3], re[5], re[7]}, odd_im[4] = {im[1], im[3], im[5], im[7]};
-    butterfly<4>(even_re, even_im);
-    butterfly<4>(odd_re, odd_im);
-    const F half = Wide::broadcast(0.70710678118654752f);
-    const F a = odd_re[1] + odd_im[1], b = odd_im[1] - odd_re[1], c = odd_im[3] - odd_re[3], d = odd_re[3] + odd_im[3];
-    re[0] = even_re[0] + odd_re[0], im[0] = even_im[0] + odd_im[0];
-    re[4] = even_re[0] - odd_re[0], im[4] = even_im[0] - odd_im[0];
-    re[1] = Wide::fma(half, a, even_re[1]), im[1] = Wide::fma(half, b, even_im[1]);
-    re[5] = Wide::fnma(half, a, even_re[1]), im[5] = Wide::fnma(half, b, even_im[1]);
-    re[2] = even_re[2] + odd_im[2], im[2] = even_im[2] - odd_re[2];
-    re[6] = even_re[2] - odd_im[2], im[6] = even_im[2] + odd_re[2];
-    re[3] = Wide::fma(half, c, even_re[3]), im[3] = Wide::fnma(half, d, even_im[3]);
-    re[7] = Wide::fnma(half, c, even_re[3]), im[7] = Wide::fma(half, d, even_im[3]);
-  } else {
-    constexpr int H = (R - 1) / 2;
-    const F x = re[0], y = im[0];
-    F sum_re[H], sum_im[H], dif_re[H], dif_im[H];
-    ALPS_UNROLL
-    for (int j = 0; j < H; ++j) {
-      sum_re[j] = re[j + 1] + re[R - 1 - j], sum_im[j] = im[j + 1] + im[R - 1 - j];
-      dif_re[j] = re[j + 1] - re[R - 1 - j], dif_im[j] = im[j + 1] - im[R - 1 - j];
-      re[0] += sum_re[j], im[0] += sum_im[j];
-    }
-    ALPS_UNROLL
-    for (int k = 1; k <= H; ++k) {
-      F a = x, b = y, c = F{}, d = F{};
-      ALPS_UNROLL
-      for (int j = 1; j <= H; ++j) {
-        const F cosine = Wide::broadcast(static_cast<float>(Odd<R>::cos(j * k)));
-        const F sine = Wide::broadcast(static_cast<float>(Odd<R>::sin(j * k)));
-        a = Wide::fma(cosine, sum_re[j - 1], a), b = Wide::fma(cosine, sum_im[j - 1], b);
-        c = Wide::fma(sine, dif_im[j - 1], c), d = Wide::fma(sine, dif_re[j - 1], d);
-      }
-      re[k] = a + c, im[k] = b - d;
-      re[R - k] = a - c, im[R - k] = b + d;
-    }
-  }
 }
 
 // y[q + s (R p + k)] = exp(-2 pi i p k s / n) sum_j x[q + s (p + j m / R)] exp(-2 pi i j k / R), m s = n; `im` is where
@@ -155,7 +71,7 @@ ALPS_INLINE void pass_at(const float* in, float* out, int64_t p, int64_t m, int6
         re[j] = Wide::load(from + j * (m / R) * s * CELL + re_at);
         im[j] = Wide::load(from + j * (m / R) * s * CELL + im_at);
       }
-      butterfly<R>(re, im);
+      butterfly<Wide, R>(re, im);
       ALPS_UNROLL
       for (int k = 0; k < R; ++k) {
         if (TURN && k > 0) {

@@ -19,43 +19,6 @@ struct ConvGrad {  // contract: alps_fast/ops/conv_grad.py; weights and biases a
   bool level_of_each, in_tiles;
 };
 
-struct SenseStep {  // contract: alps_fast/ops/langevin_sense.py; u and eigenvalues of every line, n numbers each
-  const float *x, *grad, *b, *u, *eigenvalues, *xi;
-  const int64_t* chains;
-  float *after, *mean;
-  int64_t rows, measurements, lines, n;
-  int axis;
-  float lam, lin, w, inv_eta2, noise_lam;
-  int noise;
-  uint64_t seed;
-  uint32_t step;
-};
-
-struct FourierStep {  // contract: alps_fast/ops/langevin_fourier.py, factor 1; height and width have no prime factor above 7
-  const float *x, *grad, *b, *h, *xi;
-  const int64_t* chains;
-  float *after, *mean;
-  int64_t rows, measurements, height, width, channels;
-  bool is_complex;
-  float lam, lin, w, inv_eta2, noise_lam;
-  int noise;
-  uint64_t seed;
-  uint32_t step;
-};
-
-struct SenseCgStep {  // contract: alps_fast/ops/langevin_sense.py; spectrum is sense_spectrum, error the sqrt(e^T M e) allowed
-  const float *x, *grad, *b, *maps, *mask, *spectrum, *xi;
-  const int64_t* chains;
-  float *after, *mean;
-  int64_t rows, measurements, coils, height, width;
-  float lam, lin, w, inv_eta2, noise_lam;
-  int noise;
-  uint64_t seed;
-  uint32_t step;
-  double error;
-  int64_t max_iter;
-};
-
 struct Ridge {  // what alps_fast/ops/ridge_grad.py takes beside the images
   const float* const* filters;  // one bank a scale, (count, side, side)
   const int64_t* sides;
@@ -90,14 +53,19 @@ struct RidgeLangevin {  // contract: alps_fast/ops/ridge_langevin.py; the grad o
   void moments(const Moments<float>& moments, int threads);                                                 \
   void moments(const Moments<double>& moments, int threads);                                                \
   void ridge_grad(const RidgeGrad& ridge_grad, int threads);                                                \
+  int64_t ridge_grad_bytes(const RidgeGrad& ridge_grad, int threads);                                       \
   void ridge_langevin(const RidgeLangevin& ridge_langevin, int threads);                                     \
-  void conv_grad(const ConvGrad& conv_grad, int threads);
+  void conv_grad(const ConvGrad& conv_grad, int threads);                                                   \
+  int64_t conv_grad_bytes(const ConvGrad& conv_grad, int threads);
 
 namespace alps {
 namespace portable { ALPS_CPU_KERNELS }
 #if defined(__x86_64__)
 namespace avx2 { ALPS_CPU_KERNELS }
 namespace avx512 { ALPS_CPU_KERNELS }
-namespace amx { void conv_grad(const ConvGrad& conv_grad, int threads); }  // the other kernels multiply no matrices
+namespace amx {  // the other kernels multiply no matrices
+void conv_grad(const ConvGrad& conv_grad, int threads);
+int64_t conv_grad_bytes(const ConvGrad& conv_grad, int threads);
+}
 #endif
 }  // namespace alps

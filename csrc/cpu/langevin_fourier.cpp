@@ -10,6 +10,7 @@
 #include "draw.h"
 #include "fft.h"
 #include "kernels.h"
+#include "memory.h"
 
 namespace alps::ALPS_ISA {
 

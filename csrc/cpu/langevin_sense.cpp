@@ -5,6 +5,7 @@
 // so the noise is born in that layout. Each sum runs over its line in order. A piece of work is CHAINS chains on a group of
 // lines that share the cache lines of the image (8 where lines run along H); U of a line is read once for the first product
 // and comes from L2 for the second, which takes m and x+ as columns of one matrix.
+#include "memory.h"
 #include "noise.h"
 #include "wide.h"
 

@@ -9,13 +9,11 @@
 #include "draw.h"
 #include "fft.h"
 #include "kernels.h"
+#include "memory.h"
 
 namespace alps::ALPS_ISA {
 
 using F = Wide::F;
-
-constexpr int WINDOW = 8;  // as in _cg.py
-constexpr double EPS = 0x1p-23;
 
 struct Problem {
   Problem(const SenseCgStep& s)
@@ -195,9 +193,9 @@ static bool solve(const SenseCgStep& s, const Problem& at, bool starts, float sh
     if (moves) rz = next;
     for (int64_t e = 0; e < at.image; e += Wide::width)
       Wide::save(Wide::fma(beta, Wide::load(work.p + e), Wide::load(work.q + e)), work.p + e);
-    if (i % WINDOW == 0) {
+    if (i % CG_WINDOW == 0) {
       total += fell;
-      stopped = !(fell > total * EPS * EPS && fell > s.error * s.error);
+      stopped = !(fell > total * CG_EPS * CG_EPS && fell > s.error * s.error);
       fell = 0;
     }
   }

@@ -5,21 +5,15 @@
 // that the tile below or above needs of them) and never leave the core.
 #pragma once
 
-#include <memory>
-#include <new>
 #include <vector>
 
 #include <omp.h>
 
 #include "kernels.h"
 #include "lanes.h"
+#include "memory.h"
 
 namespace alps::ALPS_ISA {
-
-struct Aligned {
-  void operator()(float* memory) const { ::operator delete[](memory, std::align_val_t(64)); }
-};
-using Buffer = std::unique_ptr<float[], Aligned>;
 
 struct Strides {  // of an image's channels and pixels in memory
   int64_t channel, pixel;
@@ -31,12 +25,13 @@ class RidgeGradient {
   RidgeGradient(const Ridge& ridge, int64_t images, int64_t channels, int64_t height, int64_t width);
 
   int64_t size() const { return size_; }       // floats of the workspace of one image at work
-  Buffer workspace(int64_t more) const;        // and so many more floats behind it
-  Buffer responses() const;                    // of one thread
+  int64_t response_size() const { return response_size_; }  // floats of the responses of one thread
+  Floats workspace(int64_t more) const;        // and so many more floats behind it
+  Floats responses() const;                    // of one thread
 
   // `grad` of x for image number `image`, and its value unless that is null, with `threads` buffers of responses.
   void operator()(int64_t image, const float* x, float* grad, Strides strides, float* value, float* workspace,
-                  const Buffer* responses, int threads) const;
+                  const Floats* responses, int threads) const;
 
  private:
   struct Level {
@@ -59,11 +54,11 @@ class RidgeGradient {
   std::vector<Level> levels_;
 };
 
-// Runs body(row, workspace, responses, threads) for every row, `more` floats behind its workspace: a row a thread while there are rows for all threads,
-// then the rows that are left one after another, each with all threads.
+// Runs body(row, workspace, responses, threads) for every row, `more` floats behind its workspace: a row a thread while there are
+// rows for all threads, then the rows that are left one after another, each with all threads.
 template <class Body>
 static void each_alone(const RidgeGradient& gradient, int64_t rows, int64_t more, int threads, const Body& body) {
-  std::vector<Buffer> workspaces, responses;
+  std::vector<Floats> workspaces, responses;
   for (int t = 0; t < threads; ++t) responses.push_back(gradient.responses());
   const int64_t together = rows - rows % threads;
   for (int t = 0; t < (together ? threads : 1); ++t) workspaces.push_back(gradient.workspace(more));
@@ -71,10 +66,10 @@ static void each_alone(const RidgeGradient& gradient, int64_t rows, int64_t more
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t row = 0; row < together; ++row) {
       const int t = omp_get_thread_num();
-      body(row, workspaces[t].get(), &responses[t], 1);
+      body(row, workspaces[static_cast<size_t>(t)].data, &responses[t], 1);
     }
   }
-  for (int64_t row = together; row < rows; ++row) body(row, workspaces[0].get(), responses.data(), threads);
+  for (int64_t row = together; row < rows; ++row) body(row, workspaces[0].data, responses.data(), threads);
 }
 
 }  // namespace alps::ALPS_ISA

@@ -84,10 +84,10 @@ static_assert(LOWEST % ROWS == 0 && HIGHEST % ROWS == 0, "tiles end where blocks
 
 ALPS_INLINE int64_t up_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-static Buffer buffer(int64_t size) {
-  float* memory = static_cast<float*>(::operator new[](sizeof(float) * static_cast<size_t>(size), std::align_val_t(64)));
-  std::memset(memory, 0, sizeof(float) * static_cast<size_t>(size));
-  return Buffer(memory);
+static Floats zeros(int64_t size) {
+  Floats memory(size);
+  std::memset(memory.data, 0, sizeof(float) * static_cast<size_t>(size));
+  return memory;
 }
 
 // ln(1 + t), t >= 0. Up to 1 + t = sqrt 2 it is t itself that the series sees, not what is left of it beside the 1.
@@ -319,8 +319,8 @@ RidgeGradient::RidgeGradient(const Ridge& ridge, int64_t images, int64_t channel
   size_ += scratch_;
 }
 
-Buffer RidgeGradient::workspace(int64_t more) const { return buffer(size_ + more); }
-Buffer RidgeGradient::responses() const { return buffer(response_size_); }
+Floats RidgeGradient::workspace(int64_t more) const { return zeros(size_ + more); }
+Floats RidgeGradient::responses() const { return zeros(response_size_); }
 
 // For every filter and two potentials at a time: what `respond` reads of them. A last, missing potential weighs nothing.
 void RidgeGradient::fill_potentials(int64_t image, float* out) const {
@@ -455,7 +455,7 @@ void RidgeGradient::collect(float* workspace, float* grad, Strides strides) cons
 }
 
 void RidgeGradient::operator()(int64_t image, const float* x, float* grad, Strides strides, float* value, float* workspace,
-                               const Buffer* responses, int threads) const {
+                               const Floats* responses, int threads) const {
   fill_potentials(image, workspace);
   build_pyramid(x, strides, workspace);
   int64_t pieces = 0;
@@ -466,7 +466,7 @@ void RidgeGradient::operator()(int64_t image, const float* x, float* grad, Strid
     const Level& level = levels_[s];
     const int64_t scale = static_cast<int64_t>(s);
     const float q = ridge_.q_of_each_image ? ridge_.q[scale * images_ + image] : ridge_.q[scale];
-    const double energy = piece(level, scale, index * level.tile, q, value != nullptr, workspace, responses[thread].get());
+    const double energy = piece(level, scale, index * level.tile, q, value != nullptr, workspace, responses[thread].data);
     std::memcpy(workspace + level.values + 2 * index, &energy, sizeof energy);
   };
   if (threads == 1) {
@@ -491,10 +491,16 @@ void RidgeGradient::operator()(int64_t image, const float* x, float* grad, Strid
 void ridge_grad(const RidgeGrad& s, int threads) {
   const RidgeGradient gradient(s.ridge, s.images, s.channels, s.height, s.width);
   const int64_t pixels = s.height * s.width, n = s.channels * pixels;
-  each_alone(gradient, s.images, 0, threads, [&](int64_t image, float* workspace, const Buffer* responses, int team) {
+  each_alone(gradient, s.images, 0, threads, [&](int64_t image, float* workspace, const Floats* responses, int team) {
     gradient(image, s.x + image * n, s.grad + image * n, {pixels, 1}, s.value ? s.value + image : nullptr, workspace, responses,
              team);
   });
+}
+
+int64_t ridge_grad_bytes(const RidgeGrad& s, int threads) {
+  const RidgeGradient gradient(s.ridge, s.images, s.channels, s.height, s.width);
+  const int64_t images = s.images < threads ? 1 : threads;  // at work at a time
+  return static_cast<int64_t>(sizeof(float)) * (threads * gradient.response_size() + images * gradient.size());
 }
 
 }  // namespace alps::ALPS_ISA

@@ -12,7 +12,7 @@ static void run(const RidgeLangevin& s, int threads) {
   const int64_t tiles = (n + PIXEL_TILE - 1) / PIXEL_TILE;
   const int64_t a_size = all.a_of_each_measurement ? all.pixels * (all.a_of_each_channel ? all.channels : 1) : 0;
   const RidgeGradient gradient(s.ridge, all.rows * groups, s.channels, s.height, s.width);
-  each_alone(gradient, all.rows, n, threads, [&](int64_t row, float* workspace, const Buffer* responses, int team_size) {
+  each_alone(gradient, all.rows, n, threads, [&](int64_t row, float* workspace, const Floats* responses, int team_size) {
     float* grad = workspace + gradient.size();
     PixelStep step = all;
     step.grad = grad;

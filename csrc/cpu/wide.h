@@ -2,8 +2,6 @@
 // with a product taken away. Where there is no fma that is a vector instruction, products and sums round apart.
 #pragma once
 
-#include <new>
-
 #include "../common/philox.h"
 #include "lanes.h"
 
@@ -68,15 +66,6 @@ struct Wide {
 };
 
 #endif
-
-struct Floats {  // memory for `count` floats, aligned to a cache line, not set
-  explicit Floats(int64_t count) : data(static_cast<float*>(::operator new(sizeof(float) * static_cast<size_t>(count), at))) {}
-  ~Floats() { ::operator delete(data, at); }
-  Floats(const Floats&) = delete;
-  Floats& operator=(const Floats&) = delete;
-  static constexpr std::align_val_t at{64};
-  float* const data;
-};
 
 // out(j)[i] = in(i)[j] for SIDE x SIDE floats; in and out give the address of a row.
 template <int SIDE, class In, class Out>

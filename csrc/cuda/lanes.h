@@ -1,6 +1,8 @@
 // One CUDA thread as a lane (csrc/common/philox.h): intrinsics that round to nearest and are never contracted.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include <cstdint>
 
 namespace alps {
@@ -12,6 +14,7 @@ struct Thread {
 
   static __device__ __forceinline__ F broadcast(float x) { return x; }
   static __device__ __forceinline__ F fma(F a, F b, F c) { return __fmaf_rn(a, b, c); }
+  static __device__ __forceinline__ F fnma(F a, F b, F c) { return __fmaf_rn(-a, b, c); }
   static __device__ __forceinline__ F sqrt(F x) { return __fsqrt_rn(x); }
   static __device__ __forceinline__ F to_float(U x) { return __uint2float_rn(x); }
   static __device__ __forceinline__ F to_float(I x) { return __int2float_rn(x); }

@@ -27,6 +27,19 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 blo
   check_cuda(name, cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
 
+struct Device {
+  int64_t shared;  // bytes that a block can have
+  int64_t multiprocessors;
+};
+
+inline Device this_device(const char* name) {
+  int device, shared, multiprocessors;
+  check_cuda(name, cudaGetDevice(&device));
+  check_cuda(name, cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  check_cuda(name, cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  return {shared, multiprocessors};
+}
+
 // A block's shared memory: all of it is dynamic, so that its size is known where the kernel is launched.
 __device__ __forceinline__ float* shared_floats() {
   extern __shared__ float4 dynamic_shared[];

@@ -43,9 +43,25 @@ __device__ __forceinline__ void store(T* array, int64_t first, int64_t n, const 
   }
 }
 
+// A complex pixel of a state, whole where the state lies on 8 bytes.
+__device__ __forceinline__ float2 pixel_at(bool whole, const float* image, int64_t pixel) {
+  if (whole) return reinterpret_cast<const float2*>(image)[pixel];
+  return make_float2(image[2 * pixel], image[2 * pixel + 1]);
+}
+
+__device__ __forceinline__ void put_pixel(bool whole, float* image, int64_t pixel, float2 value) {
+  if (whole) reinterpret_cast<float2*>(image)[pixel] = value;
+  else image[2 * pixel] = value.x, image[2 * pixel + 1] = value.y;
+}
+
+template <int BYTES, class... Pointers>
+bool on_bytes(Pointers... pointers) {  // a null pointer is
+  return ((reinterpret_cast<uintptr_t>(pointers) % BYTES == 0) && ...);
+}
+
 template <class... Pointers>
-bool on_16_bytes(Pointers... pointers) {  // a null pointer is
-  return ((reinterpret_cast<uintptr_t>(pointers) % 16 == 0) && ...);
+bool on_16_bytes(Pointers... pointers) {
+  return on_bytes<16>(pointers...);
 }
 
 }  // namespace alps

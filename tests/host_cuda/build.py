@@ -21,7 +21,7 @@ import torch
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 KEPT = ROOT / "build" / "host_cuda"  # objects by what they are made of, so that only what changed is compiled again
-FLAGS = ["-std=c++20", "-O1", "-g", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing", "-Wall", "-Wextra",
+FLAGS = ["-std=c++20", "-O1", "-g1", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing", "-Wall", "-Wextra",
          "-Werror", "-Wno-unknown-pragmas", f"-I{HERE}"]
 SANITIZERS = {  # runtime source, flags, preloaded library, options
     "fibers": ("fibers.cpp", ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"], "libasan.so",

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from dense import fft_law
+from step_checks import in_double, states
 
+from alps_fast.ops.langevin_fourier import langevin_fourier
 from alps_fast.ops.langevin_pixel import langevin_pixel
+from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg
 from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
 from build import Crashed
@@ -28,6 +32,37 @@ def pixel_step(n, b, shape, a, noise):
     diagonal[:, 0] = 0
     data, chains = torch.randn(b, *shape), torch.arange(n) + 3
     return {"x": x, "grad": grad, "b": data, "a": diagonal, "chains": chains, "noise": noise, **LEVEL}
+
+
+def fourier_step(size, channels, is_complex, noise, given=False):
+    kernel = torch.randn(2, *size)
+    h = torch.fft.fft2(torch.complex(*kernel) if is_complex else kernel[0]) * (torch.rand(size) > 0.1)
+    shape = (*size, 2 * channels if is_complex else channels)
+    if not is_complex:
+        h = torch.fft.fft2(torch.fft.ifft2(h).real)
+    return states(4, 2, shape, torch.float32) | {"h": h, "factor": 1, "is_complex": is_complex, "noise": noise,
+                                                 "xi": torch.randn(4, *shape) if given else None}
+
+
+def lines_step(size, axis, rows, noise, given=False):
+    lines, n = size[::-1] if axis == 0 else size
+    u = torch.linalg.qr(torch.randn(lines, n, n, dtype=torch.complex128))[0].to(torch.complex64).contiguous()
+    eigenvalues = torch.rand(lines, n) * (torch.rand(lines, n) > 0.3)
+    return states(rows, 1, (*size, 2), torch.float32) | {"u": u, "eigenvalues": eigenvalues, "axis": axis, "noise": noise,
+                                                         "xi": torch.randn(rows, *size, 2) if given else None}
+
+
+def solver_step(size, coils, noise, given=False, max_iter=2):
+    mask = (torch.rand(size) < 0.5).float()
+    mask[0, 0] = 1
+    return states(4, 2, (*size, 2), torch.float32) | {
+        "maps": torch.complex(*torch.randn(2, coils, *size)), "mask": mask, "noise": noise, "tol": 1e-6, "max_iter": max_iter,
+        "xi": torch.randn(4, 1 + coils, *size, 2) if given else None}
+
+
+def last_two(a):
+    """The last two of four chains, and their measurement."""
+    return a | {k: a[k][2:] for k in ("x", "grad", "chains", "xi") if a[k] is not None} | {"b": a["b"][1:]}
 
 
 def moments_state(groups, rows, shape, dtype):
@@ -63,6 +98,70 @@ def test_langevin_pixel_does_not_feel_the_order(fibers):
     assert all(same(fibers("langevin_pixel", arguments, order), want) for order in (1, 2))
 
 
+@pytest.mark.parametrize("is_complex, channels", [(False, 1), (False, 3), (True, 1), (True, 2)])
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (5, 14), (18, 24), (7, 64)])
+def test_langevin_fourier_keeps_the_fft_law(fibers, size, is_complex, channels):
+    """Four chains fill the stand-in's GPU and take a block each, two are done in passes: the same bits. Worst measured 5e-7."""
+    for noise, given in ((NO_NOISE, False), (INDEPENDENT, True), (AVERAGED, False)):
+        a = fourier_step(size, channels, is_complex, noise, given)
+        got, few = fibers("langevin_fourier", a, channels), fibers("langevin_fourier", last_two(a), 3)
+        for w, g in zip(langevin_fourier(**in_double(a), backend="torch"), got, strict=True):
+            assert (w - g).norm() <= fft_law(size[0] * size[1]) * w.norm()
+        assert same(few, [g[2:] for g in got])
+
+
+@pytest.mark.parametrize("size, factor, dtype", [((11, 6), 1, torch.float32), ((4, 6), 2, torch.float32), ((4, 6), 1, torch.float64),
+                                                 ((1, 16384), 1, torch.float32)])
+def test_langevin_fourier_leaves_the_rest_to_the_reference(fibers, size, factor, dtype):
+    a = fourier_step(size, 3, False, AVERAGED) | {"factor": factor}
+    a = in_double(a) if dtype == torch.float64 else a
+    assert same(fibers("langevin_fourier", a), langevin_fourier(**a, backend="torch"))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("size", [(1, 1), (7, 4), (5, 9), (2, 330)])
+def test_langevin_sense_is_the_reference(fibers, size, axis):
+    """Blocks of 4, 8 and 16 chains; lines that a thread a pixel does not cover. Law: 1e-6; measured 3e-7."""
+    size = size[::-1] if axis == 0 else size
+    for rows, noise, given in ((2, NO_NOISE, False), (5, INDEPENDENT, True), (18, AVERAGED, False)):
+        a = lines_step(size, axis, rows, noise, given)
+        got = fibers("langevin_sense", a, rows)
+        for w, g in zip(langevin_sense(**in_double(a), backend="torch"), got, strict=True):
+            assert (w - g).norm() <= 1e-6 * w.norm()
+        if not given:
+            two = a | {k: a[k][-2:] for k in ("x", "grad", "chains")}
+            assert same(fibers("langevin_sense", two), [g[-2:] for g in got])
+
+
+@pytest.mark.filterwarnings("ignore:conjugate gradients")
+@pytest.mark.parametrize("size, coils", [((2, 1), 1), ((5, 14), 3), ((18, 21), 2)])
+def test_langevin_sense_cg_holds_the_iterate_of_the_reference(fibers, size, coils):
+    """After two iterations, where rounding has not grown yet. Law: 2e-6; measured 4e-7."""
+    for noise, given in ((NO_NOISE, False), (INDEPENDENT, True), (AVERAGED, False)):
+        a = solver_step(size, coils, noise, given)
+        got = fibers("langevin_sense_cg", a, coils)
+        for w, g in zip(langevin_sense_cg(**in_double(a), backend="torch"), got, strict=True):
+            assert (w - g).norm() <= 2e-6 * w.norm()
+        if noise == AVERAGED:
+            assert same(fibers("langevin_sense_cg", last_two(a), 3), [g[2:] for g in got])
+
+
+def test_langevin_sense_cg_stops_each_system_by_itself(fibers):
+    """A chain of zeros has nothing to solve, one of NaN stays alone; at the tolerance the others are as the reference's."""
+    a = solver_step((3, 4), 2, INDEPENDENT, given=True, max_iter=100)
+    for name in ("x", "grad", "b", "xi"):
+        a[name][0] = 0
+    a["x"][1] = torch.nan
+    mean_after = fibers("langevin_sense_cg", a)
+    for w, g in zip(langevin_sense_cg(**in_double(a) | {"tol": 1e-10}, backend="torch"), mean_after, strict=True):
+        assert not g[0].any() and g[1].isnan().all() and (w[2:] - g[2:]).norm() <= 1e-6 * w[2:].norm()
+
+
+def test_langevin_sense_cg_leaves_other_sizes_to_the_reference(fibers):
+    a = solver_step((11, 3), 2, AVERAGED, max_iter=100)
+    assert same(fibers("langevin_sense_cg", a), langevin_sense_cg(**a, backend="torch"))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(), (3,), (13, 11, 3), (24, 24)])
 def test_moments(fibers, shape, dtype):
@@ -73,11 +172,23 @@ def test_moments(fibers, shape, dtype):
         assert same(fibers("moments", arguments, rows), want)
 
 
+@pytest.mark.filterwarnings("ignore:conjugate gradients")
 def test_no_races(threads_of_the_os):
     arguments = {"chains": CHAINS[:2], "n": 1030, "seed": 1, "step": 2, "tag": LANGEVIN}
     assert same([threads_of_the_os("philox_normal", arguments)], [philox_normal(**arguments, backend="torch")])
     arguments = pixel_step(5, 1, (7, 16, 3), (1, 1), AVERAGED)
     torch.testing.assert_close(threads_of_the_os("langevin_pixel", arguments), langevin_pixel(**arguments, backend="torch"))
+    for is_complex in (False, True):
+        arguments = fourier_step((18, 5), 1, is_complex, INDEPENDENT)
+        for part in (arguments, last_two(arguments)):
+            torch.testing.assert_close(threads_of_the_os("langevin_fourier", part), langevin_fourier(**part, backend="torch"),
+                                       rtol=1e-4, atol=1e-5)
+    arguments = last_two(solver_step((17, 3), 1, INDEPENDENT, max_iter=1))
+    torch.testing.assert_close(threads_of_the_os("langevin_sense_cg", arguments), langevin_sense_cg(**arguments, backend="torch"),
+                               rtol=1e-4, atol=1e-5)
+    arguments = lines_step((7, 3), 0, 3, INDEPENDENT)
+    torch.testing.assert_close(threads_of_the_os("langevin_sense", arguments), langevin_sense(**arguments, backend="torch"),
+                               rtol=1e-4, atol=1e-5)
     arguments = moments_state(2, 6, (9,), torch.float32)
     assert same(threads_of_the_os("moments", arguments), moments(**arguments, backend="torch"))
 

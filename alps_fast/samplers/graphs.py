@@ -1,0 +1,105 @@
+"""Levels as CUDA graphs: a sampler that is called again replays what it launched before, and Python issues nothing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .level import Plan, Rows, Stepped
+from .mala import Point
+
+Replay = Callable[[], object]
+Capture = Callable[[Callable[[], Stepped]], tuple[Replay, Stepped]]
+
+
+class Recorded(NamedTuple):
+    """A level that was captured: the rows it reads and what it writes are at fixed addresses; `held` is read by it too."""
+
+    rows: Rows
+    replay: Replay
+    result: Stepped
+    held: object
+
+
+class Graphs:
+    """Runs the steps of levels: plainly the first time, which warms up kernels and libraries, recorded the second, then replayed.
+
+    A graph holds whole levels with all their scalars and step numbers, as kernels take these from the host. That is enough,
+    for every call of a sampler goes through the same levels and steps, and simplest: nothing is changed in a graph, so a replay
+    is to the bit what ran before. A sampler that is called once gains nothing by it.
+    """
+
+    def __init__(self, capture: Capture, device: str):
+        self.capture, self.device = capture, device  # the type of device that it captures
+        self.seen: set[Any] = set()
+        self.recorded: dict[Any, Recorded] = {}
+        self.why_not: str | None = None
+
+    def run(self, plan: Plan, rows: Rows) -> Stepped:
+        """`plan.run(rows)`."""
+        target = plan.target
+        key = (plan.level, plan.scalars, plan.tunes, target.t, target.backend, id(target.energy), id(target.operator),
+               *((v.shape, v.dtype, v.device) for v in flat(rows)))
+        if key not in self.seen or self.why_not is not None:
+            self.seen.add(key)
+            return plan.run(rows, silent)
+        if key not in self.recorded:
+            try:
+                self.recorded[key] = self._record(plan, rows)
+            except torch.OutOfMemoryError:  # for whoever asks for fewer chains then
+                raise
+            except RuntimeError as error:  # a network that looks at what it computes
+                self.why_not = " ".join(str(error).split())
+                self.clear()
+                warnings.warn(f"graphs: level {plan.level} cannot be captured ({self.why_not}); it runs without", stacklevel=2)
+                return plan.run(rows, silent)
+        recorded = self.recorded[key]
+        for mine, given in zip(flat(recorded.rows), flat(rows), strict=True):
+            mine.copy_(given)
+        recorded.replay()
+        return rebuilt(recorded.result, [v.clone() for v in flat(recorded.result)])
+
+    def clear(self) -> None:
+        """Give back the memory of all graphs."""
+        self.recorded.clear()
+
+    def _record(self, plan: Plan, rows: Rows) -> Recorded:
+        held = plan.target.energy.prepare(plan.target.t, rows.x)
+        mine = rebuilt(rows, [v.clone() for v in flat(rows)])
+        replay, result = self.capture(lambda: plan.run(mine, silent))
+        return Recorded(mine, replay, result, (held, plan))
+
+
+def silent(_: int) -> None:
+    """No progress is told of a replay."""
+
+
+def flat(value: Rows | Stepped) -> list[Tensor]:
+    """All tensors in it."""
+    return [v for part in value for v in (part if isinstance(part, Point) else () if part is None else (part,))]
+
+
+def rebuilt(like: Any, tensors: list[Tensor]) -> Any:
+    """The inverse of `flat`."""
+    supply = iter(tensors)
+    parts = [Point(*(next(supply) for _ in part)) if isinstance(part, Point) else None if part is None else next(supply)
+             for part in like]
+    return type(like)(*parts)
+
+
+class CudaGraphs:
+    """Captures into CUDA graphs that share their temporary memory, as they are replayed one after another."""
+
+    def __init__(self) -> None:
+        self.pool: Any = None
+
+    def __call__(self, run: Callable[[], Stepped]) -> tuple[Replay, Stepped]:
+        graph = torch.cuda.CUDAGraph()
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            result = run()
+        return graph.replay, result

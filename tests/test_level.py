@@ -1,0 +1,375 @@
+"""The steps of a level as a function of tensors: fused, in parts, as a graph, and never waiting for the device."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from alps_fast import data
+from alps_fast.energies import DenoiserEnergy, GaussianEnergy, GaussianMixtureEnergy, RidgeEnergy, SumEnergy
+from alps_fast.energies.base import Energy
+from alps_fast.energies.compact import CompactNet
+from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, Operator, SuperResolution
+from alps_fast.ops import _dispatch
+from alps_fast.posterior import Posterior
+from alps_fast.samplers import Sampler, Schedule
+from alps_fast.samplers.graphs import Graphs, flat, rebuilt
+from alps_fast.samplers.level import Plan, Rows, Stepped
+from alps_fast.samplers.sampler import Run
+
+FEW = Schedule(sigma_max=2.0, sigma_min=0.2, levels=3, steps=3, eta_steps=2, eta_max=0.2)
+COLUMNS = torch.arange(10) % 2 == 0
+
+
+def ridge(channels: int = 1) -> RidgeEnergy:
+    g = torch.Generator().manual_seed(3)
+    filters = torch.randn(2, 4, 1, 3, 3, generator=g) / 3
+    filters -= filters.mean((3, 4), keepdim=True)
+    w, r = torch.rand(2, 2, 1, 4, generator=g) * 0.05, torch.rand(2, 2, 1, 4, generator=g) + 0.5
+    bounds = torch.ones(2)
+    return RidgeEnergy(filters, torch.tensor([-2.0, 1.0]), w, r, torch.ones(2, 2) * 0.3, bounds=bounds, channels=channels,
+                       channelwise=True)
+
+
+class Psi(nn.Module):
+    """Any torch module."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return 0.1 * torch.tanh(self.conv(x)) / (1 + t[:, None, None, None])
+
+
+def compact(channels: int) -> DenoiserEnergy:
+    torch.manual_seed(0)
+    return DenoiserEnergy(CompactNet(channels, width=32, blocks=(1, 0, 1)))
+
+
+MASK = torch.rand(10, 10, generator=torch.Generator().manual_seed(1)) < 0.6
+ENERGIES: dict[str, Callable[[int], Energy]] = {
+    "ridge": lambda channels: ridge(),
+    "gaussian": lambda channels: GaussianEnergy(torch.full((channels, 1, 1), 0.3), 0.5),
+    "mixture": lambda channels: GaussianMixtureEnergy(torch.ones(2), torch.tensor([0.4, -0.4]).view(2, 1, 1, 1), torch.ones(2)),
+    "compact": compact,
+    "module": lambda channels: DenoiserEnergy(Psi(channels)),
+    "sum": lambda channels: SumEnergy([ridge(), GaussianEnergy(0.0, 1.0)], [0.5, 0.5]),
+}
+OPERATORS: dict[str, Callable[[], Operator]] = {
+    "inpainting": lambda: Inpainting(MASK, 0.1),
+    "denoising": lambda: Denoising(0.1),
+    "blur": lambda: CircularBlur.gaussian(1.0, 0.1),
+    "superres": lambda: SuperResolution(2, 0.1),
+    "one coil": lambda: CartesianMRI(MASK, noise_std=0.1),
+    "lines": lambda: CartesianMRI(COLUMNS.expand(10, 10), data.coil_maps(3, 10, 10), noise_std=0.1),
+}
+
+
+def problem(operator: str, energy: str, count: int = 1) -> tuple[Operator, Energy, Tensor]:
+    op = OPERATORS[operator]()
+    g = torch.Generator().manual_seed(2)
+    image = torch.randn(count, 1, 10, 10, generator=g, dtype=torch.complex64 if op.is_complex else torch.float32)
+    return op, ENERGIES[energy](2 if op.is_complex else 1), op.forward(image)
+
+
+def sampler(op: Operator, energy: Energy, **options: Any) -> Sampler:
+    return Sampler(op, energy, **{"chains": 3, "schedule": FEW, "progress": False} | options)
+
+
+def same(a: Posterior, b: Posterior) -> None:
+    for name in ("mean", "channel_std", "samples", "count", "trace"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+    assert a.gradients == b.gradients and json.dumps(a.by_level) == json.dumps(b.by_level)
+
+
+# --- fused ---------------------------------------------------------------------------------------------------------
+
+class Calls(TorchDispatchMode):
+    """Notes the ops of ours that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "alps_fast":
+            self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("noise", ["averaged", "independent"])
+@pytest.mark.parametrize("operator", ["inpainting", "denoising"])
+def test_ridge_steps_are_fused_and_what_they_were(operator: str, noise: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    op, energy, y = problem(operator, "ridge", 2)
+    with Calls() as calls:
+        fused = sampler(op, energy, noise=noise)(y)
+    assert calls.names.count("ridge_langevin") == calls.names.count("ridge_grad") == FEW.levels
+    monkeypatch.setattr(energy, "langevin_pixel", lambda *args: None)
+    apart = sampler(op, energy, noise=noise)(y)
+    torch.testing.assert_close(fused.samples, apart.samples, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fused.mean, apart.mean, rtol=1e-5, atol=1e-5)
+    assert fused.gradients == apart.gradients == FEW.levels * FEW.steps
+
+
+def test_what_does_not_fuse() -> None:
+    op, energy, y = problem("inpainting", "ridge")
+    energy.backend = "torch"  # type: ignore[attr-defined]
+    with Calls() as calls:
+        sampler(op, energy, backend="auto")(y)
+        sampler(CircularBlur.gaussian(1.0, 0.1), ridge())(y)
+        sampler(op, GaussianEnergy(0.0, 0.5))(y)
+        sampler(op, ridge(), correction="mala")(y)
+    assert "ridge_langevin" not in calls.names
+
+
+class Overflows(RidgeEnergy):
+    """The second chain is lost in the second level, in its fused steps."""
+
+    def langevin_pixel(self, x: Tensor, *args: Any) -> Any:
+        if args[3] < 1.5:
+            x[1] = torch.inf
+        return super().langevin_pixel(x, *args)
+
+
+def test_a_chain_that_breaks_in_fused_steps_is_found_at_the_end_of_its_level() -> None:
+    op, energy, y = problem("inpainting", "ridge")
+    energy.__class__ = Overflows
+    posterior = sampler(op, energy)(y)
+    assert [tuple(lost) for lost in posterior.broken] == [(0, 1, 1, FEW.steps - 1)]
+    assert posterior.count.tolist() == [2]
+
+
+# --- parts ---------------------------------------------------------------------------------------------------------
+
+WAYS: dict[str, dict[str, Any]] = {
+    "alps": {}, "draws": {"draws": 3, "thin": 2}, "independent": {"noise": "independent"},
+    "mala": {"correction": "mala", "draws": 2}, "measurement": {"method": "measurement"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_max_chains_changes_nothing(way: str) -> None:
+    op, energy, y = problem("inpainting", "ridge", 3)
+    whole = sampler(op, energy, **WAYS[way])(y)
+    for most in (1, 2, 4, 6, 100):
+        same(sampler(op, energy, max_chains=most, **WAYS[way])(y), whole)
+
+
+class Small(GaussianEnergy):
+    """A device on which `most` images fit."""
+
+    most = 2
+    seen: list[int]
+
+    def _grad(self, x: Tensor, t: float) -> Tensor:
+        self.seen.append(len(x))
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("no room")
+        return super()._grad(x, t)
+
+
+def test_chains_are_split_until_they_fit() -> None:
+    op, _, y = problem("inpainting", "gaussian", 3)
+    energy, large = Small(0.3, 0.5), GaussianEnergy(0.3, 0.5)
+    energy.seen = []
+    same(sampler(op, energy, correction="mala", draws=2)(y), sampler(op, large, correction="mala", draws=2)(y))
+    assert energy.seen[:3] == [9, 3, 1] or energy.seen[:2] == [9, 4]
+    assert energy.seen.count(9) == 1  # what did not fit is not tried again
+    energy.most = 0
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        sampler(op, energy)(y)
+
+
+# --- graphs --------------------------------------------------------------------------------------------------------
+
+class Tape(TorchDispatchMode):
+    """A CUDA graph's stand-in: the torch operators of a run with the very tensors they took and gave, run again in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in LOOKS:
+            raise RuntimeError(f"{func} while capturing")
+        out = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, out))
+        return out
+
+    def replay(self) -> None:
+        with torch.no_grad():
+            for func, args, kwargs, out in self.calls:
+                for old, new in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True):
+                    if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                        old.copy_(new)
+
+
+LOOKS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.is_nonzero.default)
+TAPES: list[Tape] = []
+
+
+def tape(run: Callable[[], Stepped]) -> tuple[Callable[[], object], Stepped]:
+    with Tape() as recorded:
+        result = run()
+    for v in flat(result):
+        if v.is_floating_point():
+            v.detach().fill_(torch.nan)  # a graph that is captured has not run
+    TAPES.append(recorded)
+    return recorded.replay, result
+
+
+@pytest.mark.parametrize(("operator", "energy", "options"), [
+    ("inpainting", "ridge", {}),
+    ("inpainting", "sum", {"draws": 3, "thin": 2, "max_chains": 2}),
+    ("denoising", "mixture", {"correction": "mala", "draws": 2}),
+    ("inpainting", "gaussian", {"method": "measurement"}),
+    ("blur", "compact", {}),
+    ("one coil", "module", {}),
+    ("lines", "ridge", {"noise": "independent"}),
+])
+def test_graphs_change_nothing(operator: str, energy: str, options: dict[str, Any]) -> None:
+    """First plain, then captured, then replayed: with other measurements each time, whatever the energy forgot meanwhile."""
+    op, prior, y = problem(operator, energy)
+    plain, graphed = sampler(op, prior, graphs=False, **options), sampler(op, prior, **options)
+    graphed._graphs = Graphs(tape, "cpu")
+    TAPES.clear()
+    for factor in (1.0, 0.5, -1.0):
+        same(graphed(factor * y), plain(factor * y))
+    parts = 2 if "max_chains" in options else 1
+    assert len(graphed._graphs.recorded) == len(TAPES) == parts * len(graphed.levels) and graphed._graphs.why_not is None
+
+
+class Looks(GaussianEnergy):
+    """Asks the device."""
+
+    def _grad(self, x: Tensor, t: float) -> Tensor:
+        return super()._grad(x, t) * (1.0 if float(x.sum()) < torch.inf else 0.0)
+
+
+def test_what_cannot_be_captured_runs_without_and_says_so() -> None:
+    op, _, y = problem("inpainting", "gaussian")
+    plain, graphed = (sampler(op, Looks(0.3, 0.5), graphs=g) for g in (False, True))
+    graphed._graphs = Graphs(tape, "cpu")
+    graphed(y)
+    with pytest.warns(UserWarning, match="graphs: level 0 cannot be captured .* while capturing"):
+        same(graphed(y), plain(y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same(graphed(y), plain(y))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("energy", ENERGIES)
+def test_graphs_change_nothing_on_a_gpu(operator: str, energy: str) -> None:
+    op, prior, y = problem(operator, energy)
+    y = y.cuda()
+    plain, graphed = sampler(op, prior, graphs=False), sampler(op, prior)
+    for factor in (1.0, 0.5, -1.0):
+        same(graphed(factor * y), plain(factor * y))
+    assert len(graphed._graphs.recorded) == FEW.levels and graphed._graphs.why_not is None
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("energy", ENERGIES)
+def test_a_level_waits_for_nothing_on_a_gpu(operator: str, energy: str) -> None:
+    op, prior, y = problem(operator, energy)
+    run = Run(sampler(op, prior, graphs=False), y.cuda())
+    plan, rows = run._planned(0)
+    plan.run(rows, lambda _: None)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        plan.run(rows, lambda _: None)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+# --- nothing waits -------------------------------------------------------------------------------------------------
+
+class NoCopies(TorchDispatchMode):
+    """Refuses whatever crosses from one device to another."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        devices = {v.device.type for v in tree_leaves((args, out)) if isinstance(v, Tensor) and v.numel() > 0}
+        assert devices <= {"meta"}, f"{func} on {devices}"
+        return out
+
+
+def without_values(name: str, channels: int, t: float) -> Energy:
+    """An energy of meta tensors: networks are made there; tables of a ridge energy are read once a level, and moved."""
+    if name in ("compact", "module"):
+        with torch.device("meta"):
+            return ENERGIES[name](channels)
+    energy = ENERGIES[name](channels)
+    for term in energy.energies if isinstance(energy, SumEnergy) else (energy,):
+        if isinstance(term, RidgeEnergy):
+            read = term.prepare(t, torch.empty(0))
+            term._levels[t, torch.float32, torch.device("meta")] = tree_map(lambda v: v.to("meta"), read)
+    return energy
+
+
+@pytest.mark.parametrize(("operator", "energy", "way"), [
+    *((operator, "ridge", "ops") for operator in OPERATORS), *(("inpainting", energy, "ops") for energy in ENERGIES),
+    ("inpainting", "ridge", "references"), ("blur", "compact", "references"), ("lines", "gaussian", "references"),
+    ("inpainting", "mixture", "mala"), ("lines", "module", "mala"),
+])
+def test_a_level_waits_for_nothing(operator: str, energy: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On meta tensors, which have no values to look at: every op as one operator, or its torch reference step by step."""
+    op, prior, y = problem(operator, energy)
+    schedule = Schedule(levels=1, steps=2 if operator == "inpainting" else 1)  # what is fused, and what is not
+    run = Run(sampler(op, prior, schedule=schedule, correction="mala" if way == "mala" else None), y)
+    run.target = None
+    plan, rows = run._planned(0)
+    op = OPERATORS[operator]()  # that has placed nothing yet
+    if operator == "lines":  # factored once, before any level
+        factors = op.factors(torch.complex64, torch.device("cpu"))
+        op._factors[torch.complex64, torch.device("meta")] = tuple(v.to("meta") for v in factors)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which knows no meta tensors; a context alone
+    if way == "references":
+        monkeypatch.setattr(_dispatch, "_watched", lambda: False)
+        monkeypatch.setattr(_dispatch, "_plain", lambda values: True)
+    fake: Rows = rebuilt(rows, [v.to("meta") for v in flat(rows)])
+    prior = without_values(energy, 2 if op.is_complex else 1, plan.target.t)
+    plan = replace(plan, target=replace(plan.target, operator=op, energy=prior, b=fake.b))
+    plan.run(fake, lambda _: None)  # places constants
+    with NoCopies():
+        done = plan.run(fake, lambda _: None)
+    assert done.x.shape == rows.x.shape and done.x.is_meta
+
+
+def test_the_test_sees_who_waits() -> None:
+    op, _, y = problem("inpainting", "gaussian")
+    plan, rows = Run(sampler(op, GaussianEnergy(0.3, 0.5)), y)._planned(0)
+    fake: Rows = rebuilt(rows, [v.to("meta") for v in flat(rows)])
+    target = replace(plan.target, operator=op, b=fake.b)
+    with pytest.raises(RuntimeError, match="item.* cannot be called on meta tensors"):
+        replace(plan, target=replace(target, energy=Looks(0.3, 0.5))).run(fake, lambda _: None)
+    with pytest.raises(AssertionError, match="on .*cpu"), NoCopies():
+        replace(plan, target=replace(target, operator=Inpainting(MASK, 0.1))).run(fake, lambda _: None)
+
+
+def test_who_looks_says_so() -> None:
+    assert not any(make().looks for make in OPERATORS.values())
+    assert CartesianMRI(MASK, data.coil_maps(3, 10, 10), noise_std=0.1).looks
+    assert LinearOperator(lambda x: x, lambda y: y, 0.1, (1, 4, 4)).looks
+
+
+def test_a_plan_is_the_schedules() -> None:
+    op, energy, y = problem("inpainting", "ridge")
+    run = Run(sampler(op, energy), y)
+    plan, _ = run._planned(0)
+    assert isinstance(plan, Plan) and [s.step for s in plan.scalars] == [1, 2, 3]
