@@ -107,7 +107,7 @@ def extensions():
         return []
     import pybind11
 
-    headers = sorted(map(str, Path("csrc").rglob("*.h")))
+    headers = sorted(str(path) for path in Path("csrc").rglob("*") if path.suffix in (".h", ".cuh"))
     include = [pybind11.get_include()]
     cpu = Extension("alps_fast._cpu", ["csrc/bindings.cpp"], include, depends=headers, language="c++",
                     extra_compile_args=CXX_FLAGS, extra_link_args=["-fopenmp", *(SANITIZERS if BUILD == "sanitize" else [])])

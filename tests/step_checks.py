@@ -43,6 +43,11 @@ def in_double(value: Any) -> Any:
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
+def on_gpu(a: Arguments) -> Arguments:
+    """The same call with tensors on the GPU, for the CUDA kernel."""
+    return {k: v.cuda() if isinstance(v, Tensor) else v for k, v in a.items()} | {"backend": "cuda"}
+
+
 def dense_step(a: Arguments, mean_map: Tensor, noise_map: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
     """x⁺ and m of dense matrices on flattened states."""
     r = a["b"].repeat_interleave(len(a["x"]) // len(a["b"]), 0) + a["lin"] * a["x"] - a["w"] * a["grad"]

@@ -107,7 +107,8 @@ def transform_of(n):
 def run_fourier(ptx, size, is_complex, whole, noise):
     """Errors of x⁺ and m over the law, and what each kernel did; one image channel, one chain."""
     (height, width), room = size, 16
-    h = torch.fft.fft2(torch.complex(torch.randn(size), torch.randn(size) * is_complex))
+    kernel = torch.complex(torch.randn(size, dtype=torch.float64), torch.randn(size, dtype=torch.float64) * is_complex)
+    h = torch.fft.fft2(kernel, norm="ortho").to(torch.complex64)
     a = states(1, 1, (*size, 1 + is_complex), torch.float32) | {"h": h, "noise": noise}
     step, out = step_of(a, ("h",), struct.pack("5q?3x", 1, 1, height, width, 1 + is_complex, is_complex))
     (along_w, table_w), (along_h, table_h) = transform_of(width), transform_of(height)
@@ -117,9 +118,10 @@ def run_fourier(ptx, size, is_complex, whole, noise):
     def run(kernel, tiles, room, cells, shared):
         layout = along_w + along_h + stream_of(a) + struct.pack(
             "3I2f?3x", 1, tiles, room, (a["inv_eta2"] + a["noise_lam"]) ** 0.5, 1 / (height * width), height * width % 4 == 0)
-        threads = max(32, min(cells // 8 // 32 * 32, 1024))
+        threads = max(32, min(-(-(cells // 8) // 32) * 32, 448))
         more = [] if whole else [workspace]
-        return ptx("langevin_fourier").kernel(f"langevin_fourier_{kernel}").launch((tiles,), (threads,), [step, layout, *more], shared)
+        compiled = ptx("langevin_fourier").kernel(f"langevin_fourier_{kernel}")
+        return compiled.launch((tiles,), (threads,), [step, layout, *more], shared)
 
     if whole:
         counts = [run("whole", 1, height, height * width, (height * row + 15) // 16 * 16 + table_w + table_h)]
@@ -134,21 +136,22 @@ def run_fourier(ptx, size, is_complex, whole, noise):
 
 
 @pytest.mark.parametrize("size, is_complex, whole, noise", [
-    ((5, 14), False, True, AVERAGED), ((14, 5), True, True, INDEPENDENT), ((6, 5), True, False, AVERAGED), ((5, 6), False, False, NO_NOISE)])
+    ((5, 14), False, True, AVERAGED), ((14, 5), True, True, INDEPENDENT), ((6, 5), True, False, AVERAGED),
+    ((5, 6), False, False, NO_NOISE)])
 def test_langevin_fourier_keeps_the_fft_law(ptx, size, is_complex, whole, noise):
-    assert max(run_fourier(ptx, size, is_complex, whole, noise)[0]) <= 1  # worst measured 0.08
+    assert max(run_fourier(ptx, size, is_complex, whole, noise)[0]) <= 1  # worst measured 0.06
 
 
-@pytest.mark.parametrize("whole, conflicts", [(True, 0.15), (False, 0.15)])
-def test_langevin_fourier_touches_what_it_must(ptx, whole, conflicts):
-    """A row of h for each pair of rows and every state once; of the passes through shared memory few wait for a bank."""
+@pytest.mark.parametrize("whole", [True, False])
+def test_langevin_fourier_touches_what_it_must(ptx, whole):
+    """The transfer's half and every state once, measured 1.04 and 1.08; one in eight passes to shared memory waits for a bank."""
     _, counts = run_fourier(ptx, (32, 64), False, whole, INDEPENDENT)
     total = sum(counts[1:], counts[0])
     n = 32 * 64
     floor = 4 * (5 * n + n + (0 if whole else 8 * n)) / 32
     assert (total["global_load_sectors"] + total["global_store_sectors"]) / floor <= 1.2
     waves = [sum(total[f"shared_{what}_{kind}"] for what in ("load", "store")) for kind in ("conflicts", "wavefronts")]
-    assert waves[0] / waves[1] <= conflicts
+    assert waves[0] / waves[1] <= 0.15
 
 
 def run_lines(ptx, size, axis, rows, noise):
@@ -164,17 +167,18 @@ def run_lines(ptx, size, axis, rows, noise):
     return [torch.from_numpy(v) for v in out], langevin_sense(**in_double(a), axis=axis, backend="torch"), counts
 
 
-@pytest.mark.parametrize("size, axis, rows, noise", [((5, 3), 0, 3, AVERAGED), ((3, 6), 1, 7, INDEPENDENT), ((2, 35), 1, 2, NO_NOISE)])
+@pytest.mark.parametrize("size, axis, rows, noise", [((5, 3), 0, 3, AVERAGED), ((3, 6), 1, 7, INDEPENDENT),
+                                                     ((2, 35), 1, 2, NO_NOISE)])
 def test_langevin_sense_is_the_reference(ptx, size, axis, rows, noise):
     got, want, _ = run_lines(ptx, size, axis, rows, noise)
     assert all((g - w).norm() <= 1e-6 * w.norm() for g, w in zip(got, want, strict=True))
 
 
 def test_langevin_sense_reads_each_number_of_u_twice(ptx):
-    """From global memory, whatever the number of chains, and once of those from L2; rows of U in parts of 16 bytes."""
+    """Whatever the number of chains; rows of U 16 bytes at a time, so a sector in two requests. Measured 1.36, conflicts 3 %."""
     _, _, counts = run_lines(ptx, (2, 32), 1, 8, INDEPENDENT)
     floor = 2 * 4 * (4 * 32 * 32 + 8 * 5 * 64) / 32
-    assert (counts["global_load_sectors"] + counts["global_store_sectors"]) / floor <= 2.0
+    assert (counts["global_load_sectors"] + counts["global_store_sectors"]) / floor <= 1.5
     assert counts["shared_load_conflicts"] + counts["shared_store_conflicts"] <= 0.1 * counts["shared_load_wavefronts"]
 
 
@@ -190,7 +194,8 @@ def test_langevin_sense_cg_holds_the_iterate_of_the_reference(ptx):
                                   struct.pack("dq", 1e-6, 1))
     (along_w, table_w), (along_h, table_h) = transform_of(width), transform_of(height)
     every, pitch = np.float32(1 / (height * width)), width + 1
-    images, k = np.full((3, systems, height, width, 2), np.nan, np.float32), np.full((systems, coils, height, width, 2), np.nan, np.float32)
+    images = np.full((3, systems, height, width, 2), np.nan, np.float32)
+    k = np.full((systems, coils, height, width, 2), np.nan, np.float32)
     sums, state = np.full((2, systems, 1), np.nan), np.ones((systems, 5))
     work = (*images, k, *sums, state)
 

@@ -12,6 +12,8 @@ from step_checks import (
     check_opcheck,
     check_rows_stand_alone,
     dense_step,
+    in_double,
+    on_gpu,
     states,
 )
 
@@ -106,9 +108,7 @@ def image_arguments(size, channels, is_complex, n=4, b=2):
 
 def widened(a):
     """The same numbers in double, for the reference."""
-    wide = {k: v.to(torch.complex128 if v.is_complex() else torch.float64)
-            if isinstance(v, torch.Tensor) and k != "chains" else v for k, v in a.items()}
-    return wide | {"backend": "torch"}
+    return in_double(a) | {"backend": "torch"}
 
 
 # every radix, alone and after each other, passes in even and odd number; panels of 16 rows and columns, and their tails
@@ -163,6 +163,20 @@ def test_cpu_has_the_same_bits_on_any_threads_and_alone(isa, is_complex, threads
                 threads(count)
                 assert all(torch.equal(w, g) for w, g in zip(want, langevin_fourier(**a), strict=True))
             check_rows_stand_alone(langevin_fourier, a)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("is_complex, channels", [(False, 1), (False, 3), (True, 1), (True, 2)])
+@pytest.mark.parametrize("size", [*SIZES, (128, 128), (320, 256), (17, 2048)])
+def test_cuda_keeps_the_fft_law(size, is_complex, channels):
+    """Few images are done in passes, many one a block where they fit: the same bits."""
+    for noise in (NO_NOISE, INDEPENDENT, AVERAGED):
+        a = image_arguments(size, channels, is_complex) | {"noise": noise}
+        got = langevin_fourier(**on_gpu(a))
+        for w, g in zip(langevin_fourier(**widened(a)), got, strict=True):
+            assert (w - g.cpu()).norm() <= fft_law(size[0] * size[1]) * w.norm()
+        many = a | {k: a[k].repeat_interleave(50, 0) for k in ("x", "grad", "chains")}
+        assert all(torch.equal(g, m[::50]) for g, m in zip(got, langevin_fourier(**on_gpu(many)), strict=True))
 
 
 @pytest.mark.parametrize("is_complex", [False, True])

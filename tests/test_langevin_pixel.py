@@ -12,6 +12,7 @@ from step_checks import (
     check_rows_stand_alone,
     dense_step,
     in_double,
+    on_gpu,
     shifted,
     states,
 )
@@ -148,8 +149,7 @@ def test_cuda_has_the_bits_of_the_cpu_kernel(shape):
     for n, b, layout in layouts(shape):
         for noise in NOISES:
             a = arguments(n, b, layout, torch.float32, shape, "cpu") | {"noise": noise}
-            on_gpu = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in a.items()} | {"backend": "cuda"}
-            for want, got in zip(langevin_pixel(**a), langevin_pixel(**on_gpu), strict=True):
+            for want, got in zip(langevin_pixel(**a), langevin_pixel(**on_gpu(a)), strict=True):
                 assert torch.equal(want, got.cpu())
 
 

@@ -15,6 +15,8 @@ from step_checks import (
     check_opcheck,
     check_rows_stand_alone,
     dense_step,
+    in_double,
+    on_gpu,
     states,
 )
 
@@ -206,8 +208,7 @@ def test_lines_on_cpu_are_the_reference(isa, size, axis, guarded):
     for n, b in ((1, 1), (6, 2), (16, 16), (17, 1)):
         a = random_lines(size, axis, n, b)
         a["xi"] = torch.randn(a["x"].shape, generator=torch.Generator().manual_seed(2))
-        wide = {k: v.to(torch.complex128 if v.is_complex() else torch.float64)
-                if isinstance(v, torch.Tensor) and k != "chains" else v for k, v in a.items()}
+        wide = in_double(a)
         for noise in (NO_NOISE, INDEPENDENT):
             exact = torch.stack(langevin_sense(**wide | {"noise": noise}))
             torch_step = torch.stack(langevin_sense(**a | {"noise": noise, "backend": "torch"}))
@@ -271,8 +272,7 @@ def test_cg_on_cpu_is_the_reference(isa, size, guarded):
     for n, b, coils in ((1, 1, 1), (4, 2, 3), (2, 2, 17)):
         a = solver(size, coils, n, b)
         a["xi"] = torch.randn(n, 1 + coils, *size, 2, generator=torch.Generator().manual_seed(2))
-        wide = {k: v.to(torch.complex128 if v.is_complex() else torch.float64)
-                if isinstance(v, torch.Tensor) and k != "chains" else v for k, v in a.items()} | {"tol": 1e-10}
+        wide = in_double(a) | {"tol": 1e-10}
         for noise in (NO_NOISE, INDEPENDENT):
             want = langevin_sense_cg(**wide | {"noise": noise})
             for w, g in zip(want, langevin_sense_cg(**a | {"noise": noise}), strict=True):
@@ -327,6 +327,31 @@ def test_a_broken_chain_of_cg_stays_alone(isa):
     a["x"][1], a["grad"][2] = torch.nan, torch.inf
     for w, g in zip(want, langevin_sense_cg(**a), strict=True):
         assert torch.equal(w[[0, 3]], g[[0, 3]]) and not g[1:3].isfinite().any()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("size", [*SIZES, (320, 5), (5, 640)])
+def test_lines_on_cuda_are_the_reference(size, axis):
+    for rows, noise in ((1, NO_NOISE), (7, AVERAGED), (34, INDEPENDENT)):
+        a = random_lines(size, axis, rows, 1) | {"noise": noise}
+        got = langevin_sense(**on_gpu(a))
+        for w, g in zip(langevin_sense(**in_double(a)), got, strict=True):
+            assert (w - g.cpu()).norm() <= (5e-7 + 1e-7 * a["u"].shape[1] ** 0.5) * w.norm()
+        alone = a | {k: a[k][-1:] for k in ("x", "grad", "chains")}
+        assert all(torch.equal(o[0], g[-1]) for o, g in zip(langevin_sense(**on_gpu(alone)), got, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [(1, 1), (5, 8), (16, 15), (20, 33), (35, 18), (128, 128), (320, 12)])
+def test_cg_on_cuda_is_the_reference(size):
+    for n, b, coils, noise in ((1, 1, 1, NO_NOISE), (4, 2, 3, AVERAGED), (2, 2, 17, INDEPENDENT)):
+        a = solver(size, coils, n, b) | {"noise": noise}
+        got = langevin_sense_cg(**on_gpu(a))
+        for w, g in zip(langevin_sense_cg(**in_double(a) | {"tol": 1e-10}), got, strict=True):
+            assert (w - g.cpu()).norm() <= 1e-6 * w.norm()
+        alone = a | {k: a[k][-1:] for k in ("x", "grad", "b", "chains")}
+        assert all(torch.equal(o[0], g[-1]) for o, g in zip(langevin_sense_cg(**on_gpu(alone)), got, strict=True))
 
 
 def test_opcheck():

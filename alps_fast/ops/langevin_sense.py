@@ -249,7 +249,8 @@ def _langevin_sense_cg_cuda(
         from alps_fast import _cuda
 
         with stream_on(x.device):
-            floats, doubles = _cuda.langevin_sense_cg_memory(rows=len(x), coils=len(maps), height=height, width=width, noise=noise)
+            floats, doubles = _cuda.langevin_sense_cg_memory(rows=len(x), coils=len(maps), height=height, width=width,
+                                                             noise=noise)
     if floats < 0:
         return langevin_sense_cg_reference(x, grad, b, maps, mask, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step,
                                            tol, max_iter, xi)

@@ -17,8 +17,9 @@
 namespace alps::cuda {
 namespace {
 
-constexpr int MOST_THREADS = 1024;
-constexpr int64_t CELLS = 8;  // complex numbers a thread
+constexpr int MOST_THREADS = 704;  // of an image: three rounds of the butterflies of 128 x 128, in 88 registers
+constexpr int TILE_THREADS = 448, TILE_BLOCKS = 2;  // of a tile, in 72
+constexpr int64_t CELLS = 8;  // complex numbers a thread, where there are no more than that
 constexpr int64_t ROWS[] = {16, 8, 4}, COLUMNS[] = {16, 8, 4, 2};  // of a tile; four rows are whole quads, two columns mirrors
 constexpr int64_t FULL = 4;  // one image a block pays from a block on every fourth multiprocessor
 constexpr int64_t MOST_BLOCKS = 0x7fffffff;
@@ -101,7 +102,8 @@ __device__ __forceinline__ void take(const FourierStep& s, const Layout& at, int
     for (int i = 0; i < 4; ++i) data[i] = __fmaf_rn(-s.w, slope[i], __fmaf_rn(s.lin, state[i], data[i]));
     ALPS_UNROLL
     for (int i = 0; i < 4; ++i)
-      if (cells[i]) *cells[i] = s.is_complex ? make_float2(data[2 * i % 4], data[2 * i % 4 + 1]) : make_float2(data[i], xi[i] * at.amplitude);
+      if (cells[i] && s.is_complex) *cells[i] = make_float2(data[2 * i % 4], data[2 * i % 4 + 1]);
+      else if (cells[i]) *cells[i] = make_float2(data[i], xi[i] * at.amplitude);
   });
 }
 
@@ -248,7 +250,7 @@ __device__ __forceinline__ void for_frequencies(const FourierStep& s, const Layo
   }
 }
 
-__global__ void __launch_bounds__(MOST_THREADS) langevin_fourier_rows(FourierStep s, Layout at, float2* workspace) {
+__global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS) langevin_fourier_rows(FourierStep s, Layout at, float2* workspace) {
   const int64_t n = blockIdx.x / at.tiles;
   const Rows rows = rows_of_block(s, at);
   const Tables tables(rows.cells + at.images * rows.room * rows.pitch, s.width);
@@ -260,7 +262,8 @@ __global__ void __launch_bounds__(MOST_THREADS) langevin_fourier_rows(FourierSte
   for_frequencies(s, at, rows, tables.place, [&](const float2& cell, int64_t number) { planes[number] = cell; });
 }
 
-__global__ void __launch_bounds__(MOST_THREADS) langevin_fourier_columns(FourierStep s, Layout at, float2* workspace) {
+__global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
+    langevin_fourier_columns(FourierStep s, Layout at, float2* workspace) {
   const uint32_t height = s.height, width = s.width, room = at.room, half = s.is_complex ? 0 : room / 2;
   const uint32_t tile = blockIdx.x % at.tiles, plane = blockIdx.x / at.tiles, first = tile * (s.is_complex ? room : half);
   const int64_t n = plane / at.images;
@@ -296,7 +299,7 @@ __global__ void __launch_bounds__(MOST_THREADS) langevin_fourier_columns(Fourier
   }
 }
 
-__global__ void __launch_bounds__(MOST_THREADS) langevin_fourier_back(FourierStep s, Layout at, float2* workspace) {
+__global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS) langevin_fourier_back(FourierStep s, Layout at, float2* workspace) {
   const int64_t n = blockIdx.x / at.tiles;
   const Rows rows = rows_of_block(s, at);
   const Tables tables(rows.cells + at.images * rows.room * rows.pitch, s.width);
@@ -338,8 +341,8 @@ Plan plan_of(const FourierStep& s) {
   return plan;
 }
 
-dim3 threads_for(int64_t cells) {
-  return dim3(static_cast<unsigned>(std::min<int64_t>((cells / CELLS + 31) / 32 * 32 + 32 * (cells < CELLS), MOST_THREADS)));
+dim3 threads_for(int64_t cells, int most) {
+  return dim3(static_cast<unsigned>(std::clamp<int64_t>((cells / CELLS + 31) / 32 * 32, 32, most)));
 }
 
 }  // namespace
@@ -356,13 +359,13 @@ void langevin_fourier(const FourierStep& s, float* workspace, cudaStream_t strea
   const Plan plan = plan_of(s);
   const int64_t numbers = s.height * s.width * s.channels, images = images_of(s);
   const bool aligned = numbers % 4 == 0 && on_16_bytes(s.x, s.grad, s.b, s.xi, s.after, s.mean);
-  Layout at = {transform_of(s.width), transform_of(s.height), make_stream(s.seed, s.step, LANGEVIN), static_cast<uint32_t>(images), 1,
-               static_cast<uint32_t>(s.height), std::sqrt(s.inv_eta2 + s.noise_lam), 1 / static_cast<float>(s.height * s.width),
+  Layout at = {transform_of(s.width), transform_of(s.height), make_stream(s.seed, s.step, LANGEVIN),
+               static_cast<uint32_t>(images), 1, static_cast<uint32_t>(s.height), std::sqrt(s.inv_eta2 + s.noise_lam), 1 / static_cast<float>(s.height * s.width),
                aligned};
   const auto run = [&](auto kernel, int64_t blocks, int64_t cells, int64_t bytes, auto... more) {
     if (blocks > MOST_BLOCKS) throw std::invalid_argument("langevin_fourier: more than 2^31 - 1 tiles");
-    launch("langevin_fourier", kernel, dim3(static_cast<unsigned>(blocks)), threads_for(cells), static_cast<size_t>(bytes), stream, s,
-           at, more...);
+    launch("langevin_fourier", kernel, dim3(static_cast<unsigned>(blocks)),
+           threads_for(cells, plan.whole ? MOST_THREADS : TILE_THREADS), static_cast<size_t>(bytes), stream, s, at, more...);
   };
   if (plan.whole) {
     run(langevin_fourier_whole, s.rows, images * s.height * s.width, rows_bytes(s, s.height) + table_bytes(s.height));

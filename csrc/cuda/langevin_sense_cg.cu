@@ -23,7 +23,7 @@
 namespace alps::cuda {
 namespace {
 
-constexpr int MOST_THREADS = 512;
+constexpr int MOST_THREADS = 448, BLOCKS = 2;  // of a multiprocessor, in 72 registers
 constexpr int64_t CELLS = 8;  // complex numbers a thread
 constexpr int64_t TILE[] = {16, 8, 4, 2, 1};  // rows or columns of a block
 constexpr int64_t AT_ONCE = 1 << 22;  // complex numbers of k-space in the workspace: 32 MB
@@ -96,7 +96,8 @@ __device__ __forceinline__ const float2* map_of(const SenseCgStep& s, const Tile
   return reinterpret_cast<const float2*>(s.maps) + (coil * s.height + tile.first) * s.width;
 }
 
-__device__ __forceinline__ float2 right_hand_side(const SenseCgStep& s, const Layout& at, const Tile& tile, int64_t pixel, float2 x) {
+__device__ __forceinline__ float2 right_hand_side(const SenseCgStep& s, const Layout& at, const Tile& tile, int64_t pixel,
+                                                  float2 x) {
   const int64_t image = 2 * s.height * s.width;
   const float2 grad = pixel_at(at.whole_pixels, s.grad + tile.chain * image, pixel);
   const float2 b = pixel_at(at.whole_pixels, s.b + tile.chain / (s.rows / s.measurements) * image, pixel);
@@ -104,7 +105,8 @@ __device__ __forceinline__ float2 right_hand_side(const SenseCgStep& s, const La
 }
 
 // Pixel or sample `first` of the noise of a chain, and the next where it is of the same quad.
-__device__ __forceinline__ void two_of_noise(const SenseCgStep& s, const Layout& at, int64_t chain, int64_t first, float2 (&two)[2]) {
+__device__ __forceinline__ void two_of_noise(const SenseCgStep& s, const Layout& at, int64_t chain, int64_t first,
+                                             float2 (&two)[2]) {
   float xi[4];
   const uint32_t quad = static_cast<uint32_t>(first / 2);
   if (s.noise == GIVEN) {
@@ -153,7 +155,8 @@ __device__ __forceinline__ void get_rows(const Shared& shared, const Tile& tile,
   });
 }
 
-__global__ void __launch_bounds__(MOST_THREADS) langevin_sense_cg_rows(SenseCgStep s, Layout at, Work work, bool starts) {
+__global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
+    langevin_sense_cg_rows(SenseCgStep s, Layout at, Work work, bool starts) {
   const Tile tile = tile_of(s, at);
   if (!starts && work.state[tile.system].active == 0) return;
   const Shared shared(at, tile.width);
@@ -187,7 +190,8 @@ __global__ void __launch_bounds__(MOST_THREADS) langevin_sense_cg_rows(SenseCgSt
   }
 }
 
-__global__ void __launch_bounds__(MOST_THREADS) langevin_sense_cg_columns(SenseCgStep s, Layout at, Work work, Purpose purpose) {
+__global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
+    langevin_sense_cg_columns(SenseCgStep s, Layout at, Work work, Purpose purpose) {
   const uint32_t height = s.height, width = s.width, plane = blockIdx.x / at.tiles, first = blockIdx.x % at.tiles * at.room;
   const uint32_t planes = purpose == PRECONDITION ? 1 : static_cast<uint32_t>(s.coils);
   const uint32_t system = at.first + plane / planes, coil = plane % planes;
@@ -195,8 +199,9 @@ __global__ void __launch_bounds__(MOST_THREADS) langevin_sense_cg_columns(SenseC
   if ((purpose == APPLY || purpose == PRECONDITION) && work.state[system].active == 0) return;
   const bool of_noise = system >= s.rows;
   float2* const cells = reinterpret_cast<float2*>(shared_floats());
-  float2* const image = (purpose == PRECONDITION ? work.q + at.first * s.height * s.width : work.k) + plane * s.height * s.width + first;
-  const Tables tables(cells + (height * at.room + 1) / 2 * 2, height);
+  float2* const images = purpose == PRECONDITION ? work.q + at.first * s.height * s.width : work.k;
+  float2* const image = images + plane * s.height * s.width + first;
+  const Tables tables(cells + height * at.room, height);
   const Divisor by_count(count);
   const Sequences columns = columns_of(at.room, at.room);
   fill(tables, at.along_h);
@@ -240,7 +245,8 @@ __global__ void __launch_bounds__(MOST_THREADS) langevin_sense_cg_columns(SenseC
   }
 }
 
-__global__ void __launch_bounds__(MOST_THREADS) langevin_sense_cg_back(SenseCgStep s, Layout at, Work work, Purpose purpose) {
+__global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
+    langevin_sense_cg_back(SenseCgStep s, Layout at, Work work, Purpose purpose) {
   const Tile tile = tile_of(s, at);
   if ((purpose == APPLY || purpose == PRECONDITION) && work.state[tile.system].active == 0) return;
   const Shared shared(at, tile.width);
@@ -296,7 +302,8 @@ __global__ void __launch_bounds__(MOST_THREADS) langevin_sense_cg_back(SenseCgSt
   if (threadIdx.x == 0) (purpose == PRECONDITION ? work.next : work.curvature)[tile.system * at.tiles + tile.tile] = dot;
 }
 
-__global__ void __launch_bounds__(MOST_THREADS) langevin_sense_cg_update(SenseCgStep s, Layout at, Work work, bool starts) {
+__global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
+    langevin_sense_cg_update(SenseCgStep s, Layout at, Work work, bool starts) {
   const Tile tile = tile_of(s, at);
   if (!starts && work.state[tile.system].active == 0) return;
   const Shared shared(at, tile.width);
@@ -331,7 +338,7 @@ __global__ void __launch_bounds__(MOST_THREADS) langevin_sense_cg_update(SenseCg
 }
 
 // What an iteration leaves of each system.
-__global__ void __launch_bounds__(MOST_THREADS)
+__global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
     langevin_sense_cg_settle(Work work, uint32_t systems, uint32_t tiles, bool starts, bool looks, double error) {
   const uint32_t system = blockIdx.x * blockDim.x + threadIdx.x;
   if (system >= systems) return;
@@ -354,7 +361,7 @@ __global__ void __launch_bounds__(MOST_THREADS)
 }
 
 // Systems that are not finite come back as NaN, and x+ is the sum of both.
-__global__ void __launch_bounds__(MOST_THREADS)
+__global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
     langevin_sense_cg_sum(float* mean, float* after, const State* states, int64_t rows, int64_t numbers, bool noisy) {
   const auto whole = [&](int64_t system, float v) {
     const double rz = states[system].rz;
@@ -395,28 +402,33 @@ SenseCgMemory langevin_sense_cg_memory(const SenseCgStep& s) {
   return {2 * (3 * systems_of(s) + systems_at_once(s) * s.coils) * s.height * s.width, systems_of(s) * (5 + 2 * plan.tiles)};
 }
 
-void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t end, float* floats, double* doubles, cudaStream_t stream) {
+void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t end, float* floats, double* doubles,
+                               cudaStream_t stream) {
   const Plan plan = plan_of(s);
   const int64_t systems = systems_of(s), pixels = s.height * s.width, images = systems * pixels;
   float2* const cells = reinterpret_cast<float2*>(floats);
   const Work work = {cells, cells + images, cells + 2 * images, cells + 3 * images, doubles + 5 * systems,
                      doubles + (5 + plan.tiles) * systems, reinterpret_cast<State*>(doubles)};
   const float every = 1 / static_cast<float>(pixels);
-  Layout at = {transform_of(s.width), transform_of(s.height), make_stream(s.seed, s.step, LANGEVIN), 0, 0, 0, s.inv_eta2 * every,
-               std::sqrt(s.inv_eta2 * every), std::sqrt(s.noise_lam), every, on_bytes<8>(s.x, s.grad, s.b, s.xi, s.after, s.mean)};
+  Layout at = {transform_of(s.width), transform_of(s.height), make_stream(s.seed, s.step, LANGEVIN), 0, 0, 0,
+               s.inv_eta2 * every, std::sqrt(s.inv_eta2 * every), std::sqrt(s.noise_lam), every,
+               on_bytes<8>(s.x, s.grad, s.b, s.xi, s.after, s.mean)};
   const auto run = [&](auto kernel, int64_t blocks, int64_t numbers, int64_t bytes, auto... arguments) {
     if (blocks > MOST_BLOCKS) throw std::invalid_argument("langevin_sense_cg: more than 2^31 - 1 tiles");
     const int64_t threads = std::clamp<int64_t>((numbers / CELLS + 31) / 32 * 32, 32, MOST_THREADS);
     launch("langevin_sense_cg", kernel, dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(threads)),
            static_cast<size_t>(bytes), stream, arguments...);
   };
+  const auto go_to = [&](int64_t first, int64_t tiles, int64_t room) {
+    at.first = static_cast<uint32_t>(first), at.tiles = static_cast<uint32_t>(tiles), at.room = static_cast<uint32_t>(room);
+  };
   const auto on_rows = [&](auto kernel, int64_t first, int64_t count, auto more) {
-    at.first = static_cast<uint32_t>(first), at.tiles = static_cast<uint32_t>(plan.tiles), at.room = static_cast<uint32_t>(plan.rows);
+    go_to(first, plan.tiles, plan.rows);
     run(kernel, count * plan.tiles, plan.rows * s.width, rows_bytes(s.width, plan.rows), s, at, work, more);
   };
   const auto on_columns = [&](int64_t first, int64_t count, Purpose purpose) {
     const int64_t tiles = (s.width + plan.columns - 1) / plan.columns;
-    at.first = static_cast<uint32_t>(first), at.tiles = static_cast<uint32_t>(tiles), at.room = static_cast<uint32_t>(plan.columns);
+    go_to(first, tiles, plan.columns);
     run(langevin_sense_cg_columns, count * (purpose == PRECONDITION ? 1 : s.coils) * tiles, plan.columns * s.height,
         columns_bytes(s.height, plan.columns), s, at, work, purpose);
   };

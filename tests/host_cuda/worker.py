@@ -40,7 +40,7 @@ def main(library):
         except EOFError:
             return
         op, arguments, order = torch.load(io.BytesIO(request))
-        importlib.import_module(f"alps_fast.ops.{op.removesuffix('_cg')}")  # of its two ops langevin_sense gives the file its name
+        importlib.import_module(f"alps_fast.ops.{op.removesuffix('_cg')}")  # langevin_sense's file has both its ops
         arguments = {name: alone(value) for name, value in arguments.items()}
         seed(ctypes.c_uint64(order))
         answer = io.BytesIO()
