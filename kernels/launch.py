@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -11,6 +12,10 @@ import triton
 
 # No multiply is contracted with an add: results are defined to the bit. Set always, as Triton's default changes in 3.10.
 OPTIONS = {"enable_fp_fusion": False}
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton runs the kernels as Python on NumPy
+# How matrices of float32 are multiplied: three products on tf32 tensor cores lose no more than one in float32 does.
+EXACT_PRODUCTS = "ieee" if torch.version.hip else "tf32x3"
 
 
 class Launch(NamedTuple):

@@ -83,3 +83,24 @@ def step_noise(quads, chain, key0, key1, step, AVERAGED: tl.constexpr):
     if AVERAGED:
         xi = (xi + normals(quads, chain, key0, key1, step.to(tl.uint32) + 1, tag)) * 0.70710678118654752
     return xi
+
+
+@triton.jit
+def pairs(pair, chain, key0, key1, step, tag):
+    """Normals 2 pair and 2 pair + 1 of each chain's image; pair and chain uint32 of one shape, the other words scalars."""
+    zero = tl.zeros_like(pair)
+    r0, r1, r2, r3 = philox4x32(pair >> 1, zero + step.to(tl.uint32), chain, zero + tag.to(tl.uint32),
+                                zero + key0.to(tl.uint32), zero + key1.to(tl.uint32))
+    second = (pair & 1) != 0
+    return box_muller(tl.where(second, r2, r0), tl.where(second, r3, r1))
+
+
+@triton.jit
+def step_pairs(pair, chain, key0, key1, step, AVERAGED: tl.constexpr):
+    """ξ of one Langevin step, as `step_noise`, two numbers for each pair."""
+    tag = tl.full((), 1, tl.uint32)
+    real, imaginary = pairs(pair, chain, key0, key1, step, tag)
+    if AVERAGED:
+        then = pairs(pair, chain, key0, key1, step.to(tl.uint32) + 1, tag)
+        real, imaginary = (real + then[0]) * 0.70710678118654752, (imaginary + then[1]) * 0.70710678118654752
+    return real, imaginary

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from alps_fast.ops.ridge_grad import ridge_grad_reference
 
-from .launch import kernel, launch
+from .launch import EXACT_PRODUCTS, kernel, launch
+from .partial import sum_of_tiles
 
 POSITIONS_Y, POSITIONS_X = 16, 16  # of a tile with its halo: (16 − 2r)² gradients
-WARPS = 8
-SUMMED = 1024  # partial values added at a time
+GROUP = 16  # filters at a time
+WARPS = {1: 16, 2: 8}  # by channels: what needs no spills; 25 and 12.5 % occupancy
 
 
 @triton.jit
@@ -51,6 +52,34 @@ def transposed_down(coarse, i, j, height, width):
             weight = 2.0 * down_axis(i + 1 - 2 * y) * down_axis(j + 1 - 2 * x)
             inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
             total += weight * tl.load(coarse + y * width + x, mask=inside, other=0.0)
+    return total
+
+
+@triton.jit
+def responses(x, bank, k, i, j, height, width, stride, mu, FILTERS: tl.constexpr, SIDE: tl.constexpr, P: tl.constexpr,
+              K: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr):
+    """Filters k at the P positions (i, j). The loops are not pipelined: buffers of patches would not fit the registers."""
+    z = tl.zeros((P, K), tl.float32)
+    for first in tl.range(0, SIDE * SIDE, TAPS, num_stages=1):
+        tap = first + tl.arange(0, TAPS)
+        known = (tap[:, None] < SIDE * SIDE) & (k[None, :] < FILTERS)
+        weights = tl.load(bank + k[None, :] * (SIDE * SIDE) + tap[:, None], mask=known, other=0.0)
+        y, xx = i[:, None] + tap[None, :] // SIDE - SIDE // 2, j[:, None] + tap[None, :] % SIDE - SIDE // 2
+        z = tl.dot(pixels(x, y, xx, height, width, stride, mu), weights, z, input_precision=PRECISION)
+    return z
+
+
+@triton.jit
+def transposed(z, bank, k, place, total, FILTERS: tl.constexpr, SIDE: tl.constexpr, X: tl.constexpr, P: tl.constexpr,
+               TAPS: tl.constexpr, PRECISION: tl.constexpr):
+    """total + Σ_k W_kᵀ z_k where all of the filter lies in the tile, rows of X positions."""
+    for first in tl.range(0, SIDE * SIDE, TAPS, num_stages=1):
+        tap = first + tl.arange(0, TAPS)
+        known = (tap[None, :] < SIDE * SIDE) & (k[:, None] < FILTERS)
+        weights = tl.load(bank + k[:, None] * (SIDE * SIDE) + tap[None, :], mask=known, other=0.0)
+        source = place[:, None] - (tap[None, :] // SIDE - SIDE // 2) * X - (tap[None, :] % SIDE - SIDE // 2)
+        source = tl.minimum(tl.maximum(source, 0), P - 1)  # wrong only where the tile does not own the gradient
+        total += tl.sum(tl.gather(tl.dot(z, weights, input_precision=PRECISION), source, 0), 1)
     return total
 
 
@@ -89,7 +118,7 @@ def ridge_scale_kernel(
     COARSE: tl.constexpr, C: tl.constexpr, GROUPS: tl.constexpr, Y: tl.constexpr, X: tl.constexpr, K: tl.constexpr,
     TAPS: tl.constexpr, PRECISION: tl.constexpr,
 ):
-    """C is 1 or 2. FILTERS 0: the quadratic term and the coarser gradient alone."""
+    """C is 1 or 2. FILTERS 0: the quadratic term and the coarser gradient alone. K filters at a time, whose responses fit."""
     R: tl.constexpr = SIDE // 2
     INNER_Y: tl.constexpr = Y - 2 * R
     INNER_X: tl.constexpr = X - 2 * R
@@ -120,58 +149,32 @@ def ridge_scale_kernel(
         if C == 2:
             g1 += transposed_down(below + ch * cw, i, j, ch, cw)
     if FILTERS:
-        k = tl.arange(0, K)
-        z0 = tl.zeros((P, K), tl.float32)
-        if C == 2:
-            z1 = tl.zeros((P, K), tl.float32)
-        for first in range(0, SIDE * SIDE, TAPS):
-            tap = first + tl.arange(0, TAPS)
-            known = (tap[:, None] < SIDE * SIDE) & (k[None, :] < FILTERS)
-            weights = tl.load(bank + k[None, :] * (SIDE * SIDE) + tap[:, None], mask=known, other=0.0)
-            y, xx = i[:, None] + tap[None, :] // SIDE - R, j[:, None] + tap[None, :] % SIDE - R
-            z0 = tl.dot(pixels(x0, y, xx, height, width, pixel_stride, offset), weights, z0, input_precision=PRECISION)
+        for group in range(0, FILTERS, K):
+            k = group + tl.arange(0, K)
+            z0 = responses(x0, bank, k, i, j, height, width, pixel_stride, offset, FILTERS, SIDE, P, K, TAPS, PRECISION)
+            square = z0 * z0
             if C == 2:
-                z1 = tl.dot(pixels(x1, y, xx, height, width, pixel_stride, offset), weights, z1, input_precision=PRECISION)
-        square = z0 * z0
-        if C == 2:
-            square += z1 * z1
-        slope = tl.zeros((P, K), tl.float32)
-        for p in tl.static_range(POTENTIALS):
-            at = (p * (images if EACH else 1) + image * EACH) * FILTERS + k
-            wk = tl.load(w + at, mask=k < FILTERS, other=0.0)[None, :]
-            rk = tl.load(r + at, mask=k < FILTERS, other=1.0)[None, :]
-            u = 1.0 + square * rk
-            slope += wk / u
-            energy += tl.sum(0.5 * wk / rk * tl.log(u), 1)
-        slope = tl.where(inside[:, None], slope, 0.0)
-        z0 *= slope
-        if C == 2:
-            z1 *= slope
-        for first in range(0, SIDE * SIDE, TAPS):
-            tap = first + tl.arange(0, TAPS)
-            known = (tap[None, :] < SIDE * SIDE) & (k[:, None] < FILTERS)
-            weights = tl.load(bank + k[:, None] * (SIDE * SIDE) + tap[None, :], mask=known, other=0.0)
-            source = place[:, None] - (tap[None, :] // SIDE - R) * X - (tap[None, :] % SIDE - R)
-            source = tl.minimum(tl.maximum(source, 0), P - 1)  # wrong only where the tile does not own the gradient
-            g0 += tl.sum(tl.gather(tl.dot(z0, weights, input_precision=PRECISION), source, 0), 1)
+                z1 = responses(x1, bank, k, i, j, height, width, pixel_stride, offset, FILTERS, SIDE, P, K, TAPS, PRECISION)
+                square += z1 * z1
+            slope = tl.zeros((P, K), tl.float32)
+            for p in tl.static_range(POTENTIALS):
+                at = (p * (images if EACH else 1) + image * EACH) * FILTERS + k
+                wk = tl.load(w + at, mask=k < FILTERS, other=0.0)[None, :]
+                rk = tl.load(r + at, mask=k < FILTERS, other=1.0)[None, :]
+                u = 1.0 + square * rk
+                slope += wk / u
+                if partial is not None:
+                    energy += tl.sum(0.5 * wk / rk * tl.log(u), 1)
+            slope = tl.where(inside[:, None], slope, 0.0)
+            g0 = transposed(z0 * slope, bank, k, place, g0, FILTERS, SIDE, X, P, TAPS, PRECISION)
             if C == 2:
-                g1 += tl.sum(tl.gather(tl.dot(z1, weights, input_precision=PRECISION), source, 0), 1)
+                g1 = transposed(z1 * slope, bank, k, place, g1, FILTERS, SIDE, X, P, TAPS, PRECISION)
     out = plane(grad, image, 0, GROUPS, row_stride, group_stride, channel_stride)
     tl.store(out + (i * width + j) * pixel_stride, g0, mask=own)
     if C == 2:
         tl.store(out + channel_stride + (i * width + j) * pixel_stride, g1, mask=own)
-    tl.store(partial + image.to(tl.int64) * partials + first_partial + tile, tl.sum(tl.where(own, energy, 0.0), 0))
-
-
-@kernel
-def ridge_sum_kernel(partial, value, partials: tl.int32, SUMMED: tl.constexpr):
-    """The partial values of an image in a fixed order, whatever the number of images."""
-    image = tl.program_id(0)
-    here = tl.arange(0, SUMMED)
-    total = tl.zeros((SUMMED,), tl.float32)
-    for first in range(0, partials, SUMMED):
-        total += tl.load(partial + image.to(tl.int64) * partials + first + here, mask=first + here < partials, other=0.0)
-    tl.store(value + image, tl.sum(total, 0))
+    if partial is not None:
+        tl.store(partial + image.to(tl.int64) * partials + first_partial + tile, tl.sum(tl.where(own, energy, 0.0), 0))
 
 
 class Layout:
@@ -209,7 +212,7 @@ def run(x: Tensor, layout: Layout, height: int, width: int, filters: Sequence[Te
     sides = [filters[s].shape[-1] if s < len(filters) else 1 for s in range(len(q))]
     tiles = [triton.cdiv(h, POSITIONS_Y - side + 1) * triton.cdiv(ww, POSITIONS_X - side + 1)
              for (h, ww), side in zip(sizes, sides, strict=True)]
-    partial = x.new_empty(images, sum(tiles))
+    partial = None if value is None else x.new_empty(images, sum(tiles))
     coarse = x
     w, r, q = w.contiguous(), r.contiguous(), q.contiguous()
     for s in reversed(range(len(q))):
@@ -217,23 +220,24 @@ def run(x: Tensor, layout: Layout, height: int, width: int, filters: Sequence[Te
         here = grad if s == 0 else torch.empty_like(levels[s])
         bank = filters[s].contiguous() if filtered else mu
         count = len(bank) if filtered else 0
-        launch(ridge_scale_kernel, (images * tiles[s],), WARPS, x=levels[s], mu=zero if s else mu, bank=bank,
+        launch(ridge_scale_kernel, (images * tiles[s],), WARPS[c], x=levels[s], mu=zero if s else mu, bank=bank,
                w=w[s] if filtered else mu, r=r[s] if filtered else mu, q=q[s], coarse=coarse, grad=here, partial=partial,
                height=sizes[s][0], width=sizes[s][1], images=images, first_partial=sum(tiles[:s]), partials=sum(tiles),
                FILTERS=count, SIDE=sides[s], POTENTIALS=w.shape[1], EACH=int(w.shape[2] > 1), Q_EACH=int(q.shape[1] > 1),
-               COARSE=s + 1 < len(q), Y=POSITIONS_Y, X=POSITIONS_X, K=max(16, triton.next_power_of_2(count)), TAPS=16,
-               PRECISION="ieee" if torch.version.hip else "tf32x3", **layouts[s].arguments())
+               COARSE=s + 1 < len(q), Y=POSITIONS_Y, X=POSITIONS_X, K=GROUP, TAPS=16,
+               PRECISION=EXACT_PRODUCTS, **layouts[s].arguments())
         coarse = here
-    if value is not None:
-        launch(ridge_sum_kernel, (images,), 4, partial=partial, value=value, partials=sum(tiles), SUMMED=SUMMED)
+    if partial is not None and value is not None:
+        sum_of_tiles(partial, value)
 
 
-def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+               want_value: bool = True) -> tuple[Tensor, Tensor]:
     """On Triton; arguments and results of `ops.ridge_grad.ridge_grad_reference`, which takes what `fits` does not."""
     n, c, height, width = x.shape
     if not fits(x, filters, c):
-        return ridge_grad_reference(x, filters, w, r, q, mu)
+        return ridge_grad_reference(x, filters, w, r, q, mu, want_value)
     x = x.contiguous()
-    grad, value = torch.empty_like(x), x.new_empty(n)
-    run(x, Layout(n, 1, c, height, width, False), height, width, filters, w, r, q, mu, grad, value)
+    grad, value = torch.empty_like(x), torch.empty_like(x[:n if want_value else 0, 0, 0, 0])
+    run(x, Layout(n, 1, c, height, width, False), height, width, filters, w, r, q, mu, grad, value if want_value else None)
     return grad, value

@@ -1,4 +1,4 @@
-"""The weights of `conv_grad` as its CPU kernel reads them: one convolution [tap][k][n] after another, in the order of use."""
+"""The weights of `conv_grad` as kernels read them: one convolution [tap][k][n] after another, in the order of use."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-COLUMNS = 32  # output channels of a block, see csrc/cpu/conv_block.h
-WIDTHS = (32, 64)  # networks the kernel is compiled for
+COLUMNS = 32  # output channels of a block of the CPU kernel, see csrc/cpu/conv_block.h
+WIDTHS = (32, 64)  # networks the kernels are compiled for
 
 
 class Packed(NamedTuple):
-    """Weights of forward and transposed pass, bfloat16 in AMX tiles or float32, and the biases of the forward pass."""
+    """What the CPU kernel takes: weights of both passes, bfloat16 in AMX tiles or float32, and the biases of the forward pass."""
 
     weights: Tensor
     biases: Tensor
@@ -35,56 +35,58 @@ def _shuffled(weight: Tensor) -> Tensor:
     return weight[:, :, 0, 0].unflatten(0, (-1, 4)).permute(1, 2, 0)
 
 
-def _one_by_one(taps: Tensor, bias: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The four matrices of a 2x2 shuffle as layers of their own, as the kernel runs them; the bias (4 n,) goes with them."""
-    for part, tap in enumerate(taps):
-        yield tap[None], None if bias is None else bias[part::4]
+class Layer(NamedTuple):
+    """Taps (taps, k, n) and bias of a convolution; `spread`: not taps but the four matrices of a 2x2 shuffle, bias (4 n,)."""
+
+    taps: Tensor
+    bias: Tensor | None = None
+    spread: bool = False
 
 
-def _layers(weights: Sequence[Tensor], blocks: Sequence[int]) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Taps (taps, k, n) and bias of every convolution, forward pass then transposed pass, in the order of use."""
+def layers(weights: Sequence[Tensor], blocks: Sequence[int]) -> Iterator[Layer]:
+    """Every convolution, forward pass then transposed pass, in the order of use."""
     fine, middle, coarse = blocks
     count = 2 * fine + 2 * middle + coarse
     body, joints = weights[2:2 + 3 * count], weights[2 + 3 * count:]
     order = iter(range(count))
 
-    def forward(blocks_here: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def forward(blocks_here: int) -> Iterator[Layer]:
         for _ in range(blocks_here):
             i = next(order)
-            yield _taps(body[3 * i]), None
-            yield _taps(body[3 * i + 1]), body[3 * i + 2]
+            yield Layer(_taps(body[3 * i]))
+            yield Layer(_taps(body[3 * i + 1]), body[3 * i + 2])
 
-    yield _taps(weights[0]), weights[1]
+    yield Layer(_taps(weights[0]), weights[1])
     yield from forward(fine)
-    yield _taps(joints[0]), joints[1]
+    yield Layer(_taps(joints[0]), joints[1])
     yield from forward(middle)
-    yield _taps(joints[2]), joints[3]
+    yield Layer(_taps(joints[2]), joints[3])
     yield from forward(coarse)
-    yield from _one_by_one(_shuffled(joints[4]), joints[5])
+    yield Layer(_shuffled(joints[4]), joints[5], spread=True)
     yield from forward(middle)
-    yield from _one_by_one(_shuffled(joints[6]), joints[7])
+    yield Layer(_shuffled(joints[6]), joints[7], spread=True)
     yield from forward(fine)
-    yield _taps(joints[8]), joints[9]
+    yield Layer(_taps(joints[8]), joints[9])
 
     order = iter(reversed(range(count)))
 
-    def transposed(blocks_here: int) -> Iterator[tuple[Tensor, None]]:
+    def transposed(blocks_here: int) -> Iterator[Layer]:
         for _ in range(blocks_here):
             i = next(order)
-            yield _transposed_taps(body[3 * i + 1]), None
-            yield _transposed_taps(body[3 * i]), None
+            yield Layer(_transposed_taps(body[3 * i + 1]))
+            yield Layer(_transposed_taps(body[3 * i]))
 
-    yield _transposed_taps(joints[8]), None
+    yield Layer(_transposed_taps(joints[8]))
     yield from transposed(fine)
-    yield _shuffled(joints[6]).mT, None
+    yield Layer(_shuffled(joints[6]).mT)
     yield from transposed(middle)
-    yield _shuffled(joints[4]).mT, None
+    yield Layer(_shuffled(joints[4]).mT)
     yield from transposed(coarse)
-    yield from _one_by_one(_taps(joints[2]).mT)
+    yield Layer(_taps(joints[2]).mT, spread=True)
     yield from transposed(middle)
-    yield from _one_by_one(_taps(joints[0]).mT)
+    yield Layer(_taps(joints[0]).mT, spread=True)
     yield from transposed(fine)
-    yield _transposed_taps(weights[0]), None
+    yield Layer(_transposed_taps(weights[0]))
 
 
 def _blocked(taps: Tensor, in_tiles: bool, width: int) -> Tensor:
@@ -100,13 +102,15 @@ def _blocked(taps: Tensor, in_tiles: bool, width: int) -> Tensor:
 
 
 def pack(weights: Sequence[Tensor], blocks: Sequence[int], in_tiles: bool) -> Packed:
-    """All weights of one network."""
+    """All weights of one network for the CPU kernel, which runs the four matrices of a shuffle as layers of their own."""
     width = weights[0].shape[0]
     parts: list[Tensor] = []
     biases: list[Tensor] = []
     with torch.no_grad():
-        for taps, bias in _layers(weights, blocks):
-            parts += [_blocked(taps, in_tiles, width)]
-            if bias is not None:
-                biases += [F.pad(bias, (0, -len(bias) % COLUMNS))]
+        for taps, bias, spread in layers(weights, blocks):
+            for part in range(4 if spread else 1):
+                parts += [_blocked(taps[part, None] if spread else taps, in_tiles, width)]
+                if bias is not None:
+                    own = bias[part::4] if spread else bias
+                    biases += [F.pad(own, (0, -len(own) % COLUMNS))]
         return Packed(torch.cat(parts), torch.cat(biases).float())

@@ -110,7 +110,7 @@ _reasons: dict[str, str | None] = {}
 
 
 # those with a file of their name in kernels/
-TRITON_OPS = ("philox_normal", "langevin_pixel", "moments", "ridge_grad", "ridge_langevin")
+TRITON_OPS = ("philox_normal", "langevin_pixel", "langevin_sense", "moments", "ridge_grad", "ridge_langevin", "conv_grad")
 
 
 def implements(op: str, backend: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -17,16 +17,19 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import check, check_choice, refused
-from ._conv_weights import WIDTHS, Packed, pack
+from ._conv_weights import WIDTHS, pack
 from ._dispatch import Op, implementation, implements
 from ._langevin import FLOATS, check_kind, described
+
+T = TypeVar("T")
 
 KNEE = 3.0  # φ' rises from 0 to 1 over [-KNEE, KNEE]
 MULTIPLE = 8  # unshuffling and two strided convolutions halve the sides three times
@@ -117,21 +120,22 @@ def conv_grad_reference(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shi
     return grad, 0.5 * (r * r).flatten(1).sum(1)
 
 
-_packed: OrderedDict[tuple[object, ...], tuple[list[Tensor], Packed]] = OrderedDict()  # the networks last used, newest last
+_packed: OrderedDict[tuple[object, ...], tuple[list[Tensor], Any]] = OrderedDict()  # the networks last used, newest last
 NETWORKS = 4
 
 
-def _weights_for_cpu(weights: Sequence[Tensor], blocks: Sequence[int], in_tiles: bool) -> Packed:
-    """`pack`, once for as long as the weights stay as they are; holding them keeps their addresses theirs."""
+def packed_once(pack: Callable[..., T], weights: Sequence[Tensor], blocks: Sequence[int], *options: object) -> T:
+    """pack(weights, blocks, *options), once for as long as the weights stay as they are; holding them keeps their addresses."""
     if any(w.is_inference() for w in weights):  # they do not count their changes
-        return pack(weights, blocks, in_tiles)
-    key = (in_tiles, *blocks, *((w.data_ptr(), w._version) for w in weights))
+        return pack(weights, blocks, *options)
+    key = (pack, *options, *blocks, weights[0].device, *((w.data_ptr(), w._version) for w in weights))
     if key not in _packed:
-        _packed[key] = list(weights), pack(weights, blocks, in_tiles)
+        _packed[key] = list(weights), pack(weights, blocks, *options)
         if len(_packed) > NETWORKS:
             _packed.popitem(last=False)
     _packed.move_to_end(key)
-    return _packed[key][1]
+    packed: T = _packed[key][1]
+    return packed
 
 
 def _has_kernel(dtype: torch.dtype, channels: int, width: int, count: int) -> bool:
@@ -174,7 +178,7 @@ def _conv_grad_cpu(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: T
     if levels > 1:
         scale, shift = (v.expand(-1, levels, -1).contiguous() for v in (scale, shift))
         coefficients = coefficients.expand(-1, levels).contiguous()
-    packed = _weights_for_cpu(weights, blocks, in_tiles)
+    packed = packed_once(pack, weights, blocks, in_tiles)
     grad, value = torch.empty_like(x), torch.empty_like(x[:, 0, 0, 0])
     _cpu.conv_grad(
         x=x.data_ptr(), weights=packed.weights.data_ptr(), biases=packed.biases.data_ptr(), scale=scale.data_ptr(),

@@ -112,6 +112,43 @@ def ridge_langevin_case(size: int, count: int = 32) -> Case:
     return Case(f"ridge_langevin/1×{size}×{size}/{count} filters of 7²", run, work, chains=16, emulated_chains=1)
 
 
+def _langevin_sense(size: int, axis: int) -> Case:
+    numbers = 2 * size**2
+
+    def run(chains: int) -> Any:
+        from alps_fast.kernels.langevin_sense import langevin_sense
+
+        x, grad = _randn(chains, size, size, 2), _randn(chains, size, size, 2)
+        u = torch.view_as_complex(_randn(size, size, size, 2))
+        return langevin_sense(x, grad, _randn(1, size, size, 2), u, _randn(size, size).abs(), axis, torch.arange(chains),
+                              noise=AVERAGED, **LEVEL)
+
+    def work(chains: int) -> Work:
+        u = 8 * size**3 + 4 * size**2
+        return pixel(chains * numbers) + philox(chains * numbers, 2) + Work(u + 4 * numbers, 0, 0, 3 * 8 * size**3 * chains)
+
+    return Case(f"langevin_sense/{size}×{size}/axis {axis}", run, work, chains=16, emulated_chains=16)
+
+
+def _conv_grad(channels: int, width: int, precision: str, size: int = 96) -> Case:
+    """A network of one block, at the coarsest scale: every kind of launch occurs."""
+    h, ends = size // 2, 4 * channels
+    shapes = [(width, ends, 3, 3), (width,), *2 * [(width, width, 3, 3)], (width,), *2 * [(width, width, 2, 2), (width,)],
+              *2 * [(4 * width, width, 1, 1), (4 * width,)], (ends, width, 3, 3), (ends,)]
+    forward = 2 * (18 * ends * width * h**2 + 8 * width**2 * (h // 2) ** 2 + (8 + 18) * width**2 * (h // 4) ** 2)
+
+    def run(chains: int) -> Any:
+        from alps_fast.kernels.conv_grad import conv_grad
+
+        weights, film = [_randn(*shape) / 20 for shape in shapes], _randn(1, 1, width)
+        return conv_grad(_randn(chains, channels, size, size), weights, film, film, _randn(3, 1), [0, 0, 1], precision)
+
+    def work(chains: int) -> Work:
+        return Work(8 * chains * channels * size**2, 0, 0, 2 * forward * chains)
+
+    return Case(f"conv_grad/{channels}×{size}×{size}/width {width}/{precision}", run, work, chains=16, emulated_chains=1)
+
+
 def _name(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
@@ -129,4 +166,7 @@ CASES = (
     ridge_grad_case(1, 64),
     ridge_grad_case(2, 64),
     ridge_langevin_case(64),
+    _langevin_sense(64, 1),
+    _conv_grad(2, 64, "fast"),
+    _conv_grad(1, 32, "high"),
 )

@@ -32,7 +32,7 @@ def compiled(launch: Launch, target: str) -> Any:
         name, value = parameter.name, launch.arguments[parameter.name]
         if parameter.is_constexpr or value is None:
             signature[name], constants[name] = "constexpr", value
-            if name == "PRECISION" and TARGETS[target][0] == "hip":
+            if value == "tf32x3" and TARGETS[target][0] == "hip":
                 constants[name] = "ieee"  # what a launch on such a device asks for
         elif isinstance(value, torch.Tensor):
             signature[name], attributes[(i,)] = mangle_type(value), [["tt.divisibility", 16]]
@@ -67,7 +67,8 @@ def emulated() -> Iterator[list[tuple[Launch, Counter[str]]]]:
 
 
 def _array(tensor: torch.Tensor) -> Any:
-    array = tensor.detach().numpy()
+    tensor = tensor.detach()
+    array = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()  # NumPy has no bfloat16
     return array if array.flags.c_contiguous else tensor.contiguous().numpy()
 
 
