@@ -118,9 +118,9 @@ def _langevin_sense(size: int, axis: int) -> Case:
     def run(chains: int) -> Any:
         from alps_fast.kernels.langevin_sense import langevin_sense
 
-        x, grad = _randn(chains, size, size, 2), _randn(chains, size, size, 2)
-        u = torch.view_as_complex(_randn(size, size, size, 2))
-        return langevin_sense(x, grad, _randn(1, size, size, 2), u, _randn(size, size).abs(), axis, torch.arange(chains),
+        x, grad = randn(chains, size, size, 2), randn(chains, size, size, 2)
+        u = torch.view_as_complex(randn(size, size, size, 2))
+        return langevin_sense(x, grad, randn(1, size, size, 2), u, randn(size, size).abs(), axis, torch.arange(chains),
                               noise=AVERAGED, **LEVEL)
 
     def work(chains: int) -> Work:
@@ -140,8 +140,8 @@ def _conv_grad(channels: int, width: int, precision: str, size: int = 96) -> Cas
     def run(chains: int) -> Any:
         from alps_fast.kernels.conv_grad import conv_grad
 
-        weights, film = [_randn(*shape) / 20 for shape in shapes], _randn(1, 1, width)
-        return conv_grad(_randn(chains, channels, size, size), weights, film, film, _randn(3, 1), [0, 0, 1], precision)
+        weights, film = [randn(*shape) / 20 for shape in shapes], randn(1, 1, width)
+        return conv_grad(randn(chains, channels, size, size), weights, film, film, randn(3, 1), [0, 0, 1], precision)
 
     def work(chains: int) -> Work:
         return Work(8 * chains * channels * size**2, 0, 0, 2 * forward * chains)
