@@ -15,6 +15,7 @@ os.environ.setdefault("TRITON_CACHE_DIR", str(Path(__file__).resolve().parent.pa
 TOGETHER = ("test_triton.py", "test_profile.py", "test_kernels.py", "test_stand_in.py", "test_cuda_ptx.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.name in TOGETHER:
