@@ -18,7 +18,7 @@ demo: $(STAMP)                 ## pictures and metrics of every task in demo_out
 
 # Two workers share the cores: while one compiles GPU kernels or waits for a process, the other tests. Their threads must not spin.
 test: $(STAMP)                 ## the whole test suite
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 2
 
 lint: $(STAMP)                 ## style and types
 	$(BIN)/ruff check .

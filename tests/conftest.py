@@ -11,15 +11,27 @@ import torch
 os.environ.setdefault("TRITON_CACHE_DIR", str(Path(__file__).resolve().parent.parent / "build" / "triton"))
 
 
-# Files whose tests share what takes minutes to make: with pytest-xdist they go to one worker, and to the first that is free.
+# Files whose tests share what takes minutes to make.
 TOGETHER = ("test_triton.py", "test_profile.py", "test_kernels.py", "test_stand_in.py", "test_cuda_ptx.py")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With pytest-xdist each of `TOGETHER` goes to one worker, early, and the rest test by test.
+
+    Its own --dist loadgroup does not see the groups under pytest 9.2.
+    """
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return file if Path(file).name in TOGETHER else nodeid
+
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    for item in items:
-        if item.path.name in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
