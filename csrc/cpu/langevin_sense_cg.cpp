@@ -47,7 +47,7 @@ struct Workspace {
 static void prepare(const SenseCgStep& s, const Problem& at, int64_t coil) {
   const int64_t row = 2 * s.width;
   if (coil >= 0) {
-    const Floats rows(BATCH * row);
+    const Floats rows(drawn_floats(BATCH * row));  // the last is read past its end, by whole vectors
     for (int64_t p = 0; p < at.panels; ++p) {
       const int64_t first = p * BATCH, count = s.height - first < BATCH ? s.height - first : BATCH;
       std::memset(rows.data, 0, sizeof(float) * static_cast<size_t>(BATCH * row));  // rows that are none see nothing
