@@ -78,8 +78,7 @@ class Tuned:
 def blurring(x, grad, b, h):
     """DeepInverse's step with the same blur, on real images."""
     size, psf = tuple(h.shape), torch.fft.fftshift(torch.fft.ifft2(h).real)
-    return ula(lambda deepinv: deepinv.physics.BlurFFT((x.shape[-1], *size), psf[None, None]),
-               *(v.movedim(-1, 1).contiguous() for v in (x, grad, b)),
+    return ula(lambda deepinv: deepinv.physics.BlurFFT((x.shape[-1], *size), psf[None, None]), x, grad, b,
                lambda v: torch.fft.ifft2(torch.fft.fft2(v) * h.abs() ** 2).real, LEVEL["inv_eta2"], LEVEL["w"])
 
 

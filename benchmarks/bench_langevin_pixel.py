@@ -62,9 +62,9 @@ def test_langevin_pixel(measure, chains, size, noise):
     index, backend = torch.arange(chains), fastest("langevin_pixel")
     averaged = noise == AVERAGED
     baselines = {"plain": Plain(x, grad, b, a, averaged), "tuned": Tuned(x, grad, b, a, averaged)}
-    mask, images = a.movedim(-1, 1), [v.movedim(-1, 1).contiguous() for v in (x, grad, b)]
-    peer = ula(lambda deepinv: deepinv.physics.Inpainting((3, size, size), mask[0].expand(3, size, size).contiguous()), *images,
-               lambda v: mask * v, LEVEL["inv_eta2"], LEVEL["w"])
+    mask = a.movedim(-1, 1)
+    peer = ula(lambda deepinv: deepinv.physics.Inpainting((3, size, size), mask[0].expand(3, size, size).contiguous()),
+               x, grad, b, lambda v: mask * v, LEVEL["inv_eta2"], LEVEL["w"])
 
     def ours(xi=None):
         return langevin_pixel(x, grad, b, a, index, **LEVEL, noise=noise, seed=7, step=3, xi=xi, backend=backend)

@@ -121,7 +121,7 @@ def test_langevin_sense(measure, chains, size, coils, noise):
         return torch.cat([z.real, z.imag], 1)
 
     peer = ula(lambda deepinv: deepinv.physics.MultiCoilMRI(mask.expand(size, size)[None, None], maps[None], (size, size)),
-               *(v.movedim(-1, 1).contiguous() for v in (x, grad, b)), normal, LEVEL["inv_eta2"], LEVEL["w"])
+               x, grad, b, normal, LEVEL["inv_eta2"], LEVEL["w"])
     timed = baselines | peer if chains <= 16 else {"tuned": baselines["tuned"]}  # two seconds a call
 
     def ours(backend=backend):

@@ -39,13 +39,14 @@ def ula(physics: Callable[[Any], Any], x: Tensor, grad: Tensor, truth: Tensor, n
     """{"deepinv": one ULA step}, or nothing where deepinv is not installed.
 
     Args:
-        physics: deepinv -> its operator. x, grad: (N, C, H, W). truth: (1, C, H, W), of which y is measured.
-        normal: AᴴA as ours has it, on such images; its step must agree with it.
+        physics: deepinv -> its operator. x, grad: states (N, H, W, C). truth: (1, H, W, C), of which y is measured.
+        normal: AᴴA as ours has it, on images (N, C, H, W); its step must agree with it.
         inv_eta2: 1/η². w: 1/t², the weight of the gradient.
     """
     module = deepinv()
     if module is None:
         return {}
+    x, grad, truth = (v.movedim(-1, 1).contiguous() for v in (x, grad, truth))  # the layout of its users
 
     class Given(module.optim.ScorePrior):  # type: ignore[misc,name-defined]
         """A prior whose gradient has been computed."""
