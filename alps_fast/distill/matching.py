@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..energies.compact import CompactNet, edm_coefficients
 from ..energies.denoiser import DenoiserEnergy
 from ..energies.ridge import RidgeEnergy
-from ..energies.symmetric import SYMMETRIES, SymmetricDenoiser
+from ..energies.symmetric import SYMMETRIES, SymmetricDenoiser, network_of
 from ..errors import check
 from ..ops.conv_grad import conv_grad_reference
 from ..ops.ridge_grad import ridge_grad_reference
@@ -73,7 +73,7 @@ def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int =
     crops = Crops(domain, size=size, batch=batch, seed=seed)
     _check_teacher(teacher, crops)
     student = CompactNet(crops.channels)
-    network = teacher.denoiser if isinstance(teacher, SymmetricDenoiser) else teacher
+    network = network_of(teacher)
     if isinstance(network, CompactNet):
         student = CompactNet(**network.config)
         student.load_state_dict(network.state_dict())

@@ -19,7 +19,7 @@ from .denoiser import DenoiserEnergy
 from .gaussian import GaussianEnergy, GaussianMixtureEnergy
 from .ridge import RidgeEnergy
 from .sum import SumEnergy
-from .symmetric import SymmetricDenoiser
+from .symmetric import SymmetricDenoiser, network_of
 
 MODELS = Path(__file__).parent / "models"
 BEST = {"brain": "brain-denoiser", "natural": "natural-denoiser"}
@@ -89,8 +89,7 @@ def save(energy: Energy, path: str | Path, *, half: bool = False) -> None:
 
 def save_teacher(teacher: CompactNet | SymmetricDenoiser, path: str | Path, *, half: bool = True) -> None:
     """Write a teacher denoiser."""
-    symmetric = isinstance(teacher, SymmetricDenoiser)
-    network = teacher.denoiser if isinstance(teacher, SymmetricDenoiser) else teacher
+    network, symmetric = network_of(teacher), isinstance(teacher, SymmetricDenoiser)
     _write({"kind": "teacher", "config": network.config, "symmetric": symmetric}, dict(network.state_dict()), Path(path), half)
 
 

@@ -21,6 +21,11 @@ def turned_back(x: Tensor, g: int) -> Tensor:
     return torch.rot90(x.flip(3) if g >= 4 else x, -(g % 4), (2, 3))
 
 
+def network_of(teacher: nn.Module) -> nn.Module:
+    """The network that a symmetric teacher asks eight times; any other teacher itself."""
+    return teacher.denoiser if isinstance(teacher, SymmetricDenoiser) else teacher
+
+
 class SymmetricDenoiser(nn.Module):
     """D̄(x, t) = ⅛ Σ_g g⁻¹ D(g x, t) over the eight symmetries of the square.
 
