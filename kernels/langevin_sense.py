@@ -72,9 +72,9 @@ def langevin_sense_kernel(
                 drawn = tl.load(xi + state + 2 * pixel, mask=known & there, other=0.0)
             else:
                 chain = first + tl.arange(0, CHAINS)
-                chain = tl.load(chains + chain, mask=chain < rows, other=0)[None, :].to(tl.uint32)
+                chain = tl.load(chains + chain, mask=chain < rows, other=0)[None, :]
                 none = tl.zeros((OUTPUTS, CHAINS), tl.uint32)
-                real, imaginary = step_pairs(none + pixel.to(tl.uint32), none + chain, key0, key1, step, NOISE == 2)
+                real, imaginary = step_pairs(none + pixel.to(tl.uint32), chain, key0, key1, step, NOISE == 2)
                 drawn = tl.reshape(tl.join(real, imaginary), (OUTPUTS, COLUMNS))
             tl.store(coefficients + size + to, tl.fma(drawn, spread[:, None], c), mask=known)
 

@@ -66,9 +66,10 @@ def box_muller(r0, r1):
 
 @triton.jit
 def normals(quads, chain, key0, key1, step, tag):
-    """Normals (4 len(quads),) of these quads of a chain's image, in order; quads uint32, the other words scalars."""
+    """Normals (4 len(quads),) of these quads of a chain's image, in order; quads uint32, the other words scalars, chain int64."""
     zero = tl.zeros_like(quads)
-    r0, r1, r2, r3 = philox4x32(quads, zero + step.to(tl.uint32), zero + chain.to(tl.uint32), zero + tag.to(tl.uint32),
+    counted = step.to(tl.uint32) + (chain >> 32).to(tl.uint32)
+    r0, r1, r2, r3 = philox4x32(quads, zero + counted, zero + chain.to(tl.uint32), zero + tag.to(tl.uint32),
                                 zero + key0.to(tl.uint32), zero + key1.to(tl.uint32))
     n0, n1 = box_muller(r0, r1)
     n2, n3 = box_muller(r2, r3)
@@ -87,9 +88,11 @@ def step_noise(quads, chain, key0, key1, step, AVERAGED: tl.constexpr):
 
 @triton.jit
 def pairs(pair, chain, key0, key1, step, tag):
-    """Normals 2 pair and 2 pair + 1 of each chain's image; pair and chain uint32 of one shape, the other words scalars."""
+    """Normals 2 pair and 2 pair + 1 of each chain's image; pair uint32, chain int64 of a shape that fits it, the others
+    scalars."""
     zero = tl.zeros_like(pair)
-    r0, r1, r2, r3 = philox4x32(pair >> 1, zero + step.to(tl.uint32), chain, zero + tag.to(tl.uint32),
+    counted = step.to(tl.uint32) + (chain >> 32).to(tl.uint32)
+    r0, r1, r2, r3 = philox4x32(pair >> 1, zero + counted, zero + chain.to(tl.uint32), zero + tag.to(tl.uint32),
                                 zero + key0.to(tl.uint32), zero + key1.to(tl.uint32))
     second = (pair & 1) != 0
     return box_muller(tl.where(second, r2, r0), tl.where(second, r3, r1))

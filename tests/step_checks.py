@@ -22,7 +22,7 @@ def states(n: int, b: int, shape: tuple[int, ...], dtype: torch.dtype = torch.fl
     """x, grad, b, chains and the level of a step of n chains on b measurements."""
     g = torch.Generator().manual_seed(n)
     x, grad, data = (torch.randn(k, *shape, generator=g, dtype=torch.float64).to(dtype) for k in (n, n, b))
-    return {"x": x, "grad": grad, "b": data, "chains": torch.arange(n) + 3, **LEVEL}
+    return {"x": x, "grad": grad, "b": data, "chains": torch.arange(n) + 3 + (2 << 32), **LEVEL}
 
 
 def shifted(value: Tensor) -> Tensor:

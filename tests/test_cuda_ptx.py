@@ -40,7 +40,7 @@ def pixel_step(rows, shape):
     """Of one measurement, `a` of a pixel."""
     x, grad = torch.randn(2, rows, *shape)
     return {"x": x.clone(), "grad": grad.clone(), "b": torch.randn(1, *shape), "a": torch.rand(1, *shape[:2], 1),
-            "chains": torch.arange(rows) + 3, **LEVEL}
+            "chains": torch.arange(rows) + 3 + (2 << 32), **LEVEL}
 
 
 @pytest.mark.parametrize("noise", [NO_NOISE, INDEPENDENT, AVERAGED])

@@ -22,7 +22,7 @@ from alps_fast.energies.compact import CompactNet
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, Operator, SuperResolution
 from alps_fast.ops import _dispatch
 from alps_fast.posterior import Posterior
-from alps_fast.samplers import Sampler, Schedule
+from alps_fast.samplers import Progress, Sampler, Schedule
 from alps_fast.samplers.graphs import Graphs, flat, rebuilt
 from alps_fast.samplers.level import Plan, Rows, Stepped
 from alps_fast.samplers.sampler import Run
@@ -247,8 +247,23 @@ def test_graphs_change_nothing(operator: str, energy: str, options: dict[str, An
     TAPES.clear()
     for factor in (1.0, 0.5, -1.0):
         same(graphed(factor * y), plain(factor * y))
-    parts = 2 if "max_chains" in options else 1
-    assert len(graphed._graphs.recorded) == len(TAPES) == parts * len(graphed.levels) and graphed._graphs.why_not is None
+    parts, draws = 2 if "max_chains" in options else 1, "draws" in options  # all draws after the first are one graph
+    recorded = parts * (graphed.annealing + draws)
+    assert len(graphed._graphs.recorded) == len(TAPES) == recorded and graphed._graphs.why_not is None
+
+
+def test_a_graph_of_draws_names_the_level_that_broke() -> None:
+    """Captured in the second draw, replayed in the fourth, where chain 1 breaks."""
+    op, energy, y = problem("inpainting", "gaussian")
+    graphed = sampler(op, energy, draws=5, thin=2)
+    graphed._graphs = Graphs(tape, "cpu")
+
+    def breaks(progress: Progress) -> None:
+        if progress.level == graphed.annealing + 1:
+            progress.state[1] = torch.nan
+
+    graphed.callback = breaks
+    assert [(lost.chain, lost.level) for lost in graphed(y).broken] == [(1, graphed.annealing + 2)]
 
 
 class Looks(GaussianEnergy):

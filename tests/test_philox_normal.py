@@ -23,7 +23,7 @@ from alps_fast.ops.philox_normal import (
 )
 
 SIZES = (1, 2, 3, 4, 5, 31, 63, 64, 65, 127, 1021, 4095, 4097, 8209)
-CHAINS = torch.tensor([0, 1, 7, 2**31, 2**32 - 1])
+CHAINS = torch.tensor([0, 1, 7, 2**31, 2**32 - 1, (3 << 32) + 1, -(1 << 32) + 7])
 
 
 def bits(x):
@@ -89,6 +89,16 @@ def test_chunks_do_not_show(monkeypatch):
     whole = philox_normal(CHAINS, 1021, 3, 2, LANGEVIN, "torch")
     monkeypatch.setattr(module, "CHUNK", 100)
     assert torch.equal(philox_normal(CHAINS, 1021, 3, 2, LANGEVIN, "torch"), whole)
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_the_high_bits_of_chains_are_added_to_step(backend):
+    few = torch.tensor([0, 9, 2**32 - 1])
+    for ahead, step in ((1, 4), (-3, 3), (7, 2**32 - 5)):
+        there = (step + ahead) % 2**32
+        assert torch.equal(philox_normal(few + (ahead << 32), 9, 5, step, LANGEVIN, backend),
+                           philox_normal(few, 9, 5, there, LANGEVIN, backend))
+        assert torch.equal(philox_uniform(few + (ahead << 32), 5, step), philox_uniform(few, 5, there))
 
 
 def test_every_counter_word_and_both_halves_of_the_key_matter():

@@ -58,7 +58,7 @@ def arguments(n, b, shape, channels, a=(1, 1), images=1):
     names = ("filters", "weights", "r", "q", "mu")
     energy = dict(zip(names, constants(images=images, dtype=torch.float32), strict=True))
     diagonal = torch.rand(a[0], *shape[:2], a[1], generator=g)
-    return {"x": x, "b": data, "a": diagonal, "chains": torch.arange(n) + 2, **energy, "channels": channels, **LEVEL,
+    return {"x": x, "b": data, "a": diagonal, "chains": torch.arange(n) + 2 + (2 << 32), **energy, "channels": channels, **LEVEL,
             "noise": AVERAGED, "backend": "cpu"}
 
 

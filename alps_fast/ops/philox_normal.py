@@ -96,7 +96,8 @@ def philox_normal_reference(chains: Tensor, n: int, seed: int, step: int, tag: i
     zero = torch.zeros_like(chains[:1])
     for first in range(0, len(out), CHUNK):
         part = torch.arange(first, min(first + CHUNK, len(out)), device=chains.device)
-        counter = part % quads, zero + step, chains[part // quads] & MASK, zero + tag
+        of_each = chains[part // quads]
+        counter = part % quads, step + (of_each >> 32) & MASK, of_each & MASK, zero + tag
         r0, r1, r2, r3 = philox4x32(counter, (seed & MASK, seed >> 32 & MASK))
         torch.stack((*box_muller(r0, r1), *box_muller(r2, r3)), 1, out=out[first:first + CHUNK])
     return out.view(len(chains), quads * 4)[:, :n].contiguous()
@@ -129,7 +130,8 @@ def philox_normal(chains: Tensor, n: int, seed: int, step: int, tag: int = LANGE
         words 0, 1 -> elements 0, 1 of the quad; words 2, 3 -> elements 2, 3
 
     Args:
-        chains: (N,) int64, contiguous, chain indices in [0, 2³²).
+        chains: (N,) int64, contiguous: chain indices in [0, 2³²), and in the high 32 bits what is added to step. So a CUDA graph,
+            which holds step as it was captured, counts on by an addition on the device.
         n: normals a chain, the numbers of an image of the layout (H, W, C') in order; 0 < n <= 2³⁴.
         seed: 64 bits (negative stands for its two's complement). step: in [0, 2³²). tag: stream, in [0, 2³²).
         backend: one of `alps_fast.ops._dispatch.NAMES`.
@@ -167,5 +169,5 @@ def step_noise(chains: Tensor, n: int, seed: int, step: int, noise: int, backend
 
 def philox_uniform(chains: Tensor, seed: int, step: int, tag: int = METROPOLIS) -> Tensor:
     """One uniform a chain in (0, 1], (N,) float32: word 0 of quad 0."""
-    zero = torch.zeros_like(chains)
-    return uniform(philox4x32((zero, zero + step, chains & MASK, zero + tag), (seed & MASK, seed >> 32 & MASK))[0])
+    zero, counted = torch.zeros_like(chains), step + (chains >> 32) & MASK
+    return uniform(philox4x32((zero, counted, chains & MASK, zero + tag), (seed & MASK, seed >> 32 & MASK))[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -17,8 +18,10 @@ Capture = Callable[[Callable[[], Stepped]], tuple[Replay, Stepped]]
 
 
 class Recorded(NamedTuple):
-    """A level that was captured: the rows it reads and what it writes are at fixed addresses; `held` is read by it too."""
+    """A level that was captured, its first step `step`: the rows it reads and what it writes are at fixed addresses; `held` is
+    read by it too."""
 
+    step: int
     rows: Rows
     replay: Replay
     result: Stepped
@@ -28,9 +31,9 @@ class Recorded(NamedTuple):
 class Graphs:
     """Runs the steps of levels: plainly the first time, which warms up kernels and libraries, recorded the second, then replayed.
 
-    A graph holds whole levels with all their scalars and step numbers, as kernels take these from the host. That is enough,
-    for every call of a sampler goes through the same levels and steps, and simplest: nothing is changed in a graph, so a replay
-    is to the bit what ran before. A sampler that is called once gains nothing by it.
+    A graph holds a whole level with its scalars, as kernels take these from the host. Its steps are counted on from where it was
+    captured, on the device, in the high bits of `chains`; so every draw of a run is one graph, and a replay is to the bit what
+    the steps would be without. A sampler that is called once gains by it from its third draw on.
     """
 
     def __init__(self, capture: Capture, device: str):
@@ -41,8 +44,10 @@ class Graphs:
 
     def run(self, plan: Plan, rows: Rows) -> Stepped:
         """`plan.run(rows)`."""
-        target = plan.target
-        key = (plan.level, plan.scalars, plan.tunes, target.t, target.backend, id(target.energy), id(target.operator),
+        target, first = plan.target, plan.scalars[0].step
+        relative = tuple(replace(s, step=s.step - first) for s in plan.scalars)
+        tuned_from = first if plan.tunes else None  # the tuning of τ takes its step number from the host
+        key = (relative, plan.tunes, tuned_from, plan.records, target.t, target.backend, id(target.energy), id(target.operator),
                *((v.shape, v.dtype, v.device) for v in flat(rows)))
         if key not in self.seen or self.why_not is not None:
             self.seen.add(key)
@@ -60,6 +65,7 @@ class Graphs:
         recorded = self.recorded[key]
         for mine, given in zip(flat(recorded.rows), flat(rows), strict=True):
             mine.copy_(given)
+        recorded.rows.chains.add_(first - recorded.step << 32)
         recorded.replay()
         return rebuilt(recorded.result, [v.clone() for v in flat(recorded.result)])
 
@@ -71,7 +77,7 @@ class Graphs:
         held = plan.target.energy.prepare(plan.target.t, rows.x)
         mine = rebuilt(rows, [v.clone() for v in flat(rows)])
         replay, result = self.capture(lambda: plan.run(mine, silent))
-        return Recorded(mine, replay, result, (held, plan))
+        return Recorded(plan.scalars[0].step, mine, replay, result, (held, plan))
 
 
 def silent(_: int) -> None:

@@ -15,12 +15,16 @@ from .schedule import StepScalars
 
 
 class Rows(NamedTuple):
-    """Chains at the start of a level: all that its steps read and that is not constant. b: (B, H, W, C'), B dividing N."""
+    """Chains at the start of a level: all that its steps read and that is not constant. b: (B, H, W, C'), B dividing N.
+
+    level: its number, (1,). chains: as `ops.philox_normal` takes them; a replayed graph counts its steps on in their high bits.
+    """
 
     x: Tensor
     log_tau: Tensor
     alive: Tensor
     broken: Tensor
+    level: Tensor
     chains: Tensor
     b: Tensor
     at: Point | None  # MALA's evaluation at x, where the target is that of the level before
@@ -67,7 +71,7 @@ class Plan:
                 x, mean, count = steps(target, x, rows.chains, s, max(rest - 1, 1))
             done += count
             if count == 1:  # steps taken together need no look of their own: what broke in them is still so after the last
-                alive, broken = guarded(x, alive, broken, self.level, done - 1)
+                alive, broken = guarded(x, alive, broken, rows.level, done - 1)
             tick(count)
         return Stepped(x, rows.log_tau, alive, broken, mean, value, torch.zeros_like(rows.log_tau), None)
 
@@ -79,18 +83,16 @@ class Plan:
             if k < tunes:
                 log_tau = tuned(log_tau, probability, s.step)
             acceptance = acceptance + probability / len(self.scalars)
-            alive, broken = guarded(at.x, alive, broken, self.level, k)
+            alive, broken = guarded(at.x, alive, broken, rows.level, k)
             tick(1)
         return Stepped(at.x, log_tau, alive, broken, at.mean, at.value, acceptance, at)
 
 
-def guarded(x: Tensor, alive: Tensor, broken: Tensor, level: int, k: int) -> tuple[Tensor, Tensor]:
+def guarded(x: Tensor, alive: Tensor, broken: Tensor, level: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Flag chains that are no longer finite, on the device: alive (N,), and level and step (N, 2) of those that broke."""
     finite = x.flatten(1).sum(1).isfinite()
-    lost, broken = alive > finite, broken.clone()
-    broken[:, 0].masked_fill_(lost, level)
-    broken[:, 1].masked_fill_(lost, k)
-    return alive & finite, broken
+    lost = (alive > finite)[:, None]
+    return alive & finite, torch.where(lost, torch.cat([level, torch.full_like(level, k)]), broken)
 
 
 def part(rows: Rows, each: int, first: int, most: int) -> tuple[Rows, int]:
@@ -110,7 +112,7 @@ def part(rows: Rows, each: int, first: int, most: int) -> tuple[Rows, int]:
         b = rows.b[first // each:first // each + 1]
     some = slice(first, last)
     at = None if rows.at is None else Point(*(v[some] for v in rows.at))
-    return Rows(rows.x[some], rows.log_tau[some], rows.alive[some], rows.broken[some], rows.chains[some], b, at), last
+    return Rows(rows.x[some], rows.log_tau[some], rows.alive[some], rows.broken[some], rows.level, rows.chains[some], b, at), last
 
 
 def joined(parts: list[Stepped]) -> Stepped:

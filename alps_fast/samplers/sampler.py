@@ -249,7 +249,8 @@ class Run:
         tunes = level.steps - level.draw if i < sampler.annealing else 0  # a draw's last step leaves its τ alone
         plan = Plan(i, self.target, scalars, tunes if sampler.correction else None, records=i < sampler.annealing)
         at = None if changed else chains.point
-        return plan, Rows(chains.x, chains.log_tau, chains.alive, chains.broken, self.index, self.target.b, at)
+        number = torch.full((1,), i, device=chains.x.device)  # on a GPU a kernel, where torch.tensor would wait
+        return plan, Rows(chains.x, chains.log_tau, chains.alive, chains.broken, number, self.index, self.target.b, at)
 
     def _in_parts(self, plan: Plan, rows: Rows, bar: tqdm[Any]) -> Stepped:
         """The level of all rows, `most` at a time, and of fewer once memory runs out."""

@@ -25,7 +25,7 @@ static const float* draw(const Source& source, int64_t row, int64_t first, int64
     for (int64_t e = 0; e < count; ++e) out[e] = xi[e] * amplitude;
     return out;
   } else {
-    const uint32_t chain = static_cast<uint32_t>(source.chains[row]);
+    const Chains<Lanes> chain = in_all_lanes<Lanes>(source.chains[row]);
     const int64_t begin = first / 4 * 4;
     for (int64_t e = begin; e < first + count; e += STRIDE) {
       Lanes::F xi[4];

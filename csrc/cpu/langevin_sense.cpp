@@ -156,15 +156,19 @@ static void draw(const SenseStep& s, const Tile& tile) {
     });
   } else {
     const StepStreams streams = step_streams(s.seed, s.step);
-    alignas(64) uint32_t chains[CHAINS] = {};
-    for (int64_t c = 0; c < tile.rows; ++c) chains[c] = static_cast<uint32_t>(s.chains[tile.row + c]);
+    alignas(64) uint32_t chains[CHAINS] = {}, ahead[CHAINS] = {};
+    for (int64_t c = 0; c < tile.rows; ++c) {
+      chains[c] = static_cast<uint32_t>(s.chains[tile.row + c]);
+      ahead[c] = static_cast<uint32_t>(s.chains[tile.row + c] >> 32);
+    }
     for_runs(s, tile, [&](int64_t pixel, int64_t count, int64_t cell, int64_t stride) {
       for (int64_t quad = pixel / 2; 2 * quad < pixel + count; ++quad)
         for (int c = 0; c < CHAINS; c += Lanes::width) {
           Lanes::F xi[4];
           const Lanes::U quads = Lanes::U{} + static_cast<uint32_t>(quad);
-          Lanes::U lanes;
-          std::memcpy(&lanes, chains + c, sizeof lanes);
+          Chains<Lanes> lanes;
+          std::memcpy(&lanes.index, chains + c, sizeof lanes.index);
+          std::memcpy(&lanes.ahead, ahead + c, sizeof lanes.ahead);
           step_quad<NOISE>(streams, lanes, quads, xi);
           ALPS_UNROLL
           for (int k = 0; k < 4; ++k) {

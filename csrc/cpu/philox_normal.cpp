@@ -8,7 +8,7 @@ namespace alps::ALPS_ISA {
 constexpr int64_t BLOCK = 4096;  // elements of one piece of work
 static_assert(BLOCK % STRIDE == 0, "a block holds whole vectors");
 
-static void fill(const Stream& stream, uint32_t chain, int64_t first, int64_t last, float* out) {
+static void fill(const Stream& stream, const Chains<Lanes>& chain, int64_t first, int64_t last, float* out) {
   for (int64_t e = first; e < last; e += STRIDE) {
     Lanes::F normals[4];
     normal_quad<Lanes>(stream, chain, Lanes::quads() + static_cast<uint32_t>(e / 4), normals);
@@ -30,7 +30,7 @@ void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed
 #pragma omp parallel for collapse(2) num_threads(team(threads, rows * ((n + BLOCK - 1) / BLOCK))) schedule(static)
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t first = 0; first < n; first += BLOCK)
-      fill(stream, static_cast<uint32_t>(chains[row]), first, first + BLOCK < n ? first + BLOCK : n, out + row * n);
+      fill(stream, in_all_lanes<Lanes>(chains[row]), first, first + BLOCK < n ? first + BLOCK : n, out + row * n);
 }
 
 }  // namespace alps::ALPS_ISA

@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(THREADS)
         load<ALIGNED>(grad + row * n, first, n, slope);
         if constexpr (NOISE == GIVEN) load<ALIGNED>(xi + row * n, first, n, noise);
         else if constexpr (NOISE != NO_NOISE)
-          step_noise<NOISE>(level.random, static_cast<uint32_t>(chains[row]), quad, noise);
+          step_noise<NOISE>(level.random, chains[row], quad, noise);
         ALPS_UNROLL
         for (int i = 0; i < 4; ++i) {
           m[i] = mean_of(level, state[i], slope[i], data[i], gain[i]);

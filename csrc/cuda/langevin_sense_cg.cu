@@ -115,8 +115,8 @@ __device__ __forceinline__ void two_of_noise(const SenseCgStep& s, const Layout&
       if (first + i < numbers) two[i] = pixel_at(at.whole_pixels, s.xi + chain * 2 * numbers, first + i);
     return;
   }
-  if (s.noise == AVERAGED) step_noise<AVERAGED>(at.random, static_cast<uint32_t>(s.chains[chain]), quad, xi);
-  else step_noise<INDEPENDENT>(at.random, static_cast<uint32_t>(s.chains[chain]), quad, xi);
+  if (s.noise == AVERAGED) step_noise<AVERAGED>(at.random, s.chains[chain], quad, xi);
+  else step_noise<INDEPENDENT>(at.random, s.chains[chain], quad, xi);
   two[0] = first % 2 ? make_float2(xi[2], xi[3]) : make_float2(xi[0], xi[1]);
   two[1] = make_float2(xi[2], xi[3]);
 }

@@ -18,7 +18,7 @@ struct RidgeState {  // where the step's arrays lie
   bool a_of_each_channel;
 };
 
-__device__ __forceinline__ void draw(int noise, const Stream& random, uint32_t chain, uint32_t quad, float (&xi)[4]) {
+__device__ __forceinline__ void draw(int noise, const Stream& random, int64_t chain, uint32_t quad, float (&xi)[4]) {
   if (noise == AVERAGED) step_noise<AVERAGED>(random, chain, quad, xi);
   else step_noise<INDEPENDENT>(random, chain, quad, xi);
 }
@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS<CHANNELS>)
   const float *const b = s.b + measurement * n, *const a = s.a + measurement * s.a_stride;
   const float* state = s.x + row * n;
   float *const after = s.after + row * n, *const mean = s.mean + row * n;
-  const uint32_t chain = static_cast<uint32_t>(s.chains[row]);
+  const int64_t chain = s.chains[row];
   const float mu = *energy.mu;
   for (int i = threadIdx.x; i < images.height * images.width * CHANNELS; i += THREADS) {
     const int pixel = i / CHANNELS, c = i % CHANNELS;

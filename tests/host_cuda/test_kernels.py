@@ -18,7 +18,7 @@ from alps_fast.ops.ridge_grad import ridge_grad
 from alps_fast.ops.ridge_langevin import ridge_langevin, ridge_langevin_reference
 from build import Crashed
 
-CHAINS = torch.tensor([0, 7, 2**31, 2**32 - 1])
+CHAINS = torch.tensor([0, 7, 2**31, (3 << 32) - 1])
 LEVEL = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "seed": -11, "step": 5}
 
 
@@ -34,7 +34,7 @@ def pixel_step(n, b, shape, a, noise):
     x, grad = torch.randn(2, n, *shape)
     diagonal = torch.rand(a[0], *shape[:2], a[1])
     diagonal[:, 0] = 0
-    data, chains = torch.randn(b, *shape), torch.arange(n) + 3
+    data, chains = torch.randn(b, *shape), torch.arange(n) + 3 + (2 << 32)
     return {"x": x, "grad": grad, "b": data, "a": diagonal, "chains": chains, "noise": noise, **LEVEL}
 
 
