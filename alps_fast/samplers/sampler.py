@@ -71,7 +71,8 @@ class Sampler:
         callback: is called with a `Progress` at level ends.
         max_chains: chains, of all measurements together, whose steps run at a time; None: all, and where the device's
             memory does not suffice half as many, until it does. Results are the same.
-        graphs: on a GPU, run what a call before ran by CUDA graphs (not with conjugate gradients, which look when to stop).
+        graphs: on a GPU, run by CUDA graphs what ran before: draws from the third on, and all in later calls (not with conjugate
+            gradients, which look when to stop).
         warm_start, warm_std: another method's image x₀ ≈ x + N(0, σ²I), taken as one more measurement. With
             method="measurement" it stands for most of the prior's annealing too.
 
