@@ -10,8 +10,10 @@ import pytest
 import torch
 from dense import fft_law
 from step_checks import in_double, states
+from test_conv_grad import LAW, make, single
 from test_ridge_grad import check_against_torch, constants
 
+from alps_fast.ops.conv_grad import conv_grad_reference
 from alps_fast.ops.langevin_fourier import langevin_fourier
 from alps_fast.ops.langevin_pixel import langevin_pixel
 from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_spectrum
@@ -76,6 +78,16 @@ def test_ridge_langevin_is_the_reference():
     exact, torchs = (ridge_langevin(*v, **steps, backend="torch") for v in (in_double(arguments), arguments))
     for g, e, t in zip(got, exact, torchs, strict=True):
         assert (g - e).norm() <= 2 * (t - e).norm() + 2 * 2**-24 * e.norm()
+
+
+@pytest.mark.parametrize("channels, blocks, size, warps", [(2, (0, 0, 1), (5, 7), 4), (1, (1, 0, 0), (7, 13), 8)])
+def test_conv_grad_is_the_reference(channels, blocks, size, warps):
+    """Law: that of the CPU kernel; measured 5e-3."""
+    args, x = make(channels, 64, blocks), torch.randn(1, channels, *size, dtype=torch.float64)
+    got, count = cuda.conv_grad(x.float(), *single(args), warps=warps)
+    for g, e in zip(got, conv_grad_reference(x, *args), strict=True):
+        assert (g - e).norm() / e.norm() < LAW["fast"]
+    assert count["shared_load_conflicts"] <= 0.1 * count["shared_load_wavefronts"]  # all of pixels that are two apart
 
 
 def step_of(a, between, numbers, more=b""):

@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import check, check_choice, refused
-from ._conv_weights import WIDTHS, pack
-from ._dispatch import Op, implementation, implements
+from ._conv_weights import WIDTHS, pack, pack_fragments
+from ._dispatch import Op, implementation, implementation_after, implements, stream_on
 from ._langevin import FLOATS, check_kind, described
 
 T = TypeVar("T")
@@ -185,6 +185,33 @@ def _conv_grad_cpu(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: T
         shift=shift.data_ptr(), coefficients=coefficients.data_ptr(), grad=grad.data_ptr(), value=value.data_ptr(), images=n,
         channels=channels, height=height, width=width, width_of_network=weights[0].shape[0], blocks=list(blocks),
         level_of_each=levels > 1, in_tiles=in_tiles, threads=torch.get_num_threads())
+    return grad, value
+
+
+@implements("conv_grad", "cuda")
+def _conv_grad_cuda(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor,
+                    blocks: Sequence[int], precision: str = "high") -> tuple[Tensor, Tensor]:
+    """bfloat16 on tensor cores, an image a block; what does not fit its shared memory, and "high", goes to the next backend."""
+    n, channels, height, width = x.shape
+    if (precision == "fast" and x.dtype == torch.float32 and weights[0].shape[0] == 64 and channels <= 4 and x.numel() > 0
+            and max(height, width) < 1 << 31):
+        from alps_fast import _cuda
+
+        with stream_on(x.device) as stream:
+            sizes = {"images": n, "channels": channels, "height": height, "width": width, "blocks": list(blocks)}
+            needed = _cuda.conv_grad_workspace(**sizes)
+            if needed >= 0:
+                x, scale, shift, coefficients = (v.contiguous() for v in (x, scale, shift, coefficients))
+                packed = packed_once(pack_fragments, weights, blocks)
+                grad, value = torch.empty_like(x), torch.empty_like(x[:, 0, 0, 0])
+                workspace = torch.empty(needed, dtype=torch.uint8, device=x.device)
+                _cuda.conv_grad(
+                    **sizes, x=x.data_ptr(), weights=packed.weights.data_ptr(), biases=packed.biases.data_ptr(),
+                    scale=scale.data_ptr(), shift=shift.data_ptr(), coefficients=coefficients.data_ptr(), grad=grad.data_ptr(),
+                    value=value.data_ptr(), workspace=workspace.data_ptr(), film_levels=scale.shape[1],
+                    edm_levels=coefficients.shape[1], stream=stream)
+                return grad, value
+    grad, value = implementation_after("conv_grad", "cuda", x.device)(x, weights, scale, shift, coefficients, blocks, precision)
     return grad, value
 
 
