@@ -102,8 +102,10 @@ def ridge_langevin(x: Tensor, b: Tensor, a: Tensor, chains: Tensor, *tables: Any
     images = n * all_channels // channels
     kernel, threads = _kernel("ridge_langevin", f"Li{channels}E")
     after, mean = _fresh(x), _fresh(x)
+    in_quads = channels == all_channels and width * channels % 4 == 0
     state = (x.numpy(), b.numpy(), a.numpy(), bytes(8), chains.numpy(), after.numpy(), mean.numpy(),
-             struct.pack("qq3i?3x", n, 0, all_channels, count, noise, False))
+             struct.pack("qq3i2?2xi4x", n, 0, all_channels, count, noise, False, in_quads,
+                         SHARED // 4 - x[0].numel() if in_quads else 0))  # the end of what a block can have
     arguments = [_energy(*tables), struct.pack("q3i4x", images, channels, height, width), state, _level(**level)]
     return (after, mean), kernel.launch((images,), (threads,), [*arguments, SHARED // 4], SHARED)
 
@@ -160,6 +162,13 @@ def _in_float32(case: Case, run: Callable[[int], Results]) -> CudaCase:
     return CudaCase(case.name, run, work, case.chains, case.emulated_chains)
 
 
+def _in_one_launch(case: Case, run: Callable[[int], Results]) -> CudaCase:
+    """ridge_langevin without a gradient between its kernels: x read, x⁺ and m written a chain, b, a and the filters once."""
+    def work(chains: int) -> Work:
+        return _in_float32(case, run).work(chains)._replace(bytes=4 * (SIZE**2 * (3 * chains + 2) + 49 * FILTERS))
+    return CudaCase(case.name, run, work, case.chains, case.emulated_chains)
+
+
 def _pixel(noise: int) -> Callable[[int], Results]:
     def run(chains: int) -> Results:
         x, grad = randn(chains, *IMAGE), randn(chains, *IMAGE)
@@ -196,6 +205,6 @@ CASES = (
     _as_on_triton("langevin_pixel/64×64×3/averaged", _pixel(AVERAGED)),
     _as_on_triton("moments/64×64×3", _moments),
     _in_float32(ridge_grad_case(1, SIZE, count=FILTERS), lambda chains: ridge_grad(randn(chains, 1, SIZE, SIZE), *_ridge())),
-    _in_float32(ridge_langevin_case(SIZE, FILTERS), _ridge_langevin),
+    _in_one_launch(ridge_langevin_case(SIZE, FILTERS), _ridge_langevin),
     CudaCase(*conv_grad_case(2, 64, "fast", 16)._replace(run=_conv_grad)),
 )
