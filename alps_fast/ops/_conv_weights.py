@@ -120,7 +120,7 @@ AHEAD = 2  # products that the CUDA kernel reads past the end, see csrc/cuda/con
 
 
 class Fragments(NamedTuple):
-    """What the CUDA kernel takes: weights of both passes, bfloat16 in the order of a warp's lanes, and the forward pass's biases."""
+    """What the CUDA kernel takes: weights of both passes, bfloat16 as a warp's lanes hold them, and the forward biases."""
 
     weights: Tensor
     biases: Tensor

@@ -177,17 +177,17 @@ def _conv_grad_cuda(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: 
         from alps_fast import _cuda
 
         with stream_on(x.device) as stream:
-            sizes = {"images": n, "channels": channels, "height": height, "width": width, "blocks": list(blocks)}
-            needed = _cuda.conv_grad_workspace(**sizes)
+            needed = _cuda.conv_grad_workspace(images=n, channels=channels, height=height, width=width, blocks=list(blocks))
             if needed >= 0:
                 x, scale, shift, coefficients = (v.contiguous() for v in (x, scale, shift, coefficients))
                 packed = packed_once(pack_fragments, weights, tuple(blocks))
                 grad, value = torch.empty_like(x), torch.empty_like(x[:, 0, 0, 0])
                 workspace = torch.empty(needed, dtype=torch.uint8, device=x.device)
                 _cuda.conv_grad(
-                    **sizes, x=x.data_ptr(), weights=packed.weights.data_ptr(), biases=packed.biases.data_ptr(),
+                    x=x.data_ptr(), weights=packed.weights.data_ptr(), biases=packed.biases.data_ptr(),
                     scale=scale.data_ptr(), shift=shift.data_ptr(), coefficients=coefficients.data_ptr(), grad=grad.data_ptr(),
-                    value=value.data_ptr(), workspace=workspace.data_ptr(), film_levels=scale.shape[1],
+                    value=value.data_ptr(), workspace=workspace.data_ptr(), images=n, channels=channels,
+                    height=height, width=width, blocks=list(blocks), film_levels=scale.shape[1],
                     edm_levels=coefficients.shape[1], stream=stream)
                 return grad, value
     return NotImplemented

@@ -98,7 +98,7 @@ def _stacked(filters: Sequence[Tensor]) -> Tensor:
 
 
 class CudaConstants:
-    """The same for the CUDA kernels, the filters of all scales in one tensor that is made once; nothing here waits for the device."""
+    """The same for the CUDA kernels, the filters of all scales in one tensor, made once; nothing here waits for the device."""
 
     def __init__(self, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor):
         from alps_fast import _cuda

@@ -129,8 +129,8 @@ def conv_grad(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor
     workspace = 128 * pixels + 64 * kept
     grad, value, memory = _fresh(x), _fresh((n,)), _fresh((n * workspace // 4,))
     arrays = (packed.weights.view(torch.int16), packed.biases, scale, shift, coefficients, grad, value, memory)
-    arguments = [(x.numpy(), *(v.numpy() for v in arrays), struct.pack("3q6i?7x", n, scale.shape[1], coefficients.shape[1], channels,
-                                                                      height, width, *blocks, width % 2 == 0)),
+    numbers = n, scale.shape[1], coefficients.shape[1], channels, height, width, *blocks, width % 2 == 0
+    arguments = [(x.numpy(), *(v.numpy() for v in arrays), struct.pack("3q6i?7x", *numbers)),
                  struct.pack("9i4xq", h, w, ring, lag, beside, zero, vectors, sums, sums + 8 * warps, workspace)]
     return (grad, value), kernel.launch((n,), (32 * warps,), arguments, sums + 8 * warps)
 

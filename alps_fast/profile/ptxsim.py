@@ -531,7 +531,8 @@ class _Run:
             phase = (self.tid[lanes].astype(np.int64) % 32) // (128 // max(size, 4))  # 8 and 16 bytes go in parts of a warp
             turn = (warp * 4 + phase) << 32
             words = np.unique(np.concatenate([turn + ((x + o) >> 2) for o in range(0, size, 4)]))
-            worst = np.bincount((words >> 32) * 32 + (words & 31), minlength=32 * (int(words[-1] >> 32) + 1)).reshape(-1, 32).max(1)
+            turns = int(words[-1] >> 32) + 1
+            worst = np.bincount((words >> 32) * 32 + (words & 31), minlength=32 * turns).reshape(-1, 32).max(1)
             self.count[f"shared_{what}_wavefronts"] += int(worst.sum())
             self.count[f"shared_{what}_conflicts"] += int(worst.sum() - np.count_nonzero(worst))
 
