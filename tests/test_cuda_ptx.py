@@ -17,6 +17,7 @@ from alps_fast.ops.conv_grad import conv_grad_reference
 from alps_fast.ops.langevin_fourier import langevin_fourier
 from alps_fast.ops.langevin_pixel import langevin_pixel
 from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_spectrum
+from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
 from alps_fast.ops.ridge_langevin import ridge_langevin
 from alps_fast.profile import cuda
@@ -60,6 +61,16 @@ def test_langevin_pixel_touches_what_it_must(rows, channels):
     n = 32 * 32 * channels
     floor = 4 * (4 * rows * n + n + n // channels) / 32
     assert (counts["global_load_sectors"] + counts["global_store_sectors"]) / floor <= 1.2
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (24, 24)])
+def test_moments_has_the_bits_of_the_reference(shape):
+    x, keep = 3 + torch.randn(15, *shape), torch.rand(15) < 0.7
+    state = torch.arange(3) + 2, torch.randn(3, *shape), torch.rand(3, *shape)
+    want = moments(*state, x, keep, "torch")
+    x[~keep] = torch.nan
+    got, _ = cuda.moments(*state, x, keep)
+    assert all(torch.equal(g, w) for g, w in zip(got, want, strict=True))
 
 
 @pytest.mark.parametrize("channels, shape, bank", [(1, (6, 7), (2, 5, 3, 2)), (2, (5, 9), (1, 3, 7, 1))])
