@@ -30,6 +30,12 @@ def moments(
 ) -> None: ...
 
 
+def conv_grad_workspace(*, images: int, channels: int, height: int, width: int, blocks: list[int]) -> int: ...
+def conv_grad(
+    *, x: int, weights: int, biases: int, scale: int, shift: int, coefficients: int, grad: int, value: int, workspace: int,
+    images: int, channels: int, height: int, width: int, blocks: list[int], film_levels: int, edm_levels: int, stream: int,
+) -> None: ...
+
 class Ridge:
     def __init__(
         self, *, filters: int, side: int, w: int, r: int, q: int, mu: int, scales: int, count: int, potentials: int, levels: int,

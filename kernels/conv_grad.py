@@ -18,7 +18,8 @@ import triton.language as tl
 from torch import Tensor
 
 from alps_fast.ops._conv_weights import WIDTHS, layers
-from alps_fast.ops.conv_grad import MULTIPLE, packed_once
+from alps_fast.ops._packed import packed_once
+from alps_fast.ops.conv_grad import MULTIPLE
 
 from .launch import EXACT_PRODUCTS, INTERPRETED, kernel, launch
 from .partial import sum_of_tiles
@@ -219,7 +220,7 @@ def conv_grad(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor
     if x.dtype != torch.float32 or scale.shape[2] not in WIDTHS or 4 * x.shape[1] > NARROW or x.numel() == 0:
         return NotImplemented
     x = x.contiguous()
-    packed = packed_once(pack, weights, blocks, torch.bfloat16 if precision == "fast" else torch.float32)
+    packed = packed_once(pack, weights, tuple(blocks), torch.bfloat16 if precision == "fast" else torch.float32)
     net = Network(x, packed, scale.contiguous(), shift.contiguous(), coefficients.contiguous(), precision)
     fine, middle, coarse = blocks
     grad, value = torch.empty_like(x), torch.empty_like(x[:, 0, 0, 0])

@@ -5,7 +5,7 @@ import torch
 
 from alps_fast.energies.compact import CompactNet, edm_coefficients
 from alps_fast.errors import ArgumentError
-from alps_fast.ops import conv_grad as module
+from alps_fast.ops import _packed
 from alps_fast.ops.conv_grad import conv_grad, conv_grad_reference, network, smooth_relu
 
 
@@ -147,9 +147,10 @@ def test_kernel_sees_that_weights_changed(isa):
     after = conv_grad(x, weights, *rest, backend="cpu")[0]
     assert not torch.equal(before, after)
     torch.testing.assert_close(after, conv_grad(x, weights, *rest, backend="torch")[0], rtol=1e-4, atol=1e-5)
-    for _ in range(module.NETWORKS + 1):
-        conv_grad(x, [w.clone() for w in weights], *rest, backend="cpu")
-    assert len(module._packed) == module.NETWORKS
+    with _packed.held() as held:
+        for _ in range(_packed.MOST + 1):
+            conv_grad(x, [w.clone() for w in weights], *rest, backend="cpu")
+    assert len(_packed._packed) == _packed.MOST and len({id(packed) for packed in held}) == _packed.MOST + 1
 
 
 def test_kernel_leaves_nan_in_its_own_image(isa):
@@ -168,3 +169,21 @@ def test_what_the_kernel_has_not_goes_to_the_definition(channels, width, dtype):
     args = make(channels, width, (1, 1, 1), dtype)
     x = torch.randn(2, channels, 8, 8, dtype=dtype)
     assert torch.equal(conv_grad(x, *args, backend="cpu")[0], conv_grad(x, *args, backend="torch")[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["high", "fast"])
+@pytest.mark.parametrize("channels, width, blocks", [(1, 64, (3, 3, 4)), (2, 32, (2, 1, 0)), (4, 64, (1, 0, 2))])
+@pytest.mark.parametrize("size", [(1, 1), (7, 13), (136, 5), (64, 64), (200, 150)])
+def test_on_a_gpu(size, channels, width, blocks, precision):
+    """Blocks of four and eight warps, and what no block's memory holds, which is the next backend's; alone and in a batch."""
+    args = make(channels, width, blocks)
+    x = torch.randn(3, channels, *size, dtype=torch.float64)
+    exact = conv_grad_reference(x, *args)
+    weights, *vectors, _ = single(args)
+    here = [w.cuda() for w in weights], *(v.cuda() for v in vectors), blocks
+    got = conv_grad(x.float().cuda(), *here, precision, "cuda")
+    for g, e in zip(got, exact, strict=True):
+        assert (g.cpu() - e).norm() / e.norm() < LAW[precision]
+    alone = conv_grad(x[1:2].float().cuda(), *here, precision, "cuda")
+    assert all(torch.equal(a, g[1:2]) for a, g in zip(alone, got, strict=True))

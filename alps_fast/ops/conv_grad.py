@@ -16,20 +16,17 @@ between layers are then bfloat16 too, and the residual r and all of E stay float
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import check, check_choice, refused
-from ._conv_weights import WIDTHS, pack
-from ._dispatch import Op, dispatch, implementations, implements
+from ._conv_weights import WIDTHS, pack, pack_fragments
+from ._dispatch import Op, dispatch, implementations, implements, stream_on
 from ._langevin import FLOATS, check_kind, described
-
-T = TypeVar("T")
+from ._packed import packed_once
 
 KNEE = 3.0  # φ' rises from 0 to 1 over [-KNEE, KNEE]
 MULTIPLE = 8  # unshuffling and two strided convolutions halve the sides three times
@@ -120,24 +117,6 @@ def conv_grad_reference(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shi
     return grad, 0.5 * (r * r).flatten(1).sum(1)
 
 
-_packed: OrderedDict[tuple[object, ...], tuple[list[Tensor], Any]] = OrderedDict()  # the networks last used, newest last
-NETWORKS = 4
-
-
-def packed_once(pack: Callable[..., T], weights: Sequence[Tensor], blocks: Sequence[int], *options: object) -> T:
-    """pack(weights, blocks, *options), once for as long as the weights stay as they are; holding them keeps their addresses."""
-    if any(w.is_inference() for w in weights):  # they do not count their changes
-        return pack(weights, blocks, *options)
-    key = (pack, *options, *blocks, weights[0].device, *((w.data_ptr(), w._version) for w in weights))
-    if key not in _packed:
-        _packed[key] = list(weights), pack(weights, blocks, *options)
-        if len(_packed) > NETWORKS:
-            _packed.popitem(last=False)
-    _packed.move_to_end(key)
-    packed: T = _packed[key][1]
-    return packed
-
-
 def _has_kernel(dtype: torch.dtype, channels: int, width: int, count: int) -> bool:
     from alps_fast import _cpu
 
@@ -178,7 +157,7 @@ def _conv_grad_cpu(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: T
     if levels > 1:
         scale, shift = (v.expand(-1, levels, -1).contiguous() for v in (scale, shift))
         coefficients = coefficients.expand(-1, levels).contiguous()
-    packed = packed_once(pack, weights, blocks, in_tiles)
+    packed = packed_once(pack, weights, tuple(blocks), in_tiles)
     grad, value = torch.empty_like(x), torch.empty_like(x[:, 0, 0, 0])
     _cpu.conv_grad(
         x=x.data_ptr(), weights=packed.weights.data_ptr(), biases=packed.biases.data_ptr(), scale=scale.data_ptr(),
@@ -186,6 +165,32 @@ def _conv_grad_cpu(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: T
         channels=channels, height=height, width=width, width_of_network=weights[0].shape[0], blocks=list(blocks),
         level_of_each=levels > 1, in_tiles=in_tiles, threads=torch.get_num_threads())
     return grad, value
+
+
+@implements("conv_grad", "cuda")
+def _conv_grad_cuda(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor,
+                    blocks: Sequence[int], precision: str = "high") -> tuple[Tensor, Tensor]:
+    """bfloat16 on tensor cores, an image a block; not for "high", nor for images that do not fit the block's shared memory."""
+    n, channels, height, width = x.shape
+    if (precision == "fast" and x.dtype == torch.float32 and weights[0].shape[0] == 64 and channels <= 4 and x.numel() > 0
+            and max(height, width) < 1 << 31):
+        from alps_fast import _cuda
+
+        with stream_on(x.device) as stream:
+            needed = _cuda.conv_grad_workspace(images=n, channels=channels, height=height, width=width, blocks=list(blocks))
+            if needed >= 0:
+                x, scale, shift, coefficients = (v.contiguous() for v in (x, scale, shift, coefficients))
+                packed = packed_once(pack_fragments, weights, tuple(blocks))
+                grad, value = torch.empty_like(x), torch.empty_like(x[:, 0, 0, 0])
+                workspace = torch.empty(needed, dtype=torch.uint8, device=x.device)
+                _cuda.conv_grad(
+                    x=x.data_ptr(), weights=packed.weights.data_ptr(), biases=packed.biases.data_ptr(),
+                    scale=scale.data_ptr(), shift=shift.data_ptr(), coefficients=coefficients.data_ptr(), grad=grad.data_ptr(),
+                    value=value.data_ptr(), workspace=workspace.data_ptr(), images=n, channels=channels,
+                    height=height, width=width, blocks=list(blocks), film_levels=scale.shape[1],
+                    edm_levels=coefficients.shape[1], stream=stream)
+                return grad, value
+    return NotImplemented
 
 
 @functools.cache

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..errors import check, refused
 from ._dispatch import Op, dispatch, implementations, implements, stream_on
 from ._langevin import FLOATS, check_kind, described
+from ._packed import packed_once
 
 
 def _taps(x: Tensor) -> Tensor:
@@ -90,18 +91,22 @@ class Constants:
             r_of_each_image=r.shape[2] > 1, q_of_each_image=q.shape[1] > 1, mu=float(mu))
 
 
+def _stacked(filters: Sequence[Tensor]) -> Tensor:
+    """(S, K, 1, k, k), smaller filters with zeros around them."""
+    side = max(bank.shape[-1] for bank in filters)
+    return torch.stack([F.pad(bank, [(side - bank.shape[-1]) // 2] * 4) for bank in filters])
+
+
 class CudaConstants:
-    """The same for the CUDA kernels, the filters of all scales in one tensor; nothing here waits for the device."""
+    """The same for the CUDA kernels, the filters of all scales in one tensor, made once; nothing here waits for the device."""
 
     def __init__(self, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor):
         from alps_fast import _cuda
 
-        side = max(bank.shape[-1] for bank in filters)
-        bank = torch.stack([F.pad(f, [(side - f.shape[-1]) // 2] * 4) for f in filters])
-        self.held = bank, *(v.contiguous() for v in (w, r, q, mu))
+        self.held = packed_once(_stacked, filters), *(v.contiguous() for v in (w, r, q, mu))
         bank, w, r, q, mu = self.held
         self.ridge = _cuda.Ridge(
-            filters=bank.data_ptr(), side=side, w=w.data_ptr(), r=r.data_ptr(), q=q.data_ptr(), mu=mu.data_ptr(),
+            filters=bank.data_ptr(), side=bank.shape[-1], w=w.data_ptr(), r=r.data_ptr(), q=q.data_ptr(), mu=mu.data_ptr(),
             scales=len(bank), count=bank.shape[1], potentials=w.shape[1], levels=len(q), w_of_each_image=w.shape[2] > 1,
             r_of_each_image=r.shape[2] > 1, q_of_each_image=q.shape[1] > 1)
 

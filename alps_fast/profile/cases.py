@@ -130,18 +130,24 @@ def _langevin_sense(size: int, axis: int) -> Case:
     return Case(f"langevin_sense/{size}×{size}/axis {axis}", run, work, chains=16, emulated_chains=16)
 
 
-def _conv_grad(channels: int, width: int, precision: str, size: int = 96) -> Case:
-    """A network of one block, at the coarsest scale: every kind of launch occurs."""
-    h, ends = size // 2, 4 * channels
+def small_network(channels: int, width: int) -> tuple[Any, ...]:
+    """weights, scale, shift, coefficients and blocks of `conv_grad`, of one block at the coarsest scale."""
+    ends = 4 * channels
     shapes = [(width, ends, 3, 3), (width,), *2 * [(width, width, 3, 3)], (width,), *2 * [(width, width, 2, 2), (width,)],
               *2 * [(4 * width, width, 1, 1), (4 * width,)], (ends, width, 3, 3), (ends,)]
+    film = randn(1, 1, width)
+    return [randn(*shape) / 20 for shape in shapes], film, film, randn(3, 1), [0, 0, 1]
+
+
+def conv_grad_case(channels: int, width: int, precision: str, size: int = 96) -> Case:
+    """A network of one block, at the coarsest scale: every kind of launch occurs."""
+    h, ends = size // 2, 4 * channels
     forward = 2 * (18 * ends * width * h**2 + 8 * width**2 * (h // 2) ** 2 + (8 + 18) * width**2 * (h // 4) ** 2)
 
     def run(chains: int) -> Any:
         from alps_fast.kernels.conv_grad import conv_grad
 
-        weights, film = [randn(*shape) / 20 for shape in shapes], randn(1, 1, width)
-        return conv_grad(randn(chains, channels, size, size), weights, film, film, randn(3, 1), [0, 0, 1], precision)
+        return conv_grad(randn(chains, channels, size, size), *small_network(channels, width), precision)
 
     def work(chains: int) -> Work:
         return Work(8 * chains * channels * size**2, 0, 0, 2 * forward * chains)
@@ -167,6 +173,6 @@ CASES = (
     ridge_grad_case(2, 64),
     ridge_langevin_case(64),
     _langevin_sense(64, 1),
-    _conv_grad(2, 64, "fast"),
-    _conv_grad(1, 32, "high"),
+    conv_grad_case(2, 64, "fast"),
+    conv_grad_case(1, 32, "high"),
 )

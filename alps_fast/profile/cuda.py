@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..ops._conv_weights import pack_fragments
 from ..ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE
 from . import nvcc
 from .cases import CASES as TRITON_CASES
-from .cases import IMAGE, LEVEL, Case, randn, ridge_grad_case, ridge_langevin_case
+from .cases import IMAGE, LEVEL, Case, conv_grad_case, randn, ridge_grad_case, ridge_langevin_case, small_network
 from .ptxsim import Kernel, Module
 from .work import Work
 
@@ -101,10 +102,37 @@ def ridge_langevin(x: Tensor, b: Tensor, a: Tensor, chains: Tensor, *tables: Any
     images = n * all_channels // channels
     kernel, threads = _kernel("ridge_langevin", f"Li{channels}E")
     after, mean = _fresh(x), _fresh(x)
+    in_quads = channels == all_channels and width * channels % 4 == 0
     state = (x.numpy(), b.numpy(), a.numpy(), bytes(8), chains.numpy(), after.numpy(), mean.numpy(),
-             struct.pack("qq3i?3x", n, 0, all_channels, count, noise, False))
+             struct.pack("qq3i2?2xi4x", n, 0, all_channels, count, noise, False, in_quads,
+                         SHARED // 4 - x[0].numel() if in_quads else 0))  # the end of what a block can have
     arguments = [_energy(*tables), struct.pack("q3i4x", images, channels, height, width), state, _level(**level)]
     return (after, mean), kernel.launch((images,), (threads,), [*arguments, SHARED // 4], SHARED)
+
+
+def conv_grad(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor, blocks: Sequence[int],
+              warps: int = 4) -> Results:
+    """In precision "fast"; `warps` of a block, 4 or 8."""
+    n, channels, height, width = x.shape
+    kernel = module("conv_grad").kernel(f"conv_grad_kernelILi{warps}E")
+    packed = pack_fragments(weights, blocks)
+    h, w = -(-height // 8) * 4, -(-width // 8) * 4
+    pixels, step, lag = h * w, 32 * warps, (w + 32) // 32 * 32
+    ring = step
+    while ring < step + lag + w + 1:
+        ring *= 2
+    beside = 128 * pixels
+    zero = beside + 128 * max(min(ring, pixels), pixels // 4)  # csrc/cuda/conv_grad.cu: ConvLayout
+    vectors, sums = zero + 128, zero + 128 + 4 * 6 * 64
+    kept = sum(count * times * (-(-(pixels >> 2 * level) // 32) * 32) for level, (count, times) in
+               enumerate(zip(blocks, (2, 2, 1), strict=True)))
+    workspace = 128 * pixels + 64 * kept
+    grad, value, memory = _fresh(x), _fresh((n,)), _fresh((n * workspace // 4,))
+    arrays = (packed.weights.view(torch.int16), packed.biases, scale, shift, coefficients, grad, value, memory)
+    numbers = n, scale.shape[1], coefficients.shape[1], channels, height, width, *blocks, width % 2 == 0
+    arguments = [(x.numpy(), *(v.numpy() for v in arrays), struct.pack("3q6i?7x", *numbers)),
+                 struct.pack("9i4xq", h, w, ring, lag, beside, zero, vectors, sums, sums + 8 * warps, workspace)]
+    return (grad, value), kernel.launch((n,), (32 * warps,), arguments, sums + 8 * warps)
 
 
 class CudaCase(NamedTuple):
@@ -134,6 +162,13 @@ def _in_float32(case: Case, run: Callable[[int], Results]) -> CudaCase:
     return CudaCase(case.name, run, work, case.chains, case.emulated_chains)
 
 
+def _in_one_launch(case: Case, run: Callable[[int], Results]) -> CudaCase:
+    """ridge_langevin without a gradient between its kernels: x read, x⁺ and m written a chain, b, a and the filters once."""
+    def work(chains: int) -> Work:
+        return _in_float32(case, run).work(chains)._replace(bytes=4 * (SIZE**2 * (3 * chains + 2) + 49 * FILTERS))
+    return CudaCase(case.name, run, work, case.chains, case.emulated_chains)
+
+
 def _pixel(noise: int) -> Callable[[int], Results]:
     def run(chains: int) -> Results:
         x, grad = randn(chains, *IMAGE), randn(chains, *IMAGE)
@@ -159,6 +194,10 @@ def _ridge_langevin(chains: int) -> Results:
     return ridge_langevin(x, b, a, torch.arange(chains), *_ridge(), channels=1, noise=AVERAGED, count=1, **LEVEL)
 
 
+def _conv_grad(chains: int) -> Results:
+    return conv_grad(randn(chains, 2, 16, 16), *small_network(2, 64))
+
+
 CASES = (
     _as_on_triton("philox_normal/64×64×3", lambda chains: philox_normal(torch.arange(chains), 64 * 64 * 3, 11, 5, LANGEVIN)),
     _as_on_triton("langevin_pixel/64×64×3/none", _pixel(NO_NOISE)),
@@ -166,5 +205,6 @@ CASES = (
     _as_on_triton("langevin_pixel/64×64×3/averaged", _pixel(AVERAGED)),
     _as_on_triton("moments/64×64×3", _moments),
     _in_float32(ridge_grad_case(1, SIZE, count=FILTERS), lambda chains: ridge_grad(randn(chains, 1, SIZE, SIZE), *_ridge())),
-    _in_float32(ridge_langevin_case(SIZE, FILTERS), _ridge_langevin),
+    _in_one_launch(ridge_langevin_case(SIZE, FILTERS), _ridge_langevin),
+    CudaCase(*conv_grad_case(2, 64, "fast", 16)._replace(run=_conv_grad)),
 )

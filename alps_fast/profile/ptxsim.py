@@ -304,6 +304,7 @@ class _Run:
         lane = np.arange(n, dtype=np.uint64)
         self.cta, self.tid = lane // np.uint64(self.nb), lane % np.uint64(self.nb)
         self.warp = (self.cta * np.uint64((self.nb + 31) // 32) + self.tid // np.uint64(32)).astype(np.int64)
+        self.warps = int(self.warp[-1]) + 1
         self.count: Counter[str] = Counter()
         self.r: dict[str, Array] = {}
         self.every = np.ones(n, bool)
@@ -446,7 +447,7 @@ class _Run:
         if m is None:
             r[:] = bits
         else:
-            r[m] = np.broadcast_to(bits, (self.n,))[m].astype(r.dtype)
+            r[m] = bits[m] if bits.ndim else bits
 
     # -- memory
     def address(self, a: Args, space: str) -> tuple[str, Array]:
@@ -522,23 +523,24 @@ class _Run:
             return
         warp, x = self.warp[lanes], ad[lanes].astype(np.int64)
         if space == "global":
-            sectors = np.concatenate([np.stack([warp, (x + o) >> 5], 1) for o in range(0, size, 32)] or [])
-            self.count[f"global_{what}_sectors"] += len(np.unique(sectors, axis=0))
+            sectors = np.concatenate([(warp << 48) + ((x + o) >> 5) for o in range(0, size, 32)])
+            self.count[f"global_{what}_sectors"] += len(np.unique(sectors))
             self.count[f"global_{what}_bytes"] += lanes.size * size
-            self.count[f"global_{what}_requests"] += len(np.unique(warp))
+            self.count[f"global_{what}_requests"] += self._warps(m)
         else:
             phase = (self.tid[lanes].astype(np.int64) % 32) // (128 // max(size, 4))  # 8 and 16 bytes go in parts of a warp
-            words = np.concatenate([np.stack([warp, phase, ((x + o) >> 2) & 31, (x + o) >> 2], 1) for o in range(0, size, 4)])
-            u = np.unique(words, axis=0)
-            _, c = np.unique(u[:, :3], axis=0, return_counts=True)
-            key = np.unique(u[:, :3], axis=0)[:, :2]
-            uniq, inv = np.unique(key, axis=0, return_inverse=True)
-            worst = np.zeros(len(uniq), np.int64)
-            np.maximum.at(worst, inv.reshape(-1), c)
+            turn = (warp * 4 + phase) << 32
+            words = np.unique(np.concatenate([turn + ((x + o) >> 2) for o in range(0, size, 4)]))
+            turns = int(words[-1] >> 32) + 1
+            worst = np.bincount((words >> 32) * 32 + (words & 31), minlength=32 * turns).reshape(-1, 32).max(1)
             self.count[f"shared_{what}_wavefronts"] += int(worst.sum())
-            self.count[f"shared_{what}_conflicts"] += int((worst - 1).sum())
+            self.count[f"shared_{what}_conflicts"] += int(worst.sum() - np.count_nonzero(worst))
 
     # -- run
+    def _warps(self, m: Array) -> int:
+        """How many have a lane in m."""
+        return int(np.count_nonzero(np.bincount(self.warp, m)))
+
     def go(self) -> Counter[str]:
         code, n = self.k.code, self.n
         pc, alive = np.zeros(n, np.int64), np.ones(n, bool)
@@ -573,7 +575,7 @@ class _Run:
                 else:
                     pc[m] = at + 1
                 continue
-            self.count["instructions"] += len(np.unique(self.warp if g is None else self.warp[g]))
+            self.count["instructions"] += self.warps if g is None else self._warps(g)
             if base in ("bra", "ret", "exit", "trap"):
                 if base == "trap":
                     raise PtxError(f"trap executed: {ins.text}")
@@ -1014,7 +1016,7 @@ class _Run:
         src = np.arange(self.n) - lane + j
         if (~mm[np.clip(src, 0, self.n - 1)] & mm).any():
             raise PtxError("shuffle reads a lane that is not active")
-        self.count["shuffles"] += len(np.unique(self.warp[mm]))
+        self.count["shuffles"] += self._warps(mm)
         v = x[np.clip(src, 0, self.n - 1)]
         if a[0][0] == "pair":
             self.put(a[0][2], ok, "pred", m)
@@ -1085,9 +1087,12 @@ class _Run:
         self.op_atom(o, a, ty, m, mm, ret=False)
 
     # matrices
+    def _whole_warps(self, what: str, m: Mask) -> None:
+        if m is not None and (np.bincount(self.warp, m) % 32).any():
+            raise PtxError(f"{what} in a diverged warp")
+
     def op_ldmatrix(self, o: list[str], a: Args, ty: str, m: Mask, mm: Array) -> None:
-        if m is not None and not all(mm[self.warp == w].all() or not mm[self.warp == w].any() for w in np.unique(self.warp)):
-            raise PtxError("ldmatrix in a diverged warp")
+        self._whole_warps("ldmatrix", m)
         num, trans = int(next(x for x in o if re.fullmatch(r"x[124]", x))[1:]), "trans" in o
         _, ad = self.address(a[1], "shared")
         _, ad = self.locate("shared", ad, mm)
@@ -1107,42 +1112,33 @@ class _Run:
         shape = next(x for x in o if re.fullmatch(r"m\d+n\d+k\d+", x))
         M, N, K = map(int, re.findall(r"\d+", shape))
         dt, at, bt, ct = o[-4:]
-        if (M, N) != (16, 8) or at not in ("f16", "bf16", "tf32") or m is not None:
-            raise PtxError("mma shape, type or divergence not supported")
-        nw = self.n // 32
-        lane = np.arange(32)
-        g, t = lane // 4, lane % 4
-        per, half = (1, 4) if at == "tf32" else (2, 8)
+        if (M, N) != (16, 8) or at not in ("f16", "bf16", "tf32"):
+            raise PtxError("mma shape or type not supported")
+        self._whole_warps("mma", m)
+        lanes = slice(None) if m is None else np.flatnonzero(m)
 
-        def unpack(regs: Args, ty: str) -> list[Array]:
-            vals = []
-            for r in regs:
-                b = self.raw(r, 32)
-                if ty in ("tf32", "f32"):
-                    vals.append(np.ascontiguousarray(b & np.uint32(0xFFFFE000) if ty == "tf32" else b).view(np.float32))
-                else:
-                    for sh in (0, 16):
-                        p = (b >> np.uint32(sh)).astype(np.uint16)
-                        vals.append(_bf2f(p) if ty == "bf16" else p.view(np.float16).astype(np.float32))
-            return [v.reshape(nw, 32) for v in vals]
+        def held(operand: Args, ty: str) -> Array:
+            """What lanes hold, [warp, lane / 4, lane % 4, register, number in it], as float32."""
+            regs = operand[1] if operand[0] == "vec" else [operand]
+            bits = np.stack([self.raw(r, 32)[lanes] for r in regs], -1).reshape(-1, 8, 4, len(regs), 1)
+            if ty in ("tf32", "f32"):
+                return (bits & np.uint32(0xFFFFE000) if ty == "tf32" else bits).view(np.float32)
+            halves = bits.view(np.uint16)  # the low one first
+            return _bf2f(halves) if ty == "bf16" else halves.view(np.float16).astype(np.float32)
 
-        A, B, C = np.zeros((nw, 16, K)), np.zeros((nw, K, 8)), np.zeros((nw, 16, 8))
-        for i, v in enumerate(unpack(a[1][1], at)):
-            reg, j = i // per, i % per
-            A[:, g + 8 * (reg % 2), t * per + j + half * (reg // 2)] = v
-        for i, v in enumerate(unpack(a[2][1] if a[2][0] == "vec" else [a[2]], bt)):
-            reg, j = i // per, i % per
-            B[:, t * per + j + half * reg, g] = v
-        for i, v in enumerate(unpack(a[3][1], ct)):
-            C[:, g + 8 * (i // 2), 2 * t + i % 2] = v
-        D = (A @ B + C).astype(np.float32)
+        a_held, b_held = held(a[1], at), held(a[2], bt)
+        nw = len(a_held)
+        # A's registers go by row and then by column, its lanes' numbers lie side by side; a lane's four sums are two of two rows
+        A = a_held.reshape(nw, 8, 4, -1, 2, a_held.shape[4]).transpose(0, 4, 1, 3, 2, 5).reshape(nw, 16, K)
+        B = b_held.transpose(0, 3, 2, 4, 1).reshape(nw, K, 8)
+        C = held(a[3], ct).reshape(nw, 8, 4, 2, 2).transpose(0, 3, 1, 2, 4).reshape(nw, 16, 8)
+        D = (A.astype(np.float64) @ B.astype(np.float64) + C).astype(np.float32)
         self.count["mma"] += nw
         self.count["mma_flops"] += nw * 2 * M * N * K
-        out = [np.ascontiguousarray(D[:, g + 8 * (i // 2), 2 * t + i % 2]).reshape(-1) for i in range(4)]
-        if dt == "f32":
-            for d, v in zip(a[0][1], out, strict=True):
-                self.put(d, v, "f32", m)
-        else:
-            for k, d in enumerate(a[0][1]):
-                lo, hi = (out[2 * k + i].astype(np.float16).view(np.uint16).astype(np.uint32) for i in (0, 1))
-                self.put(d, lo | (hi << np.uint32(16)), "b32", m)
+        sums = D.reshape(nw, 2, 8, 4, 2).transpose(0, 2, 3, 1, 4).reshape(-1, 4)
+        if dt != "f32":
+            sums = sums.astype(np.float16).view(np.uint16).view(np.uint32)
+        out = np.zeros((self.n, sums.shape[1]), sums.dtype)
+        out[lanes] = sums
+        for k, d in enumerate(a[0][1]):
+            self.put(d, out[:, k], "f32" if dt == "f32" else "b32", m)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..ops import _packed
 from .level import Plan, Rows, Stepped
 from .mala import Point
 
@@ -76,8 +77,9 @@ class Graphs:
     def _record(self, plan: Plan, rows: Rows) -> Recorded:
         held = plan.target.energy.prepare(plan.target.t, rows.x)
         mine = rebuilt(rows, [v.clone() for v in flat(rows)])
-        replay, result = self.capture(lambda: plan.run(mine, silent))
-        return Recorded(plan.scalars[0].step, mine, replay, result, (held, plan))
+        with _packed.held() as packed:
+            replay, result = self.capture(lambda: plan.run(mine, silent))
+        return Recorded(plan.scalars[0].step, mine, replay, result, (held, packed, plan))
 
 
 def silent(_: int) -> None:

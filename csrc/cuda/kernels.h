@@ -34,6 +34,17 @@ struct RidgeLangevin {  // contract: alps_fast/ops/ridge_langevin.py; the grad o
   int64_t count;
 };
 
+struct ConvGrad {  // contract: alps_fast/ops/conv_grad.py; weights and biases as pack_fragments lays them out
+  const float* x;
+  const void* weights;
+  const float *biases, *scale, *shift, *coefficients;
+  float *grad, *value;
+  void* workspace;
+  int64_t images, film_levels, edm_levels;  // 1, or as many as images
+  int channels, height, width, blocks[3];
+  bool pairs;  // of neighbours lie on 8 bytes; conv_grad sees to it
+};
+
 void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
                    cudaStream_t stream);
 void langevin_pixel(const PixelStep& step, cudaStream_t stream);
@@ -52,6 +63,8 @@ void langevin_sense_cg_finish(float* mean, float* after, const double* doubles, 
                               cudaStream_t stream);
 void moments(const Moments<float>& moments, cudaStream_t stream);
 void moments(const Moments<double>& moments, cudaStream_t stream);
+int64_t conv_grad_workspace(const ConvGrad& gradient);  // bytes; -1: no kernel for images of this size
+void conv_grad(ConvGrad gradient, cudaStream_t stream);
 bool ridge_fits(const RidgeEnergy& energy, const RidgeImages& images);  // into the shared memory of the current device's blocks
 void ridge_grad(const RidgeGrad& gradient, cudaStream_t stream);        // of images that fit
 void ridge_langevin(const RidgeLangevin& steps, cudaStream_t stream);   // of images that fit

@@ -134,7 +134,7 @@ class RidgeBlock {
     const RidgeLevel& l = layout_.level[0];
     return memory_[l.x + channel * l.plane + (row + MARGIN) * l.stride + COLUMNS + column];
   }
-  __device__ float g(int channel, int row, int column) const {
+  __device__ const float& g(int channel, int row, int column) const {
     const RidgeLevel& l = layout_.level[0];
     return memory_[l.g + channel * l.g_plane + row * l.g_stride + column];
   }

@@ -6,6 +6,7 @@
 // a thread takes the quads of the state, and of each the elements that are of its image.
 #include "pixel_step.h"
 #include "ridge.h"
+#include "vectors.h"
 
 namespace alps::cuda {
 
@@ -16,11 +17,35 @@ struct RidgeState {  // where the step's arrays lie
   int64_t each, a_stride;  // chains of a measurement, floats from its a to the next
   int channels, count, noise;
   bool a_of_each_channel;
+  bool in_quads;  // all is read and written 16 bytes at a time: the image has the whole state, its rows whole quads
+  int spare;      // where the state stays in shared memory between steps, in floats; 0: it has no room there, or comes in pieces
 };
 
 __device__ __forceinline__ void draw(int noise, const Stream& random, int64_t chain, uint32_t quad, float (&xi)[4]) {
   if (noise == AVERAGED) step_noise<AVERAGED>(random, chain, quad, xi);
   else step_noise<INDEPENDENT>(random, chain, quad, xi);
+}
+
+// Neighbours in a row of each channel in shared memory, from or to the order of the state, wide: no bank is met twice.
+template <int CHANNELS>
+__device__ __forceinline__ void take_quad(const RidgeBlock<CHANNELS>& block, int y, int x, float (&v)[4]) {
+  if constexpr (CHANNELS == 1) {
+    read(&block.g(0, y, x), v);
+  } else {
+    const float2 first = *reinterpret_cast<const float2*>(&block.g(0, y, x));
+    const float2 second = *reinterpret_cast<const float2*>(&block.g(1, y, x));
+    v[0] = first.x, v[1] = second.x, v[2] = first.y, v[3] = second.y;
+  }
+}
+
+template <int CHANNELS>
+__device__ __forceinline__ void put_quad(const RidgeBlock<CHANNELS>& block, int y, int x, const float (&v)[4]) {
+  if constexpr (CHANNELS == 1) {
+    write(v, &block.x(0, y, x));
+  } else {
+    *reinterpret_cast<float2*>(&block.x(0, y, x)) = make_float2(v[0], v[2]);
+    *reinterpret_cast<float2*>(&block.x(1, y, x)) = make_float2(v[1], v[3]);
+  }
 }
 
 template <int CHANNELS>
@@ -32,32 +57,66 @@ __global__ void __launch_bounds__(THREADS, BLOCKS<CHANNELS>)
   const int n = images.height * images.width * s.channels;
   const int64_t row = blockIdx.x / groups, measurement = row / s.each, rows = images.images / groups;
   const float *const b = s.b + measurement * n, *const a = s.a + measurement * s.a_stride;
-  const float* state = s.x + row * n;
+  const float* const begin_of_state = s.x + row * n;
   float *const after = s.after + row * n, *const mean = s.mean + row * n;
+  float* const between = s.spare ? shared_floats() + s.spare : after;  // steps but the last leave the state here
   const int64_t chain = s.chains[row];
   const float mu = *energy.mu;
   for (int i = threadIdx.x; i < images.height * images.width * CHANNELS; i += THREADS) {
     const int pixel = i / CHANNELS, c = i % CHANNELS;
-    block.x(c, pixel / images.width, pixel % images.width) = state[pixel * s.channels + first + c] - mu;
+    const float here = begin_of_state[pixel * s.channels + first + c];
+    block.x(c, pixel / images.width, pixel % images.width) = here - mu;
+    if (s.spare) between[i] = here;
   }
-  for (int k = 0; k < s.count; ++k, ++level.random.step, state = after) {
+  const float* state = s.spare ? between : begin_of_state;
+  for (int k = 0; k < s.count; ++k, ++level.random.step, state = between) {
     block.gradient(blockIdx.x, false);
+    float* const out = k + 1 < s.count ? between : after;
     const float* const xi = s.noise == GIVEN ? s.xi + (k * rows + row) * n : nullptr;
     for (int quad = threadIdx.x; 4 * quad < n; quad += THREADS) {
-      float noise[4] = {};
+      float noise[4] = {}, now[4] = {}, slope[4] = {}, data[4] = {}, diagonal[4] = {}, m[4], next[4];
       if (s.noise == INDEPENDENT || s.noise == AVERAGED) draw(s.noise, level.random, chain, static_cast<uint32_t>(quad), noise);
+      const int begin = 4 * quad, row_of = begin / CHANNELS / images.width, column_of = begin / CHANNELS % images.width;
+      const auto each = [&](auto&& use) {  // of the quad's elements, those that are of this image
+        ALPS_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          const int e = begin + i, pixel = e / s.channels, c = e % s.channels - first;
+          if (e < n && 0 <= c && c < CHANNELS) use(i, e, c, pixel);
+        }
+      };
+      if (s.in_quads) {
+        read(state + begin, now), read(b + begin, data);
+        if (s.noise == GIVEN) read(xi + begin, noise);
+        if (CHANNELS == 1 || s.a_of_each_channel) {
+          read(a + begin, diagonal);
+        } else {
+          const float2 two = *reinterpret_cast<const float2*>(a + begin / 2);
+          diagonal[0] = diagonal[1] = two.x, diagonal[2] = diagonal[3] = two.y;
+        }
+        take_quad(block, row_of, column_of, slope);
+      } else {
+        each([&](int i, int e, int c, int pixel) {
+          now[i] = state[e], data[i] = b[e], diagonal[i] = a[s.a_of_each_channel ? e : pixel];
+          slope[i] = block.g(c, pixel / images.width, pixel % images.width);
+          if (s.noise == GIVEN) noise[i] = xi[e];
+        });
+      }
       ALPS_UNROLL
       for (int i = 0; i < 4; ++i) {
-        const int e = 4 * quad + i, pixel = e / s.channels, c = e % s.channels - first;
-        if (e >= n || c < 0 || c >= CHANNELS) continue;
-        const int y = pixel / images.width, x = pixel % images.width;
-        const float diagonal = a[s.a_of_each_channel ? e : pixel];
-        const float m = mean_of(level, state[e], block.g(c, y, x), b[e], gain_of(level, diagonal));
-        if (s.noise == GIVEN) noise[i] = xi[e];
-        const float next = s.noise == NO_NOISE ? m : __fmaf_rn(noise[i], spread_of(level, diagonal), m);
-        if (k + 1 == s.count) mean[e] = m;
-        after[e] = next;
-        block.x(c, y, x) = next - mu;
+        m[i] = mean_of(level, now[i], slope[i], data[i], gain_of(level, diagonal[i]));
+        next[i] = s.noise == NO_NOISE ? m[i] : __fmaf_rn(noise[i], spread_of(level, diagonal[i]), m[i]);
+        now[i] = next[i] - mu;
+      }
+      if (s.in_quads) {
+        if (k + 1 == s.count) write(m, mean + begin);
+        write(next, out + begin);
+        put_quad(block, row_of, column_of, now);
+      } else {
+        each([&](int i, int e, int c, int pixel) {
+          if (k + 1 == s.count) mean[e] = m[i];
+          out[e] = next[i];
+          block.x(c, pixel / images.width, pixel % images.width) = now[i];
+        });
       }
     }
   }
@@ -67,12 +126,16 @@ void ridge_langevin(const RidgeLangevin& s, cudaStream_t stream) {
   const PixelStep& step = s.step;
   if (s.images.images == 0) return;
   const int channels = static_cast<int>(step.channels);
-  const RidgeState state = {step.x, step.b, step.a, step.xi, step.chains, step.after, step.mean, step.rows / step.measurements,
+  const bool in_quads = channels == s.images.channels && s.images.width * channels % 4 == 0 &&
+                        on_16_bytes(step.x, step.b, step.a, step.xi, step.after, step.mean);
+  RidgeState state = {step.x, step.b, step.a, step.xi, step.chains, step.after, step.mean, step.rows / step.measurements,
                             step.a_of_each_measurement ? step.pixels * (step.a_of_each_channel ? channels : 1) : 0, channels,
-                            static_cast<int>(s.count), step.noise, step.a_of_each_channel};
+                            static_cast<int>(s.count), step.noise, step.a_of_each_channel, in_quads, 0};
   with_ridge_block("ridge_langevin", s.energy, s.images, [&](auto of_image, int most, int floats) {
+    const int numbers = s.images.height * s.images.width * channels;
+    state.spare = in_quads && numbers <= most - floats ? floats : 0;
     launch("ridge_langevin", ridge_langevin_kernel<of_image()>, dim3(static_cast<unsigned>(s.images.images)),
-           dim3(THREADS), sizeof(float) * static_cast<size_t>(floats), stream, s.energy, s.images, state, level_of(step), most);
+           dim3(THREADS), sizeof(float) * static_cast<size_t>(floats + (state.spare ? numbers : 0)), stream, s.energy, s.images, state, level_of(step), most);
   });
 }
 

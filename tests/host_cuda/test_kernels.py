@@ -6,9 +6,11 @@ import pytest
 import torch
 from dense import fft_law
 from step_checks import in_double, states
+from test_conv_grad import LAW, make, single
 from test_ridge_grad import check_against_torch, constants
 from test_ridge_langevin import arguments as ridge_steps
 
+from alps_fast.ops.conv_grad import conv_grad, conv_grad_reference
 from alps_fast.ops.langevin_fourier import langevin_fourier
 from alps_fast.ops.langevin_pixel import langevin_pixel
 from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg
@@ -242,6 +244,40 @@ def test_the_noise_of_ridge_langevin_has_the_bits_of_the_stream(fibers):
         assert same(fibers("ridge_langevin", a)[:1], [(want[0] + want[1]) * torch.tensor(0.5**0.5)])
 
 
+def network_arguments(images, channels, blocks, size, levels=1, width=64):
+    """In float64, as conv_grad_reference takes them, and what the CUDA kernel takes."""
+    weights, *vectors, _ = make(channels, width, blocks)
+    vectors = [torch.cat([v * 0.9**k for k in range(levels)], 1) for v in vectors]
+    exact = torch.randn(images, channels, *size, dtype=torch.float64), weights, *vectors, blocks
+    names = "weights", "scale", "shift", "coefficients", "blocks"
+    return exact, {"x": exact[0].float(), **dict(zip(names, single(exact[1:]), strict=True)), "precision": "fast"}
+
+
+# every scale and a level an image; a ring that begins anew; the same with eight warps
+@pytest.mark.parametrize("images, channels, blocks, size, levels", [
+    (2, 2, (1, 1, 1), (9, 13), 2), (1, 4, (1, 0, 0), (136, 5), 1), (1, 1, (1, 0, 0), (328, 8), 1)])
+def test_conv_grad_is_the_reference(fibers, images, channels, blocks, size, levels):
+    """Law: that of the CPU kernel; measured 7e-3. An image is bitwise what it is beside a broken one, in another order."""
+    exact, a = network_arguments(images, channels, blocks, size, levels)
+    got = fibers("conv_grad", a, 1)
+    for g, e in zip(got, conv_grad_reference(*exact), strict=True):
+        assert (g - e).norm() / e.norm() < LAW["fast"]
+    if images > 1:
+        a["x"][1, 0, 3, 3] = torch.nan
+        both = fibers("conv_grad", a, 2)
+        assert same([v[:1] for v in both], [v[:1] for v in got]) and all(v[1].isnan().any() for v in both)
+
+
+@pytest.mark.parametrize("size, width, dtype, precision", [
+    ((8, 8), 32, torch.float32, "fast"), ((8, 8), 64, torch.float64, "fast"), ((8, 8), 64, torch.float32, "high"),
+    ((3, 3000), 64, torch.float32, "fast")])
+def test_networks_without_a_kernel_are_left(fibers, size, width, dtype, precision):
+    exact, a = network_arguments(1, 1, (0, 0, 1), size, width=width)
+    a = {**a, **dict(zip(a, exact, strict=False))} if dtype == torch.float64 else a
+    a["precision"] = precision
+    assert fibers("conv_grad", a) is None
+
+
 @pytest.mark.filterwarnings("ignore:conjugate gradients")
 def test_no_races(threads_of_the_os):
     arguments = {"chains": CHAINS[:2], "n": 1030, "seed": 1, "step": 2, "tag": LANGEVIN}
@@ -264,6 +300,9 @@ def test_no_races(threads_of_the_os):
     arguments = lines_step((7, 3), 0, 3, INDEPENDENT)
     torch.testing.assert_close(threads_of_the_os("langevin_sense", arguments), langevin_sense(**arguments, backend="torch"),
                                rtol=1e-4, atol=1e-5)
+    _, arguments = network_arguments(1, 1, (1, 0, 0), (8, 24))
+    for g, w in zip(threads_of_the_os("conv_grad", arguments), conv_grad(**arguments, backend="torch"), strict=True):
+        assert (g - w).norm() <= 2 * LAW["fast"] * w.norm()  # both multiply bfloat16
     arguments = moments_state(2, 6, (9,), torch.float32)
     assert same(threads_of_the_os("moments", arguments), moments(**arguments, backend="torch"))
 

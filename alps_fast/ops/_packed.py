@@ -1,0 +1,44 @@
+"""What kernels read of constant tensors in an order of their own, made once for as long as the tensors stay as they are."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+T = TypeVar("T")
+
+MOST = 8  # networks and banks of filters
+_packed: OrderedDict[tuple[object, ...], tuple[list[Tensor], Any]] = OrderedDict()  # those last used, newest last
+_holders: list[list[object]] = []
+
+
+def packed_once(pack: Callable[..., T], tensors: Sequence[Tensor], *options: object) -> T:
+    """pack(tensors, *options), once while the tensors do not change; holding them keeps their addresses."""
+    if any(v.is_inference() for v in tensors):  # they do not count their changes
+        packed = pack(tensors, *options)
+    else:
+        key = (pack, *options, tensors[0].device, *((v.data_ptr(), v.shape, v.stride(), v._version) for v in tensors))
+        if key not in _packed:
+            _packed[key] = list(tensors), pack(tensors, *options)
+            if len(_packed) > MOST:
+                _packed.popitem(last=False)
+        _packed.move_to_end(key)
+        packed = _packed[key][1]
+    for held in _holders:
+        held.append(packed)
+    return packed
+
+
+@contextmanager
+def held() -> Iterator[list[object]]:
+    """What `packed_once` hands out inside, for a graph that reads it again when others have taken its place here."""
+    mine: list[object] = []
+    _holders.append(mine)
+    try:
+        yield mine
+    finally:
+        _holders.remove(mine)

@@ -1,0 +1,81 @@
+// csrc/cuda/tensor_cores.h on the CPU: what lanes hold goes round the warp by collectives, products are summed in double.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace alps {
+
+inline float of_bf16(uint32_t bits) { return __uint_as_float(bits << 16); }
+
+inline uint32_t pack_bf16(float low, float high) {
+  const auto rounded = [](float x) {
+    const uint32_t bits = __float_as_uint(x);
+    return x == x ? (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16 : 0x7fffu;
+  };
+  return rounded(low) | rounded(high) << 16;
+}
+
+// Of two matrices A at once, so that lanes wait for each other once.
+inline void load_matrices(const void* first, const void* second, uint32_t (&a)[2][4]) {
+  const auto offset = [](const void* row) { return static_cast<uint64_t>(static_cast<const char*>(row) - host_cuda::shared_memory); };
+  const uint64_t* rows = host_cuda::exchange(host_cuda::FULL, offset(first) | offset(second) << 32);
+  const unsigned lane = host_cuda::lane();
+  for (unsigned i = 0; i < 4; ++i)
+    for (unsigned k = 0; k < 2; ++k) {
+      const char* const row = host_cuda::shared_memory + static_cast<uint32_t>(rows[8 * i + lane / 4] >> 32 * k);
+      a[k][i] = reinterpret_cast<const uint32_t*>(row)[lane % 4];
+    }
+}
+
+template <int Q>
+struct Held {
+  uint32_t a[2][4];
+  uint4 b[Q];
+};
+
+// A lane's part of the products, on its own copies: not watched, and optimised, because it is most of what a test computes.
+template <int Q>
+[[gnu::noinline, gnu::optimize("O3"), gnu::no_sanitize("address", "undefined", "thread")]] void multiply_add_copies(
+    const Held<Q>* const (&of_rows)[4], const Held<Q>* const (&of_columns)[2][4], float (&sum)[2][2 * Q][4]) {
+  float rows[4][16], columns[2 * Q][2][16];
+  for (unsigned k = 0; k < 16; ++k) {
+    const unsigned word = k / 8, from = k % 8 / 2, shift = k % 2 * 16;
+    for (unsigned row = 0; row < 4; ++row)
+      rows[row][k] = of_bf16(of_rows[from]->a[row / 2][2 * word + row % 2] >> shift & 0xffffu);
+    for (unsigned q = 0; q < Q; ++q)
+      for (unsigned e = 0; e < 2; ++e) {
+        const uint4& b = of_columns[e][from]->b[q];
+        columns[2 * q][e][k] = of_bf16((word ? b.y : b.x) >> shift & 0xffffu);
+        columns[2 * q + 1][e][k] = of_bf16((word ? b.w : b.z) >> shift & 0xffffu);
+      }
+  }
+  for (unsigned i = 0; i < 2; ++i)
+    for (unsigned column = 0; column < 2 * Q; ++column)
+      for (unsigned v = 0; v < 4; ++v) {
+        double total = sum[i][column][v];
+        for (unsigned k = 0; k < 16; ++k) total += double(rows[2 * i + v / 2][k]) * columns[column][v % 2][k];
+        sum[i][column][v] = static_cast<float>(total);
+      }
+}
+
+template <int Q>
+void multiply_add(const uint32_t (&a)[2][4], const uint4 (&b)[Q], float (&sum)[2][2 * Q][4]) {
+  static Held<Q> slots[2][1024];
+  static unsigned turns[1024];
+  const unsigned rank = host_cuda::rank(), lane = host_cuda::lane(), g = lane / 4, t = lane % 4;
+  Held<Q>* const row = slots[turns[rank]++ % 2];  // of two: nobody is two collectives ahead of a lane
+  std::memcpy(row[rank].a, a, sizeof a);
+  std::memcpy(row[rank].b, b, sizeof b);
+  host_cuda::exchange(host_cuda::FULL, 0);
+  const Held<Q>*of_rows[4], *of_columns[2][4];
+  for (unsigned from = 0; from < 4; ++from) {
+    of_rows[from] = row + rank - lane + 4 * g + from;
+    for (unsigned e = 0; e < 2; ++e) of_columns[e][from] = row + rank - lane + 4 * (2 * t + e) + from;
+  }
+  multiply_add_copies<Q>(of_rows, of_columns, sum);
+}
+
+}  // namespace alps
