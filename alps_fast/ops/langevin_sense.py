@@ -18,6 +18,7 @@ from ..layout import as_complex, as_real
 from ._cg import WINDOW, conjugate_gradients, warn_of_max_iter
 from ._dispatch import Op, implementation, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
+from ._memory import empty_like
 from .langevin_fourier import has_fast_transform
 from .philox_normal import NO_NOISE
 
@@ -78,7 +79,7 @@ def _langevin_sense_cpu(
                                         step, xi)
     from alps_fast import _cpu
 
-    after, mean = torch.empty_like(x), torch.empty_like(x)
+    after, mean = empty_like(x), empty_like(x)
     chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
     _cpu.langevin_sense(
         x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), u=u.data_ptr(), eigenvalues=eigenvalues.data_ptr(),
@@ -224,7 +225,7 @@ def _langevin_sense_cg_cpu(
                                            tol, max_iter, xi)
     from alps_fast import _cpu
 
-    after, mean = torch.empty_like(x), torch.empty_like(x)
+    after, mean = empty_like(x), empty_like(x)
     chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
     spectrum = sense_spectrum(maps, mask).contiguous()
     stopped = _cpu.langevin_sense_cg(
