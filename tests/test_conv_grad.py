@@ -5,6 +5,7 @@ import torch
 
 from alps_fast.energies.compact import CompactNet, edm_coefficients
 from alps_fast.errors import ArgumentError
+from alps_fast.ops import _once
 from alps_fast.ops import conv_grad as module
 from alps_fast.ops.conv_grad import conv_grad, conv_grad_reference, network, smooth_relu
 
@@ -147,9 +148,9 @@ def test_kernel_sees_that_weights_changed(isa):
     after = conv_grad(x, weights, *rest, backend="cpu")[0]
     assert not torch.equal(before, after)
     torch.testing.assert_close(after, conv_grad(x, weights, *rest, backend="torch")[0], rtol=1e-4, atol=1e-5)
-    for _ in range(module.NETWORKS + 1):
+    for _ in range(_once.KEPT + 1):
         conv_grad(x, [w.clone() for w in weights], *rest, backend="cpu")
-    assert len(module._packed) == module.NETWORKS
+    assert len(_once._made[module.pack]) == _once.KEPT
 
 
 def test_kernel_leaves_nan_in_its_own_image(isa):

@@ -16,9 +16,8 @@ between layers are then bfloat16 too, and the residual r and all of E stay float
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +28,7 @@ from ._conv_weights import WIDTHS, pack
 from ._dispatch import Op, implementation, implements
 from ._langevin import FLOATS, check_kind, described
 from ._memory import empty_like, laid_out
+from ._once import made_once
 
 T = TypeVar("T")
 
@@ -121,22 +121,9 @@ def conv_grad_reference(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shi
     return grad, 0.5 * (r * r).flatten(1).sum(1)
 
 
-_packed: OrderedDict[tuple[object, ...], tuple[list[Tensor], Any]] = OrderedDict()  # the networks last used, newest last
-NETWORKS = 4
-
-
 def packed_once(pack: Callable[..., T], weights: Sequence[Tensor], blocks: Sequence[int], *options: object) -> T:
-    """pack(weights, blocks, *options), once for as long as the weights stay as they are; holding them keeps their addresses."""
-    if any(w.is_inference() for w in weights):  # they do not count their changes
-        return pack(weights, blocks, *options)
-    key = (pack, *options, *blocks, weights[0].device, *((w.data_ptr(), w._version) for w in weights))
-    if key not in _packed:
-        _packed[key] = list(weights), pack(weights, blocks, *options)
-        if len(_packed) > NETWORKS:
-            _packed.popitem(last=False)
-    _packed.move_to_end(key)
-    packed: T = _packed[key][1]
-    return packed
+    """pack(weights, blocks, *options), once for as long as the weights stay as they are."""
+    return made_once(pack, weights, tuple(blocks), *options)
 
 
 def _has_kernel(dtype: torch.dtype, channels: int, width: int, count: int) -> bool:

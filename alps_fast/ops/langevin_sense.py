@@ -9,6 +9,7 @@ varies along one axis only, the transform along the other cancels too, and AᴴA
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from ._cg import WINDOW, conjugate_gradients, warn_of_max_iter
 from ._dispatch import Op, implementation, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from ._memory import empty_like
+from ._once import made_once
 from .langevin_fourier import has_fast_transform
 from .philox_normal import NO_NOISE
 
@@ -214,6 +216,10 @@ def langevin_sense_cg_reference(
     return mean + solved[len(x):], mean.clone()
 
 
+def _spectrum_of(maps_and_mask: Sequence[Tensor]) -> Tensor:
+    return sense_spectrum(*maps_and_mask).contiguous()
+
+
 @implements("langevin_sense_cg", "cpu")
 def _langevin_sense_cg_cpu(
     x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
@@ -227,7 +233,7 @@ def _langevin_sense_cg_cpu(
 
     after, mean = empty_like(x), empty_like(x)
     chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
-    spectrum = sense_spectrum(maps, mask).contiguous()
+    spectrum = made_once(_spectrum_of, (maps, mask))
     stopped = _cpu.langevin_sense_cg(
         x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), maps=maps.data_ptr(), mask=mask.data_ptr(),
         spectrum=spectrum.data_ptr(), xi=0 if given is None else given.data_ptr(), chains=chains.data_ptr(),
