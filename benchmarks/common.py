@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 import itertools
 import platform
@@ -22,6 +22,7 @@ from alps_fast.ops import _dispatch
 HERE = Path(__file__).parent
 GEMM = 2048  # side of the square matrices whose product is the machine's own rate
 QUICK_ROUNDS = 5
+BASELINES = ("plain", "tuned", *(["deepinv"] if importlib.util.find_spec("deepinv") else []))
 
 Row = dict[str, Any]
 Timer = Callable[[Callable[[], object], Callable[[], None], int, int], float]
@@ -209,16 +210,16 @@ def machine() -> str:
 
 def fastest(op: str) -> str:
     """The name of the backend that "auto" picks for `op` on this machine's CPU."""
-    chosen = _dispatch.implementation(op, "auto", torch.device("cpu"))
+    chosen = _dispatch.implementations(op, "auto", torch.device("cpu"))[0]
     return next(name for (known, name), function in _dispatch._implementations.items() if known == op and function is chosen)
 
 
 # --- how it is shown -----------------------------------------------------------------------------------------------
 
-def table(rows: list[Row]) -> list[str]:
-    """Lines of a table."""
+def table(rows: list[Row], head: bool = True) -> list[str]:
+    """Lines of a table, the first of them its head."""
     lines = [f"{'case':<44} {'backend':<12} {'ms':>8} {'baseline':<9} {'ms':>8} {'ratio':>7} "
-             f"{'GB/s':>6} {'Gflop/s':>8} {'of machine':>10}"]
+             f"{'GB/s':>6} {'Gflop/s':>8} {'of machine':>10}"] * head
     for r in rows:
         lines.append(f"{r['case']:<44} {r['backend'] + ' ' + r['isa']:<12} {r['seconds'] * 1e3:8.3f} {r['baseline']:<9} "
                      f"{r['baseline_seconds'] * 1e3:8.3f} {r['ratio']:6.1f}x {r['bytes'] / r['seconds'] / 1e9:6.1f} "
@@ -226,15 +227,14 @@ def table(rows: list[Row]) -> list[str]:
     return lines
 
 
-def markdown(rows: list[Row]) -> list[str]:
+def markdown(rows: list[Row], head: bool = True) -> list[str]:
     """The same for a README: one line a case, its baselines side by side."""
-    names = list(dict.fromkeys(r["baseline"] for r in rows))
-    lines = ["| case | backend | ms | " + " | ".join(f"over *{name}*" for name in names) + " | of the machine |",
-             "|---|---|--:|" + "--:|" * (len(names) + 1)]
+    lines = ["| case | backend | ms | " + " | ".join(f"over *{name}*" for name in BASELINES) + " | of the machine |",
+             "|---|---|--:|" + "--:|" * (len(BASELINES) + 1)] * head
     for case, group in itertools.groupby(rows, lambda r: r["case"]):
         found = {r["baseline"]: r for r in group}
         r = next(iter(found.values()))
-        ratios = (f"{found[name]['ratio']:.1f}×" if name in found else "" for name in names)
+        ratios = (f"{found[name]['ratio']:.1f}×" if name in found else "" for name in BASELINES)
         lines.append(f"| {case} | {r['backend']} {r['isa']} | {r['seconds'] * 1e3:.3g} | " + " | ".join(ratios)
                      + f" | {r['roofline_fraction']:.0%} {r['roofline']} |")
     return lines

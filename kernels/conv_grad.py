@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from alps_fast.ops._conv_weights import WIDTHS, layers
-from alps_fast.ops.conv_grad import MULTIPLE, conv_grad_reference, packed_once
+from alps_fast.ops.conv_grad import MULTIPLE, packed_once
 
 from .launch import EXACT_PRODUCTS, INTERPRETED, kernel, launch
 from .partial import sum_of_tiles
@@ -215,9 +215,9 @@ class Network:
 
 def conv_grad(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor, blocks: Sequence[int],
               precision: str = "high") -> tuple[Tensor, Tensor]:
-    """On Triton; arguments and results of `ops.conv_grad.conv_grad_reference`, which takes what is not compiled here."""
+    """On Triton; arguments and results of `ops.conv_grad.conv_grad_reference`."""
     if x.dtype != torch.float32 or scale.shape[2] not in WIDTHS or 4 * x.shape[1] > NARROW or x.numel() == 0:
-        return conv_grad_reference(x, weights, scale, shift, coefficients, blocks, precision)
+        return NotImplemented
     x = x.contiguous()
     packed = packed_once(pack, weights, blocks, torch.bfloat16 if precision == "fast" else torch.float32)
     net = Network(x, packed, scale.contiguous(), shift.contiguous(), coefficients.contiguous(), precision)

@@ -14,7 +14,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alps_fast.ops.langevin_sense import langevin_sense_reference
 from alps_fast.ops.philox_normal import NO_NOISE
 
 from .langevin_pixel import GIVEN, pixel_gains
@@ -103,10 +102,9 @@ def langevin_sense(
     x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """On Triton; arguments and results of `ops.langevin_sense.langevin_sense_reference`, which takes float64."""
+    """On Triton; arguments and results of `ops.langevin_sense.langevin_sense_reference`."""
     if x.dtype != torch.float32:
-        return langevin_sense_reference(x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed,
-                                        step, xi)
+        return NotImplemented
     after, mean = torch.empty_like(x), torch.empty_like(x)
     if x.numel() == 0:
         return after, mean

@@ -15,8 +15,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alps_fast.ops.ridge_grad import ridge_grad_reference
-
 from .launch import EXACT_PRODUCTS, kernel, launch
 from .partial import sum_of_tiles
 
@@ -233,10 +231,10 @@ def run(x: Tensor, layout: Layout, height: int, width: int, filters: Sequence[Te
 
 def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                want_value: bool = True) -> tuple[Tensor, Tensor]:
-    """On Triton; arguments and results of `ops.ridge_grad.ridge_grad_reference`, which takes what `fits` does not."""
+    """On Triton; arguments and results of `ops.ridge_grad.ridge_grad_reference`."""
     n, c, height, width = x.shape
     if not fits(x, filters, c):
-        return ridge_grad_reference(x, filters, w, r, q, mu, want_value)
+        return NotImplemented
     x = x.contiguous()
     grad, value = torch.empty_like(x), torch.empty_like(x[:n if want_value else 0, 0, 0, 0])
     run(x, Layout(n, 1, c, height, width, False), height, width, filters, w, r, q, mu, grad, value if want_value else None)

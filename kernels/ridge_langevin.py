@@ -10,8 +10,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from alps_fast.ops.ridge_langevin import ridge_langevin_reference
-
 from .langevin_pixel import langevin_pixel
 from .ridge_grad import Layout, fits, run
 
@@ -21,10 +19,9 @@ def ridge_langevin(
     channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
     count: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """On Triton; arguments and results of `ops.ridge_langevin.ridge_langevin_reference`, which takes what `fits` does not."""
+    """On Triton; arguments and results of `ops.ridge_langevin.ridge_langevin_reference`."""
     if not fits(x, filters, channels):
-        return ridge_langevin_reference(x, b, a, chains, filters, weights, r, q, mu, channels, lam, lin, w, inv_eta2, noise_lam,
-                                        noise, seed, step, count, xi)
+        return NotImplemented
     n, height, width, c = x.shape
     layout, grad, mean = Layout(n, c // channels, channels, height, width, True), torch.empty_like(x), x
     for k in range(count):

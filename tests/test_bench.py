@@ -94,6 +94,20 @@ def test_chosen_cases_and_tables(few: None, tmp_path: Path) -> None:
     assert wrong.exit_code == 2 and "case" in wrong.stderr and wrong.stderr.count("\n") == 1
 
 
+def test_a_failure_leaves_the_rows_so_far(few: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cases = list(common.cases())
+
+    def fail(measure: Measure) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(common, "cases", lambda: iter([*cases[:2], Case("broken", fail)]))
+    file = tmp_path / "rows.json"
+    result = CliRunner().invoke(main, ["bench", "--json", str(file), "--no-progress"])
+    assert isinstance(result.exception, RuntimeError)
+    assert [row["case"] for row in json.loads(file.read_text())["rows"]] == 2 * ["adding 1 + 2, 8"] + 2 * ["adding 1 + 2, 16"]
+    assert result.stdout.count("adding 1 + 2") == 4 and result.stdout.count("baseline") == 1
+
+
 def test_whole_runs_are_checked_against_the_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loops that ours are compared to compute the same; the cheapest case, one step, timed once."""
     from alps_fast.bench import bench_alps

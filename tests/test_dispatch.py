@@ -8,7 +8,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from alps_fast.ops._dispatch import implementation, implementation_after, why_not
+from alps_fast.errors import ArgumentError
+from alps_fast.ops import _dispatch
+from alps_fast.ops._dispatch import dispatch
 from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import philox_normal
 from alps_fast.ops.ridge_grad import ridge_grad
@@ -102,8 +104,23 @@ def test_gradients_are_refused_rather_than_lost(place):
         assert not ridge_grad(x, filters, table, table, torch.ones(1, 1), torch.zeros(1))[0].requires_grad
 
 
-def test_what_a_backend_does_not_take_goes_to_the_next():
-    here = torch.device("cpu")
-    last = implementation("moments", "torch", here)
-    assert implementation_after("moments", "cuda", here) is (last if why_not("cpu") else implementation("moments", "cpu", here))
-    assert implementation_after("moments", "cpu", here) is last
+def test_a_kernel_that_does_not_take_the_arguments_leaves_them_to_the_next(monkeypatch):
+    asked = []
+
+    def backend(name, takes):
+        return lambda x: asked.append(name) or (name if takes(x) else NotImplemented)
+
+    for name, takes in (("cuda", lambda x: x > 2), ("cpu", lambda x: x > 1), ("torch", lambda x: True)):
+        monkeypatch.setitem(_dispatch._implementations, ("made up", name), backend(name, takes))
+    for name in ("cuda", "cpu"):
+        monkeypatch.setitem(_dispatch._reasons, name, None)
+    monkeypatch.setitem(_dispatch._reasons, "triton", "none here")
+    monkeypatch.delenv("ALPS_FAST_BACKEND", raising=False)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for x, name, device, *wanted in ((2, "auto", cpu, "cpu"), (1, "auto", cpu, "cpu", "torch"), (1, "cpu", cpu, "cpu", "torch"),
+                                     (3, "auto", gpu, "cuda"), (2, "cuda", gpu, "cuda", "torch"), (3, "torch", gpu, "torch")):
+        asked.clear()
+        assert dispatch("made up", name, device, x) == wanted[-1]
+        assert asked == wanted
+    with pytest.raises(ArgumentError, match="backend: got 'cuda'; wanted one for tensors on cpu"):
+        dispatch("made up", "cuda", cpu, 1)

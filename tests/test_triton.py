@@ -18,7 +18,6 @@ from step_checks import check_noise_modes, check_rows_stand_alone
 from test_conv_grad import LAW, make, single
 from test_langevin_pixel import NOISES, arguments, layouts, roundings, shifted
 from test_langevin_sense import random_lines
-from test_moments import start
 from test_philox_normal import CHAINS, SIZES, bits
 from test_ridge_grad import constants
 
@@ -111,10 +110,10 @@ def test_langevin_pixel_has_the_bits_of_the_cpu_kernel(shape, guarded):
 
 @pytest.mark.parametrize("shape", [(1, 2, 1), (5, 4, 3), (31, 23, 3)])
 def test_langevin_pixel_does_what_every_step_must(shape):
-    for dtype in (torch.float32, torch.float64):
-        a = arguments(6, 2, (1, 1), dtype, shape) | {"chains": torch.tensor([0, 1, 5, 7, 2**31, 2**32 - 1])}
-        check_noise_modes(pixel, a, tuple(a["x"].shape))
-        check_rows_stand_alone(pixel, a)
+    a = arguments(6, 2, (1, 1), torch.float32, shape) | {"chains": torch.tensor([0, 1, 5, 7, 2**31, 2**32 - 1])}
+    check_noise_modes(pixel, a, tuple(a["x"].shape))
+    check_rows_stand_alone(pixel, a)
+    assert pixel(**arguments(2, 1, (1, 1), torch.float64, shape)) is NotImplemented
 
 
 def test_langevin_pixel_takes_strided_chains_and_leaves_a_broken_chain_alone():
@@ -151,15 +150,13 @@ def test_moments_has_the_bits_of_the_reference(shape, guarded):
     guarded()
 
 
-def test_moments_counts_past_the_integers_of_float32_and_takes_strided_rows():
+def test_moments_counts_past_the_integers_of_float32_and_takes_strided_rows_but_no_strided_state():
     state = torch.tensor([2**24]), torch.zeros(1, 3, 4), torch.zeros(1, 3, 4)
     x, keep = torch.randn(3, 4, 3).transpose(1, 2), torch.ones(6, dtype=torch.bool)[::2]
     want = moments_op.moments(*state, x, keep, "torch")
     assert all(torch.equal(w, g) for w, g in zip(want, ran(moments, *state, x, keep), strict=True))
     strided = torch.zeros(1, dtype=torch.int64), torch.zeros(1, 4, 3).transpose(1, 2), torch.zeros(1, 3, 4)
-    got = ran(moments, *strided, x, keep)
-    assert all(w.stride() == g.stride() for w, g in zip(moments_op.moments(*strided, x, keep, "torch"), got, strict=True))
-    assert torch.equal(got[1], ran(moments, *start(1, (3, 4)), x, keep)[1])
+    assert ran(moments, *strided, x, keep) is NotImplemented
 
 
 def wide(value):

@@ -63,22 +63,28 @@ def command(wanted: tuple[str, ...], quick: bool, levels: int | None, only_list:
         check_writable(json_file, "json")
     measure = common.Measure(quick=quick, levels=levels or (QUICK_LEVELS if quick else 50))
     began = time.perf_counter()
-    speeds = common.speeds()
-    with tqdm(chosen, file=sys.stderr, disable=not progress) as bar:
-        for case in bar:
-            bar.set_postfix_str(case.name)
-            case.run(measure)
     facts = {"machine": common.machine(), "threads": torch.get_num_threads(), "commit": common.commit(), "quick": quick,
-             "levels": measure.levels, "seconds": time.perf_counter() - began, **speeds}
-    document = json.dumps({**facts, "rows": measure.rows}, indent=2)
-    if str(json_file) == "-":
-        click.echo(document)
-        return
-    if json_file is not None:
-        with replacing(json_file) as path:
-            path.write_text(document + "\n")
-    click.echo("\n".join(heading(facts)) + "\n")
-    click.echo("\n".join((common.markdown if as_markdown else common.table)(measure.rows)))
+             "levels": measure.levels, **common.speeds()}
+    to_stdout = str(json_file) == "-"
+    if not to_stdout:
+        click.echo("\n".join(heading(facts)) + "\n")
+    document, head = "", True
+    with tqdm(chosen, file=sys.stderr, disable=not progress) as bar:
+        for case in bar:  # what was measured is shown and written at once: all cases take hours
+            bar.set_postfix_str(case.name)
+            known = len(measure.rows)
+            case.run(measure)
+            document = json.dumps({**facts, "seconds": time.perf_counter() - began, "rows": measure.rows}, indent=2) + "\n"
+            if to_stdout:
+                continue
+            if json_file is not None:
+                with replacing(json_file) as path:
+                    path.write_text(document)
+            bar.clear()
+            click.echo("\n".join((common.markdown if as_markdown else common.table)(measure.rows[known:], head)))
+            head = False
+    if to_stdout:
+        click.echo(document, nl=False)
 
 
 def run_scaling(out: Path, quick: bool, progress: bool) -> None:

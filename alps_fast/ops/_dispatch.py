@@ -6,7 +6,7 @@ import functools
 import importlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
@@ -151,34 +151,30 @@ def chosen(backend: str) -> str:
     return backend
 
 
-def implementation(op: str, backend: str, device: torch.device) -> Callable[..., Any]:
-    """The function that runs `op` on `device`: the named backend, or under "auto" the first that can.
+def implementations(op: str, backend: str, device: torch.device) -> list[Callable[..., Any]]:
+    """The functions that may run `op` on `device`, in order: the named backend's, or under "auto" the first that can, and so on.
 
-    `ALPS_FAST_BACKEND` stands in for "auto". An op that a named backend does not have runs on torch, the
-    definition of every op; a backend that cannot run here at all is an error that says why.
+    `ALPS_FAST_BACKEND` stands in for "auto". The last is torch's, the definition of every op; a backend that cannot run here at
+    all is an error that says why.
     """
     backend = chosen(backend)
-    if backend != "auto":
-        run = _implementations.get((op, backend))
-        devices = next(b for b in BACKENDS if b.name == backend).devices
-        fits = device.type in devices or (backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1")
-        check(run is None or fits, "backend", repr(backend), f"one for tensors on {device.type}")  # kernels take raw pointers
-        return run or _implementations[op, "torch"]
-    return _first(op, BACKENDS, device)
+    interpreted = backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+    first = 0 if backend == "auto" else NAMES.index(backend) - 1
+    fits = interpreted or backend == "auto" or device.type in BACKENDS[first].devices or (op, backend) not in _implementations
+    check(fits, "backend", repr(backend), f"one for tensors on {device.type}")  # kernels take raw pointers
+    able = (b.name for b in BACKENDS[first:-1] if (interpreted and b.name == backend)
+            or ((op, b.name) in _implementations and device.type in b.devices and why_not(b.name) is None))
+    return [_implementations[op, name] for name in (*able, "torch") if (op, name) in _implementations]
 
 
-def implementation_after(op: str, backend: str, device: torch.device) -> Callable[..., Any]:
-    """Where `backend` sends what it does not take: the first of those after it that can run `op` on `device`."""
-    names = [b.name for b in BACKENDS]
-    return _first(op, BACKENDS[names.index(backend) + 1:], device)
+def dispatch(op: str, backend: str, device: torch.device, *arguments: Any) -> Any:
+    """`op` of the first of `implementations` that takes these arguments; one that does not returns NotImplemented.
 
-
-def _first(op: str, candidates: Sequence[Backend], device: torch.device) -> Callable[..., Any]:
-    for candidate in candidates:
-        found = _implementations.get((op, candidate.name))
-        if found and device.type in candidate.devices and why_not(candidate.name) is None:
-            return found
-    return _implementations[op, "torch"]
+    What a kernel takes depends on dtypes, options and an image's size, never on the number of chains, so that a chain's
+    numbers do not either.
+    """
+    results = (function(*arguments) for function in implementations(op, backend, device))
+    return next(result for result in results if result is not NotImplemented)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..errors import check, check_choice, refused
 from ._conv_weights import WIDTHS, pack
-from ._dispatch import Op, implementation, implements
+from ._dispatch import Op, dispatch, implementations, implements
 from ._langevin import FLOATS, check_kind, described
 from ._memory import empty_like, laid_out
 from ._once import made_once
@@ -142,7 +142,7 @@ def conv_grad_bytes(shape: Sequence[int], width: int, blocks: Sequence[int], pre
     """Of the memory that the CPU kernel works in for float32 images of this shape (N, C, H, W); 0 where another backend runs."""
     n, channels, height, columns = shape
     count = 2 * blocks[0] + 2 * blocks[1] + blocks[2]
-    if (implementation("conv_grad", backend, torch.device("cpu")) is not _conv_grad_cpu
+    if (implementations("conv_grad", backend, torch.device("cpu"))[0] is not _conv_grad_cpu
             or not _has_kernel(torch.float32, channels, width, count)):
         return 0
     from alps_fast import _cpu
@@ -159,7 +159,7 @@ def _conv_grad_cpu(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: T
 
     n, channels, height, width = x.shape
     if not _has_kernel(x.dtype, channels, weights[0].shape[0], scale.shape[0]) or x.numel() == 0:
-        return conv_grad_reference(x, weights, scale, shift, coefficients, blocks, precision)
+        return NotImplemented
     in_tiles = _in_tiles(precision)
     x, scale, shift, coefficients = laid_out(x), scale.contiguous(), shift.contiguous(), coefficients.contiguous()
     levels = max(scale.shape[1], shift.shape[1], coefficients.shape[1])
@@ -224,7 +224,7 @@ def conv_grad(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor
         if v.shape != shape:
             raise refused("weights", f"shape {tuple(v.shape)} of tensor {i}", f"{shape}")
     with torch.no_grad():
-        grad, value = implementation("conv_grad", backend, x.device)(x, weights, scale, shift, coefficients, blocks, precision)
+        grad, value = dispatch("conv_grad", backend, x.device, x, weights, scale, shift, coefficients, blocks, precision)
     return grad.contiguous(), value
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import check
 from ..layout import as_complex, as_real
-from ._dispatch import Op, implementation, implements, stream_on
+from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from ._memory import empty_like
 from .philox_normal import NO_NOISE
@@ -87,8 +87,7 @@ def _langevin_fourier_cpu(
 ) -> tuple[Tensor, Tensor]:
     height, width, channels = x.shape[1:]
     if x.dtype != torch.float32 or factor > 1 or not (has_fast_transform(height) and has_fast_transform(width)):
-        return langevin_fourier_reference(x, grad, b, h, factor, is_complex, chains, lam, lin, w, inv_eta2, noise_lam, noise,
-                                          seed, step, xi)
+        return NotImplemented
     from alps_fast import _cpu
 
     after, mean = empty_like(x), empty_like(x)
@@ -115,8 +114,7 @@ def _langevin_fourier_cuda(
             floats = _cuda.langevin_fourier_workspace(rows=len(x), height=height, width=width, channels=channels,
                                                       is_complex=is_complex, noise=noise)
     if floats < 0:
-        return langevin_fourier_reference(x, grad, b, h, factor, is_complex, chains, lam, lin, w, inv_eta2, noise_lam, noise,
-                                          seed, step, xi)
+        return NotImplemented
     after, mean, workspace = torch.empty_like(x), torch.empty_like(x), x.new_empty(floats)
     chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
     with stream_on(x.device) as stream:
@@ -165,8 +163,8 @@ def langevin_fourier(
     fits = factor >= 1 and height % factor == 0 and width % factor == 0
     check(fits, "factor", factor, f"a divisor of the image size {height} x {width}")
     check(not is_complex or channels % 2 == 0, "x", f"{channels} real channels", "an even number where is_complex")
-    step_function = implementation("langevin_fourier", backend, x.device)
-    return step_function(x, grad, b, h, factor, is_complex, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi)
+    return dispatch("langevin_fourier", backend, x.device, x, grad, b, h, factor, is_complex, chains, lam, lin, w, inv_eta2,
+                    noise_lam, noise, seed, step, xi)
 
 
 @langevin_fourier.register_fake

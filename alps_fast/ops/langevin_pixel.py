@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._dispatch import Op, implementation, implements, stream_on
+from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import by_measurement, check_diagonal, check_step, check_stream, right_hand_side, unit_noise
 from ._memory import empty_like
 from .philox_normal import NO_NOISE
@@ -32,7 +32,7 @@ def _langevin_pixel_cpu(
     noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     if x.dtype != torch.float32:
-        return langevin_pixel_reference(x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi)
+        return NotImplemented
     from alps_fast import _cpu
 
     after, mean = empty_like(x), empty_like(x)
@@ -52,7 +52,7 @@ def _langevin_pixel_cuda(
     noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     if x.dtype != torch.float32 or max(len(x), x.shape[1:].numel()) >= 1 << 31:  # which the kernel counts in 32 bits
-        return langevin_pixel_reference(x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi)
+        return NotImplemented
     from alps_fast import _cuda
 
     after, mean = torch.empty_like(x), torch.empty_like(x)
@@ -97,8 +97,8 @@ def langevin_pixel(
     check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
     check_stream(x.shape[1:].numel(), step, noise, xi)
     check_diagonal(a, x, b)
-    step_function = implementation("langevin_pixel", backend, x.device)
-    return step_function(x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi)
+    return dispatch("langevin_pixel", backend, x.device, x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed,
+                    step, xi)
 
 
 @langevin_pixel.register_fake

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import check
 from ..layout import as_complex, as_real
 from ._cg import WINDOW, conjugate_gradients, warn_of_max_iter
-from ._dispatch import Op, implementation, implements, stream_on
+from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from ._memory import empty_like
 from ._once import made_once
@@ -77,8 +77,7 @@ def _langevin_sense_cpu(
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     if x.dtype != torch.float32:
-        return langevin_sense_reference(x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed,
-                                        step, xi)
+        return NotImplemented
     from alps_fast import _cpu
 
     after, mean = empty_like(x), empty_like(x)
@@ -108,8 +107,7 @@ def _langevin_sense_cuda(
                     mean=mean.data_ptr(), rows=len(x), measurements=len(b), lines=len(u), n=u.shape[1], axis=axis, lam=lam,
                     lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise, seed=seed, step=step, stream=stream):
                 return after, mean
-    return langevin_sense_reference(x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step,
-                                    xi)
+    return NotImplemented
 
 
 @Op
@@ -147,8 +145,8 @@ def langevin_sense(
     lines, n = (width, height) if axis == 0 else (height, width)
     check_like("u", u, (lines, n, n), complex_dtype(x.dtype), x.device)
     check_like("eigenvalues", eigenvalues, (lines, n), x.dtype, x.device)
-    step_function = implementation("langevin_sense", backend, x.device)
-    return step_function(x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi)
+    return dispatch("langevin_sense", backend, x.device, x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2,
+                    noise_lam, noise, seed, step, xi)
 
 
 @langevin_sense.register_fake
@@ -227,8 +225,7 @@ def _langevin_sense_cg_cpu(
 ) -> tuple[Tensor, Tensor]:
     height, width = mask.shape
     if x.dtype != torch.float32 or not (has_fast_transform(height) and has_fast_transform(width)):
-        return langevin_sense_cg_reference(x, grad, b, maps, mask, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step,
-                                           tol, max_iter, xi)
+        return NotImplemented
     from alps_fast import _cpu
 
     after, mean = empty_like(x), empty_like(x)
@@ -259,8 +256,7 @@ def _langevin_sense_cg_cuda(
             floats, doubles = _cuda.langevin_sense_cg_memory(rows=len(x), coils=len(maps), height=height, width=width,
                                                              noise=noise)
     if floats < 0:
-        return langevin_sense_cg_reference(x, grad, b, maps, mask, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step,
-                                           tol, max_iter, xi)
+        return NotImplemented
     after, mean, images = torch.empty_like(x), torch.empty_like(x), x.new_empty(floats)
     sums = torch.ones(doubles, dtype=torch.float64, device=x.device)
     systems = len(x) if noise == NO_NOISE else 2 * len(x)
@@ -326,8 +322,8 @@ def langevin_sense_cg(
     check_like("mask", mask, (height, width), x.dtype, x.device)
     check(math.isfinite(tol) and tol > 0, "tol", tol, "a finite number > 0")
     check(max_iter >= 1, "max_iter", max_iter, "at least 1")
-    step_function = implementation("langevin_sense_cg", backend, x.device)
-    return step_function(x, grad, b, maps, mask, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, tol, max_iter, xi)
+    return dispatch("langevin_sense_cg", backend, x.device, x, grad, b, maps, mask, chains, lam, lin, w, inv_eta2, noise_lam,
+                    noise, seed, step, tol, max_iter, xi)
 
 
 @langevin_sense_cg.register_fake

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check
-from ._dispatch import Op, implementation, implements, stream_on
+from ._dispatch import Op, dispatch, implements, stream_on
 from ._memory import empty_like
 
 
@@ -28,7 +28,7 @@ def moments_reference(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: 
 @implements("moments", "cpu")
 def _moments_cpu(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if not (mean.is_contiguous() and m2.is_contiguous()):  # whose layout the results keep
-        return moments_reference(count, mean, m2, x, keep)
+        return NotImplemented
     from alps_fast import _cpu
 
     count, x, keep = count.contiguous(), x.contiguous(), keep.contiguous()
@@ -43,7 +43,7 @@ def _moments_cpu(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tenso
 @implements("moments", "cuda")
 def _moments_cuda(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if not (mean.is_contiguous() and m2.is_contiguous()):  # whose layout the results keep
-        return moments_reference(count, mean, m2, x, keep)
+        return NotImplemented
     from alps_fast import _cuda
 
     count, x, keep = count.contiguous(), x.contiguous(), keep.contiguous()
@@ -89,7 +89,7 @@ def moments(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor,
           f"{keep.dtype} of shape {tuple(keep.shape)}", f"torch.bool of shape {tuple(x.shape[:1])}")
     for name, value in (("count", count), ("mean", mean), ("m2", m2), ("keep", keep)):
         check(value.device == x.device, name, value.device, f"the device of x, {x.device}")
-    return implementation("moments", backend, x.device)(count, mean, m2, x, keep)
+    return dispatch("moments", backend, x.device, count, mean, m2, x, keep)
 
 
 @moments.register_fake

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check, refused
-from ._dispatch import Op, implementation, implements, stream_on
+from ._dispatch import Op, dispatch, implements, stream_on
 
 LANGEVIN, MEASUREMENT, METROPOLIS = 1, 2, 3  # streams: the tag word of the counter
 NO_NOISE, INDEPENDENT, AVERAGED = 0, 1, 2  # what a Langevin step adds, see step_noise
@@ -148,7 +148,7 @@ def philox_normal(chains: Tensor, n: int, seed: int, step: int, tag: int = LANGE
     check(0 < n <= 1 << 34, "n", n, "1 to 2**34")
     check(0 <= step <= MASK, "step", step, "an integer in [0, 2**32)")
     check(0 <= tag <= MASK, "tag", tag, "an integer in [0, 2**32)")
-    return implementation("philox_normal", backend, chains.device)(chains, n, seed, step, tag)
+    return dispatch("philox_normal", backend, chains.device, chains, n, seed, step, tag)
 
 
 @philox_normal.register_fake

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import check, refused
-from ._dispatch import Op, implementation, implementation_after, implements, stream_on
+from ._dispatch import Op, dispatch, implementations, implements, stream_on
 from ._langevin import FLOATS, check_kind, described
 from ._memory import empty_like, laid_out
 
@@ -117,7 +117,7 @@ def _ridge_grad_cpu(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, 
                     want_value: bool = True) -> tuple[Tensor, Tensor]:
     n, channels, height, width = x.shape
     if not has_kernel(x.dtype, channels) or x.numel() == 0:
-        return ridge_grad_reference(x, filters, w, r, q, mu, want_value)
+        return NotImplemented
     from alps_fast import _cpu
 
     constants, x = Constants(filters, w, r, q, mu), laid_out(x)
@@ -130,7 +130,7 @@ def _ridge_grad_cpu(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, 
 @implements("ridge_grad", "cuda")
 def _ridge_grad_cuda(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                      want_value: bool = True) -> tuple[Tensor, Tensor]:
-    """Images that do not fit the shared memory of a block go to the next backend; that depends on their size alone."""
+    """Not for images that do not fit the shared memory of a block."""
     n, channels, height, width = x.shape
     if has_kernel(x.dtype, channels) and 0 < n < 1 << 31 and x.numel() > 0:
         from alps_fast import _cuda
@@ -144,15 +144,14 @@ def _ridge_grad_cuda(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor,
                                  value=value.data_ptr() if want_value else 0, images=n, channels=channels, height=height,
                                  width=width, stream=stream)
                 return grad, value
-    grad, value = implementation_after("ridge_grad", "cuda", x.device)(x, filters, w, r, q, mu, want_value)
-    return grad, value
+    return NotImplemented
 
 
 def ridge_grad_bytes(shape: Sequence[int], filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                      backend: str) -> int:
     """Of the memory that the CPU kernel works in for images of this shape (N, C, H, W); 0 where another backend runs."""
     n, channels, height, width = shape
-    if implementation("ridge_grad", backend, torch.device("cpu")) is not _ridge_grad_cpu or not has_kernel(w.dtype, channels):
+    if implementations("ridge_grad", backend, torch.device("cpu"))[0] is not _ridge_grad_cpu or not has_kernel(w.dtype, channels):
         return 0
     from alps_fast import _cpu
 
@@ -202,7 +201,7 @@ def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Te
     check(x.ndim == 4 and x.dtype in FLOATS, "x", described(x), "(N, C, H, W), float32 or float64")
     check_ridge(x, (1, x.shape[0]), filters, w, r, q, mu)
     with torch.no_grad():
-        grad, value = implementation("ridge_grad", backend, x.device)(x, filters, w, r, q, mu, want_value)
+        grad, value = dispatch("ridge_grad", backend, x.device, x, filters, w, r, q, mu, want_value)
     return grad.contiguous(), value
 
 

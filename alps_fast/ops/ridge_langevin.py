@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check, refused
-from ._dispatch import Op, implementation, implementation_after, implements, stream_on
+from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import check_diagonal, check_step, check_stream, described
 from ._memory import empty_like
 from .langevin_pixel import langevin_pixel_reference
@@ -40,8 +40,7 @@ def _ridge_langevin_cpu(
     count: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     if not has_kernel(x.dtype, channels) or x.numel() == 0:
-        return ridge_langevin_reference(x, b, a, chains, filters, weights, r, q, mu, channels, lam, lin, w, inv_eta2, noise_lam,
-                                        noise, seed, step, count, xi)
+        return NotImplemented
     from alps_fast import _cpu
 
     constants = Constants(filters, weights, r, q, mu)
@@ -62,7 +61,7 @@ def _ridge_langevin_cuda(
     channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
     count: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """All steps in one launch, a block an image of a chain; images that do not fit its shared memory go to the next backend."""
+    """All steps in one launch, a block an image of a chain; not for images that do not fit its shared memory."""
     _, height, width, all_channels = x.shape
     if has_kernel(x.dtype, channels) and x.numel() > 0 and max(len(x) * all_channels, 2 * x[0].numel(), count) < 1 << 31:
         from alps_fast import _cuda
@@ -79,9 +78,7 @@ def _ridge_langevin_cuda(
                     a_of_each_measurement=len(a) > 1, a_of_each_channel=a.shape[3] == all_channels, lam=lam, lin=lin, w=w,
                     inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise, seed=seed, step=step, count=count, stream=stream)
                 return after, mean
-    after, mean = implementation_after("ridge_langevin", "cuda", x.device)(
-        x, b, a, chains, filters, weights, r, q, mu, channels, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, count, xi)
-    return after, mean
+    return NotImplemented
 
 
 @Op
@@ -118,10 +115,9 @@ def ridge_langevin(
     check_ridge(x, (1, len(x) * x.shape[-1] // channels), filters, weights, r, q, mu, "weights")
     if xi is not None and (xi.shape != (count, *x.shape) or xi.device != x.device or xi.is_complex()):
         raise refused("xi", described(xi), f"real, of shape {(count, *x.shape)} on {x.device}")
-    run = implementation("ridge_langevin", backend, x.device)
     with torch.no_grad():
-        return run(x, b, a, chains, filters, weights, r, q, mu, channels, lam, lin, w, inv_eta2, noise_lam, noise, seed,
-                   step, count, xi)
+        return dispatch("ridge_langevin", backend, x.device, x, b, a, chains, filters, weights, r, q, mu, channels, lam, lin, w,
+                        inv_eta2, noise_lam, noise, seed, step, count, xi)
 
 
 @ridge_langevin.register_fake

@@ -114,10 +114,9 @@ def test_langevin_fourier_keeps_the_fft_law(fibers, size, is_complex, channels):
 
 @pytest.mark.parametrize("size, factor, dtype", [((11, 6), 1, torch.float32), ((4, 6), 2, torch.float32),
                                                  ((4, 6), 1, torch.float64), ((1, 16384), 1, torch.float32)])
-def test_langevin_fourier_leaves_the_rest_to_the_reference(fibers, size, factor, dtype):
+def test_langevin_fourier_leaves_the_rest(fibers, size, factor, dtype):
     a = fourier_step(size, 3, False, AVERAGED) | {"factor": factor}
-    a = in_double(a) if dtype == torch.float64 else a
-    assert same(fibers("langevin_fourier", a), langevin_fourier(**a, backend="torch"))
+    assert fibers("langevin_fourier", in_double(a) if dtype == torch.float64 else a) is None
 
 
 @pytest.mark.parametrize("axis, size, steps", [
@@ -159,9 +158,8 @@ def test_langevin_sense_cg_stops_each_system_by_itself(fibers):
         assert not g[0].any() and g[1].isnan().all() and (w[2:] - g[2:]).norm() <= 1e-6 * w[2:].norm()
 
 
-def test_langevin_sense_cg_leaves_other_sizes_to_the_reference(fibers):
-    a = solver_step((11, 3), 2, AVERAGED, max_iter=100)
-    assert same(fibers("langevin_sense_cg", a), langevin_sense_cg(**a, backend="torch"))
+def test_langevin_sense_cg_leaves_other_sizes(fibers):
+    assert fibers("langevin_sense_cg", solver_step((11, 3), 2, AVERAGED, max_iter=100)) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -208,9 +206,8 @@ def test_a_broken_image_stays_alone(fibers):
 
 
 @pytest.mark.parametrize("channels, bank", [(1, (1, 2, 9, 1)), (3, (1, 2, 5, 1))])
-def test_ridges_without_a_kernel_go_to_the_next_backend(fibers, channels, bank):
-    a = ridge_arguments(3, channels, (9, 8), bank)
-    assert same(fibers("ridge_grad", a), ridge_grad(**a))
+def test_ridges_without_a_kernel_are_left(fibers, channels, bank):
+    assert fibers("ridge_grad", ridge_arguments(3, channels, (9, 8), bank)) is None
 
 
 @pytest.mark.parametrize("shape, channels, noise", [((1, 1, 1), 1, NO_NOISE), ((9, 7, 3), 1, AVERAGED),
@@ -261,7 +258,7 @@ def test_no_races(threads_of_the_os):
         for part in (arguments, last_two(arguments)):
             torch.testing.assert_close(threads_of_the_os("langevin_fourier", part), langevin_fourier(**part, backend="torch"),
                                        rtol=1e-4, atol=1e-5)
-    arguments = last_two(solver_step((17, 3), 1, INDEPENDENT, max_iter=1))
+    arguments = last_two(solver_step((15, 4), 1, INDEPENDENT, max_iter=1))
     torch.testing.assert_close(threads_of_the_os("langevin_sense_cg", arguments), langevin_sense_cg(**arguments, backend="torch"),
                                rtol=1e-4, atol=1e-5)
     arguments = lines_step((7, 3), 0, 3, INDEPENDENT)
