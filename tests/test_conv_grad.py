@@ -126,6 +126,12 @@ def test_kernel_gives_an_image_the_same_bits_in_any_batch_and_on_any_threads(isa
             assert torch.equal(grad, together[0][rows]) and torch.equal(value, together[1][rows])
 
 
+def test_forced_isa_is_the_one_in_use(isa):
+    from alps_fast import _cpu
+
+    assert _cpu.isa() == isa and isa in _cpu.isas()
+
+
 def test_kernel_takes_a_level_an_image(isa):
     weights, *_, blocks = make(1, 32, (1, 1, 1))
     net = CompactNet(1, 32, tuple(blocks)).double()

@@ -321,6 +321,14 @@ def test_cg_on_cpu_stops_where_the_reference_does(isa):
     langevin_sense_cg(**a | {"tol": 0.03})
 
 
+def test_cg_on_cpu_sees_that_maps_changed():
+    a = solver((9, 10), 3, 2, 1)
+    before = langevin_sense_cg(**a)[0]
+    a["maps"] *= 1.5
+    after = langevin_sense_cg(**a)[0]
+    assert not torch.equal(after, before) and torch.equal(after, langevin_sense_cg(**a | {"maps": a["maps"].clone()})[0])
+
+
 def test_a_broken_chain_of_cg_stays_alone(isa):
     a = solver((9, 10), 3, 4, 1)
     want = langevin_sense_cg(**a)

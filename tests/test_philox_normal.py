@@ -176,20 +176,14 @@ def test_bad_arguments_are_named(wrong):
         philox_normal(**arguments)
 
 
-@pytest.mark.parametrize("isa", ["sse9", ""])
-def test_unknown_isa_is_an_error_that_names_it(isa, monkeypatch):
+@pytest.mark.parametrize("name", ["sse9", ""])
+def test_unknown_isa_is_an_error_that_names_it(name, monkeypatch):
     _cpu = pytest.importorskip("alps_fast._cpu")
-    monkeypatch.setenv("ALPS_FAST_ISA", isa)
-    with pytest.raises(ValueError, match=f"ALPS_FAST_ISA: got '{isa}'; wanted one this processor has: portable"):
+    monkeypatch.setenv("ALPS_FAST_ISA", name)
+    with pytest.raises(ValueError, match=f"ALPS_FAST_ISA: got '{name}'; wanted one this processor has: portable"):
         _cpu.isa()
     with pytest.raises(ValueError, match="ALPS_FAST_ISA"):
         philox_normal(CHAINS, 8, 0, 0, 1, "cpu")
-
-
-def test_forced_isa_is_the_one_in_use(isa):
-    from alps_fast import _cpu
-
-    assert _cpu.isa() == isa and isa in _cpu.isas()
 
 
 @pytest.mark.parametrize("backend", ["torch", "auto"])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import check, check_positive
 from ..layout import as_complex, as_real
+from ..ops._memory import laid_out
 
 if TYPE_CHECKING:
     from ..samplers.schedule import StepScalars
@@ -103,7 +104,9 @@ class Energy(ABC):
         check_positive("t", t)
         real = as_real(x.movedim(1, -1)).movedim(-1, 1) if x.is_complex() else x
         self.check_channels("x", real.shape[1])
-        images = real.reshape(-1, self.channels, *real.shape[2:]) if self.channelwise and self.channels else real
+        images = real
+        if self.channelwise and self.channels and real.shape[1] != self.channels:
+            images = laid_out(real).view(-1, self.channels, *real.shape[2:])
         if value:
             e, g = self._value_and_grad(images, float(t))
             e = e.view(x.shape[0], -1).sum(1)

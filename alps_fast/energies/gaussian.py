@@ -31,11 +31,11 @@ class GaussianEnergy(Energy):
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         grad = self._grad(x, t)
         centred = x - self._placed.like(x)[0]
-        return 0.5 * (centred * grad).flatten(1).sum(1), grad
+        return 0.5 * centred.mul_(grad).flatten(1).sum(1), grad
 
     def _grad(self, x: Tensor, t: float) -> Tensor:
         mean, std = self._placed.like(x)
-        return (x - mean) * (t * t / (std**2 + t * t))
+        return (x - mean).mul_(t * t / (std**2 + t * t))
 
 
 class GaussianMixtureEnergy(Energy):

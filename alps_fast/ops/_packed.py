@@ -1,4 +1,4 @@
-"""What kernels read of constant tensors in an order of their own, made once for as long as the tensors stay as they are."""
+"""What kernels read that follows from constant tensors, made once for as long as these stay as they are."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from ..errors import check, check_choice, refused
 from ._conv_weights import WIDTHS, pack, pack_fragments
 from ._dispatch import Op, dispatch, implementations, implements, stream_on
 from ._langevin import FLOATS, check_kind, described
+from ._memory import empty_like, laid_out
 from ._packed import packed_once
 
 KNEE = 3.0  # φ' rises from 0 to 1 over [-KNEE, KNEE]
@@ -152,13 +153,13 @@ def _conv_grad_cpu(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: T
     if not _has_kernel(x.dtype, channels, weights[0].shape[0], scale.shape[0]) or x.numel() == 0:
         return NotImplemented
     in_tiles = _in_tiles(precision)
-    x, scale, shift, coefficients = x.contiguous(), scale.contiguous(), shift.contiguous(), coefficients.contiguous()
+    x, scale, shift, coefficients = laid_out(x), scale.contiguous(), shift.contiguous(), coefficients.contiguous()
     levels = max(scale.shape[1], shift.shape[1], coefficients.shape[1])
     if levels > 1:
         scale, shift = (v.expand(-1, levels, -1).contiguous() for v in (scale, shift))
         coefficients = coefficients.expand(-1, levels).contiguous()
     packed = packed_once(pack, weights, tuple(blocks), in_tiles)
-    grad, value = torch.empty_like(x), torch.empty_like(x[:, 0, 0, 0])
+    grad, value = empty_like(x), torch.empty_like(x[:, 0, 0, 0])
     _cpu.conv_grad(
         x=x.data_ptr(), weights=packed.weights.data_ptr(), biases=packed.biases.data_ptr(), scale=scale.data_ptr(),
         shift=shift.data_ptr(), coefficients=coefficients.data_ptr(), grad=grad.data_ptr(), value=value.data_ptr(), images=n,

@@ -9,6 +9,7 @@ from ..errors import check
 from ..layout import as_complex, as_real
 from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
+from ._memory import empty_like
 from .philox_normal import NO_NOISE
 
 
@@ -89,7 +90,7 @@ def _langevin_fourier_cpu(
         return NotImplemented
     from alps_fast import _cpu
 
-    after, mean = torch.empty_like(x), torch.empty_like(x)
+    after, mean = empty_like(x), empty_like(x)
     chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
     _cpu.langevin_fourier(
         x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), h=h.data_ptr(), xi=0 if given is None else given.data_ptr(),

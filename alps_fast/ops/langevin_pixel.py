@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import by_measurement, check_diagonal, check_step, check_stream, right_hand_side, unit_noise
+from ._memory import empty_like
 from .philox_normal import NO_NOISE
 
 
@@ -34,7 +35,7 @@ def _langevin_pixel_cpu(
         return NotImplemented
     from alps_fast import _cpu
 
-    after, mean = torch.empty_like(x), torch.empty_like(x)
+    after, mean = empty_like(x), empty_like(x)
     chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
     _cpu.langevin_pixel(
         x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),

@@ -9,6 +9,7 @@ varies along one axis only, the transform along the other cancels too, and AᴴA
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from ..layout import as_complex, as_real
 from ._cg import WINDOW, conjugate_gradients, warn_of_max_iter
 from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
+from ._memory import empty_like
+from ._packed import packed_once
 from .langevin_fourier import has_fast_transform
 from .philox_normal import NO_NOISE
 
@@ -77,7 +80,7 @@ def _langevin_sense_cpu(
         return NotImplemented
     from alps_fast import _cpu
 
-    after, mean = torch.empty_like(x), torch.empty_like(x)
+    after, mean = empty_like(x), empty_like(x)
     chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
     _cpu.langevin_sense(
         x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), u=u.data_ptr(), eigenvalues=eigenvalues.data_ptr(),
@@ -211,6 +214,10 @@ def langevin_sense_cg_reference(
     return mean + solved[len(x):], mean.clone()
 
 
+def _spectrum_of(maps_and_mask: Sequence[Tensor]) -> Tensor:
+    return sense_spectrum(*maps_and_mask).contiguous()
+
+
 @implements("langevin_sense_cg", "cpu")
 def _langevin_sense_cg_cpu(
     x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
@@ -221,9 +228,9 @@ def _langevin_sense_cg_cpu(
         return NotImplemented
     from alps_fast import _cpu
 
-    after, mean = torch.empty_like(x), torch.empty_like(x)
+    after, mean = empty_like(x), empty_like(x)
     chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
-    spectrum = sense_spectrum(maps, mask).contiguous()
+    spectrum = packed_once(_spectrum_of, (maps, mask))
     stopped = _cpu.langevin_sense_cg(
         x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), maps=maps.data_ptr(), mask=mask.data_ptr(),
         spectrum=spectrum.data_ptr(), xi=0 if given is None else given.data_ptr(), chains=chains.data_ptr(),

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..errors import check
 from ._dispatch import Op, dispatch, implements, stream_on
+from ._memory import empty_like
 
 
 @implements("moments", "torch")
@@ -31,7 +32,7 @@ def _moments_cpu(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tenso
     from alps_fast import _cpu
 
     count, x, keep = count.contiguous(), x.contiguous(), keep.contiguous()
-    after = torch.empty_like(count), torch.empty_like(mean), torch.empty_like(m2)
+    after = torch.empty_like(count), empty_like(mean), empty_like(m2)
     _cpu.moments(
         is_double=x.dtype == torch.float64, count=count.data_ptr(), mean=mean.data_ptr(), m2=m2.data_ptr(), x=x.data_ptr(),
         keep=keep.data_ptr(), count_after=after[0].data_ptr(), mean_after=after[1].data_ptr(), m2_after=after[2].data_ptr(),

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..errors import check, refused
 from ._dispatch import Op, dispatch, implementations, implements, stream_on
 from ._langevin import FLOATS, check_kind, described
+from ._memory import empty_like, laid_out
 from ._packed import packed_once
 
 
@@ -124,8 +125,8 @@ def _ridge_grad_cpu(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, 
         return NotImplemented
     from alps_fast import _cpu
 
-    constants, x = Constants(filters, w, r, q, mu), x.contiguous()
-    grad, value = torch.empty_like(x), torch.empty_like(x[:n if want_value else 0, 0, 0, 0])
+    constants, x = Constants(filters, w, r, q, mu), laid_out(x)
+    grad, value = empty_like(x), torch.empty_like(x[:n if want_value else 0, 0, 0, 0])
     _cpu.ridge_grad(constants.ridge, x=x.data_ptr(), grad=grad.data_ptr(), value=value.data_ptr(), images=n, channels=channels,
                     height=height, width=width, threads=torch.get_num_threads())
     return grad, value

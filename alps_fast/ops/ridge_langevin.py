@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import check, refused
 from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import check_diagonal, check_step, check_stream, described
+from ._memory import empty_like
 from .langevin_pixel import langevin_pixel_reference
 from .ridge_grad import Constants, CudaConstants, check_ridge, has_kernel, ridge_grad_reference
 
@@ -43,7 +44,7 @@ def _ridge_langevin_cpu(
     from alps_fast import _cpu
 
     constants = Constants(filters, weights, r, q, mu)
-    after, mean = torch.empty_like(x), torch.empty_like(x)
+    after, mean = empty_like(x), empty_like(x)
     chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
     _cpu.ridge_langevin(
         constants.ridge, x=x.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),

@@ -22,6 +22,7 @@ from ..errors import check, check_choice, check_positive, whole
 from ..layout import from_state, network_view, to_state
 from ..operators.base import Operator
 from ..ops._dispatch import NAMES
+from ..ops._memory import reused_memory
 from ..posterior import BrokenChain, Posterior
 from .alps import Target, alps_levels, in_single, start
 from .chains import Chains, Record, load_checkpoint, save_checkpoint
@@ -212,8 +213,9 @@ class Run:
         """Run all levels that are left."""
         levels = self.sampler.levels
         try:
-            with tqdm(total=sum(level.steps for level in levels), initial=sum(s.steps for s in levels[:self.chains.level]),
-                      desc="sampling", unit="step", file=sys.stderr, disable=not self.sampler.progress) as bar:
+            with reused_memory(), tqdm(
+                    total=sum(level.steps for level in levels), initial=sum(s.steps for s in levels[:self.chains.level]),
+                    desc="sampling", unit="step", file=sys.stderr, disable=not self.sampler.progress) as bar:
                 while self.chains.level < len(levels):
                     self._level(self.chains.level, bar)
                     self._level_end()

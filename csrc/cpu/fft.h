@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <type_traits>
 #include <vector>
 
 #include "../common/butterfly.h"
@@ -47,12 +48,16 @@ inline const Fourier& fourier(int64_t n) {  // made once a process and size
   return *plan;
 }
 
-// y[q + s (R p + k)] = exp(-2 pi i p k s / n) sum_j x[q + s (p + j m / R)] exp(-2 pi i j k / R), m s = n; `im` is where
+struct Every {  // of the q below, those from `first` on in steps
+  int64_t first, step;
+};
+
+// y[q + s (R p + k)] = exp(-2 pi i p k s / n) sum_j x[q + s (p + j m / R)] exp(-2 pi i j k / R), m s = n; IM is where
 // imaginary parts begin in a cell: BATCH, or for the inverse 0, and then real parts begin at BATCH.
-template <int R, bool TURN>
-ALPS_INLINE void pass_at(const float* in, float* out, int64_t p, int64_t m, int64_t s, const float* roots, int im_at) {
+template <int R, int IM, bool TURN, class M, class S>
+ALPS_INLINE void pass_at(const float* in, float* out, int64_t p, M m, S s, const float* roots, Every every) {
   using F = Wide::F;
-  const int re_at = BATCH - im_at;
+  constexpr int RE = BATCH - IM;
   F cosine[R], sine[R];
   if constexpr (TURN) {
     ALPS_UNROLL
@@ -61,54 +66,83 @@ ALPS_INLINE void pass_at(const float* in, float* out, int64_t p, int64_t m, int6
       sine[k] = Wide::broadcast(roots[2 * p * k * s + 1]);
     }
   }
-  for (int64_t q = 0; q < s; ++q)
+  for (int64_t q = every.first; q < s; q += every.step)
     for (int v = 0; v < BATCH; v += Wide::width) {
       const float* from = in + (q + s * p) * CELL + v;
       float* to = out + (q + s * R * p) * CELL + v;
       F re[R], im[R];
       ALPS_UNROLL
       for (int j = 0; j < R; ++j) {
-        re[j] = Wide::load(from + j * (m / R) * s * CELL + re_at);
-        im[j] = Wide::load(from + j * (m / R) * s * CELL + im_at);
+        re[j] = Wide::load(from + j * (m / R) * s * CELL + RE);
+        im[j] = Wide::load(from + j * (m / R) * s * CELL + IM);
       }
       butterfly<Wide, R>(re, im);
       ALPS_UNROLL
       for (int k = 0; k < R; ++k) {
         if (TURN && k > 0) {
-          Wide::save(Wide::fnma(im[k], sine[k], re[k] * cosine[k]), to + k * s * CELL + re_at);
-          Wide::save(Wide::fma(re[k], sine[k], im[k] * cosine[k]), to + k * s * CELL + im_at);
+          Wide::save(Wide::fnma(im[k], sine[k], re[k] * cosine[k]), to + k * s * CELL + RE);
+          Wide::save(Wide::fma(re[k], sine[k], im[k] * cosine[k]), to + k * s * CELL + IM);
         } else {
-          Wide::save(re[k], to + k * s * CELL + re_at);
-          Wide::save(im[k], to + k * s * CELL + im_at);
+          Wide::save(re[k], to + k * s * CELL + RE);
+          Wide::save(im[k], to + k * s * CELL + IM);
         }
       }
     }
 }
 
-template <int R>
-static void pass(const float* in, float* out, int64_t m, int64_t s, const float* roots, int im_at) {
-  pass_at<R, false>(in, out, 0, m, s, roots, im_at);
-  for (int64_t p = 1; p < m / R; ++p) pass_at<R, true>(in, out, p, m, s, roots, im_at);
+template <int R, int IM>
+static void pass(const float* in, float* out, int64_t m, int64_t s, const float* roots, Every every) {
+  constexpr std::integral_constant<int64_t, 1> one{};
+  constexpr std::integral_constant<int64_t, R> last{};
+  if (m == R) {
+    pass_at<R, IM, false>(in, out, 0, last, s, roots, every);
+  } else if (s == 1) {
+    pass_at<R, IM, false>(in, out, 0, m, one, roots, {0, 1});
+    for (int64_t p = 1; p < m / R; ++p) pass_at<R, IM, true>(in, out, p, m, one, roots, {0, 1});
+  } else {
+    pass_at<R, IM, false>(in, out, 0, m, s, roots, every);
+    for (int64_t p = 1; p < m / R; ++p) pass_at<R, IM, true>(in, out, p, m, s, roots, every);
+  }
 }
 
-// The transform of n cells that lie in `a`; returns the buffer that holds it, `a` where `in_place`, else `b`.
-static float* transform(const Fourier& plan, float* a, float* b, bool inverse) {
-  const int im_at = inverse ? 0 : BATCH;
-  int64_t m = plan.n, s = 1;
-  for (int radix : plan.radices) {
-    switch (radix) {
-      case 2: pass<2>(a, b, m, s, plan.roots.data(), im_at); break;
-      case 3: pass<3>(a, b, m, s, plan.roots.data(), im_at); break;
-      case 4: pass<4>(a, b, m, s, plan.roots.data(), im_at); break;
-      case 5: pass<5>(a, b, m, s, plan.roots.data(), im_at); break;
-      case 7: pass<7>(a, b, m, s, plan.roots.data(), im_at); break;
-      default: pass<8>(a, b, m, s, plan.roots.data(), im_at);
+// The passes first ... last from a, where they end in turn in b and a; returns the buffer of the last.
+template <int IM>
+static float* passes(const Fourier& plan, size_t first, size_t last, float* a, float* b, int64_t s, Every every) {
+  const float* roots = plan.roots.data();
+  for (size_t i = first; i < last; ++i) {
+    const int64_t m = plan.n / s;
+    switch (plan.radices[i]) {
+      case 2: pass<2, IM>(a, b, m, s, roots, every); break;
+      case 3: pass<3, IM>(a, b, m, s, roots, every); break;
+      case 4: pass<4, IM>(a, b, m, s, roots, every); break;
+      case 5: pass<5, IM>(a, b, m, s, roots, every); break;
+      case 7: pass<7, IM>(a, b, m, s, roots, every); break;
+      default: pass<8, IM>(a, b, m, s, roots, every);
     }
-    m /= radix, s *= radix;
+    s *= plan.radices[i];
     float* const other = a;
     a = b, b = other;
   }
   return a;
+}
+
+// What a first pass of odd radix R leaves are R transforms of every R-th cell; where both buffers are more than L1 holds, each
+// goes to its end by itself. With an even R its cells would all want the same few places of the cache.
+template <int IM>
+static float* transform(const Fourier& plan, float* a, float* b) {
+  constexpr int64_t CELLS_IN_L1 = 192;
+  const size_t count = plan.radices.size();
+  if (plan.n <= CELLS_IN_L1 || plan.radices[0] % 2 == 0 || count == 1) return passes<IM>(plan, 0, count, a, b, 1, {0, 1});
+  const int64_t radix = plan.radices[0];
+  passes<IM>(plan, 0, 1, a, b, 1, {0, 1});
+  float* end = b;
+  for (int64_t q = 0; q < radix; ++q) end = passes<IM>(plan, 1, count, b, a, radix, {q, radix});
+  return end;
+}
+
+// The transform of n cells that lie in `a`; returns the buffer that holds it, `a` where `in_place`, else `b`.
+static float* transform(const Fourier& plan, float* a, float* b, bool inverse) {
+  return inverse ? transform<0>(plan, a, b) : transform<BATCH>(plan, a, b);
 }
 
 ALPS_INLINE bool in_place(const Fourier& plan) { return plan.radices.size() % 2 == 0; }

@@ -15,6 +15,12 @@ struct Wide : Lanes {
     const __m512 x = _mm512_loadu_ps(batch);
     return (F)_mm512_shuffle_f32x4(x, x, 0x4E);
   }
+  ALPS_INLINE void split(const float* pairs, F& first, F& second) {  // of a vector of pairs, the first ones and the second ones
+    const __m512 a = _mm512_loadu_ps(pairs), b = _mm512_loadu_ps(pairs + 16);
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    first = (F)_mm512_permutex2var_ps(a, even, b);
+    second = (F)_mm512_permutex2var_ps(a, _mm512_add_epi32(even, _mm512_set1_epi32(1)), b);
+  }
   template <class In>
   ALPS_INLINE F parts(const In& in) {  // four floats each from in(0), in(1), ...
     __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(in(0)));
@@ -29,6 +35,12 @@ struct Wide : Lanes {
 struct Wide : Lanes {
   ALPS_INLINE F fnma(F a, F b, F c) { return (F)_mm256_fnmadd_ps((__m256)a, (__m256)b, (__m256)c); }
   ALPS_INLINE F turned(const float* batch, int v) { return load(batch + (v ^ 8)); }
+  ALPS_INLINE void split(const float* pairs, F& first, F& second) {
+    const __m256 a = _mm256_loadu_ps(pairs), b = _mm256_loadu_ps(pairs + 8);
+    const __m256 low = _mm256_permute2f128_ps(a, b, 0x20), high = _mm256_permute2f128_ps(a, b, 0x31);
+    first = (F)_mm256_shuffle_ps(low, high, 0x88);
+    second = (F)_mm256_shuffle_ps(low, high, 0xDD);
+  }
   template <class In>
   ALPS_INLINE F parts(const In& in) {
     return (F)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in(0))), _mm_loadu_ps(in(1)), 1);
@@ -51,6 +63,10 @@ struct Wide {
   }
   ALPS_INLINE void save(F x, float* out) { std::memcpy(out, &x, sizeof x); }
   ALPS_INLINE F turned(const float* batch, int v) { return load(batch + (v ^ 8)); }
+  ALPS_INLINE void split(const float* pairs, F& first, F& second) {
+    first = F{pairs[0], pairs[2], pairs[4], pairs[6]};
+    second = F{pairs[1], pairs[3], pairs[5], pairs[7]};
+  }
   template <class In>
   ALPS_INLINE F parts(const In& in) {
     return load(in(0));
