@@ -12,7 +12,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alps_fast.ops._dispatch import float32_else
 from alps_fast.ops.langevin_pixel import langevin_pixel_reference
 from alps_fast.ops.philox_normal import NO_NOISE
 
@@ -68,12 +67,13 @@ def langevin_pixel_kernel(
         tl.store(after + at, m, mask=inside)
 
 
-@float32_else(langevin_pixel_reference)
 def langevin_pixel(
     x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
     noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """On Triton; arguments and results of `ops.langevin_pixel.langevin_pixel_reference`, which takes float64."""
+    if x.dtype != torch.float32:
+        return langevin_pixel_reference(x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi)
     after, mean = torch.empty_like(x), torch.empty_like(x)
     n, each = x[0].numel() if len(x) else 0, len(x) // len(b)
     if n == 0:

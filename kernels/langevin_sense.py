@@ -14,7 +14,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alps_fast.ops._dispatch import float32_else
 from alps_fast.ops.langevin_sense import langevin_sense_reference
 from alps_fast.ops.philox_normal import NO_NOISE
 
@@ -100,12 +99,14 @@ def langevin_sense_kernel(
         tl.store(after + to, noisy if NOISE > 0 else m, mask=inside)
 
 
-@float32_else(langevin_sense_reference)
 def langevin_sense(
     x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """On Triton; arguments and results of `ops.langevin_sense.langevin_sense_reference`, which takes float64."""
+    if x.dtype != torch.float32:
+        return langevin_sense_reference(x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed,
+                                        step, xi)
     after, mean = torch.empty_like(x), torch.empty_like(x)
     if x.numel() == 0:
         return after, mean

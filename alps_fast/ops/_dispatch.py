@@ -121,17 +121,6 @@ def implements(op: str, backend: str) -> Callable[[Callable[..., Any]], Callable
     return register
 
 
-def float32_else(reference: Callable[P, R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Calls of the decorated kernel go to `reference` where x, its first argument, is not float32."""
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def run(*arguments: P.args, **named: P.kwargs) -> R:
-            x: Any = arguments[0] if arguments else named["x"]
-            return (function if x.dtype == torch.float32 else reference)(*arguments, **named)
-        return run
-    return decorate
-
-
 def _from_kernels(op: str) -> Callable[..., Any]:
     """`op` of alps_fast.kernels, which is imported, and Triton with it, when it is first called."""
     def run(*arguments: Any, **named: Any) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import check
 from ..layout import as_complex, as_real
 from ._cg import WINDOW, conjugate_gradients, warn_of_max_iter
-from ._dispatch import Op, float32_else, implementation, implements, stream_on
+from ._dispatch import Op, implementation, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from .langevin_fourier import has_fast_transform
 from .philox_normal import NO_NOISE
@@ -69,11 +69,13 @@ def langevin_sense_reference(
 
 
 @implements("langevin_sense", "cpu")
-@float32_else(langevin_sense_reference)
 def _langevin_sense_cpu(
     x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
+    if x.dtype != torch.float32:
+        return langevin_sense_reference(x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed,
+                                        step, xi)
     from alps_fast import _cpu
 
     after, mean = torch.empty_like(x), torch.empty_like(x)
