@@ -11,7 +11,7 @@ NATIVE := $(shell find csrc -type f)
 # The tests of every CPU kernel, found by its name.
 KERNEL_TESTS := $(wildcard $(patsubst csrc/cpu/%.cpp,tests/test_%.py,$(wildcard csrc/cpu/*.cpp)))
 
-.PHONY: demo test lint profile sanitize gpu dist clean
+.PHONY: demo test lint profile triton-versions sanitize gpu dist clean
 
 demo: $(STAMP)                 ## pictures and metrics of every task in demo_out/
 	$(BIN)/alps-fast demo --out demo_out
@@ -34,6 +34,10 @@ sanitize: $(STAMP)
 profile: $(STAMP)              ## fail where a GPU kernel's static facts are worse than the baseline; needs no GPU
 	TRITON_CACHE_DIR=build/triton $(BIN)/alps-fast profile --static --check
 
+# The versions that CUDA builds of torch 2.11 to 2.14 bring.
+triton-versions: $(STAMP)      ## the Triton kernels' tests under each Triton they are for, without a GPU
+	tests/triton_versions.sh $(BIN)/python 3.6.0 3.7.1 3.8.0 3.9.0
+
 # sdist, wheel, and from the sdist the wheel of a machine without a compiler; both wheels must import where they are unpacked. The
 # CUDA module has been compiled once, by the set-up; that takes minutes.
 dist: $(STAMP)
@@ -44,14 +48,17 @@ dist: $(STAMP)
 	  rm -rf build/unpacked; $(BIN)/pip install -q --no-deps --target build/unpacked $$wheel; \
 	  $(BIN)/python tests/check_wheel.py build/unpacked; done
 
-# On a machine with an NVIDIA GPU and nvcc; fails where torch sees no device, so that a report is never one of skipped tests.
+# On a machine with an NVIDIA GPU and nvcc; fails where torch sees no device, so that a report is never one of skipped tests. What
+# fails ends the run at the last, not the first: the report is whole.
 gpu: $(STAMP)                  ## kernels built, tested and timed on the GPU: gpu_report/
 	mkdir -p gpu_report
 	nvidia-smi > gpu_report/machine.txt
 	$(BIN)/python -c "import torch; assert torch.cuda.is_available(), 'torch sees no CUDA device'"
 	ALPS_FAST_BUILD=cuda $(BIN)/python setup.py build_ext --inplace > gpu_report/build.txt 2>&1
-	$(BIN)/python -m pytest -m gpu -v --junitxml=gpu_report/tests.xml > gpu_report/tests.txt 2>&1
-	$(BIN)/python -m pytest benchmarks --benchmark-json=gpu_report/benchmarks.json > gpu_report/benchmarks.txt 2>&1
+	failed=; $(BIN)/python -m pytest -m gpu -v --junitxml=gpu_report/tests.xml > gpu_report/tests.txt 2>&1 || failed="tests.txt"; \
+	$(BIN)/alps-fast bench --device cuda --levels 5 --no-progress --json gpu_report/benchmarks.json \
+	  > gpu_report/benchmarks.txt 2>&1 || failed="$$failed benchmarks.txt"; \
+	test -z "$$failed" || { echo "what failed is in gpu_report: $$failed"; exit 1; }
 
 clean:
 	rm -rf build dist demo_out gpu_report *.egg-info alps_fast/*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks

@@ -53,7 +53,7 @@ def plain_gradient(energy: Energy, precision: str) -> Gradient:
             if isinstance(energy, RidgeEnergy):
                 value = ridge_value(image, *energy._constants(t, image))
             else:
-                with torch.autocast("cpu", torch.bfloat16, enabled=precision == "fast"):
+                with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "fast"):
                     psi = energy.network(image, t)
                 value = 0.5 * (image - psi).square().sum()
             return torch.autograd.grad(value, image)[0].reshape(x.shape)
@@ -61,12 +61,12 @@ def plain_gradient(energy: Energy, precision: str) -> Gradient:
     return at
 
 
-def constants_of(energy: Energy, precision: str, t: float) -> tuple[object, ...]:
+def constants_of(energy: Energy, precision: str, t: float, device: torch.device) -> tuple[object, ...]:
     """What the op of this energy takes beside x."""
-    like = torch.empty(1)  # dtype and device
+    like = torch.empty(1, device=device)
     if isinstance(energy, RidgeEnergy):
         return energy._constants(t, like)
-    net = energy.network
+    net = energy.network.to(device)
     return net.weights(), *energy._constants(net, t, like), net.blocks, precision
 
 
@@ -75,7 +75,7 @@ def tuned_gradient(energy: Energy, precision: str, measure: Measure) -> Gradient
     reference = measure.compile(ridge_grad_reference if isinstance(energy, RidgeEnergy) else conv_grad_reference)
 
     def at(t: float) -> Callable[[Tensor], Tensor]:
-        constants = constants_of(energy, precision, t)
+        constants = constants_of(energy, precision, t, measure.device)
 
         def gradient(x: Tensor) -> Tensor:
             image = x.reshape(-1, energy.channels, *x.shape[2:])
@@ -93,8 +93,8 @@ def as_pair(z: Tensor) -> Tensor:
 
 
 class PlainPixels:
-    def __init__(self, op: Inpainting):
-        self.mask, self.eta = op.mask, op.noise_std
+    def __init__(self, op: Inpainting, device: torch.device):
+        self.mask, self.eta = op.mask.to(device), op.noise_std
 
     def project(self, r: Tensor, lam: float) -> Tensor:
         return r / (self.mask / self.eta**2 + lam)
@@ -104,8 +104,9 @@ class PlainPixels:
 
 
 class PlainMRI:
-    def __init__(self, op: CartesianMRI, iterations: int = 10):
-        self.maps, self.mask, self.eta, self.iterations = op.maps, torch.fft.ifftshift(op.mask), op.noise_std, iterations
+    def __init__(self, op: CartesianMRI, device: torch.device, iterations: int = 10):
+        self.maps, self.mask = op.maps.to(device), torch.fft.ifftshift(op.mask).to(device)
+        self.eta, self.iterations = op.noise_std, iterations
 
     def normal(self, z: Tensor) -> Tensor:
         samples = self.mask * torch.fft.fft2(self.maps * z[:, None], norm="ortho")
@@ -143,8 +144,8 @@ def plain_loop(a: PlainPixels | PlainMRI, gradient: Gradient, curvature: Callabl
 
 
 class TunedPixels:
-    def __init__(self, op: Inpainting):
-        self.normal = op.mask / op.noise_std**2
+    def __init__(self, op: Inpainting, device: torch.device):
+        self.normal = op.mask.to(device) / op.noise_std**2
 
     def level(self, lam: float) -> None:
         self.p = 1 / (self.normal + lam)
@@ -156,8 +157,8 @@ class TunedPixels:
 
 
 class TunedMRI:
-    def __init__(self, op: CartesianMRI):
-        self.u, eigenvalues = op.factors(torch.complex64, torch.device("cpu"))
+    def __init__(self, op: CartesianMRI, device: torch.device):
+        self.u, eigenvalues = op.factors(torch.complex64, device)
         self.mh, self.along_h = self.u.mH.contiguous(), op.line_axis == 0
         self.normal = eigenvalues[..., None] / op.noise_std**2
 
@@ -201,11 +202,12 @@ def tuned_loop(a: TunedPixels | TunedMRI, gradient: Gradient, curvature: Callabl
 
 # --- the cases -----------------------------------------------------------------------------------------------------
 
-def work(energy: Energy, image: tuple[int, ...], chains: int, steps: int, algebra: int) -> Work:
+def work(energy: Energy, image: tuple[int, ...], chains: int, steps: int, algebra: int, device: torch.device) -> Work:
     """A step reads x and writes x⁺; the energy's products are counted by torch; `algebra`: flops of a chain's projection."""
     reference = ridge_grad_reference if isinstance(energy, RidgeEnergy) else conv_grad_reference
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        reference(torch.zeros(image).reshape(-1, energy.channels, *image[1:]), *constants_of(energy, "high", 1.0))
+        reference(torch.zeros(image, device=device).reshape(-1, energy.channels, *image[1:]),
+                  *constants_of(energy, "high", 1.0, device))
     numbers = steps * chains * torch.Size(image).numel()
     return Work(bytes=8 * numbers, flops=steps * chains * (counter.get_total_flops() + algebra))
 
@@ -213,22 +215,22 @@ def work(energy: Energy, image: tuple[int, ...], chains: int, steps: int, algebr
 def run(measure: Measure, case: str, op: Inpainting | CartesianMRI, y: Tensor, name: str, precision: str, chains: int,
         algebra: int) -> None:
     """Check the three against each other without noise and in float32, then time them."""
-    energy = af.energies.load(name, precision=precision)
+    energy, device, y = af.energies.load(name, precision=precision), measure.device, y.to(measure.device)
     mri = isinstance(op, CartesianMRI)
     b = op.adjoint(op.check_measurement(y)) / op.noise_std**2
     b = as_pair(b[:, 0]) if mri else b
 
     bound = energy.curvature
-    tuned_a, tuned_slope = TunedMRI(op) if mri else TunedPixels(op), tuned_gradient(energy, precision, measure)
-    plain_a, plain_slope = PlainMRI(op) if mri else PlainPixels(op), plain_gradient(energy, precision)
+    tuned_a, tuned_slope = TunedMRI(op, device) if mri else TunedPixels(op, device), tuned_gradient(energy, precision, measure)
+    plain_a, plain_slope = PlainMRI(op, device) if mri else PlainPixels(op, device), plain_gradient(energy, precision)
 
     near = af.Schedule(sigma_max=0.2, sigma_min=0.1, levels=2, steps=1)
     exact = af.map_estimate(y, op, af.energies.load(name), schedule=near, progress=False).image[None]
     exact = as_pair(exact[:, 0]) if mri else exact
     checked = near.t().tolist(), 1, False
-    converged = PlainMRI(op, 100) if mri else plain_a
+    converged = PlainMRI(op, device, 100) if mri else plain_a
     for mine in (plain_loop(converged, plain_gradient(energy, "high"), bound, b, 1, *checked),
-                 tuned_loop(tuned_a, tuned_gradient(energy, "high", Measure(quick=True)), bound, b, 1, *checked)):
+                 tuned_loop(tuned_a, tuned_gradient(energy, "high", Measure(True, device=device)), bound, b, 1, *checked)):
         assert (mine - exact).norm() <= 1e-3 * exact.norm(), f"{case}: a baseline computes something else"
 
     schedule = af.Schedule(levels=50, steps=STEPS)
@@ -241,7 +243,7 @@ def run(measure: Measure, case: str, op: Inpainting | CartesianMRI, y: Tensor, n
     measure(f"{case}, {name}{f', {precision}' if isinstance(energy, DenoiserEnergy) else ''}, {len(t)} of 50 levels",
             "auto", lambda: sampler(y), {"plain": lambda: plain_loop(plain_a, plain_slope, bound, b, chains, t, STEPS),
                                        "tuned": lambda: tuned_loop(tuned_a, tuned_slope, bound, b, chains, t, STEPS)},
-            work(energy, tuple(b.shape[1:]), chains, steps, algebra), rounds=1 if measure.quick or len(t) > 5 else 3,
+            work(energy, tuple(b.shape[1:]), chains, steps, algebra, device), rounds=1 if measure.quick or len(t) > 5 else 3,
             gemm=torch.bfloat16 if fast else torch.float32)
 
 

@@ -27,13 +27,14 @@ def work(images: int, height: int, width: int, weights: list[torch.Tensor]) -> W
 @parametrize("precision", ["fast", "high"])
 @parametrize("images, size", [(48, 64), (3, 64), (1, 256)])
 def test_conv_grad(measure, images, size, precision):
-    net = alps_fast.energies.load("natural-denoiser").network
-    t = torch.tensor([T])
+    device = measure.device
+    net = alps_fast.energies.load("natural-denoiser").network.to(device)
+    t = torch.tensor([T], device=device)
     with torch.no_grad():
         weights = [w.detach() for w in net.weights()]
         level = *net.film_vectors(t), edm_coefficients(t, net.sigma_data), list(net.blocks)
-    x = torch.randn(images, 1, size, size)
-    backend = fastest("conv_grad")
+    x = torch.randn(images, 1, size, size, device=device)
+    backend = fastest("conv_grad", device)
     compiled = measure.compile(conv_grad_reference)
 
     def plain():

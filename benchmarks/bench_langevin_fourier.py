@@ -90,10 +90,11 @@ def states(images, is_complex):
 @parametrize("chains, size, channels, is_complex",
                          [(64, 128, 1, False), (64, 128, 2, True), (16, 128, 3, False), (1, 128, 2, True), (16, 320, 2, True)])
 def test_langevin_fourier(measure, chains, size, channels, is_complex, noise):
-    x, grad = torch.randn(2, chains, size, size, channels)
-    b, index = torch.randn(1, size, size, channels), torch.arange(chains)
+    device = measure.device
+    x, grad = torch.randn(2, chains, size, size, channels, device=device)
+    b, index = torch.randn(1, size, size, channels, device=device), torch.arange(chains, device=device)
     h = CircularBlur.gaussian(1.5, 0.05).transfer(size, size, torch.complex64, x.device)
-    backend, averaged = fastest("langevin_fourier"), noise == AVERAGED
+    backend, averaged = fastest("langevin_fourier", device), noise == AVERAGED
     baselines = {name: kind(x, grad, b, h, is_complex, averaged) for name, kind in (("plain", Plain), ("tuned", Tuned))}
 
     def ours(xi=None, backend=backend):

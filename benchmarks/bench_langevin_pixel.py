@@ -57,9 +57,10 @@ class Tuned:
 @parametrize("noise", [AVERAGED, INDEPENDENT], ids=["averaged", "independent"])
 @parametrize("chains, size", [(64, 64), (1, 64), (16, 256)])
 def test_langevin_pixel(measure, chains, size, noise):
-    x, grad = torch.randn(2, chains, size, size, 3)
-    b, a = torch.randn(1, size, size, 3), (torch.rand(1, size, size, 1) < 0.5).float()
-    index, backend = torch.arange(chains), fastest("langevin_pixel")
+    device = measure.device
+    x, grad = torch.randn(2, chains, size, size, 3, device=device)
+    b, a = torch.randn(1, size, size, 3, device=device), (torch.rand(1, size, size, 1, device=device) < 0.5).float()
+    index, backend = torch.arange(chains, device=device), fastest("langevin_pixel", device)
     averaged = noise == AVERAGED
     baselines = {"plain": Plain(x, grad, b, a, averaged), "tuned": Tuned(x, grad, b, a, averaged)}
     mask = a.movedim(-1, 1)

@@ -59,7 +59,7 @@ class Plain:
     def __call__(self, iterations=10, noise=True):
         r = self.b + LEVEL["lin"] * self.x - LEVEL["w"] * self.grad
         if noise:
-            eps = torch.randn(len(r), *self.maps.shape, dtype=r.dtype) * 2**0.5
+            eps = torch.randn(len(r), *self.maps.shape, dtype=r.dtype, device=r.device) * 2**0.5
             r = r + LEVEL["inv_eta2"]**0.5 * self.adjoint(eps) + LEVEL["lam"]**0.5 * 2**0.5 * torch.randn_like(r)
         v = torch.zeros_like(r)
         p, rr = r, (r.conj() * r).real.sum((1, 2, 3), keepdim=True)
@@ -83,7 +83,7 @@ class Tuned:
         self.last = torch.randn_like(x) if averaged else None
         lines, n, chains = *u.shape[:2], len(x)
         self.columns, self.coefficients, self.both, self.out = (
-            torch.empty(lines, n, chains * k, dtype=u.dtype) for k in (1, 1, 2, 2))
+            torch.empty(lines, n, chains * k, dtype=u.dtype, device=u.device) for k in (1, 1, 2, 2))
 
     def lines(self, state):  # lines run along W
         return as_complex(state)[..., 0].permute(1, 2, 0)
@@ -107,12 +107,13 @@ class Tuned:
 @parametrize("noise", [INDEPENDENT, AVERAGED], ids=["independent", "averaged"])
 @parametrize("chains, size, coils", [(16, 128, 8), (1, 128, 8), (64, 128, 8)])
 def test_langevin_sense(measure, chains, size, coils, noise):
-    x, grad = torch.randn(2, chains, size, size, 2)
-    b = torch.randn(1, size, size, 2)
-    maps, mask = coil_maps(coils, size), line_mask(size, torch.Generator().manual_seed(3))
+    device = measure.device
+    x, grad = torch.randn(2, chains, size, size, 2, device=device)
+    b = torch.randn(1, size, size, 2, device=device)
+    maps, mask = coil_maps(coils, size).to(device), line_mask(size, torch.Generator().manual_seed(3)).to(device)
     operator = CartesianMRI(mask, maps, noise_std=0.05, axis=1)
     u, eigenvalues = operator.factors(torch.complex64, x.device)
-    index, backend, averaged = torch.arange(chains), fastest("langevin_sense"), noise == AVERAGED
+    index, backend, averaged = torch.arange(chains, device=device), fastest("langevin_sense", device), noise == AVERAGED
     plain = Plain(x, grad, b, maps, operator.mask)
     baselines = {"plain": plain, "tuned": Tuned(x, grad, b, u, eigenvalues, averaged)}
 
@@ -146,12 +147,13 @@ def cg_work(chains: int, size: int, coils: int, iterations: int) -> Work:
 
 @parametrize("chains, size, coils", [(16, 128, 8), (1, 128, 8)])
 def test_langevin_sense_cg(measure, chains, size, coils):
-    x, grad = torch.randn(2, chains, size, size, 2)
-    b = torch.randn(1, size, size, 2)
+    device = measure.device
+    x, grad = torch.randn(2, chains, size, size, 2, device=device)
+    b = torch.randn(1, size, size, 2, device=device)
     g = torch.Generator().manual_seed(3)
-    maps, mask = coil_maps(coils, size), (torch.rand(size, size, generator=g) < 0.25).float()
+    maps, mask = coil_maps(coils, size).to(device), (torch.rand(size, size, generator=g) < 0.25).float().to(device)
     mask[0, 0] = 1  # torch.fft order
-    index, backend, iterations = torch.arange(chains), fastest("langevin_sense_cg"), 10
+    index, backend, iterations = torch.arange(chains, device=device), fastest("langevin_sense_cg", device), 10
     plain = Plain(x.repeat(2, 1, 1, 1), grad.repeat(2, 1, 1, 1), b, maps, torch.fft.fftshift(mask))
 
     def step(backend, tol=1e-9, max_iter=iterations):

@@ -17,7 +17,7 @@ def plain(count, mean, m2, x):
 
 def tuned(count, mean, m2, x):
     """In memory used again, the count on the host."""
-    delta, after = torch.empty(2, *mean.shape).unbind()
+    delta, after = torch.empty_like(mean), torch.empty_like(mean)
     for number, row in enumerate(x, int(count) + 1):
         torch.sub(row, mean, out=delta)
         mean.add_(delta, alpha=1 / number)
@@ -27,9 +27,11 @@ def tuned(count, mean, m2, x):
 
 @parametrize("chains, shape", [(64, (64, 64, 3)), (1, (64, 64, 3)), (16, (320, 320, 2))])
 def test_moments(measure, chains, shape):
-    x, keep = torch.randn(chains, *shape), torch.ones(chains, dtype=torch.bool)
-    count, mean, m2 = moments(torch.zeros(1, dtype=torch.int64), torch.zeros(1, *shape), torch.zeros(1, *shape), x, keep)
-    backend = fastest("moments")
+    device = measure.device
+    x, keep = torch.randn(chains, *shape, device=device), torch.ones(chains, dtype=torch.bool, device=device)
+    nothing = torch.zeros(2, 1, *shape, device=device)
+    count, mean, m2 = moments(torch.zeros(1, dtype=torch.int64, device=device), nothing[0], nothing[1], x, keep)
+    backend = fastest("moments", device)
 
     def ours():
         return moments(count, mean, m2, x, keep, backend)

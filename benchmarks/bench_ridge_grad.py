@@ -62,7 +62,7 @@ def tuned(x, filters, w, r, q, mu):
 @parametrize("want_value", [False, True], ids=["gradient", "value too"])
 @parametrize("name, shape", CASES)
 def test_ridge_grad(measure, name, shape, want_value):
-    x, backend = 0.5 * torch.randn(shape), fastest("ridge_grad")
+    x, backend = 0.5 * torch.randn(shape, device=measure.device), fastest("ridge_grad", measure.device)
     constants = af.energies.load(name)._constants(T, x)
 
     def ours():

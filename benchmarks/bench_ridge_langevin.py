@@ -29,9 +29,10 @@ def steps(gradient, step, x, constants, channels):
 @parametrize("name, shape", CASES)
 def test_ridge_langevin(measure, name, shape):
     energy = af.energies.load(name)
-    x, b = 0.5 * torch.randn(shape), torch.randn(1, *shape[1:])
-    a, index = (torch.rand(1, *shape[1:3], 1) < 0.5).float(), torch.arange(shape[0])
-    constants, backend = energy._constants(T, x), fastest("ridge_langevin")
+    device = measure.device
+    x, b = 0.5 * torch.randn(shape, device=device), torch.randn(1, *shape[1:], device=device)
+    a, index = (torch.rand(1, *shape[1:3], 1, device=device) < 0.5).float(), torch.arange(shape[0], device=device)
+    constants, backend = energy._constants(T, x), fastest("ridge_langevin", device)
     shared = {**LEVEL, "noise": AVERAGED, "seed": 7, "step": 3, "count": STEPS}
     baselines = {}
     for label, gradient, step in (("plain", plain, bench_langevin_pixel.Plain), ("tuned", tuned, bench_langevin_pixel.Tuned)):

@@ -23,9 +23,10 @@ HERE = Path(__file__).parent
 GEMM = 2048  # side of the square matrices whose product is the machine's own rate
 QUICK_ROUNDS = 5
 BASELINES = ("plain", "tuned", *(["deepinv"] if importlib.util.find_spec("deepinv") else []))
+CPU = torch.device("cpu")
 
 Row = dict[str, Any]
-Timer = Callable[[Callable[[], object], Callable[[], None], int, int], float]
+Timer = Callable[[Callable[[], object], Callable[[], None], int, int, torch.device], float]
 
 
 class Work(NamedTuple):
@@ -50,6 +51,11 @@ class Case(NamedTuple):
 
     name: str
     run: Callable[[Measure], None]
+
+
+def default_device() -> torch.device:
+    """A GPU where torch sees one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def cases() -> Iterator[Case]:
@@ -90,14 +96,27 @@ def _cases_of(name: str, function: Callable[..., None]) -> Iterator[Case]:
 
 # --- how it is measured --------------------------------------------------------------------------------------------
 
-def stopwatch(run: Callable[[], object], before: Callable[[], None], rounds: int, warmup: int) -> float:
+def seconds_of(run: Callable[[], object], device: torch.device) -> float:
+    """Of one call: by the clock on a CPU, by events on a GPU, with which it waits for all that was asked before and now."""
+    if device.type == "cpu":
+        began = time.perf_counter()
+        run()
+        return time.perf_counter() - began
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    began.record()
+    run()
+    ended.record()
+    ended.synchronize()
+    return 1e-3 * began.elapsed_time(ended)
+
+
+def stopwatch(run: Callable[[], object], before: Callable[[], None], rounds: int, warmup: int, device: torch.device) -> float:
     """Median seconds of `run`, `before` called ahead of each round."""
     seconds = []
     for _ in range(warmup + rounds):
         before()
-        began = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(seconds_of(run, device))
     return statistics.median(seconds[warmup:])
 
 
@@ -105,11 +124,13 @@ def stopwatch(run: Callable[[], object], before: Callable[[], None], rounds: int
 class Measure:
     """What a case is handed: it measures, keeps the rows, and says how much of it is wanted.
 
-    quick: at most QUICK_ROUNDS rounds, and no compiled baselines. levels: of the published 50, in whole runs.
+    quick: at most QUICK_ROUNDS rounds, and no compiled baselines. levels: of the published 50, in whole runs. device: where a
+    case puts its tensors.
     """
 
     quick: bool = False
     levels: int = 50
+    device: torch.device = CPU
     timer: Timer = stopwatch
     rows: list[Row] = field(default_factory=list)
 
@@ -117,7 +138,7 @@ class Measure:
                  rounds: int = 31, gemm: torch.dtype | None = None, peak: float | None = None) -> list[Row]:
         """`compare`, its rows kept."""
         rounds = min(rounds, QUICK_ROUNDS) if self.quick else rounds
-        rows = compare(self.timer, case, backend, run, baselines, work, rounds, gemm, peak)
+        rows = compare(self.timer, self.device, case, backend, run, baselines, work, rounds, gemm, peak)
         self.rows += rows
         return rows
 
@@ -126,29 +147,28 @@ class Measure:
         return function if self.quick or not any(map(shutil.which, ("c++", "g++", "clang++"))) else torch.compile(function)
 
 
-def compare(timer: Timer, case: str, backend: str, run: Callable[[], object], baselines: dict[str, Callable[[], object]],
-            work: Work, rounds: int, gemm: torch.dtype | None, peak: float | None) -> list[Row]:
+def compare(timer: Timer, device: torch.device, case: str, backend: str, run: Callable[[], object],
+            baselines: dict[str, Callable[[], object]], work: Work, rounds: int, gemm: torch.dtype | None,
+            peak: float | None) -> list[Row]:
     """Time `run`, before each of its rounds every baseline and the machine itself once; medians, one row a baseline.
 
     ratio = baseline / run; roofline_fraction: the share that is reached of copy bandwidth or, where `gemm` names a
     dtype, of the rate of torch's matrix product in it, or of `peak` operations a second.
     """
-    contenders = baselines | {"machine": copier(work.bytes) if gemm is None else multiplier(gemm)}
+    contenders = baselines | {"machine": copier(work.bytes, device) if gemm is None else multiplier(gemm, device)}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     warmup = min(3, rounds // 2)
 
     def others() -> None:
         for name, contender in contenders.items():
-            began = time.perf_counter()
-            contender()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(seconds_of(contender, device))
 
-    ours = timer(run, others, rounds, warmup)
+    ours = timer(run, others, rounds, warmup, device)
     medians = {name: statistics.median(values[warmup:]) for name, values in seconds.items()}
     ideal = medians.pop("machine") * (1 if gemm is None else work.flops / (2 * GEMM**3))
     if peak is not None:
         ideal = work.flops / peak
-    shared = {"case": case, "backend": backend, "isa": isa(backend), "seconds": ours, **work._asdict(),
+    shared = {"case": case, "device": device.type, "backend": backend, "isa": isa(backend), "seconds": ours, **work._asdict(),
               "roofline_fraction": ideal / ours, "roofline": "peak" if peak else "copy" if gemm is None else "gemm",
               "threads": torch.get_num_threads(), "commit": commit()}
     return [shared | {"baseline": name, "baseline_seconds": median, "ratio": median / ours} for name, median in medians.items()]
@@ -156,25 +176,29 @@ def compare(timer: Timer, case: str, backend: str, run: Callable[[], object], ba
 
 # --- the machine ---------------------------------------------------------------------------------------------------
 
-def copier(size: int) -> Callable[[], object]:
+def copier(size: int, device: torch.device) -> Callable[[], object]:
     """A copy that moves `size` bytes in all, half of them read and half written: the machine's own speed on as much memory."""
-    source = torch.ones(max(size // 8, 1))
+    source = torch.ones(max(size // 8, 1), device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
 
 
-def multiplier(dtype: torch.dtype) -> Callable[[], object]:
+def multiplier(dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
     """torch's product of two square matrices: the machine's own speed at multiplying."""
-    a, b = torch.randn(2, GEMM, GEMM).to(dtype)
+    a, b = torch.randn(2, GEMM, GEMM, device=device).to(dtype)
     return lambda: a @ b
 
 
-def speeds() -> dict[str, float]:
+def speeds(device: torch.device) -> dict[str, float]:
     """Copy bandwidth out of cache in bytes a second, and torch's matrix products in operations a second."""
     size = 1 << 28
-    products = {f"gemm_{str(dtype).removeprefix('torch.')}": 2 * GEMM**3 / stopwatch(multiplier(dtype), lambda: None, 3, 1)
+
+    def seconds(run: Callable[[], object], rounds: int) -> float:
+        return stopwatch(run, lambda: None, rounds, 1, device)
+
+    products = {f"gemm_{str(dtype).removeprefix('torch.')}": 2 * GEMM**3 / seconds(multiplier(dtype, device), 3)
                 for dtype in (torch.float32, torch.bfloat16)}
-    return {"copy": size / stopwatch(copier(size), lambda: None, 5, 1), **products}
+    return {"copy": size / seconds(copier(size, device), 5), **products}
 
 
 def isa(backend: str) -> str:
@@ -198,8 +222,10 @@ def commit() -> str:
     return result.stdout.strip()
 
 
-def machine() -> str:
+def machine(device: torch.device = CPU) -> str:
     """Hardware and versions, one line."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, torch {torch.__version__}"
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -208,9 +234,9 @@ def machine() -> str:
     return f"{names[0] if names else platform.machine()}, {len(names) or '?'} CPUs, torch {torch.__version__}"
 
 
-def fastest(op: str) -> str:
-    """The name of the backend that "auto" picks for `op` on this machine's CPU."""
-    chosen = _dispatch.implementations(op, "auto", torch.device("cpu"))[0]
+def fastest(op: str, device: torch.device = CPU) -> str:
+    """The name of the backend that "auto" picks for `op` on this machine's CPU or GPU."""
+    chosen = _dispatch.implementations(op, "auto", device)[0]
     return next(name for (known, name), function in _dispatch._implementations.items() if known == op and function is chosen)
 
 

@@ -36,14 +36,14 @@ _kept: list[torch.library.Library] = []  # what a library declares goes with it
 
 def ula(physics: Callable[[Any], Any], x: Tensor, grad: Tensor, truth: Tensor, normal: Callable[[Tensor], Tensor],
         inv_eta2: float, w: float) -> dict[str, Callable[[], Tensor]]:
-    """{"deepinv": one ULA step}, or nothing where deepinv is not installed.
+    """{"deepinv": one ULA step}, or nothing where deepinv is not installed, or x on a GPU.
 
     Args:
         physics: deepinv -> its operator. x, grad: states (N, H, W, C). truth: (1, H, W, C), of which y is measured.
         normal: AᴴA as ours has it, on images (N, C, H, W); its step must agree with it.
         inv_eta2: 1/η². w: 1/t², the weight of the gradient.
     """
-    module = deepinv()
+    module = None if x.is_cuda else deepinv()
     if module is None:
         return {}
     x, grad, truth = (v.movedim(-1, 1).contiguous() for v in (x, grad, truth))  # the layout of its users

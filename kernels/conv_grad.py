@@ -108,7 +108,7 @@ def conv_kernel(
         tl.store(out + at, value, mask=inside)
         if partial is not None:
             value = tl.where(inside, value, 0.0)
-            tl.store(partial + pid, 0.5 * tl.sum(tl.sum(value * value, 1), 0))
+            tl.store(partial + pid, 0.5 * tl.sum(value * value))
     else:
         if TO == "spread":
             y, x = 2 * i + part // 2, 2 * j + part % 2

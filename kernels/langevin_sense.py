@@ -21,7 +21,7 @@ from .launch import EXACT_PRODUCTS, kernel, launch, word
 from .philox import step_pairs
 
 CHAINS = 16  # of a block: 32 columns of numbers, and few chains waste little
-OUTPUTS, TERMS = 64, 16  # complex numbers of a line that are summed up at a time, and summed over
+OUTPUTS, TERMS = 32, 16  # complex numbers of a line that are summed up at a time, and summed over
 WARPS = 8
 
 

@@ -9,8 +9,10 @@ never leave the chip. A tile's value is summed in one fixed order, and so are th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -19,7 +21,7 @@ from .launch import EXACT_PRODUCTS, kernel, launch
 from .partial import sum_of_tiles
 
 POSITIONS_Y, POSITIONS_X = 16, 16  # of a tile with its halo: (16 − 2r)² gradients
-GROUP = 16  # filters at a time
+GROUP, TAPS = 16, 8  # filters and taps at a time
 WARPS = {1: 16, 2: 8}  # by channels: what needs no spills; 25 and 12.5 % occupancy
 
 
@@ -82,95 +84,111 @@ def transposed(z, bank, k, place, total, FILTERS: tl.constexpr, SIDE: tl.constex
 
 
 @triton.jit
-def plane(base, image, channel, GROUPS: tl.constexpr, row_stride, group_stride, channel_stride):
+def plane(base, image, channel, groups, row_stride, group_stride, channel_stride):
     """Where the plane of an image's channel begins: images are groups of channels of the rows of a state."""
-    row = (image // GROUPS).to(tl.int64)
-    return base + row * row_stride + image % GROUPS * group_stride + channel * channel_stride
+    row = (image // groups).to(tl.int64)
+    return base + row * row_stride + image % groups * group_stride + channel * channel_stride
+
+
+@triton.jit
+def down(source, i, j, height, width, stride, mu):
+    """(D (x − mu)) at (i, j); height and width are those of x."""
+    total = tl.zeros_like(i + j).to(tl.float32)
+    for a in tl.static_range(4):
+        for b in tl.static_range(4):
+            weight = 2.0 * (0.375 if a == 1 or a == 2 else 0.125) * (0.375 if b == 1 or b == 2 else 0.125)
+            total += weight * pixels(source, 2 * i + a - 1, 2 * j + b - 1, height, width, stride, mu)
+    return total
 
 
 @kernel
 def ridge_down_kernel(x, mu, out, height: tl.int32, width: tl.int32, row_stride: tl.int64, group_stride: tl.int64,
-                      channel_stride: tl.int64, pixel_stride: tl.int32, C: tl.constexpr, GROUPS: tl.constexpr,
-                      TILE: tl.constexpr):
+                      channel_stride: tl.int64, pixel_stride: tl.int32, groups: tl.int32, C: tl.constexpr, TILE: tl.constexpr):
     h, w = (height + 1) // 2, (width + 1) // 2
     tiles = tl.cdiv(h * w, TILE)
     pid = tl.program_id(0)
     flat = pid // tiles
     here = pid % tiles * TILE + tl.arange(0, TILE)
-    i, j = here // w, here % w
-    source = plane(x, flat // C, flat % C, GROUPS, row_stride, group_stride, channel_stride)
-    offset = tl.load(mu)
-    total = tl.zeros((TILE,), tl.float32)
-    for a in tl.static_range(4):
-        for b in tl.static_range(4):
-            weight = 2.0 * (0.375 if a == 1 or a == 2 else 0.125) * (0.375 if b == 1 or b == 2 else 0.125)
-            total += weight * pixels(source, 2 * i + a - 1, 2 * j + b - 1, height, width, pixel_stride, offset)
-    tl.store(out + flat.to(tl.int64) * (h * w) + here, total, mask=here < h * w)
+    source = plane(x, flat // C, flat % C, groups, row_stride, group_stride, channel_stride)
+    value = down(source, here // w, here % w, height, width, pixel_stride, tl.load(mu))
+    tl.store(out + flat.to(tl.int64) * (h * w) + here, value, mask=here < h * w)
+
+
+@triton.jit
+def ridge_tile(
+    tile, x0, x1, offset, bank, w, r, quadratic, coarse, count, image, images, height, width, stride, coarse_height, coarse_width,
+    WANT_VALUE: tl.constexpr, FILTERS: tl.constexpr, SIDE: tl.constexpr, POTENTIALS: tl.constexpr, W_EACH: tl.constexpr,
+    R_EACH: tl.constexpr, C: tl.constexpr, Y: tl.constexpr, X: tl.constexpr, K: tl.constexpr, TAPS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Gradients of one or two channels at the positions of a tile of a scale, their energy, where they lie, which are the tile's.
+
+    x0, x1: planes of C channels, x1 that of x0 where C is 1. count: FILTERS, or 0 where the scale has none. coarse: the coarser
+    gradient, channel after channel; its sizes are 0 where there is none. K filters at a time, whose responses fit.
+    """
+    R: tl.constexpr = SIDE // 2
+    INNER_Y: tl.constexpr = Y - 2 * R
+    INNER_X: tl.constexpr = X - 2 * R
+    P: tl.constexpr = Y * X
+    tiles_x = tl.cdiv(width, INNER_X)
+    place = tl.arange(0, P)
+    ty, tx = place // X, place % X
+    i, j = tile // tiles_x * INNER_Y - R + ty, tile % tiles_x * INNER_X - R + tx
+    inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+    own = inside & (ty >= R) & (ty < Y - R) & (tx >= R) & (tx < X - R)
+    v0 = pixels(x0, i, j, height, width, stride, offset)
+    energy = 0.5 * quadratic * v0 * v0
+    g0 = quadratic * v0 + transposed_down(coarse, i, j, coarse_height, coarse_width)
+    g1 = g0
+    if C == 2:
+        v1 = pixels(x1, i, j, height, width, stride, offset)
+        energy += 0.5 * quadratic * v1 * v1
+        g1 = quadratic * v1 + transposed_down(coarse + coarse_height * coarse_width, i, j, coarse_height, coarse_width)
+    for group in range(0, count, K):
+        k = group + tl.arange(0, K)
+        z0 = responses(x0, bank, k, i, j, height, width, stride, offset, FILTERS, SIDE, P, K, TAPS, PRECISION)
+        square = z0 * z0
+        z1 = z0
+        if C == 2:
+            z1 = responses(x1, bank, k, i, j, height, width, stride, offset, FILTERS, SIDE, P, K, TAPS, PRECISION)
+            square += z1 * z1
+        slope = tl.zeros((P, K), tl.float32)
+        for p in tl.static_range(POTENTIALS):
+            wk = tl.load(w + (p * images + image if W_EACH else p) * FILTERS + k, mask=k < FILTERS, other=0.0)[None, :]
+            rk = tl.load(r + (p * images + image if R_EACH else p) * FILTERS + k, mask=k < FILTERS, other=1.0)[None, :]
+            u = 1.0 + square * rk
+            slope += wk / u
+            if WANT_VALUE:
+                energy += tl.sum(0.5 * wk / rk * tl.log(u), 1)
+        slope = tl.where(inside[:, None], slope, 0.0)
+        g0 = transposed(z0 * slope, bank, k, place, g0, FILTERS, SIDE, X, P, TAPS, PRECISION)
+        if C == 2:
+            g1 = transposed(z1 * slope, bank, k, place, g1, FILTERS, SIDE, X, P, TAPS, PRECISION)
+    return g0, g1, energy, i * width + j, own
 
 
 @kernel
 def ridge_scale_kernel(
     x, mu, bank, w, r, q, coarse, grad, partial, height: tl.int32, width: tl.int32, row_stride: tl.int64, group_stride: tl.int64,
     channel_stride: tl.int64, pixel_stride: tl.int32, images: tl.int32, first_partial: tl.int32, partials: tl.int32,
-    FILTERS: tl.constexpr, SIDE: tl.constexpr, POTENTIALS: tl.constexpr, EACH: tl.constexpr, Q_EACH: tl.constexpr,
-    COARSE: tl.constexpr, C: tl.constexpr, GROUPS: tl.constexpr, Y: tl.constexpr, X: tl.constexpr, K: tl.constexpr,
-    TAPS: tl.constexpr, PRECISION: tl.constexpr,
+    groups: tl.int32, count: tl.int32, coarse_height: tl.int32, coarse_width: tl.int32, FILTERS: tl.constexpr,
+    SIDE: tl.constexpr, POTENTIALS: tl.constexpr, W_EACH: tl.constexpr, R_EACH: tl.constexpr, Q_EACH: tl.constexpr,
+    C: tl.constexpr, Y: tl.constexpr, X: tl.constexpr, K: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr,
 ):
-    """C is 1 or 2. FILTERS 0: the quadratic term and the coarser gradient alone. K filters at a time, whose responses fit."""
-    R: tl.constexpr = SIDE // 2
-    INNER_Y: tl.constexpr = Y - 2 * R
-    INNER_X: tl.constexpr = X - 2 * R
-    P: tl.constexpr = Y * X
-    tiles_x = tl.cdiv(width, INNER_X)
-    tiles = tiles_x * tl.cdiv(height, INNER_Y)
+    """A tile of a scale of an image; `ridge_tile` says what it takes."""
+    tiles = tl.cdiv(height, Y - SIDE + 1) * tl.cdiv(width, X - SIDE + 1)
     pid = tl.program_id(0)
     image, tile = pid // tiles, pid % tiles
-    place = tl.arange(0, P)
-    ty, tx = place // X, place % X
-    i, j = tile // tiles_x * INNER_Y - R + ty, tile % tiles_x * INNER_X - R + tx
-    inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
-    own = inside & (ty >= R) & (ty < Y - R) & (tx >= R) & (tx < X - R)
-    offset, quadratic = tl.load(mu), tl.load(q + image * Q_EACH)
-
-    x0 = plane(x, image, 0, GROUPS, row_stride, group_stride, channel_stride)
-    v0 = pixels(x0, i, j, height, width, pixel_stride, offset)
-    g0, energy = quadratic * v0, 0.5 * quadratic * v0 * v0
+    x0 = plane(x, image, 0, groups, row_stride, group_stride, channel_stride)
+    below = coarse + (image * C).to(tl.int64) * (coarse_height * coarse_width)
+    g0, g1, energy, here, own = ridge_tile(
+        tile, x0, x0 + (C - 1) * channel_stride, tl.load(mu), bank, w, r, tl.load(q + image * Q_EACH), below, count, image,
+        images, height, width, pixel_stride, coarse_height, coarse_width, partial is not None, FILTERS, SIDE, POTENTIALS, W_EACH,
+        R_EACH, C, Y, X, K, TAPS, PRECISION)
+    out = plane(grad, image, 0, groups, row_stride, group_stride, channel_stride) + here * pixel_stride
+    tl.store(out, g0, mask=own)
     if C == 2:
-        x1 = x0 + channel_stride
-        v1 = pixels(x1, i, j, height, width, pixel_stride, offset)
-        g1 = quadratic * v1
-        energy += 0.5 * quadratic * v1 * v1
-    if COARSE:
-        ch, cw = (height + 1) // 2, (width + 1) // 2
-        below = coarse + (image * C).to(tl.int64) * (ch * cw)
-        g0 += transposed_down(below, i, j, ch, cw)
-        if C == 2:
-            g1 += transposed_down(below + ch * cw, i, j, ch, cw)
-    if FILTERS:
-        for group in range(0, FILTERS, K):
-            k = group + tl.arange(0, K)
-            z0 = responses(x0, bank, k, i, j, height, width, pixel_stride, offset, FILTERS, SIDE, P, K, TAPS, PRECISION)
-            square = z0 * z0
-            if C == 2:
-                z1 = responses(x1, bank, k, i, j, height, width, pixel_stride, offset, FILTERS, SIDE, P, K, TAPS, PRECISION)
-                square += z1 * z1
-            slope = tl.zeros((P, K), tl.float32)
-            for p in tl.static_range(POTENTIALS):
-                at = (p * (images if EACH else 1) + image * EACH) * FILTERS + k
-                wk = tl.load(w + at, mask=k < FILTERS, other=0.0)[None, :]
-                rk = tl.load(r + at, mask=k < FILTERS, other=1.0)[None, :]
-                u = 1.0 + square * rk
-                slope += wk / u
-                if partial is not None:
-                    energy += tl.sum(0.5 * wk / rk * tl.log(u), 1)
-            slope = tl.where(inside[:, None], slope, 0.0)
-            g0 = transposed(z0 * slope, bank, k, place, g0, FILTERS, SIDE, X, P, TAPS, PRECISION)
-            if C == 2:
-                g1 = transposed(z1 * slope, bank, k, place, g1, FILTERS, SIDE, X, P, TAPS, PRECISION)
-    out = plane(grad, image, 0, GROUPS, row_stride, group_stride, channel_stride)
-    tl.store(out + (i * width + j) * pixel_stride, g0, mask=own)
-    if C == 2:
-        tl.store(out + channel_stride + (i * width + j) * pixel_stride, g1, mask=own)
+        tl.store(out + channel_stride, g1, mask=own)
     if partial is not None:
         tl.store(partial + image.to(tl.int64) * partials + first_partial + tile, tl.sum(tl.where(own, energy, 0.0), 0))
 
@@ -185,7 +203,7 @@ class Layout:
 
     def arguments(self) -> dict[str, int]:
         return {"row_stride": self.row, "group_stride": self.group, "channel_stride": self.channel, "pixel_stride": self.pixel,
-                "C": self.channels, "GROUPS": self.groups}
+                "C": self.channels, "groups": self.groups}
 
 
 def fits(x: Tensor, filters: Sequence[Tensor], channels: int) -> bool:
@@ -193,13 +211,29 @@ def fits(x: Tensor, filters: Sequence[Tensor], channels: int) -> bool:
     return x.dtype == torch.float32 and channels in (1, 2) and x.numel() > 0 and all(f.shape[-1] <= 9 for f in filters)
 
 
+def sizes_of(height: int, width: int, levels: int) -> list[tuple[int, int]]:
+    """Height and width of every scale of the pyramid."""
+    return [(triton.cdiv(height, 1 << s), triton.cdiv(width, 1 << s)) for s in range(levels)]
+
+
+def stacked(filters: Sequence[Tensor]) -> Tensor:
+    """The filters of all scales (S, K, 1, k, k), small ones with zeros around."""
+    side = max(bank.shape[-1] for bank in filters)
+    return torch.stack([F.pad(bank, [(side - bank.shape[-1]) // 2] * 4) for bank in filters])
+
+
+def constants_of(bank: Tensor, w: Tensor, r: Tensor, q: Tensor) -> dict[str, Any]:
+    """What a kernel with `ridge_tile` is compiled for; bank: the stacked filters."""
+    return {"FILTERS": bank.shape[1], "SIDE": bank.shape[-1], "POTENTIALS": w.shape[1], "W_EACH": int(w.shape[2] > 1),
+            "R_EACH": int(r.shape[2] > 1), "Q_EACH": int(q.shape[1] > 1), "Y": POSITIONS_Y, "X": POSITIONS_X, "K": GROUP,
+            "TAPS": TAPS, "PRECISION": EXACT_PRODUCTS}
+
+
 def run(x: Tensor, layout: Layout, height: int, width: int, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor,
         mu: Tensor, grad: Tensor, value: Tensor | None) -> None:
     """∇E of the images of x into grad, which has the layout of x, and E into value."""
     images, c = layout.images, layout.channels
-    sizes = [(height, width)]
-    for _ in q[1:]:
-        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    sizes = sizes_of(height, width, len(q))
     levels, layouts, zero = [x], [layout], torch.zeros_like(mu)
     for s, (h, ww) in enumerate(sizes[1:]):
         tall, wide = sizes[s]
@@ -207,24 +241,20 @@ def run(x: Tensor, layout: Layout, height: int, width: int, filters: Sequence[Te
         layouts.append(Layout(images, 1, c, h, ww, False))
         launch(ridge_down_kernel, (images * c * triton.cdiv(h * ww, 256),), 4, x=levels[s], mu=zero if s else mu,
                out=levels[s + 1], height=tall, width=wide, TILE=256, **layouts[s].arguments())
-    sides = [filters[s].shape[-1] if s < len(filters) else 1 for s in range(len(q))]
-    tiles = [triton.cdiv(h, POSITIONS_Y - side + 1) * triton.cdiv(ww, POSITIONS_X - side + 1)
-             for (h, ww), side in zip(sizes, sides, strict=True)]
+    bank = stacked(filters)
+    side = bank.shape[-1]
+    tiles = [triton.cdiv(h, POSITIONS_Y - side + 1) * triton.cdiv(ww, POSITIONS_X - side + 1) for h, ww in sizes]
     partial = None if value is None else x.new_empty(images, sum(tiles))
-    coarse = x
+    coarse, coarse_size = x, (0, 0)
+    shared = constants_of(bank, w, r, q)
     w, r, q = w.contiguous(), r.contiguous(), q.contiguous()
     for s in reversed(range(len(q))):
-        filtered = s < len(filters)
-        here = grad if s == 0 else torch.empty_like(levels[s])
-        bank = filters[s].contiguous() if filtered else mu
-        count = len(bank) if filtered else 0
-        launch(ridge_scale_kernel, (images * tiles[s],), WARPS[c], x=levels[s], mu=zero if s else mu, bank=bank,
-               w=w[s] if filtered else mu, r=r[s] if filtered else mu, q=q[s], coarse=coarse, grad=here, partial=partial,
-               height=sizes[s][0], width=sizes[s][1], images=images, first_partial=sum(tiles[:s]), partials=sum(tiles),
-               FILTERS=count, SIDE=sides[s], POTENTIALS=w.shape[1], EACH=int(w.shape[2] > 1), Q_EACH=int(q.shape[1] > 1),
-               COARSE=s + 1 < len(q), Y=POSITIONS_Y, X=POSITIONS_X, K=GROUP, TAPS=16,
-               PRECISION=EXACT_PRODUCTS, **layouts[s].arguments())
-        coarse = here
+        here, of = grad if s == 0 else torch.empty_like(levels[s]), min(s, len(filters) - 1)
+        launch(ridge_scale_kernel, (images * tiles[s],), WARPS[c], x=levels[s], mu=zero if s else mu, bank=bank[of], w=w[of],
+               r=r[of], q=q[s], coarse=coarse, grad=here, partial=partial, height=sizes[s][0], width=sizes[s][1], images=images,
+               first_partial=sum(tiles[:s]), partials=sum(tiles), count=bank.shape[1] if s < len(filters) else 0,
+               coarse_height=coarse_size[0], coarse_width=coarse_size[1], **shared, **layouts[s].arguments())
+        coarse, coarse_size = here, sizes[s]
     if partial is not None and value is not None:
         sum_of_tiles(partial, value)
 

@@ -16,8 +16,8 @@ from alps_fast.bench.common import Case, Measure, Work, parametrize
 from alps_fast.cli import main
 from alps_fast.energies import GaussianEnergy
 
-COLUMNS = {"case", "backend", "isa", "seconds", "baseline", "baseline_seconds", "ratio", "bytes", "flops", "roofline_fraction",
-           "roofline", "threads", "commit"}
+COLUMNS = {"case", "device", "backend", "isa", "seconds", "baseline", "baseline_seconds", "ratio", "bytes", "flops",
+           "roofline_fraction", "roofline", "threads", "commit"}
 ROOT = Path(__file__).parents[1]
 
 
@@ -40,7 +40,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two functions in place of the real ones, and small matrices."""
     monkeypatch.setattr(common, "cases", lambda: [*common._cases_of("adding", adding), *common._cases_of("products", products)])
     monkeypatch.setattr(common, "GEMM", 64)
-    monkeypatch.setattr(common, "speeds", lambda: {"copy": 1e9, "gemm_float32": 1e9, "gemm_bfloat16": 1e9})
+    monkeypatch.setattr(common, "speeds", lambda device: {"copy": 1e9, "gemm_float32": 1e9, "gemm_bfloat16": 1e9})
 
 
 def bench(*args: str) -> str:
@@ -94,18 +94,64 @@ def test_chosen_cases_and_tables(few: None, tmp_path: Path) -> None:
     assert wrong.exit_code == 2 and "case" in wrong.stderr and wrong.stderr.count("\n") == 1
 
 
-def test_a_failure_leaves_the_rows_so_far(few: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    cases = list(common.cases())
+def test_a_case_that_fails_is_named_and_the_others_run(few: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def wrong(measure: Measure) -> None:
+        raise AssertionError("computes something else")
 
-    def fail(measure: Measure) -> None:
-        raise RuntimeError("broken")
-
-    monkeypatch.setattr(common, "cases", lambda: iter([*cases[:2], Case("broken", fail)]))
+    monkeypatch.setattr(common, "cases", lambda: [*common._cases_of("wrong", wrong), *common._cases_of("products", products)])
     file = tmp_path / "rows.json"
     result = CliRunner().invoke(main, ["bench", "--json", str(file), "--no-progress"])
-    assert isinstance(result.exception, RuntimeError)
+    assert result.exit_code == 1 and "products" in result.stdout
+    assert "computes something else" in result.stderr and result.stderr.endswith("failed: wrong\n")
+    assert json.loads(file.read_text())["failed"] == ["wrong"]
+
+
+def test_what_is_stopped_leaves_the_rows_so_far(few: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def stop(measure: Measure) -> None:
+        raise KeyboardInterrupt
+
+    cases = [*list(common.cases())[:2], Case("stop", stop)]
+    monkeypatch.setattr(common, "cases", lambda: cases)
+    file = tmp_path / "rows.json"
+    result = CliRunner().invoke(main, ["bench", "--json", str(file), "--no-progress"])
+    assert result.exit_code == 1
     assert [row["case"] for row in json.loads(file.read_text())["rows"]] == 2 * ["adding 1 + 2, 8"] + 2 * ["adding 1 + 2, 16"]
     assert result.stdout.count("adding 1 + 2") == 4 and result.stdout.count("baseline") == 1
+
+
+def test_a_gpu_is_timed_by_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in's events: nothing is under way when the first is recorded; the last is waited for before the time is read."""
+    done: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool):
+            assert enable_timing
+
+        def record(self) -> None:
+            done.append("record")
+
+        def synchronize(self) -> None:
+            done.append("wait")
+
+        def elapsed_time(self, other: Event) -> float:
+            done.append("read")
+            return 20.0 if self is not other else 0.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: done.append("idle"))
+    gpu = torch.device("cuda")
+    assert common.seconds_of(lambda: done.append("run"), gpu) == pytest.approx(0.02)
+    assert done == ["idle", "record", "run", "record", "wait", "read"]
+    done.clear()
+    median = common.stopwatch(lambda: done.append("run"), lambda: done.append("before"), 2, 1, gpu)
+    assert median == pytest.approx(0.02) and done == ["before", "idle", "record", "run", "record", "wait", "read"] * 3
+
+
+def test_a_device_that_is_not_there() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("torch sees a CUDA device")
+    wrong = CliRunner().invoke(main, ["bench", "--device", "cuda", "--case", "philox"])
+    assert wrong.exit_code == 2 and "device" in wrong.stderr and wrong.stderr.count("\n") == 1
 
 
 def test_whole_runs_are_checked_against_the_sampler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_roofline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         measure("adding, 64", "torch", lambda: x + 1, never, Work(512, 64))
 
     monkeypatch.setattr(common, "cases", lambda: [*common._cases_of("adding", adding), *common._cases_of("alps_all", adding)])
-    monkeypatch.setattr(common, "speeds", lambda: {"copy": 1e10, "gemm_float32": 1e11, "gemm_bfloat16": 1e12})
+    monkeypatch.setattr(common, "speeds", lambda device: {"copy": 1e10, "gemm_float32": 1e11, "gemm_bfloat16": 1e12})
     file = tmp_path / "roof.png"
     result = call("--roofline", file, "--json")
     assert result.exit_code == 0, result.output

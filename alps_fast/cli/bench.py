@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ QUICK_LEVELS = 1
               f"{QUICK_LEVELS} level, no compiled baselines.")
 @click.option("--levels", type=click.IntRange(min=1), help=f"Levels of whole runs, of the published 50.  [default: 50; "
               f"{QUICK_LEVELS} with --quick]")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where cases run; on a GPU they are timed by CUDA events, "
+              "and DeepInverse is left out.  [default: cuda where torch sees a GPU, else cpu]")
 @click.option("--list", "only_list", is_flag=True, help="Print the names of the cases and stop.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the table as Markdown.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write machine and rows as JSON; - is "
@@ -29,8 +32,8 @@ QUICK_LEVELS = 1
 @click.option("--scaling", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Instead of cases: the cost of "
               "a chain over 1 to 1024 chains and of a pixel over sides 32 to 1024; writes scaling.json and scaling.png into DIR.")
 @click.option("--progress/--no-progress", default=True, show_default=True, help="A progress bar on stderr.")
-def command(wanted: tuple[str, ...], quick: bool, levels: int | None, only_list: bool, as_markdown: bool, json_file: Path | None,
-            scaling: Path | None, progress: bool) -> None:
+def command(wanted: tuple[str, ...], quick: bool, levels: int | None, device: str | None, only_list: bool, as_markdown: bool,
+            json_file: Path | None, scaling: Path | None, progress: bool) -> None:
     """Time ops and whole runs on this machine, contenders side by side in one process, after checking their results.
 
     plain: the same work as the papers write it, in eager torch. tuned: torch with care, compiled where that helps. Medians of
@@ -49,7 +52,8 @@ def command(wanted: tuple[str, ...], quick: bool, levels: int | None, only_list:
     from alps_fast.bench import common
 
     if scaling is not None:
-        alone = {"case": wanted, "levels": levels, "list": only_list, "markdown": as_markdown, "json": json_file}
+        alone = {"case": wanted, "levels": levels, "device": device, "list": only_list, "markdown": as_markdown,
+                 "json": json_file}
         given = [f"--{name}" for name, value in alone.items() if value]
         check(not given, "scaling", f"it with {', '.join(given)}", "it alone, or with --quick and --progress")
         run_scaling(scaling, quick, progress)
@@ -61,10 +65,12 @@ def command(wanted: tuple[str, ...], quick: bool, levels: int | None, only_list:
         return
     if json_file is not None and str(json_file) != "-":
         check_writable(json_file, "json")
-    measure = common.Measure(quick=quick, levels=levels or (QUICK_LEVELS if quick else 50))
-    began = time.perf_counter()
-    facts = {"machine": common.machine(), "threads": torch.get_num_threads(), "commit": common.commit(), "quick": quick,
-             "levels": measure.levels, **common.speeds()}
+    place = torch.device(device) if device else common.default_device()
+    check(place.type == "cpu" or torch.cuda.is_available(), "device", device, "cpu: torch sees no CUDA device")
+    measure = common.Measure(quick=quick, levels=levels or (QUICK_LEVELS if quick else 50), device=place)
+    began, failed = time.perf_counter(), list[str]()
+    facts = {"machine": common.machine(place), "threads": torch.get_num_threads(), "commit": common.commit(), "quick": quick,
+             "levels": measure.levels, **common.speeds(place)}
     to_stdout = str(json_file) == "-"
     if not to_stdout:
         click.echo("\n".join(heading(facts)) + "\n")
@@ -73,18 +79,26 @@ def command(wanted: tuple[str, ...], quick: bool, levels: int | None, only_list:
         for case in bar:  # what was measured is shown and written at once: all cases take hours
             bar.set_postfix_str(case.name)
             known = len(measure.rows)
-            case.run(measure)
-            document = json.dumps({**facts, "seconds": time.perf_counter() - began, "rows": measure.rows}, indent=2) + "\n"
+            try:
+                case.run(measure)
+            except Exception:  # the other cases are worth their time
+                failed.append(case.name)
+                click.echo(f"{case.name}:\n{traceback.format_exc()}", err=True)
+            taken = {"seconds": time.perf_counter() - began, "failed": failed}
+            document = json.dumps({**facts, **taken, "rows": measure.rows}, indent=2) + "\n"
             if to_stdout:
                 continue
             if json_file is not None:
                 with replacing(json_file) as path:
                     path.write_text(document)
-            bar.clear()
-            click.echo("\n".join((common.markdown if as_markdown else common.table)(measure.rows[known:], head)))
-            head = False
+            if measure.rows[known:]:
+                bar.clear()
+                click.echo("\n".join((common.markdown if as_markdown else common.table)(measure.rows[known:], head)))
+                head = False
     if to_stdout:
         click.echo(document, nl=False)
+    if failed:
+        raise click.ClickException(f"failed: {', '.join(failed)}")
 
 
 def run_scaling(out: Path, quick: bool, progress: bool) -> None:

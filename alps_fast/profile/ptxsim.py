@@ -160,7 +160,7 @@ class Kernel:
                     scopes.pop()
                 continue
             st = " ".join(st.split())
-            while lm := re.match(r"^([\w$.]+)\s*:\s*", st):
+            while lm := re.match(r"^([\w$.]+)\s*:(?!:)\s*", st):
                 self.labels[lm.group(1)] = len(self.code)
                 st = st[lm.end():]
             if not st or st.startswith((".pragma", ".branchtargets")):

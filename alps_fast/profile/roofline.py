@@ -34,7 +34,7 @@ class Alone(common.Measure):
     def __call__(self, case: str, backend: str, run: Callable[[], object], baselines: dict[str, Callable[[], object]],
                  work: common.Work, rounds: int = 31, gemm: torch.dtype | None = None,
                  peak: float | None = None) -> list[common.Row]:
-        seconds = self.timer(run, lambda: None, min(rounds, common.QUICK_ROUNDS), 2)
+        seconds = self.timer(run, lambda: None, min(rounds, common.QUICK_ROUNDS), 2, self.device)
         row = {"case": case, "backend": backend, "seconds": seconds, **work._asdict()}
         self.rows.append(row)
         return [row]
@@ -108,7 +108,7 @@ def on_gpu() -> list[Point]:
 def gather(before: Callable[[str], object]) -> dict[str, Any]:
     """The machine's own speeds and every point, as JSON takes them."""
     before("machine")
-    speeds = common.speeds()
+    speeds = common.speeds(common.CPU)
     points = on_cpu(before) + modelled() + (on_gpu() if torch.cuda.is_available() else [])
     return {"machine": common.machine(), "threads": torch.get_num_threads(), **speeds,
             "points": [point._asdict() for point in points]}
