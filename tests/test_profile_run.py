@@ -129,7 +129,7 @@ def test_roofline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_every_op_with_a_benchmark_has_a_point() -> None:
     names = [roofline.op_of(case) for case in roofline.cpu_cases()]
     assert {"philox_normal", "langevin_pixel", "langevin_fourier", "langevin_sense", "langevin_sense_cg", "ridge_grad",
-            "ridge_langevin", "conv_grad"} == set(names) and len(names) == len(set(names))
+            "ridge_langevin", "conv_grad", "moments"} == set(names) and len(names) == len(set(names))
 
 
 @pytest.mark.gpu

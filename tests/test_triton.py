@@ -80,7 +80,7 @@ def interpreted(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch):
-    """What Triton's interpreter does otherwise: it rounds an fma twice (until 3.9), cuts a float32 to bfloat16, and until 3.7 can
+    """What Triton's interpreter does otherwise: it rounds an fma twice (until 3.9), cuts a float32 to bfloat16, and in 3.6 can
     make no integer of its own scalars under NumPy 2.4.
     """
     if not interpreting():
@@ -231,8 +231,7 @@ def test_langevin_sense_does_what_every_step_must():
     a = lines(0, (3, 2), 18, 2, 1)
     check_noise_modes(partial(ran, langevin_sense), a, tuple(a["x"].shape))
     check_rows_stand_alone(partial(ran, langevin_sense), a)
-    double = {k: wide(v) for k, v in a.items()}
-    assert all(torch.equal(w, g) for w, g in zip(langevin_sense_reference(**double), langevin_sense(**double), strict=True))
+    assert langevin_sense(**{k: wide(v) for k, v in a.items()}) is NotImplemented
     want = langevin_sense(**a)
     a["x"][1], a["grad"][2] = torch.nan, torch.inf
     for w, g in zip(want, langevin_sense(**a), strict=True):

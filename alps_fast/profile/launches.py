@@ -77,7 +77,7 @@ def plain(sampler: Sampler, y: Tensor) -> dict[str, Any] | None:
         return None
     if isinstance(op, CartesianMRI) and op.maps is None:
         return None
-    a = bench_alps.PlainMRI(op) if isinstance(op, CartesianMRI) else bench_alps.PlainPixels(op)
+    a = (bench_alps.PlainMRI if isinstance(op, CartesianMRI) else bench_alps.PlainPixels)(op, y.device)
     b = op.adjoint(op.check_measurement(y)) / op.noise_std**2
     b = bench_alps.as_pair(b[:, 0]) if op.is_complex else b
     level = sampler.levels[0].t
