@@ -231,8 +231,8 @@ def _print(report: dict[str, Any]) -> None:
 
 def _print_model(name: str, m: dict[str, Any]) -> None:
     times = ", ".join(f"{gpu} {us:g}" for gpu, us in m["modelled_us"].items())
-    click.echo(f"{name}: {m['chains']} chains, at least {m['bytes'] / 1e6:.2f} MB and {m['flops'] / 1e6:.1f} Mflop a step; "
-               f"modelled, not measured: {times} µs")
+    click.echo(f"{name}: {m['chains']} chains, at least {m['bytes'] / 1e6:.2f} MB and {m['flops'] / 1e6:.1f} Mflop a step, "
+               f"{m['tensor'] / 1e6:.1f} more on tensor cores; modelled, not measured: {times} µs")
 
 
 def _print_row(row: dict[str, Any], blocks: str) -> None:
