@@ -9,7 +9,7 @@ from alps_fast.bench.fma_peak import fma_peak
 from alps_fast.ops.ridge_grad import down, down_transposed, ridge_grad
 
 T = 0.5
-CASES = [("natural-ridge", (192, 1, 64, 64)), ("natural-ridge", (1, 1, 256, 256)), ("brain-ridge", (16, 2, 128, 128))]
+CASES = [("brain-ridge", (16, 2, 128, 128)), ("natural-ridge", (192, 1, 64, 64)), ("natural-ridge", (1, 1, 256, 256))]
 
 
 def work(shape: tuple[int, ...], filters: list[torch.Tensor]) -> Work:

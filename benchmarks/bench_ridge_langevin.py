@@ -12,7 +12,7 @@ from alps_fast.ops.philox_normal import AVERAGED
 from alps_fast.ops.ridge_langevin import ridge_langevin
 
 STEPS = 4  # of a call
-CASES = [("natural-ridge", (64, 64, 64, 3)), ("natural-ridge", (1, 256, 256, 3)), ("brain-ridge", (16, 128, 128, 2))]
+CASES = [("brain-ridge", (16, 128, 128, 2)), ("natural-ridge", (64, 64, 64, 3)), ("natural-ridge", (1, 256, 256, 3))]
 LEVEL = bench_langevin_pixel.LEVEL
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 import itertools
+import math
 import platform
 import shutil
 import statistics
@@ -21,7 +23,7 @@ from alps_fast.ops import _dispatch
 
 HERE = Path(__file__).parent
 GEMM = 2048  # side of the square matrices whose product is the machine's own rate
-QUICK_ROUNDS = 5
+QUICK_ROUNDS, QUICK_SECONDS = 5, 1.5
 BASELINES = ("plain", "tuned", *(["deepinv"] if importlib.util.find_spec("deepinv") else []))
 CPU = torch.device("cpu")
 
@@ -111,20 +113,30 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     return 1e-3 * began.elapsed_time(ended)
 
 
-def stopwatch(run: Callable[[], object], before: Callable[[], None], rounds: int, warmup: int, device: torch.device) -> float:
-    """Median seconds of `run`, `before` called ahead of each round."""
-    seconds = []
-    for _ in range(warmup + rounds):
+def stopwatch(run: Callable[[], object], before: Callable[[], None], rounds: int, warmup: int, device: torch.device,
+              enough: float = math.inf) -> float:
+    """Median seconds of `run`, `before` called ahead of each round; after `enough` seconds no other round begins."""
+    seconds: list[float] = []
+    began = time.perf_counter()
+    while len(seconds) < warmup + rounds and (not seconds or time.perf_counter() - began < enough):
         before()
         seconds.append(seconds_of(run, device))
-    return statistics.median(seconds[warmup:])
+    return median_of(seconds, warmup)
+
+
+def median_of(seconds: Sequence[float], warmup: int) -> float:
+    """Of those after `warmup`, or of the last if there is no other."""
+    return statistics.median(seconds[min(warmup, len(seconds) - 1):])
+
+
+glance = functools.partial(stopwatch, enough=QUICK_SECONDS)
 
 
 @dataclass
 class Measure:
     """What a case is handed: it measures, keeps the rows, and says how much of it is wanted.
 
-    quick: at most QUICK_ROUNDS rounds, and no compiled baselines. levels: of the published 50, in whole runs. device: where a
+    quick: at most QUICK_ROUNDS rounds and no compiled baselines. levels: of the published 50, in whole runs. device: where a
     case puts its tensors.
     """
 
@@ -164,7 +176,7 @@ def compare(timer: Timer, device: torch.device, case: str, backend: str, run: Ca
             seconds[name].append(seconds_of(contender, device))
 
     ours = timer(run, others, rounds, warmup, device)
-    medians = {name: statistics.median(values[warmup:]) for name, values in seconds.items()}
+    medians = {name: median_of(values, warmup) for name, values in seconds.items()}
     ideal = medians.pop("machine") * (1 if gemm is None else work.flops / (2 * GEMM**3))
     if peak is not None:
         ideal = work.flops / peak

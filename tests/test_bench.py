@@ -147,6 +147,13 @@ def test_a_gpu_is_timed_by_events(monkeypatch: pytest.MonkeyPatch) -> None:
     assert median == pytest.approx(0.02) and done == ["before", "idle", "record", "run", "record", "wait", "read"] * 3
 
 
+def test_a_glance_ends_when_it_has_seen_enough() -> None:
+    calls: list[int] = []
+    assert common.stopwatch(lambda: calls.append(1), lambda: None, 5, 2, common.CPU, enough=0.0) >= 0 and len(calls) == 1
+    common.stopwatch(lambda: calls.append(1), lambda: None, 5, 2, common.CPU)
+    assert len(calls) == 8
+
+
 def test_a_device_that_is_not_there() -> None:
     if torch.cuda.is_available():
         pytest.skip("torch sees a CUDA device")

@@ -67,7 +67,8 @@ def command(wanted: tuple[str, ...], quick: bool, levels: int | None, device: st
         check_writable(json_file, "json")
     place = torch.device(device) if device else common.default_device()
     check(place.type == "cpu" or torch.cuda.is_available(), "device", device, "cpu: torch sees no CUDA device")
-    measure = common.Measure(quick=quick, levels=levels or (QUICK_LEVELS if quick else 50), device=place)
+    measure = common.Measure(quick=quick, levels=levels or (QUICK_LEVELS if quick else 50), device=place,
+                             timer=common.glance if quick else common.stopwatch)
     began, failed = time.perf_counter(), list[str]()
     facts = {"machine": common.machine(place), "threads": torch.get_num_threads(), "commit": common.commit(), "quick": quick,
              "levels": measure.levels, **common.speeds(place)}
