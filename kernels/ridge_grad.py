@@ -21,7 +21,8 @@ from .launch import EXACT_PRODUCTS, kernel, launch
 from .partial import sum_of_tiles
 
 POSITIONS_Y, POSITIONS_X = 16, 16  # of a tile with its halo: (16 − 2r)² gradients
-GROUP, TAPS = 16, 8  # filters and taps at a time
+GROUP = 16  # filters at a time
+TAPS = 16 if triton.__version__ < "3.8" else 8  # at a time; before 3.8 a product has 16 terms at least
 WARPS = {1: 16, 2: 8}  # by channels: what needs no spills; 25 and 12.5 % occupancy
 
 
