@@ -163,7 +163,7 @@ def implementations(op: str, backend: str, device: torch.device) -> list[Callabl
     fits = interpreted or backend == "auto" or device.type in BACKENDS[first].devices or (op, backend) not in _implementations
     check(fits, "backend", repr(backend), f"one for tensors on {device.type}")  # kernels take raw pointers
     able = (b.name for b in BACKENDS[first:-1] if (interpreted and b.name == backend)
-            or ((op, b.name) in _implementations and device.type in b.devices and why_not(b.name) is None))
+            or (device.type in b.devices and why_not(b.name) is None))
     return [_implementations[op, name] for name in (*able, "torch") if (op, name) in _implementations]
 
 
