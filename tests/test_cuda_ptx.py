@@ -200,11 +200,15 @@ def test_langevin_sense_is_the_reference(ptx, size, axis, rows, noise):
     assert all((g - w).norm() <= 1e-6 * w.norm() for g, w in zip(got, want, strict=True))
 
 
-def test_langevin_sense_reads_each_number_of_u_twice(ptx):
-    """Whatever the number of chains; rows of U 16 bytes at a time, so a sector in two requests. Measured 1.36, conflicts 3 %."""
-    _, _, counts = run_lines(ptx, (2, 32), 1, 8, INDEPENDENT)
-    floor = 2 * 4 * (4 * 32 * 32 + 8 * 5 * 64) / 32
-    assert (counts["global_load_sectors"] + counts["global_store_sectors"]) / floor <= 1.5
+@pytest.mark.parametrize("size, axis", [((2, 32), 1), ((32, 4), 0)])
+def test_langevin_sense_reads_each_number_of_u_twice(ptx, size, axis):
+    """Whatever the number of chains; and x, grad, b, x⁺ and m of each once, of which a line along axis 0 meets a pixel of the four
+    in a sector. At most 1.2 times the sectors of that, measured 1.05 and 1.02; conflicts 3 %."""
+    got, want, counts = run_lines(ptx, size, axis, 8, INDEPENDENT)
+    assert all((g - w).norm() <= 1e-6 * w.norm() for g, w in zip(got, want, strict=True))
+    lines, n = min(size), 32
+    floor = 4 * lines * (2 * 2 * n * n + 8 * 5 * 2 * n * (1 if axis else 4)) / 32
+    assert (counts["global_load_sectors"] + counts["global_store_sectors"]) / floor <= 1.2
     assert counts["shared_load_conflicts"] + counts["shared_store_conflicts"] <= 0.1 * counts["shared_load_wavefronts"]
 
 

@@ -2,7 +2,9 @@
 //
 // A block takes a line and up to CHAINS chains, so that U comes from memory once for all of them. A thread takes a coefficient,
 // then a pixel, of every chain: each number of U goes from global memory to the one thread that needs it, and what it is
-// multiplied with is one address for a whole warp. Each sum runs over its line in order, whatever the number of chains.
+// multiplied with is one address for a whole warp. Each sum runs over its line in order, whatever the number of chains. In the
+// second product two lanes read their two rows of U together, 32 bytes of the one and 32 of the other, and swap halves: so no
+// sector is asked for twice.
 #include "kernels.h"
 #include "launch.h"
 #include "noise.h"
@@ -34,6 +36,13 @@ __device__ __forceinline__ void add(float2 u, const float2* row, float2 (&sums)[
     sums[c + 1].x = __fmaf_rn(-b, v.w, __fmaf_rn(u.x, v.z, sums[c + 1].x));
     sums[c + 1].y = __fmaf_rn(b, v.z, __fmaf_rn(u.x, v.w, sums[c + 1].y));
   }
+}
+
+// What the other lane of two neighbours has.
+__device__ __forceinline__ float4 of_neighbour(float4 v) {
+  constexpr unsigned ALL = 0xffffffffu;
+  return make_float4(__shfl_xor_sync(ALL, v.x, 1), __shfl_xor_sync(ALL, v.y, 1), __shfl_xor_sync(ALL, v.z, 1),
+                     __shfl_xor_sync(ALL, v.w, 1));
 }
 
 template <int CHAINS, bool NOISY>
@@ -93,26 +102,35 @@ __global__ void __launch_bounds__(MOST_THREADS, CHAINS == 16 ? 0 : 1) langevin_s
       }
     __syncthreads();
   }
-  for (uint32_t j = lane; j < n; j += threads) {
+  for (uint32_t top = lane & ~31u; top < n; top += threads) {  // whole warps
+    const uint32_t j = top + lane % 32;
     float2 sums[SUMS] = {};
     if (at.pairs) {
+      const bool odd = lane % 2;
+      const float4* const two_rows = reinterpret_cast<const float4*>(u + (j & ~1u) * n);
 #pragma unroll 1
-      for (uint32_t k = 0; k < n; k += 2) {
-        const float4 two = *reinterpret_cast<const float4*>(u + j * n + k);
-        add<false>(make_float2(two.x, two.y), rows + k * PITCH<CHAINS>, sums);
-        add<false>(make_float2(two.z, two.w), rows + (k + 1) * PITCH<CHAINS>, sums);
+      for (uint32_t k = 0; k < n; k += 4) {
+        float4 above = {}, below = {};
+        if (j < n && k + 2 * odd < n) above = two_rows[k / 2 + odd], below = two_rows[(n + k) / 2 + odd];
+        const float4 other = of_neighbour(odd ? above : below), next = odd ? below : other;
+        float4 now = odd ? other : above;
+#pragma unroll 1
+        for (uint32_t i = k; i < k + 4 && i < n; i += 2, now = next) {
+          add<false>(make_float2(now.x, now.y), rows + i * PITCH<CHAINS>, sums);
+          add<false>(make_float2(now.z, now.w), rows + (i + 1) * PITCH<CHAINS>, sums);
+        }
       }
-    } else {
+    } else if (j < n) {
 #pragma unroll 1
       for (uint32_t k = 0; k < n; ++k) add<false>(u[j * n + k], rows + k * PITCH<CHAINS>, sums);
     }
-    const int64_t pixel = begin + j * apart;
+    if (j >= n) continue;
+    int64_t pixel = first * pixels + begin + j * apart;
 #pragma unroll
-    for (int c = 0; c < CHAINS; ++c)
+    for (int c = 0; c < CHAINS; ++c, pixel += pixels)
       if (c < chains) {
-        const int64_t image = (first + c) * 2 * pixels;
-        put_pixel(at.whole_pixels, s.mean + image, pixel, sums[c]);
-        put_pixel(at.whole_pixels, s.after + image, pixel, sums[NOISY ? CHAINS + c : c]);
+        put_pixel(at.whole_pixels, s.mean, pixel, sums[c]);
+        put_pixel(at.whole_pixels, s.after, pixel, sums[NOISY ? CHAINS + c : c]);
       }
   }
 }
