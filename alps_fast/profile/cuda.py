@@ -96,16 +96,17 @@ def ridge_grad(x: Tensor, *tables: Any) -> Results:
 
 
 def ridge_langevin(x: Tensor, b: Tensor, a: Tensor, chains: Tensor, *tables: Any, channels: int, noise: int, count: int,
-                   **level: Any) -> Results:
-    """`a` of a pixel."""
+                   room: bool, **level: Any) -> Results:
+    """`a` of a pixel; `room`: in shared memory, for the image between steps."""
     n, height, width, all_channels = x.shape
     images = n * all_channels // channels
     kernel, threads = _kernel("ridge_langevin", f"Li{channels}E")
     after, mean = _fresh(x), _fresh(x)
-    in_quads = channels == all_channels and width * channels % 4 == 0
+    wide = x[0].numel() % 4 == 0
+    in_quads = wide and channels == all_channels and width * channels % 4 == 0
     state = (x.numpy(), b.numpy(), a.numpy(), bytes(8), chains.numpy(), after.numpy(), mean.numpy(),
-             struct.pack("qq3i2?2xi4x", n, 0, all_channels, count, noise, False, in_quads,
-                         SHARED // 4 - x[0].numel() if in_quads else 0))  # the end of what a block can have
+             struct.pack("qq3i3?xi4x", n, 0, all_channels, count, noise, False, wide, in_quads,
+                         SHARED // 4 - height * width * channels if room else 0))  # the end of what a block can have
     arguments = [_energy(*tables), struct.pack("q3i4x", images, channels, height, width), state, _level(**level)]
     return (after, mean), kernel.launch((images,), (threads,), [*arguments, SHARED // 4], SHARED)
 
@@ -191,7 +192,7 @@ def _ridge() -> tuple[Any, ...]:
 
 def _ridge_langevin(chains: int) -> Results:
     x, b, a = randn(chains, SIZE, SIZE, 1), randn(1, SIZE, SIZE, 1), randn(1, SIZE, SIZE, 1).abs()
-    return ridge_langevin(x, b, a, torch.arange(chains), *_ridge(), channels=1, noise=AVERAGED, count=1, **LEVEL)
+    return ridge_langevin(x, b, a, torch.arange(chains), *_ridge(), channels=1, noise=AVERAGED, count=1, room=True, **LEVEL)
 
 
 def _conv_grad(chains: int) -> Results:

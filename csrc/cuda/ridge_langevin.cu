@@ -3,7 +3,8 @@
 // roundings.
 //
 // The state's channels are groups of the energy's, each group an image of its own; noise counts elements of the whole state, so
-// a thread takes the quads of the state, and of each the elements that are of its image.
+// a thread takes the quads of the state, and of each the elements that are of its image. Between steps the image stays in shared
+// memory where it finds room beside the pyramid, else in x+.
 #include "pixel_step.h"
 #include "ridge.h"
 #include "vectors.h"
@@ -17,8 +18,9 @@ struct RidgeState {  // where the step's arrays lie
   int64_t each, a_stride;  // chains of a measurement, floats from its a to the next
   int channels, count, noise;
   bool a_of_each_channel;
-  bool in_quads;  // all is read and written 16 bytes at a time: the image has the whole state, its rows whole quads
-  int spare;      // where the state stays in shared memory between steps, in floats; 0: it has no room there, or comes in pieces
+  bool wide;      // b and xi are read 16 bytes at a time: the state is whole quads
+  bool in_quads;  // and so is all else, and written: the image has the whole state, its rows whole quads
+  int spare;      // where the image stays in shared memory between steps, in floats; 0: it has no room there
 };
 
 __device__ __forceinline__ void draw(int noise, const Stream& random, int64_t chain, uint32_t quad, float (&xi)[4]) {
@@ -59,19 +61,22 @@ __global__ void __launch_bounds__(THREADS, BLOCKS<CHANNELS>)
   const float *const b = s.b + measurement * n, *const a = s.a + measurement * s.a_stride;
   const float* const begin_of_state = s.x + row * n;
   float *const after = s.after + row * n, *const mean = s.mean + row * n;
-  float* const between = s.spare ? shared_floats() + s.spare : after;  // steps but the last leave the state here
+  float* const between = s.spare ? shared_floats() + s.spare : after;  // steps but the last leave the image here
+  const auto kept = [&](int e, int c, int pixel) { return s.spare ? pixel * CHANNELS + c : e; };  // an element's place there
   const int64_t chain = s.chains[row];
   const float mu = *energy.mu;
-  for (int i = threadIdx.x; i < images.height * images.width * CHANNELS; i += THREADS) {
-    const int pixel = i / CHANNELS, c = i % CHANNELS;
+  const auto each_number = [&](auto&& use) {  // of the image, neighbours by neighbours
+    for (int i = threadIdx.x; i < images.height * images.width * CHANNELS; i += THREADS) use(i, i % CHANNELS, i / CHANNELS);
+  };
+  each_number([&](int i, int c, int pixel) {
     const float here = begin_of_state[pixel * s.channels + first + c];
     block.x(c, pixel / images.width, pixel % images.width) = here - mu;
     if (s.spare) between[i] = here;
-  }
+  });
   const float* state = s.spare ? between : begin_of_state;
   for (int k = 0; k < s.count; ++k, ++level.random.step, state = between) {
     block.gradient(blockIdx.x, false);
-    float* const out = k + 1 < s.count ? between : after;
+    const bool last = k + 1 == s.count;
     const float* const xi = s.noise == GIVEN ? s.xi + (k * rows + row) * n : nullptr;
     for (int quad = threadIdx.x; 4 * quad < n; quad += THREADS) {
       float noise[4] = {}, now[4] = {}, slope[4] = {}, data[4] = {}, diagonal[4] = {}, m[4], next[4];
@@ -84,9 +89,12 @@ __global__ void __launch_bounds__(THREADS, BLOCKS<CHANNELS>)
           if (e < n && 0 <= c && c < CHANNELS) use(i, e, c, pixel);
         }
       };
-      if (s.in_quads) {
-        read(state + begin, now), read(b + begin, data);
+      if (s.wide) {
+        read(b + begin, data);
         if (s.noise == GIVEN) read(xi + begin, noise);
+      }
+      if (s.in_quads) {
+        read(state + begin, now);
         if (CHANNELS == 1 || s.a_of_each_channel) {
           read(a + begin, diagonal);
         } else {
@@ -96,8 +104,10 @@ __global__ void __launch_bounds__(THREADS, BLOCKS<CHANNELS>)
         take_quad(block, row_of, column_of, slope);
       } else {
         each([&](int i, int e, int c, int pixel) {
-          now[i] = state[e], data[i] = b[e], diagonal[i] = a[s.a_of_each_channel ? e : pixel];
+          now[i] = state[kept(e, c, pixel)], diagonal[i] = a[s.a_of_each_channel ? e : pixel];
           slope[i] = block.g(c, pixel / images.width, pixel % images.width);
+          if (s.wide) return;
+          data[i] = b[e];
           if (s.noise == GIVEN) noise[i] = xi[e];
         });
       }
@@ -108,34 +118,41 @@ __global__ void __launch_bounds__(THREADS, BLOCKS<CHANNELS>)
         now[i] = next[i] - mu;
       }
       if (s.in_quads) {
-        if (k + 1 == s.count) write(m, mean + begin);
-        write(next, out + begin);
+        if (last) write(m, mean + begin);
+        write(next, (last ? after : between) + begin);
         put_quad(block, row_of, column_of, now);
       } else {
         each([&](int i, int e, int c, int pixel) {
-          if (k + 1 == s.count) mean[e] = m[i];
-          out[e] = next[i];
-          block.x(c, pixel / images.width, pixel % images.width) = now[i];
+          between[kept(e, c, pixel)] = next[i];
+          block.x(c, pixel / images.width, pixel % images.width) = last ? m[i] : now[i];
         });
       }
     }
   }
+  if (s.in_quads) return;
+  __syncthreads();
+  each_number([&](int i, int c, int pixel) {
+    mean[pixel * s.channels + first + c] = block.x(c, pixel / images.width, pixel % images.width);
+    if (s.spare) after[pixel * s.channels + first + c] = between[i];
+  });
 }
 
 void ridge_langevin(const RidgeLangevin& s, cudaStream_t stream) {
   const PixelStep& step = s.step;
   if (s.images.images == 0) return;
   const int channels = static_cast<int>(step.channels);
-  const bool in_quads = channels == s.images.channels && s.images.width * channels % 4 == 0 &&
-                        on_16_bytes(step.x, step.b, step.a, step.xi, step.after, step.mean);
+  const bool wide = s.images.height * s.images.width * channels % 4 == 0 && on_16_bytes(step.b, step.xi);
+  const bool in_quads = wide && channels == s.images.channels && s.images.width * channels % 4 == 0 &&
+                        on_16_bytes(step.x, step.a, step.after, step.mean);
   RidgeState state = {step.x, step.b, step.a, step.xi, step.chains, step.after, step.mean, step.rows / step.measurements,
-                            step.a_of_each_measurement ? step.pixels * (step.a_of_each_channel ? channels : 1) : 0, channels,
-                            static_cast<int>(s.count), step.noise, step.a_of_each_channel, in_quads, 0};
+                      step.a_of_each_measurement ? step.pixels * (step.a_of_each_channel ? channels : 1) : 0, channels,
+                      static_cast<int>(s.count), step.noise, step.a_of_each_channel, wide, in_quads, 0};
   with_ridge_block("ridge_langevin", s.energy, s.images, [&](auto of_image, int most, int floats) {
-    const int numbers = s.images.height * s.images.width * channels;
-    state.spare = in_quads && numbers <= most - floats ? floats : 0;
-    launch("ridge_langevin", ridge_langevin_kernel<of_image()>, dim3(static_cast<unsigned>(s.images.images)),
-           dim3(THREADS), sizeof(float) * static_cast<size_t>(floats + (state.spare ? numbers : 0)), stream, s.energy, s.images, state, level_of(step), most);
+    const int numbers = s.images.height * s.images.width * s.images.channels;
+    state.spare = numbers <= most - floats ? floats : 0;
+    const size_t shared = sizeof(float) * static_cast<size_t>(floats + (state.spare ? numbers : 0));
+    launch("ridge_langevin", ridge_langevin_kernel<of_image()>, dim3(static_cast<unsigned>(s.images.images)), dim3(THREADS),
+           shared, stream, s.energy, s.images, state, level_of(step), most);
   });
 }
 
