@@ -117,10 +117,11 @@ def test_static_and_dynamic_shared_memory_add_up():
     rows = [function_facts(usage.format(shared), "", arch, 128, 50_000) for arch, shared in
             (("sm_80", 20_000), ("sm_90", 21_024), ("sm_90", 0))]
     assert [row["shared_bytes"] for row in rows] == [70_000, 70_000, 50_000]
-    assert [row["occupancy_percent"] for row in rows] == [12.5, 18.75, 25]
+    assert [row["occupancy_percent"] for row in rows] == [12.5, 18.8, 25]
 
 
 @needs_nvcc
+@pytest.mark.filterwarnings("ignore:conjugate gradients")
 @pytest.mark.parametrize("case", [case for case in cuda.CASES if case.arguments], ids=lambda case: case.name)
 def test_what_is_timed_on_a_gpu_is_what_is_run_as_ptx(case):
     """The op called with the case's arguments, here on the CPU, and the case's own launches."""

@@ -38,6 +38,7 @@ def instructions(sass: str) -> Counter[str]:
     return Counter(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", sass, re.M))
 
 
+@cache  # a network launches one kernel many times
 def functions(cubin: bytes) -> dict[str, tuple[str, str]]:
     """What cuobjdump says of the resources and of the instructions of every function of a cubin, by its symbol."""
     usage = dict(re.findall(r"Function (\S+):\s*\n([^\n]*)", _dump(cubin, "--dump-resource-usage")))
