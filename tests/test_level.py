@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tape import Tape
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -194,29 +195,6 @@ def test_chains_are_split_until_they_fit() -> None:
 
 # --- graphs --------------------------------------------------------------------------------------------------------
 
-class Tape(TorchDispatchMode):
-    """A CUDA graph's stand-in: the torch operators of a run with the very tensors they took and gave, run again in place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Any, Any, Any, Any]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in LOOKS:
-            raise RuntimeError(f"{func} while capturing")
-        out = func(*args, **(kwargs or {}))
-        self.calls.append((func, args, kwargs or {}, out))
-        return out
-
-    def replay(self) -> None:
-        with torch.no_grad():
-            for func, args, kwargs, out in self.calls:
-                for old, new in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True):
-                    if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
-                        old.copy_(new)
-
-
-LOOKS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.is_nonzero.default)
 TAPES: list[Tape] = []
 
 
@@ -283,6 +261,20 @@ def test_what_cannot_be_captured_runs_without_and_says_so() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         same(graphed(y), plain(y))
+
+
+@pytest.mark.parametrize("operator", [
+    LinearOperator(lambda x: x * MASK, lambda y: y * MASK, 0.1, (1, 10, 10)),
+    CartesianMRI(MASK, data.coil_maps(3, 10, 10), noise_std=0.1)], ids=["functions", "torch"])
+def test_solves_on_torch_are_not_captured_and_say_nothing(operator: Operator) -> None:
+    """They look whether they may stop; where a kernel solves, nothing does."""
+    energy = ENERGIES["gaussian"](2 if operator.is_complex else 1)
+    y = operator.forward(torch.randn(1, 1, 10, 10, dtype=torch.complex64 if operator.is_complex else torch.float32))
+    plain, graphed = (sampler(operator, energy, graphs=g, backend="torch") for g in (False, True))
+    graphed._graphs = Graphs(tape, "cpu")
+    for _ in range(2):
+        same(graphed(y), plain(y))
+    assert not graphed._graphs.recorded and graphed._graphs.why_not is not None
 
 
 @pytest.mark.gpu
@@ -375,12 +367,6 @@ def test_the_test_sees_who_waits() -> None:
         replace(plan, target=replace(target, energy=Looks(0.3, 0.5))).run(fake, lambda _: None)
     with pytest.raises(AssertionError, match="on .*cpu"), NoCopies():
         replace(plan, target=replace(target, operator=Inpainting(MASK, 0.1))).run(fake, lambda _: None)
-
-
-def test_who_looks_says_so() -> None:
-    assert not any(make().looks for make in OPERATORS.values())
-    assert CartesianMRI(MASK, data.coil_maps(3, 10, 10), noise_std=0.1).looks
-    assert LinearOperator(lambda x: x, lambda y: y, 0.1, (1, 4, 4)).looks
 
 
 def test_a_plan_is_the_schedules() -> None:
