@@ -168,18 +168,23 @@ def test_langevin_sense_cg_is_the_same_in_a_graph(fibers, noise, max_iter, suffi
 
     Without noise nothing is to be solved in the first replay and the last. What once did not suffice stays noted.
     """
-    calls = [solver_step((3, 4), 2, noise, max_iter=max_iter)]
-    calls += [calls[0] | {k: torch.randn_like(calls[0][k]) for k in ("x", "grad", "b")} | {"chains": torch.arange(4) + k} for k in (1, 9)]
+    calls = [solver_step((3, 4), 2, noise, max_iter=max_iter) | {"b": torch.randn(4, 3, 4, 2)}]
+    calls += [calls[0] | {k: torch.randn_like(calls[0][k]) for k in ("x", "grad", "b")} | {"chains": torch.arange(4) + k}
+              for k in (1, 9)]
     for call in calls:
         for name in ("x", "grad", "b"):
             call[name][0] = 0
+            call[name][3] *= 1e-7
         call["x"][1] = torch.nan
+    if suffices:  # the last chain is where it ends after one window, the third is not
+        there = [fibers("langevin_sense_cg", calls[0] | {"max_iter": m})[1] for m in (8, max_iter)]
+        assert torch.equal(there[0][3], there[1][3]) and not torch.equal(there[0][2], there[1][2])
     if noise == NO_NOISE:
         nothing = calls[0] | {k: torch.zeros_like(calls[0][k]) for k in ("x", "grad", "b")}
         calls = [nothing, calls[0], nothing]
     noted = [0 if suffices or noise == NO_NOISE and not k else max_iter for k in range(3)]
-    for order, call, (got, seen) in zip(noted, calls, fibers("langevin_sense_cg", calls, 5), strict=True):
-        assert same(got, fibers("langevin_sense_cg", call, 6)) and seen == order
+    for call, want, (got, seen) in zip(calls, noted, fibers("langevin_sense_cg", calls, 5), strict=True):
+        assert same(got, fibers("langevin_sense_cg", call, 6)) and seen == want
 
 
 def test_langevin_sense_cg_leaves_other_sizes(fibers):
