@@ -308,7 +308,8 @@ def langevin_sense_cg(
             states (N, H, W, 2), one complex channel.
         maps: (coils, H, W) coil sensitivities, complex of the precision of x.
         mask: (H, W) of zeros and ones in torch.fft order (frequency zero first), dtype of x.
-        tol: error allowed, see above, > 0. max_iter: iterations at most, a warning where they do not suffice.
+        tol: error allowed, see above, > 0. max_iter: iterations at most, a warning where they do not suffice; what a CUDA
+            graph replays warns at the end of the next `Sampler` run.
         xi: (N, 1 + coils, H, W, 2) to use for ξ: first ε₂ in pixels, then ε₁ for the samples of every coil, torch.fft
             order. With Philox, one stream runs through all of it in this order.
 

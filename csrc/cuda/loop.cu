@@ -12,13 +12,17 @@ void capture_loop(const char* name, cudaStream_t, const double*, const std::func
 
 #else
 
-#if CUDART_VERSION < 13000  // where these names are of functions that know no data of edges
-#define cudaStreamGetCaptureInfo cudaStreamGetCaptureInfo_v3
-#define cudaGraphAddNode cudaGraphAddNode_v2
-#define cudaStreamUpdateCaptureDependencies cudaStreamUpdateCaptureDependencies_v2
-#endif
-
 namespace {
+
+#if CUDART_VERSION < 13000  // where the names without a number are of functions that know no data of edges
+constexpr auto capture_info = cudaStreamGetCaptureInfo_v3;
+constexpr auto add_node = cudaGraphAddNode_v2;
+constexpr auto set_dependencies = cudaStreamUpdateCaptureDependencies_v2;
+#else
+constexpr auto capture_info = cudaStreamGetCaptureInfo;
+constexpr auto add_node = cudaGraphAddNode;
+constexpr auto set_dependencies = cudaStreamUpdateCaptureDependencies;
+#endif
 
 __global__ void __launch_bounds__(32) loop_decide(cudaGraphConditionalHandle loop, const double* goes_on) {
   if (threadIdx.x == 0) cudaGraphSetConditional(loop, *goes_on != 0);
@@ -40,7 +44,7 @@ void capture_loop(const char* name, cudaStream_t stream, const double* goes_on, 
   const cudaGraphNode_t* before;
   const cudaGraphEdgeData* edges;
   size_t count;
-  check(cudaStreamGetCaptureInfo(stream, &status, nullptr, &graph, &before, &edges, &count));
+  check(capture_info(stream, &status, nullptr, &graph, &before, &edges, &count));
   if (status != cudaStreamCaptureStatusActive) throw std::runtime_error(std::string(name) + ": no graph is being captured");
 
   cudaGraphNodeParams loop = {};
@@ -49,8 +53,8 @@ void capture_loop(const char* name, cudaStream_t stream, const double* goes_on, 
   loop.conditional.size = 1;
   check(cudaGraphConditionalHandleCreate(&loop.conditional.handle, graph, 1, cudaGraphCondAssignDefault));
   cudaGraphNode_t node;
-  check(cudaGraphAddNode(&node, graph, before, edges, count, &loop));
-  check(cudaStreamUpdateCaptureDependencies(stream, &node, nullptr, 1, cudaStreamSetCaptureDependencies));
+  check(add_node(&node, graph, before, edges, count, &loop));
+  check(set_dependencies(stream, &node, nullptr, 1, cudaStreamSetCaptureDependencies));
 
   const OwnStream inside(name);
   cudaGraph_t inner = loop.conditional.phGraph_out[0];
