@@ -274,10 +274,9 @@ def _langevin_sense_cg_cuda(
                 measurements=len(b), coils=len(maps), height=height, width=width, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2,
                 noise_lam=noise_lam, noise=noise, seed=seed, step=step, error=tol * math.sqrt(x[0].numel()),
                 iteration=iteration, end=min(iteration + at_once, max_iter), stream=stream)
-            unfinished = goes_on.any()
             if captured:
-                noted.copy_(torch.where(unfinished, max_iter, noted))
-            elif not unfinished:
+                noted.masked_fill_(goes_on.any(), max_iter)
+            elif not goes_on.any():
                 break
         else:
             if not captured:

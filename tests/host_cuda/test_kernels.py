@@ -182,7 +182,7 @@ def test_langevin_sense_cg_is_the_same_in_a_graph(fibers, noise, max_iter, suffi
     if noise == NO_NOISE:
         nothing = calls[0] | {k: torch.zeros_like(calls[0][k]) for k in ("x", "grad", "b")}
         calls = [nothing, calls[0], nothing]
-    noted = [0 if suffices or noise == NO_NOISE and not k else max_iter for k in range(3)]
+    noted = [0 if suffices or (noise == NO_NOISE and not k) else max_iter for k in range(3)]
     for call, want, (got, seen) in zip(calls, noted, fibers("langevin_sense_cg", calls, 5), strict=True):
         assert same(got, fibers("langevin_sense_cg", call, 6)) and seen == want
 

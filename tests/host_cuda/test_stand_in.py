@@ -15,8 +15,8 @@ SEEDS = range(3)
 
 @pytest.fixture(scope="session")
 def planted(host_cuda_directory):
-    programs = {mode: link(objects([HERE / "planted.cu", ROOT / "csrc/cuda/loop.cu"], mode), mode, host_cuda_directory / f"planted_{mode}")
-                for mode in SANITIZERS}
+    sources = [HERE / "planted.cu", ROOT / "csrc/cuda/loop.cu"]
+    programs = {mode: link(objects(sources, mode), mode, host_cuda_directory / f"planted_{mode}") for mode in SANITIZERS}
 
     def run(mode, fault, seed=0):
         return subprocess.run([programs[mode], fault, str(seed)], capture_output=True, text=True,
