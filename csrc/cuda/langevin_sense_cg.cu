@@ -12,7 +12,7 @@
 // A block takes rows or columns that fit into its shared memory. Dot products are summed in double: in a block in a fixed order,
 // and over the blocks of an image by each block that needs them. Systems go through the workspace a few at a time, so that it
 // stays in L2. Those that have stopped cost a look at their state; whether all have, the caller sees after every window, or in a
-// graph an eighth launch, look.
+// graph one more launch, look.
 #include <algorithm>
 #include <cmath>
 
@@ -481,7 +481,7 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
   const int64_t left = end - iteration;
   if (left <= CG_WINDOW) return iterate(left);
   const cudaStream_t outside = stream;
-  capture_loop("langevin_sense_cg", outside, &loop->goes_on, [&](cudaStream_t inside) {
+  capture_while("langevin_sense_cg", outside, &loop->goes_on, [&](cudaStream_t inside) {
     stream = inside;
     iterate(CG_WINDOW);
     run(langevin_sense_cg_look, 1, 0, 0, work.state, static_cast<uint32_t>(systems), static_cast<double>(left / CG_WINDOW), loop);

@@ -6,7 +6,7 @@ namespace alps::cuda {
 
 #if CUDART_VERSION < 12040
 
-void capture_loop(const char* name, cudaStream_t, const double*, const std::function<void(cudaStream_t)>&) {
+void capture_while(const char* name, cudaStream_t, const double*, const std::function<void(cudaStream_t)>&) {
   throw std::runtime_error(std::string(name) + ": built with a CUDA older than 12.4, which knows no loop inside a graph");
 }
 
@@ -37,21 +37,27 @@ struct OwnStream {
 
 }  // namespace
 
-void capture_loop(const char* name, cudaStream_t stream, const double* goes_on, const std::function<void(cudaStream_t)>& body) {
+void capture_while(const char* name, cudaStream_t stream, const double* goes_on, const std::function<void(cudaStream_t)>& body) {
   const auto check = [name](cudaError_t error) { check_cuda(name, error); };
   cudaStreamCaptureStatus status;
   cudaGraph_t graph;
   const cudaGraphNode_t* before;
   const cudaGraphEdgeData* edges;
   size_t count;
-  check(capture_info(stream, &status, nullptr, &graph, &before, &edges, &count));
+  const auto look = [&] { check(capture_info(stream, &status, nullptr, &graph, &before, &edges, &count)); };
+  look();
   if (status != cudaStreamCaptureStatusActive) throw std::runtime_error(std::string(name) + ": no graph is being captured");
 
   cudaGraphNodeParams loop = {};
   loop.type = cudaGraphNodeTypeConditional;
   loop.conditional.type = cudaGraphCondTypeWhile;
   loop.conditional.size = 1;
-  check(cudaGraphConditionalHandleCreate(&loop.conditional.handle, graph, 1, cudaGraphCondAssignDefault));
+  check(cudaGraphConditionalHandleCreate(&loop.conditional.handle, graph, 0, 0));
+  const auto decide = [&](cudaStream_t on) {
+    launch(name, loop_decide, dim3(1), dim3(32), 0, on, loop.conditional.handle, goes_on);
+  };
+  decide(stream);
+  look();  // for the node of this launch, which the loop comes after
   cudaGraphNode_t node;
   check(add_node(&node, graph, before, edges, count, &loop));
   check(set_dependencies(stream, &node, nullptr, 1, cudaStreamSetCaptureDependencies));
@@ -61,7 +67,7 @@ void capture_loop(const char* name, cudaStream_t stream, const double* goes_on, 
   check(cudaStreamBeginCaptureToGraph(inside.stream, inner, nullptr, nullptr, 0, cudaStreamCaptureModeThreadLocal));
   try {
     body(inside.stream);
-    launch(name, loop_decide, dim3(1), dim3(32), 0, inside.stream, loop.conditional.handle, goes_on);
+    decide(inside.stream);
   } catch (...) {
     cudaStreamEndCapture(inside.stream, &inner);
     throw;

@@ -40,7 +40,7 @@ enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureSta
 enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal };
 enum cudaGraphNodeType { cudaGraphNodeTypeKernel = 0, cudaGraphNodeTypeConditional = 13 };
 enum cudaGraphConditionalNodeType { cudaGraphCondTypeIf, cudaGraphCondTypeWhile };
-constexpr unsigned cudaGraphCondAssignDefault = 1, cudaStreamSetCaptureDependencies = 1, cudaStreamNonBlocking = 1;
+constexpr unsigned cudaStreamSetCaptureDependencies = 1, cudaStreamNonBlocking = 1;
 
 struct cudaGraphEdgeData {
   unsigned char from_port, to_port, type, reserved[5];
@@ -59,7 +59,8 @@ struct cudaGraphNodeParams {
 
 struct HostCondition {  // what a handle stands for
   cudaGraph_t graph, body;
-  unsigned value, first;
+  unsigned value;
+  bool is_set;  // in this replay
 };
 
 namespace host_cuda {
@@ -118,7 +119,7 @@ inline cudaGraph_t end_capture(cudaStream_t stream) {
 }
 
 inline void replay(cudaGraph_t graph) {
-  for (HostCondition* loop : graph->conditions) loop->value = loop->first;
+  for (HostCondition* loop : graph->conditions) loop->is_set = false;
   graph->replays = true;
   run(*graph);
   graph->replays = false;
@@ -169,10 +170,8 @@ inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph)
   return cudaSuccess;
 }
 
-inline cudaError_t cudaGraphConditionalHandleCreate(cudaGraphConditionalHandle* handle, cudaGraph_t graph, unsigned first,
-                                                    unsigned flags) {
-  if (flags != cudaGraphCondAssignDefault) host_cuda::fail("a condition that no launch of the graph sets");
-  host_cuda::conditions.push_back(std::make_unique<HostCondition>(HostCondition{graph, nullptr, 0, first}));
+inline cudaError_t cudaGraphConditionalHandleCreate(cudaGraphConditionalHandle* handle, cudaGraph_t graph, unsigned, unsigned) {
+  host_cuda::conditions.push_back(std::make_unique<HostCondition>(HostCondition{graph, nullptr, 0, false}));
   graph->conditions.push_back(host_cuda::conditions.back().get());
   *handle = host_cuda::conditions.size();
   return cudaSuccess;
@@ -192,6 +191,7 @@ inline cudaError_t cudaGraphAddNode(cudaGraphNode_t* node, cudaGraph_t graph, co
     if (std::none_of(graph->nodes.begin(), graph->nodes.end(), [&](const auto& other) { return other.get() == before[i]; }))
       return cudaErrorInvalidValue;
   const auto repeat = [loop] {
+    if (!loop->is_set) host_cuda::fail("a condition that nobody has set");
     while (loop->value) host_cuda::run(*loop->body);
   };
   graph->nodes.push_back(std::make_unique<CUgraphNode_st>(CUgraphNode_st{repeat, {before, before + count}}));
@@ -203,5 +203,5 @@ inline cudaError_t cudaGraphAddNode(cudaGraphNode_t* node, cudaGraph_t graph, co
 inline void cudaGraphSetConditional(cudaGraphConditionalHandle handle, unsigned value) {
   if (handle - 1 >= host_cuda::conditions.size() || !host_cuda::root(host_cuda::conditions[handle - 1]->graph)->replays)
     host_cuda::fail("a condition of a graph that does not run");
-  host_cuda::conditions[handle - 1]->value = value;
+  host_cuda::conditions[handle - 1]->value = value, host_cuda::conditions[handle - 1]->is_set = true;
 }

@@ -89,13 +89,13 @@ void loop(const std::string& fault, float* out) {
     alps::launch("planted", kernel, dim3(1), dim3(32), 0, on, arguments...);
   };
   run(stream, set, &left, 5.0);
-  alps::cuda::capture_loop("planted", stream, &left, [&](cudaStream_t inside) {
+  alps::cuda::capture_while("planted", stream, &left, [&](cudaStream_t inside) {
     run(fault == "_beside" ? stream : fault == "_outside" ? nullptr : inside, count_down, &left, out);
   });
   if (fault == "_unordered") cudaStreamUpdateCaptureDependencies(stream, nullptr, nullptr, 0, cudaStreamSetCaptureDependencies);
   run(stream, twice, out);
   cudaGraphConditionalHandle handle = 0;
-  if (fault == "_handle") cudaGraphConditionalHandleCreate(&handle, stream->graph, 1, cudaGraphCondAssignDefault);
+  if (fault == "_handle") cudaGraphConditionalHandleCreate(&handle, stream->graph, 0, 0);
   const cudaGraph_t graph = host_cuda::end_capture(stream);
   for (int i = 0; i < 3; ++i) host_cuda::replay(graph);
 }
