@@ -13,7 +13,6 @@ from torch import Tensor
 WINDOW = 8  # iterations between looks at the error: what it fell by meanwhile tells where it stands
 PRECISELY = 10  # times the iterations of a step are allowed where a solution is wanted to the rounding of its dtype
 
-
 _solves: ContextVar[list[int] | None] = ContextVar("solves", default=None)
 _in_graphs: dict[torch.device, Tensor] = {}  # max_iter, where it did not suffice in some replay of a graph, else 0
 
