@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..ops import _packed
+from ..ops import _cg, _packed
 from .level import Plan, Rows, Stepped
 from .mala import Point
 
@@ -43,16 +43,22 @@ class Graphs:
         self.recorded: dict[Any, Recorded] = {}
         self.why_not: str | None = None
 
-    def run(self, plan: Plan, rows: Rows) -> Stepped:
-        """`plan.run(rows)`."""
+    def run(self, plan: Plan, rows: Rows, tick: Callable[[int], object]) -> Stepped:
+        """`plan.run(rows, tick)`; a replay tells no progress."""
         target, first = plan.target, plan.scalars[0].step
         relative = tuple(replace(s, step=s.step - first) for s in plan.scalars)
         tuned_from = first if plan.tunes else None  # the tuning of τ takes its step number from the host
         key = (relative, plan.tunes, tuned_from, plan.records, target.t, target.backend, id(target.energy), id(target.operator),
                *((v.shape, v.dtype, v.device) for v in flat(rows)))
-        if key not in self.seen or self.why_not is not None:
+        if self.why_not is not None:
+            return plan.run(rows, tick)
+        if key not in self.seen:
             self.seen.add(key)
-            return plan.run(rows, silent)
+            with _cg.looks() as solves:
+                done = plan.run(rows, tick)
+            if solves:
+                self.why_not = "torch's conjugate gradients look whether they may stop"
+            return done
         if key not in self.recorded:
             try:
                 self.recorded[key] = self._record(plan, rows)
@@ -62,7 +68,7 @@ class Graphs:
                 self.why_not = " ".join(str(error).split())
                 self.clear()
                 warnings.warn(f"graphs: level {plan.level} cannot be captured ({self.why_not}); it runs without", stacklevel=2)
-                return plan.run(rows, silent)
+                return plan.run(rows, tick)
         recorded = self.recorded[key]
         for mine, given in zip(flat(recorded.rows), flat(rows), strict=True):
             mine.copy_(given)
