@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpaintin
 from alps_fast.ops import _cg, _dispatch
 from alps_fast.posterior import Posterior
 from alps_fast.samplers import Progress, Sampler, Schedule
-from alps_fast.samplers.graphs import Graphs, flat, rebuilt
+from alps_fast.samplers.graphs import CudaGraphs, Graphs, flat, rebuilt
 from alps_fast.samplers.level import Plan, Rows, Stepped
 from alps_fast.samplers.sampler import Run
 
@@ -66,6 +67,7 @@ ENERGIES: dict[str, Callable[[int], Energy]] = {
     "mixture": lambda channels: GaussianMixtureEnergy(torch.ones(2), torch.tensor([0.4, -0.4]).view(2, 1, 1, 1), torch.ones(2)),
     "compact": compact,
     "module": lambda channels: DenoiserEnergy(Psi(channels)),
+    "module, fast": lambda channels: DenoiserEnergy(Psi(channels), precision="fast"),
     "sum": lambda channels: SumEnergy([ridge(), GaussianEnergy(0.0, 1.0)], [0.5, 0.5]),
 }
 OPERATORS: dict[str, Callable[[], Operator]] = {
@@ -199,7 +201,7 @@ def test_chains_are_split_until_they_fit() -> None:
 TAPES: list[Tape] = []
 
 
-def tape(run: Callable[[], Stepped]) -> tuple[Callable[[], object], Stepped]:
+def tape(run: Callable[[], Stepped], device: torch.device) -> tuple[Callable[[], object], Stepped]:
     with Tape() as recorded:
         result = run()
     for v in flat(result):
@@ -216,6 +218,7 @@ def tape(run: Callable[[], Stepped]) -> tuple[Callable[[], object], Stepped]:
     ("inpainting", "gaussian", {"method": "measurement"}),
     ("blur", "compact", {}),
     ("one coil", "module", {}),
+    ("inpainting", "module, fast", {}),
     ("lines", "ridge", {"noise": "independent"}),
     ("coils", "gaussian", {}),
 ])
@@ -276,6 +279,44 @@ def test_solves_on_torch_are_not_captured_and_say_nothing(operator: Operator) ->
     for _ in range(2):
         same(graphed(y), plain(y))
     assert not graphed._graphs.recorded and graphed._graphs.why_not is not None
+
+
+def test_a_graph_is_captured_on_the_device_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever is current, with one pool a device; torch.cuda is a stand-in here."""
+    current, captures = [torch.device("cuda", 0)], []
+
+    @contextmanager
+    def device(new: torch.device) -> Iterator[None]:
+        current.append(new)
+        yield
+        current.pop()
+
+    @contextmanager
+    def graph(_: object, *, pool: object, stream: torch.device, capture_error_mode: str) -> Iterator[None]:
+        captures.append((pool, stream, current[-1]))
+        yield
+
+    made = SimpleNamespace(replay=lambda: None)
+    for name, stand_in in {"device": device, "graph": graph, "Stream": lambda on: on, "CUDAGraph": lambda: made,
+                           "graph_pool_handle": object}.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    op, energy, y = problem("inpainting", "gaussian")
+    plan, rows = Run(sampler(op, energy), y)._planned(0)
+    capture, done = CudaGraphs(), plan.run(rows, lambda _: None)
+    devices = [torch.device("cuda", index) for index in (1, 0, 1)]
+    assert all(capture(lambda: done, on) == (made.replay, done) for on in devices)
+    assert [(stream, on) for _, stream, on in captures] == [(on, on) for on in devices]
+    assert captures[0][0] is captures[2][0] is not captures[1][0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_graphs_change_nothing_on_a_gpu_that_is_not_current() -> None:
+    op, prior, y = problem("inpainting", "ridge")
+    y = y.to("cuda:1")
+    plain, graphed = sampler(op, prior, graphs=False), sampler(op, prior)
+    for factor in (1.0, 0.5, -1.0):
+        same(graphed(factor * y), plain(factor * y))
 
 
 @pytest.mark.gpu
@@ -342,7 +383,7 @@ class NoCopies(TorchDispatchMode):
 
 def without_values(name: str, channels: int, t: float) -> Energy:
     """An energy of meta tensors: networks are made there; tables of a ridge energy are read once a level, and moved."""
-    if name in ("compact", "module"):
+    if name in ("compact", "module", "module, fast"):
         with torch.device("meta"):
             return ENERGIES[name](channels)
     energy = ENERGIES[name](channels)

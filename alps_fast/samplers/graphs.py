@@ -15,7 +15,7 @@ from .level import Plan, Rows, Stepped
 from .mala import Point
 
 Replay = Callable[[], object]
-Capture = Callable[[Callable[[], Stepped]], tuple[Replay, Stepped]]
+Capture = Callable[[Callable[[], Stepped], torch.device], tuple[Replay, Stepped]]  # of what runs on a device
 
 
 class Recorded(NamedTuple):
@@ -84,7 +84,7 @@ class Graphs:
         held = plan.target.energy.prepare(plan.target.t, rows.x)
         mine = rebuilt(rows, [v.clone() for v in flat(rows)])
         with _packed.held() as packed:
-            replay, result = self.capture(lambda: plan.run(mine, silent))
+            replay, result = self.capture(lambda: plan.run(mine, silent), rows.x.device)
         return Recorded(plan.scalars[0].step, mine, replay, result, (held, packed, plan))
 
 
@@ -106,14 +106,16 @@ def rebuilt(like: Any, tensors: list[Tensor]) -> Any:
 
 
 class CudaGraphs:
-    """Captures into CUDA graphs that share their temporary memory, as they are replayed one after another."""
+    """Captures into CUDA graphs; those of a device share their temporary memory, as they are replayed one after another."""
 
     def __init__(self) -> None:
-        self.pool: Any = None
+        self.pools: dict[torch.device, Any] = {}
 
-    def __call__(self, run: Callable[[], Stepped]) -> tuple[Replay, Stepped]:
-        graph = torch.cuda.CUDAGraph()
-        self.pool = self.pool or torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            result = run()
+    def __call__(self, run: Callable[[], Stepped], device: torch.device) -> tuple[Replay, Stepped]:
+        with torch.cuda.device(device):  # else torch captures a stream of whichever is current, and what runs here is not in it
+            if device not in self.pools:
+                self.pools[device] = torch.cuda.graph_pool_handle()
+            graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+            with torch.cuda.graph(graph, pool=self.pools[device], stream=stream, capture_error_mode="thread_local"):
+                result = run()
         return graph.replay, result

@@ -29,7 +29,13 @@ __global__ void __launch_bounds__(32) loop_decide(cudaGraphConditionalHandle loo
 }
 
 struct OwnStream {
-  explicit OwnStream(const char* name) { check_cuda(name, cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking)); }
+  explicit OwnStream(const char* name) {
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;  // or a capture may forbid its thread to make one
+    check_cuda(name, cudaThreadExchangeStreamCaptureMode(&mode));
+    const cudaError_t made = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    check_cuda(name, cudaThreadExchangeStreamCaptureMode(&mode));
+    check_cuda(name, made);
+  }
   OwnStream(const OwnStream&) = delete;
   ~OwnStream() { cudaStreamDestroy(stream); }
   cudaStream_t stream;

@@ -37,7 +37,7 @@ using cudaGraphConditionalHandle = unsigned long long;
 
 enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorInvalidConfiguration, cudaErrorStreamCaptureImplicit };
 enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
-enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
 enum cudaGraphNodeType { cudaGraphNodeTypeKernel = 0, cudaGraphNodeTypeConditional = 13 };
 enum cudaGraphConditionalNodeType { cudaGraphCondTypeIf, cudaGraphCondTypeWhile };
 constexpr unsigned cudaStreamSetCaptureDependencies = 1, cudaStreamNonBlocking = 1;
@@ -69,6 +69,7 @@ namespace host_cuda {
 uint64_t random_number();
 inline std::vector<std::unique_ptr<HostCondition>> conditions;
 inline int captures = 0;
+inline cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;  // of the thread
 
 inline cudaGraph_t root(cudaGraph_t graph) { return graph->parent ? root(graph->parent) : graph; }
 
@@ -127,7 +128,13 @@ inline void replay(cudaGraph_t graph) {
 
 }  // namespace host_cuda
 
+inline cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  std::swap(*mode, host_cuda::mode);
+  return cudaSuccess;
+}
+
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  if (host_cuda::captures && host_cuda::mode != cudaStreamCaptureModeRelaxed) host_cuda::fail("a stream is made in a capture");
   *stream = new CUstream_st;
   return cudaSuccess;
 }
