@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from dense import fft_law
@@ -185,3 +186,12 @@ def test_langevin_sense_cg_holds_the_iterate_of_the_reference():
     got, _ = cuda.langevin_sense_cg(**a)
     want = langevin_sense_cg(**in_double(a), backend="torch")
     assert all((g - w).norm() <= 2e-6 * w.norm() for g, w in zip(got, want, strict=True))
+
+
+def test_langevin_sense_cg_looks_whether_another_window_comes():
+    look, seen = cuda.module("langevin_sense_cg").kernel("langevin_sense_cg_look"), np.ones((3, 2))
+    for active, windows, loop in ((1, 2.0, seen[0]), (1, 1.0, seen[1]), (0, 2.0, seen[2])):
+        state = np.zeros((67, 5))
+        state[66, 4] = active
+        look.launch((1,), (32,), [state, 67, windows, loop])
+    assert seen.tolist() == [[2, 1], [2, 0], [2, 0]]  # another window; none is left; all have stopped
