@@ -209,7 +209,7 @@ def profile_kernels(static_: bool, emulate: bool, arch: tuple[str, ...], ops: tu
                            f"one with a Triton kernel: this one is CUDA C++, and {why}")
     if not ops and not sources:
         click.echo(f"csrc/cuda left out: {why}", err=True)
-    workers = 1 if ops else os.cpu_count() or 1
+    workers = 1 if ops else min(os.cpu_count() or 1, 8)  # each loads torch; an op alone is quicker done here
     found = {"triton": triton.__version__,
              **report.gather(cases, sources, cuda_cases, static_, emulate, arch or report.ARCHITECTURES, workers)}
     if as_json:
