@@ -125,11 +125,10 @@ def ncu_command(ctx: click.Context) -> str:
                        "--force-overwrite", "alps-fast", "profile", "--one-step", *options])
 
 
-def _needs(option: str, *modules: str, install: str) -> None:
+def _needs(option: str, module: str, install: str) -> None:
     """Said at once, and not after what takes a minute."""
-    for module in modules:
-        if importlib.util.find_spec(module) is None:
-            raise ImportError(f"{option} needs {module}: pip install '{install}'")
+    if importlib.util.find_spec(module) is None:
+        raise ImportError(f"{option} needs {module}: pip install '{install}'")
 
 
 def draw_roofline(file: Path, as_json: bool) -> None:
@@ -138,7 +137,7 @@ def draw_roofline(file: Path, as_json: bool) -> None:
 
     from ..profile import roofline
 
-    _needs("--roofline", "matplotlib", install="matplotlib")
+    _needs("--roofline", "matplotlib", "matplotlib")
     check_argument(file.suffix.lower() == ".png", "roofline", str(file), "a file named *.png")
     check_writable(file, "roofline")
     with tqdm(total=1 + len(roofline.cpu_cases()), file=sys.stderr, desc="roofline") as bar:
@@ -188,9 +187,9 @@ def profile_kernels(static_: bool, emulate: bool, arch: tuple[str, ...], ops: tu
     if not (static_ or emulate):
         static_, emulate = True, check or update
     check_argument(static_ or not arch, "arch", f"{' '.join(arch)} with --emulate", "it with --static: what is run is sm_80 code")
-    _needs("profile --static or --emulate", "triton", install=PACKAGES)
+    _needs("profile --static or --emulate", "triton", PACKAGES)
     if static_:
-        _needs("--static", "cuxray", install=PACKAGES)
+        _needs("--static", "cuxray", PACKAGES)
     import triton
 
     from ..profile import cuda, nvcc, report
