@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 # Pinned, so that demo and tests see one torch everywhere; where the index has CPU builds, this is one. The package asks for >=2.6.
 TORCH  ?= torch==2.13.0
+# That of the baseline of `make profile`, where torch does not bring one: torch's own CUDA builds want theirs and no other.
+TRITON ?= triton==3.9.0
 
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.alps_fast
@@ -50,15 +52,17 @@ dist: $(STAMP)
 
 # On a machine with an NVIDIA GPU and nvcc; fails where torch sees no device, so that a report is never one of skipped tests. What
 # fails ends the run at the last, not the first: the report is whole.
-gpu: $(STAMP)                  ## kernels built, tested and timed on the GPU: gpu_report/
+gpu: $(STAMP)                  ## kernels built, tested, timed and profiled on the GPU: gpu_report/
+	$(BIN)/python -c "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 'make gpu: torch sees no CUDA device')"
 	mkdir -p gpu_report
 	nvidia-smi > gpu_report/machine.txt
-	$(BIN)/python -c "import torch; assert torch.cuda.is_available(), 'torch sees no CUDA device'"
 	ALPS_FAST_BUILD=cuda $(BIN)/python setup.py build_ext --inplace > gpu_report/build.txt 2>&1
-	failed=; $(BIN)/python -m pytest -m gpu -v --junitxml=gpu_report/tests.xml > gpu_report/tests.txt 2>&1 || failed="tests.txt"; \
-	$(BIN)/alps-fast bench --device cuda --levels 5 --no-progress --json gpu_report/benchmarks.json \
-	  > gpu_report/benchmarks.txt 2>&1 || failed="$$failed benchmarks.txt"; \
-	test -z "$$failed" || { echo "what failed is in gpu_report: $$failed"; exit 1; }
+	failed=; try() { file=$$1; shift; "$$@" > gpu_report/$$file 2>&1 || failed="$$failed $$file"; }; \
+	try tests.txt $(BIN)/python -m pytest -m gpu -v --junitxml=gpu_report/tests.xml; \
+	try benchmarks.txt $(BIN)/alps-fast bench --device cuda --levels 5 --no-progress --json gpu_report/benchmarks.json; \
+	try roofline.txt $(BIN)/alps-fast profile --roofline gpu_report/roofline.png; \
+	try run.txt $(BIN)/alps-fast profile --trace gpu_report/run.json; \
+	test -z "$$failed" || { echo "what failed is in gpu_report:$$failed"; exit 1; }
 
 clean:
 	rm -rf build dist demo_out gpu_report *.egg-info alps_fast/*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks
@@ -67,5 +71,6 @@ clean:
 $(STAMP): pyproject.toml setup.py $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q $(TORCH)
+	$(BIN)/python -m pip show -q triton 2> /dev/null || $(BIN)/python -m pip install -q $(TRITON)
 	$(BIN)/python -m pip install -q -e '.[dev]'
 	touch $@

@@ -3,8 +3,8 @@ alps_fast/ops/langevin_sense.py.
 
 A block takes one line and CHAINS chains: it reads U once for all of them, multiplies by Uᴴ, scales, adds the noise that it
 draws for the coefficients, and multiplies by U, m and x⁺ side by side, while U is still in the L2 cache. A complex product is
-one real product of the numbers as they lie in memory, real and imaginary parts in turn. Coefficients pass from the first
-product to the second through memory that this block alone uses, so one launch takes lines of any length.
+one real product of the numbers as they lie in memory, real and imaginary parts in turn. r, made once, goes to the first product
+and coefficients from it to the second through memory that this block alone uses, so one launch takes lines of any length.
 """
 
 from __future__ import annotations
@@ -25,6 +25,30 @@ OUTPUTS, TERMS = 32, 16  # complex numbers of a line that are summed up at a tim
 WARPS = 8
 
 
+@triton.jit
+def _numbers(begin, stride, top, number):
+    """Where numbers of a line from pixel `top` on lie in an image."""
+    return (2 * (begin + (top + number // 2) * stride) + number % 2)[None, :]
+
+
+@triton.jit
+def _transposed(c):
+    """Complex numbers (N, 2 M) as (M, 2 N)."""
+    N: tl.constexpr = c.shape[0]
+    M: tl.constexpr = c.shape[1] // 2
+    return tl.reshape(tl.permute(tl.reshape(c, (N, M, 2)), (1, 0, 2)), (M, 2 * N))
+
+
+@triton.jit
+def _turned(c):
+    """Each row of complex numbers (N, 2 M), and after it i times it: what real and imaginary parts of U meet."""
+    N: tl.constexpr = c.shape[0]
+    M: tl.constexpr = c.shape[1] // 2
+    real, imaginary = tl.split(tl.reshape(c, (N, M, 2)))
+    both = tl.join(tl.join(real, imaginary), tl.join(-imaginary, real))
+    return tl.reshape(tl.permute(both, (0, 3, 1, 2)), (2 * N, 2 * M))
+
+
 @kernel
 def langevin_sense_kernel(
     x, grad, b, u, eigenvalues, xi, chains, coefficients, after, mean, rows: tl.int32, each: tl.int32, lines: tl.int32,
@@ -43,20 +67,32 @@ def langevin_sense_kernel(
     row, part = first + column // 2, column % 2
     there = (row < rows)[None, :]
     numbers = (2 * lines * n).to(tl.int64)
-    state, data = (row * numbers + part)[None, :], (row // each * numbers + part)[None, :]
-    size = n * COLUMNS  # coefficients of m; after them come those of x⁺
-    coefficients += pid.to(tl.int64) * size * (1 if NOISE == 0 else 2)
+    state = (row * numbers + part)[None, :]
+    # as states lie in memory: a chain a row, its pixels side by side
+    chain = first + tl.arange(0, CHAINS)
+    of_chain, known_chain = chain[:, None] * numbers, (chain < rows)[:, None]
+    number = tl.arange(0, 2 * OUTPUTS)
+    size = n * COLUMNS  # coefficients of m; after them come those of x⁺, and r
+    coefficients += pid.to(tl.int64) * size * (2 if NOISE == 0 else 3)
+    residual = coefficients + size * (1 if NOISE == 0 else 2)
 
+    for top in range(0, n, OUTPUTS):
+        at, inside = _numbers(begin, stride, top, number), known_chain & (2 * top + number < 2 * n)[None, :]
+        r = tl.fma(tl.load(x + of_chain + at, mask=inside, other=0.0), lin,
+                   tl.load(b + chain[:, None] // each * numbers + at, mask=inside, other=0.0))
+        r = tl.fma(tl.load(grad + of_chain + at, mask=inside, other=0.0), -w, r)
+        k = top + tl.arange(0, OUTPUTS)[:, None]
+        tl.store(residual + (k * COLUMNS + column[None, :]), _transposed(r), mask=k < n)
+
+    tl.debug_barrier()  # what some threads stored, others load
     for top in range(0, n, OUTPUTS):
         both = 2 * top + tl.arange(0, 2 * OUTPUTS)
         total = tl.zeros((2 * OUTPUTS, COLUMNS), tl.float32)
         for bottom in range(0, n, TERMS):
-            s = (bottom + tl.arange(0, TERMS))[:, None]
-            a = tl.load(u + s * (2 * n) + both[None, :], mask=(s < n) & (both < 2 * n)[None, :], other=0.0)
-            at, inside = 2 * (begin + s * stride), (s < n) & there
-            r = tl.fma(tl.load(x + state + at, mask=inside, other=0.0), lin, tl.load(b + data + at, mask=inside, other=0.0))
-            r = tl.fma(tl.load(grad + state + at, mask=inside, other=0.0), -w, r)
-            total = tl.dot(tl.trans(a), r, total, input_precision=PRECISION)
+            s = bottom + tl.arange(0, TERMS)
+            a = tl.load(u + s[None, :] * (2 * n) + both[:, None], mask=(s < n)[None, :] & (both < 2 * n)[:, None], other=0.0)
+            r = tl.load(residual + (s[:, None] * COLUMNS + column[None, :]), mask=(s < n)[:, None], other=0.0)
+            total = tl.dot(a, r, total, input_precision=PRECISION)
         # the parts of U times those of r
         by_real, by_imaginary = tl.split(tl.reshape(total, (OUTPUTS, 2, CHAINS, 2)))
         rr, ir = tl.split(tl.permute(by_real, (0, 2, 1)))
@@ -71,10 +107,9 @@ def langevin_sense_kernel(
             if NOISE == 3:
                 drawn = tl.load(xi + state + 2 * pixel, mask=known & there, other=0.0)
             else:
-                chain = first + tl.arange(0, CHAINS)
-                chain = tl.load(chains + chain, mask=chain < rows, other=0)[None, :]
+                counted = tl.load(chains + chain, mask=chain < rows, other=0)[None, :]
                 none = tl.zeros((OUTPUTS, CHAINS), tl.uint32)
-                real, imaginary = step_pairs(none + pixel.to(tl.uint32), chain, key0, key1, step, NOISE == 2)
+                real, imaginary = step_pairs(none + pixel.to(tl.uint32), counted, key0, key1, step, NOISE == 2)
                 drawn = tl.reshape(tl.join(real, imaginary), (OUTPUTS, COLUMNS))
             tl.store(coefficients + size + to, tl.fma(drawn, spread[:, None], c), mask=known)
 
@@ -83,19 +118,18 @@ def langevin_sense_kernel(
         k = (top + tl.arange(0, OUTPUTS))[:, None]
         m = tl.zeros((OUTPUTS, COLUMNS), tl.float32)
         noisy = m
-        for bottom in range(0, 2 * n, 2 * TERMS):
-            s = bottom + tl.arange(0, 2 * TERMS)
+        for bottom in range(0, n, TERMS):
+            s = 2 * bottom + tl.arange(0, 2 * TERMS)
             a = tl.load(u + k * (2 * n) + s[None, :], mask=(k < n) & (s < 2 * n)[None, :], other=0.0)
-            side = (s % 2)[:, None]  # imaginary parts of U meet the other part of a coefficient: i (c + i d) = −d + i c
-            sign = tl.where((side == 1) & (part == 0)[None, :], -1.0, 1.0)
-            source = coefficients + ((s // 2)[:, None] * COLUMNS + (column[None, :] ^ side))
-            inside = (s < 2 * n)[:, None] & there
-            m = tl.dot(a, sign * tl.load(source, mask=inside, other=0.0), m, input_precision=PRECISION)
+            source = bottom + tl.arange(0, TERMS)[:, None]
+            to, inside = source * COLUMNS + column[None, :], source < n
+            m = tl.dot(a, _turned(tl.load(coefficients + to, mask=inside, other=0.0)), m, input_precision=PRECISION)
             if NOISE > 0:
-                noisy = tl.dot(a, sign * tl.load(source + size, mask=inside, other=0.0), noisy, input_precision=PRECISION)
-        to, inside = state + 2 * (begin + k * stride), (k < n) & there
-        tl.store(mean + to, m, mask=inside)
-        tl.store(after + to, noisy if NOISE > 0 else m, mask=inside)
+                with_noise = _turned(tl.load(coefficients + size + to, mask=inside, other=0.0))
+                noisy = tl.dot(a, with_noise, noisy, input_precision=PRECISION)
+        to, inside = of_chain + _numbers(begin, stride, top, number), known_chain & (2 * top + number < 2 * n)[None, :]
+        tl.store(mean + to, _transposed(m), mask=inside)
+        tl.store(after + to, _transposed(noisy if NOISE > 0 else m), mask=inside)
 
 
 def langevin_sense(
@@ -110,7 +144,7 @@ def langevin_sense(
         return after, mean
     given, (lines, n) = xi is not None and noise != NO_NOISE, eigenvalues.shape
     blocks = lines * triton.cdiv(len(x), CHAINS)
-    coefficients = torch.empty(blocks, 1 if noise == NO_NOISE else 2, n, 2 * CHAINS, device=x.device)
+    coefficients = torch.empty(blocks, 2 if noise == NO_NOISE else 3, n, 2 * CHAINS, device=x.device)
     launch(langevin_sense_kernel, (blocks,), WARPS, x=x, grad=grad, b=b, u=torch.view_as_real(u.resolve_conj()),
            eigenvalues=eigenvalues, xi=xi.to(x.dtype).contiguous() if given else None, chains=chains.contiguous(),
            coefficients=coefficients, after=after, mean=mean, rows=len(x), each=len(x) // len(b), lines=lines, n=n, lam=lam,

@@ -400,7 +400,8 @@ def test_map_is_deterministic_and_alone_as_in_a_batch() -> None:
     both, one = (map_estimate(v, op, ENERGY, schedule=FEW, progress=False) for v in (y, y[1]))
     assert torch.equal(both.image[1], one.image)
     assert both.image.shape == (2, 1, 5, 7)
-    assert both.trace.shape == (2, 4, 4)
+    assert both.trace.shape == (2, 4, 3)
+    assert torch.equal(both.energy[1], one.energy) and torch.equal(both.trace[1], one.trace)
     assert one.energy.shape == ()
     assert bool((one.trace.diff(dim=-1) <= 1e-6 * one.trace.abs().max()).all())
 

@@ -24,8 +24,8 @@ class MapEstimate:
 
     image: (C, H, W) real or complex.
     energy: () U(x) = E(x, t)/t² + ‖Ax − y‖²/(2η²) at t = σ_min.
-    trace: (levels, steps + 1) U at the level's t, before each of its steps and after the last; it never rises along a
-        row if the energy's curvature is a true bound, up to the rounding of U in float32.
+    trace: (levels, steps) U at the level's t before each of its steps; it never rises along a row, nor from the last of all to
+        `energy`, if the energy's curvature is a true bound, up to the rounding of U in float32.
     """
 
     image: Tensor
@@ -63,18 +63,14 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
             target = map_target(operator, energy, t, b, backend)
             if i == 0:
                 x = target.langevin(x, torch.zeros_like(x), rows, target.scalars)[1]
-            row = []
             for _ in range(schedule.steps):
                 value, grad = target.value_and_grad(x)
-                row.append(posterior_energy(value, t, operator, x, checked))
+                trace.append(posterior_energy(value, t, operator, x, checked))
                 x = target.langevin(x, grad, rows, target.scalars)[1]
                 bar.update()
-            row.append(posterior_energy(target.value_and_grad(x)[0], t, operator, x, checked))
-            trace.append(torch.stack(row, -1))
-    image, energies = from_state(x, operator.is_complex), torch.stack(trace, 1)
-    if y.ndim < checked.ndim:
-        image, energies = image[0], energies[0]
-    return MapEstimate(image, energies[..., -1, -1], energies)
+    last = posterior_energy(target.value_and_grad(x)[0], t, operator, x, checked)
+    found = MapEstimate(from_state(x, operator.is_complex), last, torch.stack(trace, 1).unflatten(1, (schedule.levels, -1)))
+    return found if y.ndim == checked.ndim else MapEstimate(found.image[0], found.energy[0], found.trace[0])
 
 
 def map_target(operator: Operator, energy: Energy, t: float, b: Tensor, backend: str) -> Target:
