@@ -264,6 +264,11 @@ def test_langevin_sense_cg_holds_the_iterate_of_the_reference(ptx):
     run("columns", True, 0, systems * coils, apply)
     run("back", False, 0, systems, apply)
     advance(False)
+    look, seen = ptx("langevin_sense_cg").kernel("langevin_sense_cg_look"), np.ones((3, 2))
+    for windows, loop in ((2.0, seen[0]), (1.0, seen[1])):
+        look.launch((1,), (32,), [state, systems, windows, loop])
+    look.launch((1,), (32,), [np.zeros((67, 5)), 67, 2.0, seen[2]])
+    assert seen.tolist() == [[2, 1], [2, 0], [2, 0]]  # another window; none is left; all have stopped
     ptx("langevin_sense_cg").kernel("langevin_sense_cg_sum").launch((1,), (32,), [mean, after, state, 1, 2 * height * width, 1])
     del a["spectrum"]
     want = langevin_sense_cg(**in_double(a), max_iter=1, backend="torch")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from tape import Tape
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -20,10 +22,10 @@ from alps_fast.energies import DenoiserEnergy, GaussianEnergy, GaussianMixtureEn
 from alps_fast.energies.base import Energy
 from alps_fast.energies.compact import CompactNet
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, Operator, SuperResolution
-from alps_fast.ops import _dispatch
+from alps_fast.ops import _cg, _dispatch
 from alps_fast.posterior import Posterior
 from alps_fast.samplers import Progress, Sampler, Schedule
-from alps_fast.samplers.graphs import Graphs, flat, rebuilt
+from alps_fast.samplers.graphs import CudaGraphs, Graphs, flat, rebuilt
 from alps_fast.samplers.level import Plan, Rows, Stepped
 from alps_fast.samplers.sampler import Run
 
@@ -65,6 +67,7 @@ ENERGIES: dict[str, Callable[[int], Energy]] = {
     "mixture": lambda channels: GaussianMixtureEnergy(torch.ones(2), torch.tensor([0.4, -0.4]).view(2, 1, 1, 1), torch.ones(2)),
     "compact": compact,
     "module": lambda channels: DenoiserEnergy(Psi(channels)),
+    "module, fast": lambda channels: DenoiserEnergy(Psi(channels), precision="fast"),
     "sum": lambda channels: SumEnergy([ridge(), GaussianEnergy(0.0, 1.0)], [0.5, 0.5]),
 }
 OPERATORS: dict[str, Callable[[], Operator]] = {
@@ -74,6 +77,7 @@ OPERATORS: dict[str, Callable[[], Operator]] = {
     "superres": lambda: SuperResolution(2, 0.1),
     "one coil": lambda: CartesianMRI(MASK, noise_std=0.1),
     "lines": lambda: CartesianMRI(COLUMNS.expand(10, 10), data.coil_maps(3, 10, 10), noise_std=0.1),
+    "coils": lambda: CartesianMRI(MASK, data.coil_maps(3, 10, 10), noise_std=0.1),
 }
 
 
@@ -194,33 +198,10 @@ def test_chains_are_split_until_they_fit() -> None:
 
 # --- graphs --------------------------------------------------------------------------------------------------------
 
-class Tape(TorchDispatchMode):
-    """A CUDA graph's stand-in: the torch operators of a run with the very tensors they took and gave, run again in place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Any, Any, Any, Any]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in LOOKS:
-            raise RuntimeError(f"{func} while capturing")
-        out = func(*args, **(kwargs or {}))
-        self.calls.append((func, args, kwargs or {}, out))
-        return out
-
-    def replay(self) -> None:
-        with torch.no_grad():
-            for func, args, kwargs, out in self.calls:
-                for old, new in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True):
-                    if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
-                        old.copy_(new)
-
-
-LOOKS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.is_nonzero.default)
 TAPES: list[Tape] = []
 
 
-def tape(run: Callable[[], Stepped]) -> tuple[Callable[[], object], Stepped]:
+def tape(run: Callable[[], Stepped], device: torch.device) -> tuple[Callable[[], object], Stepped]:
     with Tape() as recorded:
         result = run()
     for v in flat(result):
@@ -237,7 +218,9 @@ def tape(run: Callable[[], Stepped]) -> tuple[Callable[[], object], Stepped]:
     ("inpainting", "gaussian", {"method": "measurement"}),
     ("blur", "compact", {}),
     ("one coil", "module", {}),
+    ("inpainting", "module, fast", {}),
     ("lines", "ridge", {"noise": "independent"}),
+    ("coils", "gaussian", {}),
 ])
 def test_graphs_change_nothing(operator: str, energy: str, options: dict[str, Any]) -> None:
     """First plain, then captured, then replayed: with other measurements each time, whatever the energy forgot meanwhile."""
@@ -285,6 +268,57 @@ def test_what_cannot_be_captured_runs_without_and_says_so() -> None:
         same(graphed(y), plain(y))
 
 
+@pytest.mark.parametrize("operator", [
+    LinearOperator(lambda x: x * MASK, lambda y: y * MASK, 0.1, (1, 10, 10)), OPERATORS["coils"]()], ids=["functions", "coils"])
+def test_solves_on_torch_are_not_captured_and_say_nothing(operator: Operator) -> None:
+    """They look whether they may stop; where a kernel solves, nothing does."""
+    energy = ENERGIES["gaussian"](2 if operator.is_complex else 1)
+    y = operator.forward(torch.randn(1, 1, 10, 10, dtype=torch.complex64 if operator.is_complex else torch.float32))
+    plain, graphed = (sampler(operator, energy, graphs=g, backend="torch") for g in (False, True))
+    graphed._graphs = Graphs(tape, "cpu")
+    for _ in range(2):
+        same(graphed(y), plain(y))
+    assert not graphed._graphs.recorded and graphed._graphs.why_not is not None
+
+
+def test_a_graph_is_captured_on_the_device_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever is current, with one pool a device; torch.cuda is a stand-in here."""
+    current, captures = [torch.device("cuda", 0)], []
+
+    @contextmanager
+    def device(new: torch.device) -> Iterator[None]:
+        current.append(new)
+        yield
+        current.pop()
+
+    @contextmanager
+    def graph(_: object, *, pool: object, stream: torch.device, capture_error_mode: str) -> Iterator[None]:
+        captures.append((pool, stream, current[-1]))
+        yield
+
+    made = SimpleNamespace(replay=lambda: None)
+    for name, stand_in in {"device": device, "graph": graph, "Stream": lambda on: on, "CUDAGraph": lambda: made,
+                           "graph_pool_handle": object}.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    op, energy, y = problem("inpainting", "gaussian")
+    plan, rows = Run(sampler(op, energy), y)._planned(0)
+    capture, done = CudaGraphs(), plan.run(rows, lambda _: None)
+    devices = [torch.device("cuda", index) for index in (1, 0, 1)]
+    assert all(capture(lambda: done, on) == (made.replay, done) for on in devices)
+    assert [(stream, on) for _, stream, on in captures] == [(on, on) for on in devices]
+    assert captures[0][0] is captures[2][0] is not captures[1][0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_graphs_change_nothing_on_a_gpu_that_is_not_current() -> None:
+    op, prior, y = problem("inpainting", "ridge")
+    y = y.to("cuda:1")
+    plain, graphed = sampler(op, prior, graphs=False), sampler(op, prior)
+    for factor in (1.0, 0.5, -1.0):
+        same(graphed(factor * y), plain(factor * y))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("energy", ENERGIES)
@@ -297,8 +331,31 @@ def test_graphs_change_nothing_on_a_gpu(operator: str, energy: str) -> None:
     assert len(graphed._graphs.recorded) == FEW.levels and graphed._graphs.why_not is None
 
 
+def test_what_a_graph_notes_is_told_once_at_the_end_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    op, energy, y = problem("inpainting", "gaussian")
+    monkeypatch.setitem(_cg._in_graphs, y.device, torch.tensor(7))
+    with pytest.warns(UserWarning, match="conjugate gradients: 7 iterations did not reach the tolerance"):
+        sampler(op, energy)(y)
+    sampler(op, energy)(y)
+    monkeypatch.delitem(_cg._in_graphs, y.device)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(RuntimeError, match="must run once on cpu before they are captured"):
+        _cg.in_graphs(y.device)
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("operator", OPERATORS)
+def test_a_graph_tells_that_max_iter_did_not_suffice() -> None:
+    op, energy, y = problem("coils", "gaussian")
+    op.tol, op.max_iter = 1e-7, 9  # type: ignore[attr-defined]
+    graphed = sampler(op, energy)
+    for _ in range(3):
+        with pytest.warns(UserWarning, match="conjugate gradients: 9 iterations did not reach the tolerance"):
+            graphed(y.cuda())
+    assert len(graphed._graphs.recorded) == FEW.levels
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("operator", [name for name in OPERATORS if name != "coils"])  # which looks where nothing is captured
 @pytest.mark.parametrize("energy", ENERGIES)
 def test_a_level_waits_for_nothing_on_a_gpu(operator: str, energy: str) -> None:
     op, prior, y = problem(operator, energy)
@@ -326,7 +383,7 @@ class NoCopies(TorchDispatchMode):
 
 def without_values(name: str, channels: int, t: float) -> Energy:
     """An energy of meta tensors: networks are made there; tables of a ridge energy are read once a level, and moved."""
-    if name in ("compact", "module"):
+    if name in ("compact", "module", "module, fast"):
         with torch.device("meta"):
             return ENERGIES[name](channels)
     energy = ENERGIES[name](channels)
@@ -360,7 +417,8 @@ def test_a_level_waits_for_nothing(operator: str, energy: str, way: str, monkeyp
     fake: Rows = rebuilt(rows, [v.to("meta") for v in flat(rows)])
     prior = without_values(energy, 2 if op.is_complex else 1, plan.target.t)
     plan = replace(plan, target=replace(plan.target, operator=op, energy=prior, b=fake.b))
-    plan.run(fake, lambda _: None)  # places constants
+    with Calls():  # and ops are operators
+        plan.run(fake, lambda _: None)  # places constants
     with NoCopies():
         done = plan.run(fake, lambda _: None)
     assert done.x.shape == rows.x.shape and done.x.is_meta
@@ -375,12 +433,6 @@ def test_the_test_sees_who_waits() -> None:
         replace(plan, target=replace(target, energy=Looks(0.3, 0.5))).run(fake, lambda _: None)
     with pytest.raises(AssertionError, match="on .*cpu"), NoCopies():
         replace(plan, target=replace(target, operator=Inpainting(MASK, 0.1))).run(fake, lambda _: None)
-
-
-def test_who_looks_says_so() -> None:
-    assert not any(make().looks for make in OPERATORS.values())
-    assert CartesianMRI(MASK, data.coil_maps(3, 10, 10), noise_std=0.1).looks
-    assert LinearOperator(lambda x: x, lambda y: y, 0.1, (1, 4, 4)).looks
 
 
 def test_a_plan_is_the_schedules() -> None:

@@ -24,7 +24,6 @@ class Operator(ABC):
     """
 
     is_complex: bool  # whether images are complex
-    looks: bool = False  # whether a step waits for the device, to see if it may stop, as conjugate gradients do
 
     def __init__(self, noise_std: float):
         check_positive("noise_std", noise_std)

@@ -41,7 +41,6 @@ class LinearOperator(Operator):
     def __init__(self, forward: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], noise_std: float,
                  image_shape: Sequence[int], *, is_complex: bool = False, tol: float = 0.03, max_iter: int = 300):
         super().__init__(noise_std)
-        self.looks = True
         for name, function in (("forward", forward), ("adjoint", adjoint)):
             check(callable(function), name, type(function).__name__, "a function")
         check(isinstance(image_shape, Sequence) and len(image_shape) == 3, "image_shape", image_shape, "(C, H, W)")

@@ -76,7 +76,6 @@ class CartesianMRI(Operator):
         self._placed_mask, self._placed_maps = Placed(mask), Placed() if maps is None else Placed(maps)
         self.tol, self.max_iter = tol, max_iter
         self.line_axis = None if maps is None else _line_axis(mask)
-        self.looks = maps is not None and self.line_axis is None
         self._factors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
         self._rolled: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
 WINDOW = 8  # iterations between looks at the error: what it fell by meanwhile tells where it stands
 PRECISELY = 10  # times the iterations of a step are allowed where a solution is wanted to the rounding of its dtype
+
+_solves: ContextVar[list[int] | None] = ContextVar("solves", default=None)
+_in_graphs: dict[torch.device, Tensor] = {}  # max_iter, where it did not suffice in some replay of a graph, else 0
+
+
+@contextmanager
+def looks() -> Iterator[list[int]]:
+    """The max_iter of each solve inside by `conjugate_gradients`, which looks at the device, and so cannot be captured."""
+    solves: list[int] = []
+    token = _solves.set(solves)
+    try:
+        yield solves
+    finally:
+        _solves.reset(token)
 
 
 def rowwise_dot(a: Tensor, b: Tensor) -> Tensor:
@@ -20,6 +36,23 @@ def rowwise_dot(a: Tensor, b: Tensor) -> Tensor:
 def warn_of_max_iter(max_iter: int) -> None:
     """Tell that some row did not stop."""
     warnings.warn(f"conjugate gradients: {max_iter} iterations did not reach the tolerance; raise max_iter or tol", stacklevel=3)
+
+
+def in_graphs(device: torch.device) -> Tensor:
+    """Where graphs note on `device` that max_iter did not suffice, for `warn_of_graphs`; made before any is captured."""
+    if device not in _in_graphs:
+        if torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(f"conjugate gradients must run once on {device} before they are captured")
+        with torch.inference_mode(False):
+            _in_graphs[device] = torch.zeros((), dtype=torch.int64, device=device)
+    return _in_graphs[device]
+
+
+def warn_of_graphs(device: torch.device) -> None:
+    """`warn_of_max_iter` for the graphs replayed on `device` since the last call; waits for it where there may be some."""
+    if device in _in_graphs and (max_iter := int(_in_graphs[device])):
+        _in_graphs[device].zero_()
+        warn_of_max_iter(max_iter)
 
 
 def conjugate_gradients(apply: Callable[[Tensor], Tensor], rhs: Tensor, start: Tensor, error: float, max_iter: int,
@@ -44,6 +77,8 @@ def conjugate_gradients(apply: Callable[[Tensor], Tensor], rhs: Tensor, start: T
     def columns(v: Tensor) -> Tensor:
         return v.view(-1, *[1] * (rhs.ndim - 1))
 
+    if (solves := _solves.get()) is not None:
+        solves.append(max_iter)
     r = rhs - apply(start)
     misleads = columns(rowwise_dot(start, rhs + r) < 0)  # ½xᵀM x − rhsᵀx is above its value at zero
     x, r = torch.where(misleads, 0, start), torch.where(misleads, rhs, r)

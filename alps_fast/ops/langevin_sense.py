@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import check
 from ..layout import as_complex, as_real
-from ._cg import WINDOW, conjugate_gradients, warn_of_max_iter
+from ._cg import WINDOW, conjugate_gradients, in_graphs, warn_of_max_iter
 from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from ._memory import empty_like
@@ -262,20 +262,25 @@ def _langevin_sense_cg_cuda(
     systems = len(x) if noise == NO_NOISE else 2 * len(x)
     goes_on = sums[:5 * systems].view(systems, 5)[:, 4]
     chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
-    spectrum = sense_spectrum(maps, mask).contiguous()
+    spectrum, noted = packed_once(_spectrum_of, (maps, mask)), in_graphs(x.device)
     with stream_on(x.device) as stream:
-        for iteration in range(0, max_iter, WINDOW):
+        captured = torch.cuda.is_current_stream_capturing()
+        at_once = max_iter if captured else WINDOW  # a graph looks by itself
+        for iteration in range(0, max_iter, at_once):
             _cuda.langevin_sense_cg_iterate(
                 x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), maps=maps.data_ptr(), mask=mask.data_ptr(),
                 spectrum=spectrum.data_ptr(), xi=0 if given is None else given.data_ptr(), chains=chains.data_ptr(),
                 after=after.data_ptr(), mean=mean.data_ptr(), floats=images.data_ptr(), doubles=sums.data_ptr(), rows=len(x),
                 measurements=len(b), coils=len(maps), height=height, width=width, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2,
                 noise_lam=noise_lam, noise=noise, seed=seed, step=step, error=tol * math.sqrt(x[0].numel()),
-                iteration=iteration, end=min(iteration + WINDOW, max_iter), stream=stream)
-            if not goes_on.any():
+                iteration=iteration, end=min(iteration + at_once, max_iter), stream=stream)
+            if captured:
+                noted.masked_fill_(goes_on.any(), max_iter)
+            elif not goes_on.any():
                 break
         else:
-            warn_of_max_iter(max_iter)
+            if not captured:
+                warn_of_max_iter(max_iter)
         _cuda.langevin_sense_cg_finish(mean=mean.data_ptr(), after=after.data_ptr(), doubles=sums.data_ptr(), rows=len(x),
                                        numbers=x[0].numel(), noisy=noise != NO_NOISE, stream=stream)
     return after, mean
@@ -302,7 +307,8 @@ def langevin_sense_cg(
             states (N, H, W, 2), one complex channel.
         maps: (coils, H, W) coil sensitivities, complex of the precision of x.
         mask: (H, W) of zeros and ones in torch.fft order (frequency zero first), dtype of x.
-        tol: error allowed, see above, > 0. max_iter: iterations at most, a warning where they do not suffice.
+        tol: error allowed, see above, > 0. max_iter: iterations at most, a warning where they do not suffice; what a CUDA
+            graph replays warns at the end of the next `Sampler` run.
         xi: (N, 1 + coils, H, W, 2) to use for ξ: first ε₂ in pixels, then ε₁ for the samples of every coil, torch.fft
             order. With Philox, one stream runs through all of it in this order.
 

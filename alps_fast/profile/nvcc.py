@@ -28,7 +28,7 @@ class Kernel(NamedTuple):
 
 
 def ops() -> tuple[str, ...]:
-    """The ops that have a source in csrc/cuda; none where the package lies without its sources."""
+    """The ops that have a source in csrc/cuda, and `loop`, theirs in graphs; none where the package lies without its sources."""
     return tuple(sorted(path.stem for path in SOURCES.glob("*.cu")))
 
 

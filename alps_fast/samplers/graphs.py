@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..ops import _packed
+from ..ops import _cg, _packed
 from .level import Plan, Rows, Stepped
 from .mala import Point
 
 Replay = Callable[[], object]
-Capture = Callable[[Callable[[], Stepped]], tuple[Replay, Stepped]]
+Capture = Callable[[Callable[[], Stepped], torch.device], tuple[Replay, Stepped]]  # of what runs on a device
 
 
 class Recorded(NamedTuple):
@@ -43,16 +43,22 @@ class Graphs:
         self.recorded: dict[Any, Recorded] = {}
         self.why_not: str | None = None
 
-    def run(self, plan: Plan, rows: Rows) -> Stepped:
-        """`plan.run(rows)`."""
+    def run(self, plan: Plan, rows: Rows, tick: Callable[[int], object]) -> Stepped:
+        """`plan.run(rows, tick)`; a replay tells no progress."""
         target, first = plan.target, plan.scalars[0].step
         relative = tuple(replace(s, step=s.step - first) for s in plan.scalars)
         tuned_from = first if plan.tunes else None  # the tuning of τ takes its step number from the host
         key = (relative, plan.tunes, tuned_from, plan.records, target.t, target.backend, id(target.energy), id(target.operator),
                *((v.shape, v.dtype, v.device) for v in flat(rows)))
-        if key not in self.seen or self.why_not is not None:
+        if self.why_not is not None:
+            return plan.run(rows, tick)
+        if key not in self.seen:
             self.seen.add(key)
-            return plan.run(rows, silent)
+            with _cg.looks() as solves:
+                done = plan.run(rows, tick)
+            if solves:
+                self.why_not = "torch's conjugate gradients look whether they may stop"
+            return done
         if key not in self.recorded:
             try:
                 self.recorded[key] = self._record(plan, rows)
@@ -62,7 +68,7 @@ class Graphs:
                 self.why_not = " ".join(str(error).split())
                 self.clear()
                 warnings.warn(f"graphs: level {plan.level} cannot be captured ({self.why_not}); it runs without", stacklevel=2)
-                return plan.run(rows, silent)
+                return plan.run(rows, tick)
         recorded = self.recorded[key]
         for mine, given in zip(flat(recorded.rows), flat(rows), strict=True):
             mine.copy_(given)
@@ -78,7 +84,7 @@ class Graphs:
         held = plan.target.energy.prepare(plan.target.t, rows.x)
         mine = rebuilt(rows, [v.clone() for v in flat(rows)])
         with _packed.held() as packed:
-            replay, result = self.capture(lambda: plan.run(mine, silent))
+            replay, result = self.capture(lambda: plan.run(mine, silent), rows.x.device)
         return Recorded(plan.scalars[0].step, mine, replay, result, (held, packed, plan))
 
 
@@ -100,14 +106,16 @@ def rebuilt(like: Any, tensors: list[Tensor]) -> Any:
 
 
 class CudaGraphs:
-    """Captures into CUDA graphs that share their temporary memory, as they are replayed one after another."""
+    """Captures into CUDA graphs; those of a device share their temporary memory, as they are replayed one after another."""
 
     def __init__(self) -> None:
-        self.pool: Any = None
+        self.pools: dict[torch.device, Any] = {}
 
-    def __call__(self, run: Callable[[], Stepped]) -> tuple[Replay, Stepped]:
-        graph = torch.cuda.CUDAGraph()
-        self.pool = self.pool or torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            result = run()
+    def __call__(self, run: Callable[[], Stepped], device: torch.device) -> tuple[Replay, Stepped]:
+        with torch.cuda.device(device):  # else torch captures a stream of whichever is current, and what runs here is not in it
+            if device not in self.pools:
+                self.pools[device] = torch.cuda.graph_pool_handle()
+            graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+            with torch.cuda.graph(graph, pool=self.pools[device], stream=stream, capture_error_mode="thread_local"):
+                result = run()
         return graph.replay, result

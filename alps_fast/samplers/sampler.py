@@ -21,6 +21,7 @@ from ..energies.base import Energy
 from ..errors import check, check_choice, check_positive, whole
 from ..layout import from_state, network_view, to_state
 from ..operators.base import Operator
+from ..ops._cg import warn_of_graphs
 from ..ops._dispatch import NAMES
 from ..ops._memory import reused_memory
 from ..posterior import BrokenChain, Posterior
@@ -72,8 +73,8 @@ class Sampler:
         callback: is called with a `Progress` at level ends.
         max_chains: chains, of all measurements together, whose steps run at a time; None: all, and where the device's
             memory does not suffice half as many, until it does. Results are the same.
-        graphs: on a GPU, run by CUDA graphs what ran before: draws from the third on, and all in later calls (not with conjugate
-            gradients, which look when to stop).
+        graphs: on a GPU, run by CUDA graphs what ran before: draws from the third on, and all in later calls; not where torch's
+            conjugate gradients look when to stop, as for a `LinearOperator`.
         warm_start, warm_std: another method's image x₀ ≈ x + N(0, σ²I), taken as one more measurement. With
             method="measurement" it stands for most of the prior's annealing too.
 
@@ -221,7 +222,9 @@ class Run:
                     self._level_end()
         except KeyboardInterrupt:
             self.interrupted = True
-        return self._posterior()
+        posterior = self._posterior()
+        warn_of_graphs(self.adjoint.device)
+        return posterior
 
     def _level(self, i: int, bar: tqdm[Any]) -> None:
         """The steps of one level. A draw is the state after the last one."""
@@ -258,12 +261,12 @@ class Run:
     def _in_parts(self, plan: Plan, rows: Rows, bar: tqdm[Any]) -> Stepped:
         """The level of all rows, `most` at a time, and of fewer once memory runs out."""
         sampler, parts, first = self.sampler, list[Stepped](), 0
-        graphs = sampler.graphs and rows.x.device.type == sampler._graphs.device and not sampler.operator.looks
+        graphs = sampler.graphs and rows.x.device.type == sampler._graphs.device
         while first < len(rows.x):
             some, last = part(rows, sampler.chains, first, self.most)
-            whole = last - first == len(rows.x)
+            tick = bar.update if last - first == len(rows.x) else silent
             try:
-                parts.append(sampler._graphs.run(plan, some) if graphs else plan.run(some, bar.update if whole else silent))
+                parts.append(sampler._graphs.run(plan, some, tick) if graphs else plan.run(some, tick))
                 first = last
             except torch.OutOfMemoryError:
                 if last - first == 1:

@@ -55,8 +55,9 @@ struct SenseCgMemory {
   int64_t floats, doubles;  // -1: no kernel for images of this size; the doubles begin as ones
 };
 SenseCgMemory langevin_sense_cg_memory(const SenseCgStep& step);
-// Iterations iteration + 1 ... end of every system that has not stopped, and before the first what they begin with. The first
-// five doubles of a system are its state: r z, and last whether it goes on.
+// Iterations iteration + 1 ... end of every system that has not stopped, and before the first what they begin with; `iteration`
+// ends a window. The first five doubles of a system are its state: r z, and last whether it goes on. More than one window can be
+// asked for where a graph is captured from the stream: there they are a loop, which ends when all systems have stopped.
 void langevin_sense_cg_iterate(const SenseCgStep& step, int64_t iteration, int64_t end, float* floats, double* doubles,
                                cudaStream_t stream);
 void langevin_sense_cg_finish(float* mean, float* after, const double* doubles, int64_t rows, int64_t numbers, bool noisy,

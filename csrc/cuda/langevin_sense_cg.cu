@@ -11,12 +11,14 @@
 //   settle   the scalars of every system
 // A block takes rows or columns that fit into its shared memory. Dot products are summed in double: in a block in a fixed order,
 // and over the blocks of an image by each block that needs them. Systems go through the workspace a few at a time, so that it
-// stays in L2. Those that have stopped cost a look at their state.
+// stays in L2. Those that have stopped cost a look at their state; whether all have, the caller sees after every window, or in a
+// graph one more launch, look.
 #include <algorithm>
 #include <cmath>
 
 #include "fft.cuh"
 #include "kernels.h"
+#include "loop.h"
 #include "noise.h"
 #include "vectors.h"
 
@@ -36,6 +38,10 @@ struct State {  // of a system
   double rz, beta, fell, total, active;
 };
 static_assert(sizeof(State) == 5 * sizeof(double), "as alps_fast/ops/langevin_sense.py allocates it");
+
+struct Loop {  // in a graph: the window of iterations that is at work, from 1 on, and whether another one comes
+  double window, goes_on;
+};
 
 struct Work {  // images of every system: z is where q was; k-space of every coil of the systems from `first` on
   float2 *r, *p, *q, *k;
@@ -360,6 +366,18 @@ __global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
   work.state[system] = state;
 }
 
+// After a window: whether another one comes, of `windows` at most. One warp.
+__global__ void __launch_bounds__(32)
+    langevin_sense_cg_look(const State* states, uint32_t systems, double windows, Loop* loop) {
+  bool active = false;
+  for (uint32_t system = threadIdx.x; system < systems; system += 32) active |= states[system].active != 0;
+  const bool any = __ballot_sync(0xffffffffu, active) != 0;
+  if (threadIdx.x == 0) {
+    loop->goes_on = any && loop->window < windows ? 1.0 : 0.0;
+    loop->window += 1;
+  }
+}
+
 // Systems that are not finite come back as NaN, and x+ is the sum of both.
 __global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
     langevin_sense_cg_sum(float* mean, float* after, const State* states, int64_t rows, int64_t numbers, bool noisy) {
@@ -399,7 +417,7 @@ Plan plan_of(const SenseCgStep& s) {
 SenseCgMemory langevin_sense_cg_memory(const SenseCgStep& s) {
   const Plan plan = plan_of(s);
   if (!plan.rows || !plan.columns) return {-1, -1};
-  return {2 * (3 * systems_of(s) + systems_at_once(s) * s.coils) * s.height * s.width, systems_of(s) * (5 + 2 * plan.tiles)};
+  return {2 * (3 * systems_of(s) + systems_at_once(s) * s.coils) * s.height * s.width, systems_of(s) * (5 + 2 * plan.tiles) + 2};
 }
 
 void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t end, float* floats, double* doubles,
@@ -413,6 +431,7 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
   Layout at = {transform_of(s.width), transform_of(s.height), make_stream(s.seed, s.step, LANGEVIN), 0, 0, 0,
                s.inv_eta2 * every, std::sqrt(s.inv_eta2 * every), std::sqrt(s.noise_lam), every,
                on_bytes<8>(s.x, s.grad, s.b, s.xi, s.after, s.mean)};
+  Loop* const loop = reinterpret_cast<Loop*>(work.next + plan.tiles * systems);
   const auto run = [&](auto kernel, int64_t blocks, int64_t numbers, int64_t bytes, auto... arguments) {
     if (blocks > MOST_BLOCKS) throw std::invalid_argument("langevin_sense_cg: more than 2^31 - 1 tiles");
     const int64_t threads = std::clamp<int64_t>((numbers / CELLS + 31) / 32 * 32, 32, MOST_THREADS);
@@ -453,10 +472,22 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
     multiply(NOISE, s.rows, systems);
     advance(true, false);
   }
-  while (++iteration <= end) {
-    multiply(APPLY, 0, systems);
-    advance(false, iteration % CG_WINDOW == 0);
-  }
+  const auto iterate = [&](int64_t count) {
+    for (int64_t i = 1; i <= count; ++i) {
+      multiply(APPLY, 0, systems);
+      advance(false, i == CG_WINDOW);
+    }
+  };
+  const int64_t left = end - iteration;
+  if (left <= CG_WINDOW) return iterate(left);
+  const cudaStream_t outside = stream;
+  capture_while("langevin_sense_cg", outside, &loop->goes_on, [&](cudaStream_t inside) {
+    stream = inside;
+    iterate(CG_WINDOW);
+    run(langevin_sense_cg_look, 1, 0, 0, work.state, static_cast<uint32_t>(systems), static_cast<double>(left / CG_WINDOW), loop);
+  });
+  stream = outside;
+  iterate(left % CG_WINDOW);
 }
 
 void langevin_sense_cg_finish(float* mean, float* after, const double* doubles, int64_t rows, int64_t numbers, bool noisy,

@@ -9,20 +9,28 @@
 
 #include "cuda_runtime.h"
 
-#define HOST_CUDA_STATE                                               \
-  thread_local uint3 threadIdx, blockIdx;                             \
-  thread_local dim3 blockDim, gridDim;                                \
-  namespace alps {                                                    \
-  alignas(1024) float4 dynamic_shared[host_cuda::MOST_SHARED / 16];   \
-  }                                                                   \
-  char* const host_cuda::shared_memory = reinterpret_cast<char*>(alps::dynamic_shared); \
-  extern "C" void host_cuda_seed(uint64_t seed) { host_cuda::random_source.seed(seed); }
+#define HOST_CUDA_STATE                                                                           \
+  thread_local uint3 threadIdx, blockIdx;                                                         \
+  thread_local dim3 blockDim, gridDim;                                                            \
+  namespace alps {                                                                                \
+  alignas(1024) float4 dynamic_shared[host_cuda::MOST_SHARED / 16];                               \
+  }                                                                                               \
+  char* const host_cuda::shared_memory = reinterpret_cast<char*>(alps::dynamic_shared);           \
+  extern "C" {                                                                                    \
+  void host_cuda_seed(uint64_t seed) { host_cuda::random_source.seed(seed); }                     \
+  cudaStream_t host_cuda_begin() { return host_cuda::begin_capture(); }                           \
+  void host_cuda_record(cudaStream_t stream, void (*call)()) { host_cuda::record(stream, call); } \
+  cudaGraph_t host_cuda_end(cudaStream_t stream) { return host_cuda::end_capture(stream); }       \
+  void host_cuda_replay(cudaGraph_t graph) { host_cuda::replay(graph); }                          \
+  }
 
 namespace host_cuda {
 
 inline std::mt19937_64 random_source;
 
-[[noreturn]] inline void fail(const char* what) {
+uint64_t random_number() { return random_source(); }
+
+[[noreturn]] void fail(const char* what) {
   std::fprintf(stderr, "host_cuda: %s\n", what);
   std::fflush(stderr);
   std::abort();

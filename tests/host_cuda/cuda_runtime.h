@@ -8,6 +8,8 @@
 #include <functional>
 #include <tuple>
 
+#include "host_graphs.h"
+
 #define __global__
 #define __host__
 #define __device__
@@ -124,9 +126,6 @@ T __shfl_down_sync(unsigned mask, T value, unsigned by) {
   return host_cuda::shuffle(mask, value, host_cuda::lane() + by);
 }
 
-using cudaStream_t = struct CUstream_st*;
-
-enum cudaError_t { cudaSuccess, cudaErrorInvalidConfiguration };
 enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMultiProcessorCount };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
@@ -138,7 +137,10 @@ struct cudaLaunchConfig_t {
   unsigned numAttrs;
 };
 
-inline const char* cudaGetErrorString(cudaError_t error) { return error ? "invalid configuration argument" : "no error"; }
+inline const char* cudaGetErrorString(cudaError_t error) {
+  const char* const said[] = {"no error", "invalid argument", "invalid configuration argument", "a launch beside the capture"};
+  return said[error];
+}
 
 inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
@@ -165,7 +167,12 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (grid.x == 0 || grid.x > 0x7fffffffu || grid.y == 0 || grid.y > 65535 || grid.z == 0 || grid.z > 65535 || block.x == 0 ||
       block.y == 0 || block.z == 0 || block.x * block.y * block.z > 1024 || config->dynamicSmemBytes > limit)
     return cudaErrorInvalidConfiguration;
+  if (host_cuda::captures && !(config->stream && config->stream->graph)) return cudaErrorStreamCaptureImplicit;
   const std::tuple<Parameters...> parameters(std::forward<Arguments>(arguments)...);
-  host_cuda::run(grid, block, config->dynamicSmemBytes, [&] { std::apply(kernel, parameters); });
+  const auto go = [=, shared = config->dynamicSmemBytes] {
+    host_cuda::run(grid, block, shared, [&] { std::apply(kernel, parameters); });
+  };
+  if (host_cuda::captures) host_cuda::record(config->stream, go);
+  else go();
   return cudaSuccess;
 }

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "../../csrc/cuda/launch.h"
+#include "../../csrc/cuda/loop.h"
 
 constexpr int THREADS = 64;
 
@@ -69,6 +69,37 @@ __global__ void collectives(const float* in, float* out) {
   out[threadIdx.x] = shared[0] + shared[1] + neighbour;
 }
 
+__global__ void set(double* value, double to) {
+  if (threadIdx.x == 0) *value = to;
+}
+
+__global__ void count_down(double* left, float* out) {
+  if (threadIdx.x == 0) *left -= 1, out[0] += 1;
+}
+
+__global__ void twice(float* out) {
+  if (threadIdx.x == 0) out[0] *= 2;
+}
+
+// out[0] = 2 (out[0] + 5) in a graph, run three times.
+void loop(const std::string& fault, float* out) {
+  double left = 0;
+  const cudaStream_t stream = host_cuda::begin_capture();
+  const auto run = [](cudaStream_t on, auto kernel, auto... arguments) {
+    alps::launch("planted", kernel, dim3(1), dim3(32), 0, on, arguments...);
+  };
+  run(stream, set, &left, 5.0);
+  alps::cuda::capture_while("planted", stream, &left, [&](cudaStream_t inside) {
+    run(fault == "_beside" ? stream : fault == "_outside" ? nullptr : inside, count_down, &left, out);
+  });
+  if (fault == "_unordered") cudaStreamUpdateCaptureDependencies(stream, nullptr, nullptr, 0, cudaStreamSetCaptureDependencies);
+  run(stream, twice, out);
+  cudaGraphConditionalHandle handle = 0;
+  if (fault == "_handle") cudaGraphConditionalHandleCreate(&handle, stream->graph, 0, 0);
+  const cudaGraph_t graph = host_cuda::end_capture(stream);
+  for (int i = 0; i < 3; ++i) host_cuda::replay(graph);
+}
+
 int main(int, char** arguments) {
   const std::string fault = arguments[1];
   host_cuda_seed(std::strtoull(arguments[2], nullptr, 10));
@@ -87,5 +118,6 @@ int main(int, char** arguments) {
   if (fault == "early_exit") run(early_exit);
   if (fault == "half_a_warp") run(half_a_warp);
   if (fault == "collectives") run(collectives);
+  if (fault.starts_with("loop")) loop(fault.substr(4), out.data());
   for (const float v : out) std::printf("%g ", v);
 }

@@ -160,6 +160,33 @@ def test_langevin_sense_cg_stops_each_system_by_itself(fibers):
         assert not g[0].any() and g[1].isnan().all() and (w[2:] - g[2:]).norm() <= 1e-6 * w[2:].norm()
 
 
+@pytest.mark.filterwarnings("ignore:conjugate gradients")
+@pytest.mark.parametrize("noise, max_iter, suffices", [(AVERAGED, 5, False), (INDEPENDENT, 100, True), (INDEPENDENT, 13, False),
+                                                       (NO_NOISE, 16, False)])
+def test_langevin_sense_cg_is_the_same_in_a_graph(fibers, noise, max_iter, suffices):
+    """A loop on the device: systems of zeros and of NaN, and those that stop at different windows, or not at all.
+
+    Without noise nothing is to be solved in the first replay and the last. What once did not suffice stays noted.
+    """
+    calls = [solver_step((3, 4), 2, noise, max_iter=max_iter) | {"b": torch.randn(4, 3, 4, 2)}]
+    calls += [calls[0] | {k: torch.randn_like(calls[0][k]) for k in ("x", "grad", "b")} | {"chains": torch.arange(4) + k}
+              for k in (1, 9)]
+    for call in calls:
+        for name in ("x", "grad", "b"):
+            call[name][0] = 0
+            call[name][3] *= 1e-7
+        call["x"][1] = torch.nan
+    if suffices:  # the last chain is where it ends after one window, the third is not
+        there = [fibers("langevin_sense_cg", calls[0] | {"max_iter": m})[1] for m in (8, max_iter)]
+        assert torch.equal(there[0][3], there[1][3]) and not torch.equal(there[0][2], there[1][2])
+    if noise == NO_NOISE:
+        nothing = calls[0] | {k: torch.zeros_like(calls[0][k]) for k in ("x", "grad", "b")}
+        calls = [nothing, calls[0], nothing]
+    noted = [0 if suffices or (noise == NO_NOISE and not k) else max_iter for k in range(3)]
+    for call, want, (got, seen) in zip(calls, noted, fibers("langevin_sense_cg", calls, 5), strict=True):
+        assert same(got, fibers("langevin_sense_cg", call, 6)) and seen == want
+
+
 def test_langevin_sense_cg_leaves_other_sizes(fibers):
     assert fibers("langevin_sense_cg", solver_step((11, 3), 2, AVERAGED, max_iter=100)) is None
 
