@@ -66,6 +66,16 @@ def ran(function: Callable[..., Any], *positional: Any, **arguments: Any) -> Any
         return function(*positional, **arguments)
 
 
+def across(value):
+    """The same numbers, other strides."""
+    return value.mT.contiguous().mT
+
+
+def apart(a):
+    """The same call with numbers of chains that do not lie side by side."""
+    return a | {"chains": a["chains"].repeat_interleave(2)[::2]}
+
+
 def pixel(**arguments: Any) -> Any:
     return ran(langevin_pixel, **arguments)
 
@@ -165,7 +175,7 @@ def test_langevin_pixel_has_the_bits_of_the_cpu_kernel(shape):
     pytest.importorskip("alps_fast._cpu")
     for n, b, layout in PIXELS[shape] if interpreting() else PIXELS[shape][1::2]:
         a = arguments(n, b, layout, torch.float32, shape, "cpu")
-        xi = torch.randn(a["x"].shape, dtype=torch.float64)
+        xi = across(torch.randn(a["x"].shape, dtype=torch.float64))
         for noise, given in ((NO_NOISE, None), (INDEPENDENT, None), (AVERAGED, None), (AVERAGED, xi)):
             a |= {"noise": noise, "seed": -3, "step": 2**32 - 2, "xi": given}
             want = langevin_pixel_op.langevin_pixel(**a)
@@ -183,7 +193,7 @@ def test_langevin_pixel_does_what_every_step_must(shape):
 def test_langevin_pixel_takes_strided_chains_and_leaves_a_broken_chain_alone():
     a = arguments(4, 1, (1, 1), torch.float32)
     want = pixel(**a)
-    assert torch.equal(want[0], pixel(**a | {"chains": a["chains"].repeat_interleave(2)[::2]})[0])
+    assert torch.equal(want[0], pixel(**apart(a))[0])
     a["x"][1], a["grad"][2] = torch.nan, torch.inf
     for w, g in zip(want, pixel(**a), strict=True):
         assert torch.equal(w[[0, 3]], g[[0, 3]]) and not g[1:3].isfinite().any()
@@ -214,11 +224,11 @@ def test_moments_has_the_bits_of_the_reference(shape):
 
 
 def test_moments_counts_past_the_integers_of_float32_and_takes_strided_rows_but_no_strided_state():
-    state = torch.tensor([2**24]), torch.zeros(1, 3, 4), torch.zeros(1, 3, 4)
-    x, keep = torch.randn(3, 4, 3).transpose(1, 2), torch.ones(6, dtype=torch.bool)[::2]
+    state = torch.tensor([2**24, 0, 5])[::2], torch.zeros(2, 3, 4), torch.zeros(2, 3, 4)
+    x, keep = torch.randn(6, 4, 3).mT, torch.tensor([1, 0, 0, 1, 1, 1, 1, 1, 0, 0, 1, 0], dtype=torch.bool)[::2]
     want = moments_op.moments(*state, x, keep, "torch")
     assert all(torch.equal(w, g) for w, g in zip(want, ran(moments, *state, x, keep), strict=True))
-    strided = torch.zeros(1, dtype=torch.int64), torch.zeros(1, 4, 3).transpose(1, 2), torch.zeros(1, 3, 4)
+    strided = state[0], torch.zeros(2, 4, 3).mT, state[2]
     assert ran(moments, *strided, x, keep) is NotImplemented
 
 
@@ -238,7 +248,7 @@ LINES = [(1, (2, 70), 3, 1, 2)] if not interpreting() else [
 def lines(axis, size, n, b, noise):
     a = random_lines(size, axis, n, b) | {"noise": noise, "seed": -3, "step": 2**32 - 2}
     a.pop("backend")
-    return a | {"chains": a["chains"] + 2**31}
+    return a | {"chains": a["chains"] + 2**31, "u": a["u"].conj_physical().conj()}
 
 
 @pytest.mark.parametrize("axis, size, n, b, noise", LINES)
@@ -246,7 +256,7 @@ def test_langevin_sense_is_the_reference(axis, size, n, b, noise):
     """Law: twice what torch loses, and no less than four roundings; measured 1.1 of torch's."""
     a = lines(axis, size, n, b, noise)
     a |= {k: shifted(a[k]) for k in ("x", "grad", "b", "eigenvalues")}
-    got = ran(langevin_sense, **a)
+    got = ran(langevin_sense, **apart(a))
     exact, torchs = (langevin_sense_reference(**{k: f(v) for k, v in a.items()}) for f in (wide, lambda v: v))
     for g, e, t in zip(got, exact, torchs, strict=True):
         assert (g - e).norm() <= max(2 * (t - e).norm(), 4 * 2**-24 * e.norm())
@@ -259,6 +269,9 @@ def test_langevin_sense_does_what_every_step_must():
     check_noise_modes(partial(ran, langevin_sense), a, tuple(a["x"].shape))
     check_rows_stand_alone(partial(ran, langevin_sense), a)
     assert langevin_sense(**{k: wide(v) for k, v in a.items()}) is NotImplemented
+    xi = torch.randn(a["x"].shape)
+    assert torch.equal(langevin_sense(**a, xi=xi)[0], langevin_sense(**a, xi=across(xi.double()))[0])
+    assert torch.equal(*langevin_sense(**a | {"noise": NO_NOISE}, xi=xi))
     want = langevin_sense(**a)
     a["x"][1], a["grad"][2] = torch.nan, torch.inf
     for w, g in zip(want, langevin_sense(**a), strict=True):
@@ -269,11 +282,6 @@ def worst(got, exact, torchs):
     """Largest errors over the law: twice what torch loses, and no less than four roundings of the largest."""
     return max((g - e).abs().max() / max(2 * (t - e).abs().max(), 4 * 2**-24 * e.abs().max())
                for g, e, t in zip(got, exact, torchs, strict=True))
-
-
-def across(table):
-    """The same numbers, other strides."""
-    return table.mT.contiguous().mT
 
 
 # A kernel of filters takes long to compile: as PTX one configuration of its own a case, all others under the interpreter.
@@ -288,7 +296,7 @@ def test_ridge_grad_is_the_reference(c, size, bank):
     of each image, the same for all, and such as are of all.
     """
     filters, w, r, q, mu = constants(*bank, images=2, dtype=torch.float32)
-    x, w, r, q = across(torch.randn(2, c, *size)), across(w), across(r), q[:-1]
+    x, w, r, q = across(torch.randn(2, c, *size)), across(w), across(r), across(q[:-1])
     tables = filters, w, r, q, mu
     got = ran(ridge_grad, x, *tables)
     assert worst(got, ridge_grad_reference(wide(x), *map(wide, tables)), ridge_grad_reference(x, *tables)) <= 1
@@ -312,7 +320,6 @@ def ridge_steps(n, b, shape, channels, noise, a=(1, 1), images=1):
     """`images`: of how many the tables are."""
     given = arguments(n, b, a, torch.float32, shape) | {"count": 2, "noise": noise, "channels": channels}
     given.pop("backend"), given.pop("grad")
-    given["chains"] = given["chains"].repeat_interleave(2)[::2]
     filters, weights, r, q, mu = constants(2, 4, 3, 2, images, torch.float32)
     return given | {"filters": filters, "weights": across(weights.abs()), "r": across(r), "q": q[:-1], "mu": mu}
 
@@ -328,7 +335,7 @@ RIDGE_STEPS = [(2, 2, (7, 13, 2), 1, 2, (2, 1), 4)] if not interpreting() else [
 def test_ridge_langevin_is_the_reference(n, b, shape, channels, noise, a, images, monkeypatch):
     """Two steps in one launch; the bits of an image alone, of larger images' launches of a tile a block, and of given noise."""
     a = ridge_steps(n, b, shape, channels, noise, a, images)
-    got = ran(ridge_langevin, **a)
+    got = ran(ridge_langevin, **apart(a))
     assert worst(got, *(ridge_langevin_reference(**{k: f(v) for k, v in a.items()}) for f in (wide, lambda v: v))) <= 1
     if images > 1 and b == n:  # the first chain twice
         first = {k: a[k][:1].repeat_interleave(2, 0) for k in ("x", "b", "a", "chains")}
@@ -358,7 +365,7 @@ def test_ridge_langevin_is_one_launch_a_call():
 # Channels, width, blocks, size, levels of FiLM and of EDM, precision: widths and channels of the cases that are compiled anyway;
 # under the interpreter the others, one of two tiles
 NETWORKS = [(1, 32, (0, 0, 1), (7, 13), 2, 2, "high"), (2, 64, (0, 0, 1), (7, 13), 1, 1, "fast")] if not interpreting() else [
-    (4, 32, (0, 0, 1), (15, 21), 2, 1, "high"), (1, 32, (0, 1, 0), (7, 13), 1, 2, "fast")]
+    (4, 32, (0, 1, 0), (15, 21), 2, 1, "high"), (1, 32, (0, 0, 1), (7, 13), 1, 2, "fast")]
 
 
 @pytest.mark.parametrize("channels, width, blocks, size, films, edms, precision", NETWORKS)
@@ -370,8 +377,8 @@ def test_conv_grad_is_the_reference(channels, width, blocks, size, films, edms, 
     weights, scale, shift, coefficients, blocks = make(channels, width, blocks)
     scale, shift = (torch.cat([v, 0.6 * v], 1)[:, :films] for v in (scale, shift))
     coefficients = torch.cat([coefficients, coefficients * torch.tensor([[0.5], [0.7], [0.8]])], 1)[:, :edms]
-    x = torch.randn(2, channels, *size[::-1], dtype=torch.float64).mT
-    weights32, *vectors, _ = single((weights, scale, shift, coefficients, blocks))
+    x = across(torch.randn(2, channels, *size, dtype=torch.float64))
+    weights32, *vectors, _ = single((weights, *map(across, (scale, shift, coefficients)), blocks))
     got = ran(conv_grad, x.float(), weights32, *vectors, blocks, precision)
     grad, energy = conv_grad_op.conv_grad_reference(x, weights, scale, shift, coefficients, blocks)
     for g, e, value, exact in zip(got[0], grad, got[1], energy, strict=True):
