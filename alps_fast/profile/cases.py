@@ -40,7 +40,7 @@ class Case(NamedTuple):
         return self.small or self
 
 
-LEVEL = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "seed": 11, "step": 5}
+LEVEL: dict[str, Any] = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "seed": 11, "step": 5}
 
 
 def randn(*shape: int) -> Tensor:

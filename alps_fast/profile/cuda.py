@@ -37,7 +37,7 @@ from .ptxsim import Kernel, Module
 from .work import Work, fft, philox, pixel
 
 ARCH, SHARED = "sm_80", 163 << 10  # bytes of shared memory that a block can have there
-CHAINS = 4  # of langevin_pixel.cu
+CHAINS, GIVEN = 4, 3  # of langevin_pixel.cu
 
 Results = tuple[tuple[Tensor, ...], Counter[str]]
 
@@ -103,24 +103,26 @@ def _level(lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, 
     return struct.pack("5f4I", lam, lin, -w, inv_eta2, noise_lam, seed, 0, step, LANGEVIN)
 
 
-def langevin_pixel(x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, noise: int, **level: Any) -> Results:
-    """`a` of a pixel."""
-    rows, channels, n = len(x), x.shape[3], x[0].numel()
-    kernel, threads = _kernel("langevin_pixel", f"Li{noise}ELb{int(n % 4 == 0)}ELi{int(channels == 1)}E")
-    after, mean, groups = _fresh(x), _fresh(x), -(-rows // CHAINS)
+def langevin_pixel(x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, noise: int, xi: Tensor | None = None,
+                   **level: Any) -> Results:
+    """Of any number of measurements."""
+    each, channels, n = len(x) // len(b), x.shape[3], x[0].numel()
+    noise, a_stride = noise if xi is None else GIVEN, a[0].numel() if len(a) > 1 else 0
+    kernel, threads = _kernel("langevin_pixel", f"Li{noise}ELb{int(n % 4 == 0)}ELi{int(a.shape[3] == channels)}E")
+    after, mean, groups = _fresh(x), _fresh(x), -(-each // CHAINS)
+    pieces, given = len(b) * groups, 0 if xi is None else xi.numpy()
     arrays = [v.numpy() for v in (x, grad, b, a)], [v.numpy() for v in (chains, after, mean)]
-    count = _launch(kernel, (-(-n // (4 * threads)), groups), threads,
-                    [*arrays[0], 0, *arrays[1], rows, groups, groups, n, channels, 0, _level(**level)])
+    count = _launch(kernel, (-(-n // (4 * threads)), pieces), threads,
+                    [*arrays[0], given, *arrays[1], each, groups, pieces, n, channels, a_stride, _level(**level)])
     return (after, mean), count
 
 
 def moments(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor) -> Results:
-    """Of float32."""
-    groups, n = len(count), x[0].numel()
-    kernel, threads = _kernel("moments", f"fLb{int(n % 4 == 0)}E")
-    after = torch.zeros_like(count), _fresh(mean), _fresh(m2)
+    groups, n, wide = len(count), x[0].numel(), 16 // x.itemsize
+    kernel, threads = _kernel("moments", f"{'f' if x.dtype == torch.float32 else 'd'}Lb{int(n % wide == 0)}E")
+    after = torch.zeros_like(count), torch.full_like(mean, torch.nan), torch.full_like(m2, torch.nan)
     arrays = [v.numpy() for v in (count, mean, m2, x, keep, *after)]
-    return after, _launch(kernel, (-(-n // (4 * threads)), groups), threads, [*arrays, groups, len(x) // groups, n])
+    return after, _launch(kernel, (-(-n // (wide * threads)), groups), threads, [*arrays, groups, len(x) // groups, n])
 
 
 def _energy(filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor) -> tuple[Any, ...]:

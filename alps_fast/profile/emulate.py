@@ -22,8 +22,8 @@ from .ptxsim import Module
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "sm_100": ("cuda", 100, 32), "gfx942": ("hip", "gfx942", 64)}
 
 
-def compiled(launch: Launch, target: str) -> Any:
-    """What Triton makes of a launch for a target: `.asm` (PTX, cubin, …) and `.metadata`; pointers are taken as aligned."""
+def compiled(launch: Launch, target: str, aligned: bool = True) -> Any:
+    """What Triton makes of a launch for a target: `.asm` (PTX, cubin, …) and `.metadata`; aligned: all pointers, to 16 bytes."""
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     attributes: dict[tuple[int], list[list[object]]] = {}
@@ -34,7 +34,9 @@ def compiled(launch: Launch, target: str) -> Any:
             if value == "tf32x3" and TARGETS[target][0] == "hip":
                 constants[name] = "ieee"  # what a launch on such a device asks for
         elif isinstance(value, torch.Tensor):
-            signature[name], attributes[(i,)] = mangle_type(value), [["tt.divisibility", 16]]
+            signature[name] = mangle_type(value)
+            if aligned:
+                attributes[(i,)] = [["tt.divisibility", 16]]
         else:
             signature[name] = parameter.annotation_type
     source = ASTSource(launch.kernel, signature, constants, attributes)
@@ -66,9 +68,10 @@ def emulated() -> Iterator[list[tuple[Launch, Counter[str]]]]:
 
 
 def _array(tensor: torch.Tensor) -> Any:
-    tensor = tensor.detach()
-    array = (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()  # NumPy has no bfloat16
-    return array if array.flags.c_contiguous else tensor.contiguous().numpy()
+    """Memory from a tensor's first element to its last, whatever lies between: a kernel is told a pointer alone."""
+    numbers = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    memory = tensor.detach().as_strided((numbers if tensor.numel() else 0,), (1,))
+    return (memory.view(torch.int16) if tensor.dtype == torch.bfloat16 else memory).numpy()  # NumPy has no bfloat16
 
 
 def interpreting() -> bool:

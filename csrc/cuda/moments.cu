@@ -12,8 +12,19 @@ constexpr int64_t MAX_BLOCKS = 8192;
 constexpr int64_t MAX_GROUPS = 65535;  // limit of gridDim.y
 static_assert(THREADS % 32 == 0, "whole warps");
 
+template <class T>
+constexpr int BLOCKS = sizeof(T) == 4 ? 8 : 6;  // a multiprocessor; where ptxas is left to choose, it takes more and spills
+
+// `store` by the vector's index: of what a loop leaves, to array + first, nvcc stores one element after another.
+template <bool ALIGNED, class T>
+__device__ __forceinline__ void store_vector(T* array, int64_t first, int64_t n, const T (&v)[WIDTH<T>]) {
+  using Vector = typename VectorOf<T>::type;
+  if constexpr (ALIGNED) reinterpret_cast<Vector*>(array)[first / WIDTH<T>] = *reinterpret_cast<const Vector*>(v);
+  else store<false>(array, first, n, v);
+}
+
 template <class T, bool ALIGNED>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, BLOCKS<T>)
     moments_kernel(const int64_t* __restrict__ count, const T* __restrict__ mean, const T* __restrict__ m2,
                    const T* __restrict__ x, const bool* __restrict__ keep, int64_t* __restrict__ count_after,
                    T* __restrict__ mean_after, T* __restrict__ m2_after, int64_t groups, int64_t each, int64_t n) {
@@ -25,6 +36,7 @@ __global__ void __launch_bounds__(THREADS)
       for (int64_t row = begin; row < end; ++row) taken += keep[row];
       count_after[group] = taken;
     }
+#pragma unroll 1  // else registers are kept for loads of the next turn
     for (int64_t first = V * (int64_t(blockIdx.x) * THREADS + threadIdx.x); first < n; first += V * int64_t(gridDim.x) * THREADS) {
       T average[V], squares[V];
       load<ALIGNED>(mean + group * n, first, n, average);
@@ -47,8 +59,8 @@ __global__ void __launch_bounds__(THREADS)
             }
           }
       }
-      store<ALIGNED>(mean_after + group * n, first, n, average);
-      store<ALIGNED>(m2_after + group * n, first, n, squares);
+      store_vector<ALIGNED>(mean_after + group * n, first, n, average);
+      store_vector<ALIGNED>(m2_after + group * n, first, n, squares);
     }
   }
 }
