@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import struct
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from test_ridge_grad import check_against_torch, constants
 from alps_fast.ops.conv_grad import conv_grad_reference
 from alps_fast.ops.langevin_fourier import langevin_fourier
 from alps_fast.ops.langevin_pixel import langevin_pixel
-from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_spectrum
+from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg
 from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
 from alps_fast.ops.ridge_langevin import ridge_langevin
@@ -25,11 +24,6 @@ from alps_fast.profile import cuda
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on the PATH")
 
 LEVEL = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "seed": 11, "step": 5}
-
-
-@pytest.fixture
-def ptx():
-    return cuda.module
 
 
 @pytest.mark.parametrize("n", [5, 1021, 1024])
@@ -148,68 +142,28 @@ def test_conv_grad_is_the_reference(channels, blocks, size, warps):
     assert count["shared_load_conflicts"] <= 0.1 * count["shared_load_wavefronts"]  # all of pixels that are two apart
 
 
-def step_of(a, between, numbers, more=b""):
-    """FourierStep, SenseStep or SenseCgStep (csrc/common/arguments.h) of an op's arguments, with x⁺ and m that it will write."""
-    after, mean = (np.full(a["x"].shape, np.nan, np.float32) for _ in range(2))
-    arrays = [np.ascontiguousarray(a[k].numpy()) for k in ("x", "grad", "b", *between)]
-    numbers += struct.pack("5fi", *(a[k] for k in ("lam", "lin", "w", "inv_eta2", "noise_lam")), a["noise"])
-    numbers += b"\0" * (-len(numbers) % 8) + struct.pack("QI4x", a["seed"], a["step"]) + more
-    return (*arrays, bytes(8), a["chains"].numpy(), after, mean, numbers), (after, mean)
-
-
-def stream_of(a):
-    return struct.pack("4I", a["seed"], 0, a["step"], LANGEVIN)
-
-
-def transform_of(n):
-    """Transform of csrc/cuda/fft.cuh, and the bytes of its tables."""
-    radices = {1: (), 2: (2,), 5: (5,), 6: (3, 2), 14: (7, 2), 32: (4, 8), 64: (8, 8)}[n]
-    return struct.pack("2IQ", n, len(radices), sum(r << 4 * i for i, r in enumerate(radices))), (10 * n + 15) // 16 * 16
-
-
-def run_fourier(ptx, size, is_complex, whole, noise):
-    """Errors of x⁺ and m over the law, and what each kernel did; one image channel, one chain."""
-    (height, width), room = size, 16
+def fourier_step(size, is_complex, noise):
+    """One image channel, one chain."""
     kernel = torch.complex(torch.randn(size, dtype=torch.float64), torch.randn(size, dtype=torch.float64) * is_complex)
     h = torch.fft.fft2(kernel, norm="ortho").to(torch.complex64)
-    a = states(1, 1, (*size, 1 + is_complex), torch.float32) | {"h": h, "noise": noise}
-    step, out = step_of(a, ("h",), struct.pack("5q?3x", 1, 1, height, width, 1 + is_complex, is_complex))
-    (along_w, table_w), (along_h, table_h) = transform_of(width), transform_of(height)
-    row = 8 * (width - 1 + (width - 1) // 16 + 1 | 1)
-    workspace = np.full((1 + is_complex, height, width, 2), np.nan, np.float32)
-
-    def run(kernel, tiles, room, cells, shared):
-        layout = along_w + along_h + stream_of(a) + struct.pack(
-            "3I2f?3x", 1, tiles, room, (a["inv_eta2"] + a["noise_lam"]) ** 0.5, 1 / (height * width), height * width % 4 == 0)
-        threads = max(32, min(-(-(cells // 8) // 32) * 32, 448))
-        more = [] if whole else [workspace]
-        compiled = ptx("langevin_fourier").kernel(f"langevin_fourier_{kernel}")
-        return compiled.launch((tiles,), (threads,), [step, layout, *more], shared)
-
-    if whole:
-        counts = [run("whole", 1, height, height * width, (height * row + 15) // 16 * 16 + table_w + table_h)]
-    else:
-        rows, columns = -(-height // room), -(-width // room) if is_complex else -(-(width // 2 + 1) // (room // 2))
-        counts = [run("rows", rows, room, room * width, room * row + table_w),
-                  run("columns", columns, room, room * height, 8 * room * height + table_h),
-                  run("back", rows, room, room * width, room * row + table_w)]
-    want = langevin_fourier(**in_double(a), factor=1, is_complex=is_complex, backend="torch")
-    law = fft_law(height * width)
-    return [float((torch.from_numpy(g) - w).norm() / w.norm()) / law for g, w in zip(out, want, strict=True)], counts
+    return states(1, 1, (*size, 1 + is_complex), torch.float32) | {"h": h, "factor": 1, "is_complex": is_complex, "noise": noise}
 
 
 @pytest.mark.parametrize("size, is_complex, whole, noise", [
     ((5, 14), False, True, AVERAGED), ((14, 5), True, True, INDEPENDENT), ((6, 5), True, False, AVERAGED),
     ((5, 6), False, False, NO_NOISE)])
-def test_langevin_fourier_keeps_the_fft_law(ptx, size, is_complex, whole, noise):
-    assert max(run_fourier(ptx, size, is_complex, whole, noise)[0]) <= 1  # worst measured 0.06
+def test_langevin_fourier_keeps_the_fft_law(size, is_complex, whole, noise):
+    """Worst measured 0.06 of it."""
+    a = fourier_step(size, is_complex, noise)
+    got, _ = cuda.langevin_fourier(**a, whole=whole)
+    want = langevin_fourier(**in_double(a), backend="torch")
+    assert all((g - w).norm() <= fft_law(size[0] * size[1]) * w.norm() for g, w in zip(got, want, strict=True))
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_langevin_fourier_touches_what_it_must(ptx, whole):
+def test_langevin_fourier_touches_what_it_must(whole):
     """The transfer's half and every state once, measured 1.04 and 1.08; one in eight passes to shared memory waits for a bank."""
-    _, counts = run_fourier(ptx, (32, 64), False, whole, INDEPENDENT)
-    total = sum(counts[1:], counts[0])
+    _, total = cuda.langevin_fourier(**fourier_step((32, 64), False, INDEPENDENT), whole=whole)
     n = 32 * 64
     floor = 4 * (5 * n + n + (0 if whole else 8 * n)) / 32
     assert (total["global_load_sectors"] + total["global_store_sectors"]) / floor <= 1.2
@@ -217,32 +171,32 @@ def test_langevin_fourier_touches_what_it_must(ptx, whole):
     assert waves[0] / waves[1] <= 0.15
 
 
-def run_lines(ptx, size, axis, rows, noise):
-    """x⁺ and m of the compiled kernel, those of the reference, and what the kernel did."""
+def sense_step(size, axis, rows, noise):
     lines, n = size[::-1] if axis == 0 else size
-    chains = 16 if rows > 8 else 8 if rows > 4 else 4
     u = torch.linalg.qr(torch.randn(lines, n, n, dtype=torch.complex128))[0].to(torch.complex64).contiguous()
-    a = states(rows, 1, (*size, 2), torch.float32) | {"u": u, "eigenvalues": torch.rand(lines, n), "noise": noise}
-    step, out = step_of(a, ("u", "eigenvalues"), struct.pack("4qi", rows, 1, lines, n, axis))
-    kernel = ptx("langevin_sense").kernel(f"langevin_sense_kernelILi{chains}ELb{int(noise != NO_NOISE)}E")
-    at = stream_of(a) + struct.pack("I??2x", 1, True, n % 2 == 0)
-    counts = kernel.launch((lines,), (-(-n // 32) * 32,), [step, at], 8 * n * (2 * chains + 2))
-    return [torch.from_numpy(v) for v in out], langevin_sense(**in_double(a), axis=axis, backend="torch"), counts
+    return states(rows, 1, (*size, 2), torch.float32) | {
+        "u": u, "eigenvalues": torch.rand(lines, n), "axis": axis, "noise": noise}
+
+
+def check_sense(a):
+    """What the compiled kernel did, after its numbers were held against the reference."""
+    got, counts = cuda.langevin_sense(**a)
+    want = langevin_sense(**in_double(a), backend="torch")
+    assert all((g - w).norm() <= 1e-6 * w.norm() for g, w in zip(got, want, strict=True))
+    return counts
 
 
 @pytest.mark.parametrize("size, axis, rows, noise", [((5, 3), 0, 3, AVERAGED), ((3, 6), 1, 7, INDEPENDENT),
                                                      ((2, 35), 1, 2, NO_NOISE), ((2, 3), 0, 11, AVERAGED)])
-def test_langevin_sense_is_the_reference(ptx, size, axis, rows, noise):
-    got, want, _ = run_lines(ptx, size, axis, rows, noise)
-    assert all((g - w).norm() <= 1e-6 * w.norm() for g, w in zip(got, want, strict=True))
+def test_langevin_sense_is_the_reference(size, axis, rows, noise):
+    check_sense(sense_step(size, axis, rows, noise))
 
 
 @pytest.mark.parametrize("size, axis", [((2, 32), 1), ((32, 4), 0)])
-def test_langevin_sense_reads_each_number_of_u_twice(ptx, size, axis):
+def test_langevin_sense_reads_each_number_of_u_twice(size, axis):
     """Whatever the number of chains; x, grad, b, x⁺ and m of each once, of which a line along axis 0 meets a pixel of the four
     in a sector. At most 1.2 times the sectors of that, measured 1.05 and 1.02; conflicts 3 %."""
-    got, want, counts = run_lines(ptx, size, axis, 8, INDEPENDENT)
-    assert all((g - w).norm() <= 1e-6 * w.norm() for g, w in zip(got, want, strict=True))
+    counts = check_sense(sense_step(size, axis, 8, INDEPENDENT))
     lines, n = min(size), 32
     floor = 4 * lines * (2 * 2 * n * n + 8 * 5 * 2 * n * (1 if axis else 4)) / 32
     assert (counts["global_load_sectors"] + counts["global_store_sectors"]) / floor <= 1.2
@@ -250,52 +204,20 @@ def test_langevin_sense_reads_each_number_of_u_twice(ptx, size, axis):
 
 
 @pytest.mark.filterwarnings("ignore:conjugate gradients")
-def test_langevin_sense_cg_holds_the_iterate_of_the_reference(ptx):
-    """Every kernel once or twice, as langevin_sense_cg_iterate launches them: one chain's two systems after one iteration."""
-    (height, width), coils, systems, room = (5, 6), 2, 2, 16
-    mask = (torch.rand(height, width) < 0.6).float()
-    a = states(1, 1, (height, width, 2), torch.float32) | {
-        "maps": torch.complex(*torch.randn(2, coils, height, width)), "mask": mask, "noise": INDEPENDENT}
-    a["spectrum"] = sense_spectrum(a["maps"], mask).contiguous()
-    step, (after, mean) = step_of(a, ("maps", "mask", "spectrum"), struct.pack("5q", 1, 1, coils, height, width),
-                                  struct.pack("dq", 1e-6, 1))
-    (along_w, table_w), (along_h, table_h) = transform_of(width), transform_of(height)
-    every, pitch = np.float32(1 / (height * width)), width + 1
-    images = np.full((3, systems, height, width, 2), np.nan, np.float32)
-    k = np.full((systems, coils, height, width, 2), np.nan, np.float32)
-    sums, state = np.full((2, systems, 1), np.nan), np.ones((systems, 5))
-    work = (*images, k, *sums, state)
+def test_langevin_sense_cg_holds_the_iterate_of_the_reference():
+    """Every kernel once or twice: one chain's two systems after one iteration."""
+    (height, width), coils = (5, 6), 2
+    maps, mask = torch.complex(*torch.randn(2, coils, height, width)), (torch.rand(height, width) < 0.6).float()
+    a = states(1, 1, (height, width, 2), torch.float32) | {"maps": maps, "mask": mask, "noise": INDEPENDENT, "max_iter": 1}
+    got, _ = cuda.langevin_sense_cg(**a)
+    want = langevin_sense_cg(**in_double(a), backend="torch")
+    assert all((g - w).norm() <= 2e-6 * w.norm() for g, w in zip(got, want, strict=True))
 
-    def run(kernel, of_columns, first, blocks, purpose):
-        at = along_w + along_h + stream_of(a) + struct.pack(
-            "3I4f?3x", first, 1, room, a["inv_eta2"] * every, (a["inv_eta2"] * every) ** 0.5, a["noise_lam"] ** 0.5, every, True)
-        shared = 8 * room * height + table_h if of_columns else 8 * room * (pitch + width) + table_w + 128
-        ptx("langevin_sense_cg").kernel(f"langevin_sense_cg_{kernel}").launch((blocks,), (32,), [step, at, work, purpose], shared)
 
-    def advance(starts):
-        run("update", False, 0, systems, starts)
-        run("columns", True, 0, systems, precondition)
-        run("back", False, 0, systems, precondition)
-        settle = ptx("langevin_sense_cg").kernel("langevin_sense_cg_settle")
-        settle.launch((1,), (32,), [work, systems, 1, int(starts), 0, 1e-6])
-
-    start, noise, apply, precondition = range(4)
-    run("rows", False, 0, 1, True)
-    run("columns", True, 0, coils, start)
-    run("back", False, 0, 1, start)
-    run("columns", True, 1, coils, noise)
-    run("back", False, 1, 1, noise)
-    advance(True)
-    run("rows", False, 0, systems, False)
-    run("columns", True, 0, systems * coils, apply)
-    run("back", False, 0, systems, apply)
-    advance(False)
-    look, seen = ptx("langevin_sense_cg").kernel("langevin_sense_cg_look"), np.ones((3, 2))
-    for windows, loop in ((2.0, seen[0]), (1.0, seen[1])):
-        look.launch((1,), (32,), [state, systems, windows, loop])
-    look.launch((1,), (32,), [np.zeros((67, 5)), 67, 2.0, seen[2]])
+def test_langevin_sense_cg_looks_whether_another_window_comes():
+    look, seen = cuda.module("langevin_sense_cg").kernel("langevin_sense_cg_look"), np.ones((3, 2))
+    for active, windows, loop in ((1, 2.0, seen[0]), (1, 1.0, seen[1]), (0, 2.0, seen[2])):
+        state = np.zeros((67, 5))
+        state[66, 4] = active
+        look.launch((1,), (32,), [state, 67, windows, loop])
     assert seen.tolist() == [[2, 1], [2, 0], [2, 0]]  # another window; none is left; all have stopped
-    ptx("langevin_sense_cg").kernel("langevin_sense_cg_sum").launch((1,), (32,), [mean, after, state, 1, 2 * height * width, 1])
-    del a["spectrum"]
-    want = langevin_sense_cg(**in_double(a), max_iter=1, backend="torch")
-    assert all((torch.from_numpy(g) - w).norm() <= 2e-6 * w.norm() for g, w in zip((after, mean), want, strict=True))

@@ -118,7 +118,7 @@ def test_roofline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert list(cpu[0].values()) == ["adding", "adding, 64", "CPU", "measured", 512, 64]
     modelled = [p for p in found["points"] if p["kind"] == "modelled"]
     assert {p["where"] for p in modelled} == {gpu.name for gpu in GPUS}
-    assert {"langevin_pixel", "ridge_grad"} <= {p["op"] for p in modelled}
+    assert {"langevin_pixel", "ridge_grad", "langevin_fourier", "langevin_sense_cg"} <= {p["op"] for p in modelled}
     for p in modelled:
         bandwidth = next(gpu.bandwidth for gpu in GPUS if gpu.name == p["where"])
         assert p["bytes"] / p["seconds"] <= 1.0001 * bandwidth
@@ -169,7 +169,13 @@ def test_the_step_is_between_start_and_stop_with_its_ops_as_ranges(prior: Path, 
 
 @pytest.mark.parametrize(("arguments", "named"), [
     (["--roofline", "x.png", "--ncu"], "profile: got --roofline and --ncu"),
-    (["--one-step", "--op", "moments"], "profile: got --one-step and --static"),
+    (["--one-step", "--op", "moments"], "profile: got --one-step and --op"),
+    (["--emulate", "--op", "moments", "--chains", "3"], "chains: got it with --emulate"),
+    (["--static", "--levels", "9"], "levels: got it with --static"),
+    (["--roofline", "x.png", "--task", "mri"], "task: got it with --roofline"),
+    (["--update", "--arch", "sm_80"], "update: got it with --arch sm_80"),
+    (["--update", "--check"], "update: got it with --check"),
+    (["--emulate", "--arch", "sm_80"], "arch: got sm_80 with --emulate"),
     (["--ncu", "--trace", "x"], "trace: got it with --ncu"),
     (["--roofline", "x.pdf"], "roofline: got x.pdf"),
     (["--energy", "nonsense"], "energy: got 'nonsense'"),

@@ -52,6 +52,7 @@ def test_a_coalesced_copy_moves_one_sector_for_32_bytes():
     count = copy_kernel().launch((4,), (256,), [source, out, 1000])
     assert np.array_equal(source, out)
     assert count["global_load_sectors"] == count["global_store_sectors"] == 1000 * 4 // 32
+    assert count["distinct_load_sectors"] == count["distinct_store_sectors"] == 1000 * 4 // 32
     assert count["global_load_bytes"] == 4000 and count["global_load_requests"] == 32  # the last warp's tail in one, too
 
 
@@ -60,6 +61,14 @@ def test_a_strided_copy_moves_more_sectors(stride, sectors):
     source, out = np.arange(1024 * stride, dtype=np.float32), np.zeros(1024, np.float32)
     count = copy_kernel(stride).launch((4,), (256,), [source, out, 1024])
     assert np.array_equal(source[::stride], out) and count["global_load_sectors"] == sectors * 1024 * 4 // 32
+
+
+def test_a_sector_asked_for_twice_is_one_distinct_sector():
+    """Blocks of 4 threads write half a sector each, and the other half is another block's, some in another chunk."""
+    source, out = np.arange(4096, dtype=np.float32), np.zeros(1024, np.float32)
+    count = copy_kernel(4).launch((256,), (4,), [source, out, 1024], chunk=64)
+    assert count["global_load_sectors"] == 512 and count["global_store_sectors"] == 256
+    assert count["distinct_load_sectors"] == 512 and count["distinct_store_sectors"] == 128
 
 
 def test_an_access_out_of_bounds_raises():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -16,6 +18,8 @@ from ..io import check_writable, replacing
 from .options import add, backend_option, check_backend, chosen_precision, json_option, precision_option, print_json
 
 BASELINE = Path(__file__).resolve().parent.parent / "profile" / "baseline.json"
+RUN = ("task", "energy", "chains", "side", "levels", "steps", "backend", "precision")  # options of a run
+PACKAGES = "alps_fast[profile]"
 OTHER_COMPILER = 3  # exit code: nothing was compared, as facts of another compiler are no better or worse
 SHOWN = 1e-3  # share of a run from which an op has a line of its own
 
@@ -42,14 +46,15 @@ file_type = click.Path(path_type=Path, dir_okay=False)
 @click.option("--one-step", is_flag=True, help="Run one step to warm up and one that Nsight Compute looks at, and stop.")
 @click.option("--static", "static_", is_flag=True, help="Instead of a run: compile the GPU kernels and read the machine code.")
 @click.option("--emulate", is_flag=True, help="Instead of a run: run the GPU kernels' sm_80 code on the CPU, check every "
-              "address, count traffic.")
+              "address, count traffic and instructions.")
 @click.option("--arch", type=click.Choice(["sm_80", "sm_90", "sm_100"]), multiple=True, help="For --static: GPU to compile for; "
               "may be given more than once.  [default: all]")
 @click.option("--op", "ops", multiple=True, help="For --static and --emulate: only kernels of this op; may be given more than "
               "once.")
-@click.option("--check", is_flag=True, help="For --static: fail with exit code 1 if a fact is worse than in the baseline, with "
-              "3 if the baseline is of another Triton and says nothing.")
-@click.option("--update", is_flag=True, help="For --static: write the baseline anew.")
+@click.option("--check", is_flag=True, help="Fail with exit code 1 if a fact of --static or a count of --emulate (both, where "
+              "neither is given) is worse than in the baseline, with 3 if the baseline is of another Triton and says nothing.")
+@click.option("--update", is_flag=True, help="Write the baseline anew: what --static or --emulate finds, both where neither is "
+              "given.")
 @add(json_option)
 @click.pass_context
 def command(ctx: click.Context, task: str, energy: str | None, chains: int, side: int, levels: int, steps: int, backend: str,
@@ -66,12 +71,15 @@ def command(ctx: click.Context, task: str, energy: str | None, chains: int, side
                $(alps-fast profile --ncu --task inpaint --energy natural-ridge)
                alps-fast profile --static --arch sm_90 --op langevin_pixel
     """
-    kernels = static_ or emulate or check or update or bool(arch) or bool(ops)
-    modes = {"--roofline": roofline is not None, "--ncu": ncu, "--one-step": one_step,
-             "--static, --emulate, --arch, --op, --check or --update": kernels}
-    given = [name for name, asked in modes.items() if asked]
+    of_kernels = {"--static": static_, "--emulate": emulate, "--check": check, "--update": update, "--arch": arch, "--op": ops}
+    kernels = [name for name, asked in of_kernels.items() if asked]
+    others = {"--roofline": roofline is not None, "--ncu": ncu, "--one-step": one_step}
+    given = [name for name, asked in others.items() if asked] + kernels[:1]
     check_argument(len(given) <= 1, "profile", " and ".join(given), "one of them")
     check_argument(trace is None or not given, "trace", f"it with {', '.join(given)}", "it alone: it is of a run")
+    if kernels or roofline is not None:
+        for option in _given(ctx, RUN):
+            check_argument(False, option.strip("-"), f"it with {given[0]}", "it with a run, --ncu or --one-step")
     if kernels:
         profile_kernels(static_, emulate, arch, ops, check, update, as_json)
         return
@@ -101,16 +109,26 @@ def command(ctx: click.Context, task: str, energy: str | None, chains: int, side
         _print_run(found)
 
 
+def _given(ctx: click.Context, names: tuple[str, ...]) -> dict[str, click.Option]:
+    """The options that the command line has, of these parameters."""
+    return {parameter.opts[0]: parameter for parameter in ctx.command.params
+            if isinstance(parameter, click.Option) and parameter.name in names
+            and ctx.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE}
+
+
 def ncu_command(ctx: click.Context) -> str:
     """Nsight Compute on `--one-step` with the options of the run as they were given."""
     options = []
-    for parameter in ctx.command.params:
-        name, value = parameter.name or "", ctx.params.get(parameter.name or "")
-        source = ctx.get_parameter_source(name)
-        if name != "ncu" and source is click.core.ParameterSource.COMMANDLINE and isinstance(parameter, click.Option):
-            options += [parameter.opts[0]] if parameter.is_flag else [parameter.opts[0], str(value)]
+    for name, parameter in _given(ctx, RUN).items():
+        options += [name, str(ctx.params[parameter.name or ""])]
     return shlex.join(["ncu", "--profile-from-start", "off", "--nvtx", "--set", "full", "--export", "alps_step",
                        "--force-overwrite", "alps-fast", "profile", "--one-step", *options])
+
+
+def _needs(option: str, module: str, install: str) -> None:
+    """Said at once, and not after what takes a minute."""
+    if importlib.util.find_spec(module) is None:
+        raise ImportError(f"{option} needs {module}: pip install '{install}'")
 
 
 def draw_roofline(file: Path, as_json: bool) -> None:
@@ -119,6 +137,7 @@ def draw_roofline(file: Path, as_json: bool) -> None:
 
     from ..profile import roofline
 
+    _needs("--roofline", "matplotlib", "matplotlib")
     check_argument(file.suffix.lower() == ".png", "roofline", str(file), "a file named *.png")
     check_writable(file, "roofline")
     with tqdm(total=1 + len(roofline.cpu_cases()), file=sys.stderr, desc="roofline") as bar:
@@ -162,55 +181,55 @@ def _print_run(found: dict[str, Any]) -> None:
 
 def profile_kernels(static_: bool, emulate: bool, arch: tuple[str, ...], ops: tuple[str, ...], check: bool, update: bool,
                     as_json: bool) -> None:
-    """Facts of the compiled kernels, and how they stand beside the baseline."""
+    """Facts of the compiled kernels and counts of a step, and how they stand beside the baseline."""
+    check_argument(not (check and update), "update", "it with --check", "one of them: the new baseline would meet itself")
+    check_argument(not (update and arch), "update", f"it with --arch {' '.join(arch)}", "the baseline to be of every GPU")
+    if not (static_ or emulate):
+        static_, emulate = True, check or update
+    check_argument(static_ or not arch, "arch", f"{' '.join(arch)} with --emulate", "it with --static: what is run is sm_80 code")
+    _needs("profile --static or --emulate", "triton", PACKAGES)
+    if static_:
+        _needs("--static", "cuxray", PACKAGES)
     import triton
 
-    from ..profile import cuda, nvcc
+    from ..profile import cuda, nvcc, report
     from ..profile.cases import CASES
-    from ..profile.emulate import described, traffic
-    from ..profile.static import ARCHITECTURES, baseline_of, cuda_rows, facts, model, regressions
 
     for op in ops:
-        check_choice("op", op, tuple(sorted({case.op for case in CASES} | set(nvcc.ops()))))
+        check_choice("op", op, tuple(sorted({case.op for case in CASES + cuda.CASES} | set(nvcc.ops()))))
     cases = [case for case in CASES if not ops or case.op in ops]
-    cuda_ops = [op for op in nvcc.ops() if not ops or op in ops] if nvcc.version() else []
-    cuda_cases = [case for case in cuda.CASES if case.op in cuda_ops]
-    report: dict[str, Any] = {"triton": triton.__version__, "cases": {case.name: {"model": model(case)} for case in cases},
-                              "nvcc": nvcc.version(), "cuda": {case.name: {"model": model(case)} for case in cuda_cases}}
-    if static_ or check or update or not emulate:
-        report["cuda_static"] = in_cuda = cuda_rows(cuda_ops, arch or ARCHITECTURES)
-        rows = {case.name: [row for a in arch or ARCHITECTURES for row in facts(case, a)] for case in cases}
-        for name, some in rows.items():
-            report["cases"][name]["static"] = some
-    if emulate:
-        for case in cases:
-            report["cases"][case.name]["emulated"] = traffic(case)
-        for cuda_case in cuda_cases:
-            _, count = cuda_case.run(cuda_case.emulated_chains)
-            report["cuda"][cuda_case.name]["emulated"] = described(cuda_case, count)
+    sources = [op for op in nvcc.ops() if not ops or op in ops] if nvcc.version() else []
+    cuda_cases = [case for case in cuda.CASES if case.op in sources]
+    shown = {case.op for case in cases + cuda_cases} | set(sources if static_ else ())
+    why = "no nvcc is on the PATH" if nvcc.version() is None else "csrc/cuda is not here"
+    for op in ops:
+        if op not in shown:
+            check_argument(False, "op", repr(op), "one that has a case to run" if op in sources else
+                           f"one with a Triton kernel: this one is CUDA C++, and {why}")
+    if not ops and not sources:
+        click.echo(f"csrc/cuda left out: {why}", err=True)
+    workers = 1 if ops else min(os.cpu_count() or 1, 8)  # each loads torch; an op alone is quicker done here
+    found = {"triton": triton.__version__,
+             **report.gather(cases, sources, cuda_cases, static_, emulate, arch or report.ARCHITECTURES, workers)}
     if as_json:
-        print_json(report)
+        print_json(found)
     else:
-        _print(report)
+        _print(found)
+    baseline = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
+    same_compiler = baseline.get("triton") == triton.__version__
     if update:
-        was = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
-        whole, of_cuda = (was.get(key, {}) if ops else {} for key in ("cases", "cuda"))
-        written = {"triton": triton.__version__, "cases": whole | baseline_of(rows),
-                   "nvcc": nvcc.version(), "cuda": of_cuda | baseline_of(in_cuda)}
-        if nvcc.version() is None:  # what it said when it was there
-            written |= {key: was[key] for key in ("nvcc", "cuda") if key in was}
-        BASELINE.write_text(json.dumps(written, indent=1) + "\n")
+        partly = bool(ops) or not (static_ and emulate)
+        check_argument(same_compiler or not partly or not baseline, "update", f"a part, with triton {triton.__version__}",
+                       f"it without --op, --static and --emulate: the baseline is of triton {baseline.get('triton')}")
+        kept = baseline if partly else report.of_cuda(baseline) if nvcc.version() is None else {}
+        BASELINE.write_text(json.dumps(report.written(found, kept), indent=1) + "\n")
     if check:
-        baseline = json.loads(BASELINE.read_text())
-        if baseline["triton"] != triton.__version__:
+        if not same_compiler:
             click.echo(f"Not checked: the baseline is of triton {baseline['triton']}; this is {triton.__version__}", err=True)
             raise click.exceptions.Exit(OTHER_COMPILER)
-        worse = regressions(rows, baseline["cases"])
-        if baseline["nvcc"] == nvcc.version():
-            worse += regressions(in_cuda, baseline["cuda"])
-        else:
+        if baseline["nvcc"] != nvcc.version():
             click.echo(f"csrc/cuda not checked: the baseline is of nvcc {baseline['nvcc']}; this is {nvcc.version()}", err=True)
-        if worse:
+        if worse := report.worse(found, baseline):
             raise click.ClickException("\n".join(("worse than the baseline:", *worse)))
 
 
@@ -218,12 +237,15 @@ def _print(report: dict[str, Any]) -> None:
     for name, case in report["cases"].items():
         _print_model(name, case["model"])
         for row in case.get("static", []):
-            _print_row(row, f"{row['blocks']} blocks of {row['threads']}")
+            _print_row(row, f"{row['blocks']} blocks of {row['threads']}", "")
         _print_emulated(case)
     for op, rows in report.get("cuda_static", {}).items():
         click.echo(f"csrc/cuda/{op}.cu, nvcc {report['nvcc']}:")
         for row in rows:
-            _print_row(row, f"blocks of {row['threads']}")
+            blocks = f"blocks of {row['threads']}"
+            if row["case"]:
+                blocks += f" for {row['case']}, at least {report['cuda'][row['case']]['model']['bytes'] / 1e6:.2f} MB"
+            _print_row(row, blocks, "" if row["case"] or not row["shared_bytes"] else ", the largest")
     for name, case in report["cuda"].items():
         _print_model(f"csrc/cuda: {name}", case["model"])
         _print_emulated(case)
@@ -232,18 +254,21 @@ def _print(report: dict[str, Any]) -> None:
 def _print_model(name: str, m: dict[str, Any]) -> None:
     times = ", ".join(f"{gpu} {us:g}" for gpu, us in m["modelled_us"].items())
     click.echo(f"{name}: {m['chains']} chains, at least {m['bytes'] / 1e6:.2f} MB and {m['flops'] / 1e6:.1f} Mflop a step, "
-               f"{m['tensor'] / 1e6:.1f} more on tensor cores; modelled, not measured: {times} µs")
+               f"{(m['tf32'] + m['bf16']) / 1e6:.1f} more on tensor cores; modelled, not measured: {times} µs")
 
 
-def _print_row(row: dict[str, Any], blocks: str) -> None:
+def _print_row(row: dict[str, Any], blocks: str, shared: str) -> None:
     click.echo(f"  {row['arch']:<7}{row['kernel']}: {blocks}, {row['registers']} registers, {row['spill_instructions']} spills, "
-               f"{row['shared_bytes']} B shared, occupancy {row['occupancy_percent']:g} % ({row['occupancy_limit']}), "
-               f"{row['global_access_bytes']}-byte accesses, {row['tensor_instructions']} tensor-core of "
-               f"{row['instructions']} instructions, {row['barriers']} barriers")
+               f"{row['shared_bytes']} B shared{shared}, occupancy {row['occupancy_percent']:g} % ({row['occupancy_limit']}), "
+               f"loads of up to {row['global_load_bytes']} and stores of up to {row['global_store_bytes']} bytes, "
+               f"{row['tensor_instructions']} tensor-core of {row['instructions']} instructions, {row['barriers']} barriers")
 
 
 def _print_emulated(case: dict[str, Any]) -> None:
     if done := case.get("emulated"):
-        click.echo(f"  run as PTX, {done['chains']} chains: {done['sectors']} sectors, {done['over_floor']:.2f} of the "
-                   f"floor; {done['bank_conflicts']} bank conflicts, {done['divergent_branches']} divergent branches, "
-                   f"{done['instructions']} warp instructions, {done['tensor_flops'] / 1e6:g} Mflop on tensor cores")
+        tensor = (f", {done['tensor_flops'] / 1e6:g} Mflop on tensor cores, {done['tensor_over_least']:.2f} of the least"
+                  if done["tensor_over_least"] else "")
+        click.echo(f"  run as PTX, {done['chains']} chains of {done['case']}: {done['distinct_sectors']} distinct sectors, "
+                   f"{done['distinct_over_floor']:.2f} of the floor; {done['sectors']} asked for, {done['over_floor']:.2f}; "
+                   f"{done['bank_conflicts']} bank conflicts, {done['divergent_branches']} divergent branches, "
+                   f"{done['instructions']} warp instructions{tensor}")

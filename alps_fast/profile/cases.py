@@ -17,20 +17,30 @@ from .work import PIXEL, Work, philox, pixel
 
 
 class Case(NamedTuple):
-    """One configuration of an op: its name, its call, the chains it is modelled and emulated for, and its least work."""
+    """One configuration of an op: its name, its call, its least work, the chains it is modelled and emulated for.
+
+    `small` is emulated in its stead where it is itself more than the interpreter can run in a few seconds. `arguments` are those
+    of the op, where an op has no Triton launches that could be timed on a GPU.
+    """
 
     name: str
     run: Callable[[int], Any]
     work: Callable[[int], Work]
     chains: int = 64
     emulated_chains: int = 8
+    small: Case | None = None
+    arguments: Callable[[int], dict[str, Any]] | None = None
 
     @property
     def op(self) -> str:
         return self.name.split("/")[0]
 
+    @property
+    def emulated(self) -> Case:
+        return self.small or self
 
-LEVEL = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "seed": 11, "step": 5}
+
+LEVEL: dict[str, Any] = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "seed": 11, "step": 5}
 
 
 def randn(*shape: int) -> Tensor:
@@ -78,7 +88,7 @@ def _moments(shape: tuple[int, ...]) -> Case:
     return Case(f"moments/{_name(shape)}", run, lambda chains: Work(4 * n * (chains + 4), 5 * n * chains))
 
 
-def ridge_grad_case(channels: int, size: int, side: int = 7, count: int = 32, scales: int = 1) -> Case:
+def ridge_grad_case(channels: int, size: int, side: int = 7, count: int = 32, scales: int = 1, small: Case | None = None) -> Case:
     """One scale: three quarters of the work of a pyramid, whose other scales run the same kernel."""
     banks = [randn(count, 1, side, side) for _ in range(scales)]
     tables = (randn(scales, 1, 1, count), randn(scales, 1, 1, count).abs() + 0.1, randn(scales, 1), torch.zeros(1))
@@ -90,12 +100,15 @@ def ridge_grad_case(channels: int, size: int, side: int = 7, count: int = 32, sc
 
     def work(chains: int) -> Work:
         numbers = chains * channels * sum((-(-size // 2**s)) ** 2 for s in range(scales))
-        return Work(8 * chains * channels * size**2, 8 * count * numbers, 0, 4 * side**2 * count * numbers)
+        constants = 4 * scales * count * side**2
+        return Work(8 * chains * channels * size**2 + constants, 8 * count * numbers, 0, 4 * side**2 * count * numbers)
 
-    return Case(f"ridge_grad/{channels}×{size}×{size}/{count} filters of {side}²", run, work, chains=16, emulated_chains=1)
+    name = f"ridge_grad/{channels}×{size}×{size}/{count} filters of {side}²"
+    return Case(name, run, work, chains=16, emulated_chains=1, small=small)
 
 
-def ridge_langevin_case(size: int, count: int = 32) -> Case:
+def ridge_langevin_case(size: int, count: int = 32, small: Case | None = None) -> Case:
+    """One launch: x read, x⁺ and m written a chain, b, a and the filters read once."""
     bank, mu = [randn(count, 1, 7, 7)], torch.zeros(1)
     w = randn(1, 1, 1, count).abs() + 0.1
 
@@ -107,12 +120,14 @@ def ridge_langevin_case(size: int, count: int = 32) -> Case:
 
     def work(chains: int) -> Work:
         n = chains * size**2
-        return pixel(n) + philox(n, 2) + Work(8 * n + 8 * size**2, 8 * count * n, 0, 4 * 49 * count * n)
+        arithmetic = pixel(n) + philox(n, 2) + Work(0, 8 * count * n, 0, 4 * 49 * count * n)
+        return arithmetic._replace(bytes=4 * (3 * n + 2 * size**2 + 49 * count))
 
-    return Case(f"ridge_langevin/1×{size}×{size}/{count} filters of 7²", run, work, chains=16, emulated_chains=1)
+    name = f"ridge_langevin/1×{size}×{size}/{count} filters of 7²"
+    return Case(name, run, work, chains=16, emulated_chains=1, small=small)
 
 
-def _langevin_sense(size: int, axis: int) -> Case:
+def langevin_sense_case(size: int, axis: int, small: Case | None = None) -> Case:
     numbers = 2 * size**2
 
     def run(chains: int) -> Any:
@@ -127,7 +142,7 @@ def _langevin_sense(size: int, axis: int) -> Case:
         u = 8 * size**3 + 4 * size**2
         return pixel(chains * numbers) + philox(chains * numbers, 2) + Work(u + 4 * numbers, 0, 0, 3 * 8 * size**3 * chains)
 
-    return Case(f"langevin_sense/{size}×{size}/axis {axis}", run, work, chains=16, emulated_chains=16)
+    return Case(f"langevin_sense/{size}×{size}/axis {axis}", run, work, chains=16, emulated_chains=16, small=small)
 
 
 def small_network(channels: int, width: int) -> tuple[Any, ...]:
@@ -139,10 +154,11 @@ def small_network(channels: int, width: int) -> tuple[Any, ...]:
     return [randn(*shape) / 20 for shape in shapes], film, film, randn(3, 1), [0, 0, 1]
 
 
-def conv_grad_case(channels: int, width: int, precision: str, size: int = 96) -> Case:
-    """A network of one block, at the coarsest scale: every kind of launch occurs."""
+def conv_grad_case(channels: int, width: int, precision: str, size: int = 96, small: Case | None = None) -> Case:
+    """A network of one block, at the coarsest scale: every kind of launch occurs; weights are read once."""
     h, ends = size // 2, 4 * channels
     forward = 2 * (18 * ends * width * h**2 + 8 * width**2 * (h // 2) ** 2 + (8 + 18) * width**2 * (h // 4) ** 2)
+    weights = (2 if precision == "fast" else 4) * sum(weight.numel() for weight in small_network(channels, width)[0])
 
     def run(chains: int) -> Any:
         from alps_fast.kernels.conv_grad import conv_grad
@@ -150,9 +166,11 @@ def conv_grad_case(channels: int, width: int, precision: str, size: int = 96) ->
         return conv_grad(randn(chains, channels, size, size), *small_network(channels, width), precision)
 
     def work(chains: int) -> Work:
-        return Work(8 * chains * channels * size**2, 0, 0, 2 * forward * chains)
+        products = {"bf16" if precision == "fast" else "tf32": 2 * forward * chains}
+        return Work(8 * chains * channels * size**2 + weights, 0, **products)
 
-    return Case(f"conv_grad/{channels}×{size}×{size}/width {width}/{precision}", run, work, chains=16, emulated_chains=1)
+    name = f"conv_grad/{channels}×{size}×{size}/width {width}/{precision}"
+    return Case(name, run, work, chains=16, emulated_chains=1, small=small)
 
 
 def _name(shape: tuple[int, ...]) -> str:
@@ -169,10 +187,10 @@ CASES = (
     _langevin_pixel(ODD, AVERAGED),
     _moments(IMAGE),
     _moments(ODD),
-    ridge_grad_case(1, 64),
-    ridge_grad_case(2, 64),
-    ridge_langevin_case(64),
-    _langevin_sense(64, 1),
-    conv_grad_case(2, 64, "fast"),
-    conv_grad_case(1, 32, "high"),
+    ridge_grad_case(1, 64, small=ridge_grad_case(1, 20)),
+    ridge_grad_case(2, 64, small=ridge_grad_case(2, 16)),
+    ridge_langevin_case(64, small=ridge_langevin_case(20)),
+    langevin_sense_case(64, 1, small=langevin_sense_case(32, 1)),
+    conv_grad_case(2, 64, "fast", small=conv_grad_case(2, 64, "fast", 16)),
+    conv_grad_case(1, 32, "high", small=conv_grad_case(1, 32, "high", 16)),
 )

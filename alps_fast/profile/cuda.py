@@ -5,22 +5,36 @@ Each function of an op's name takes what the op takes for one measurement, and r
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..ops._conv_weights import pack_fragments
+from ..ops.langevin_sense import sense_spectrum
 from ..ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE
 from . import nvcc
 from .cases import CASES as TRITON_CASES
-from .cases import IMAGE, LEVEL, Case, conv_grad_case, randn, ridge_grad_case, ridge_langevin_case, small_network
+from .cases import (
+    IMAGE,
+    LEVEL,
+    Case,
+    conv_grad_case,
+    langevin_sense_case,
+    randn,
+    ridge_grad_case,
+    ridge_langevin_case,
+    small_network,
+)
 from .ptxsim import Kernel, Module
-from .work import Work
+from .work import Work, fft, philox, pixel
 
 ARCH, SHARED = "sm_80", 163 << 10  # bytes of shared memory that a block can have there
 CHAINS, GIVEN = 4, 3  # of langevin_pixel.cu
@@ -41,6 +55,37 @@ def _kernel(op: str, arguments: str) -> tuple[Kernel, int]:
     return kernel, threads
 
 
+class Launch(NamedTuple):
+    """A kernel by its name with template arguments; blocks, threads of each, bytes of shared memory that it is launched with."""
+
+    kernel: str
+    blocks: int
+    threads: int
+    shared: int
+
+
+_recorded: list[Launch] | None = None
+
+
+@contextmanager
+def recorded() -> Iterator[list[Launch]]:
+    """The launches inside, none of which runs."""
+    global _recorded
+    before, _recorded = _recorded, []
+    try:
+        yield _recorded
+    finally:
+        _recorded = before
+
+
+def _launch(kernel: Kernel, grid: tuple[int, ...], threads: int, arguments: Sequence[Any], shared: int = 0) -> Counter[str]:
+    """What the launch did, which is nothing where it is recorded."""
+    if _recorded is not None:
+        _recorded.append(Launch(nvcc.readable(kernel.name), math.prod(grid), threads, shared))
+        return Counter()
+    return kernel.launch(grid, (threads,), arguments, shared)
+
+
 def _fresh(like: Tensor | tuple[int, ...]) -> Tensor:
     return torch.full(like if isinstance(like, tuple) else tuple(like.shape), torch.nan)
 
@@ -50,7 +95,7 @@ def philox_normal(chains: Tensor, n: int, seed: int, step: int, tag: int) -> Res
     out = _fresh((len(chains), n))
     grid = (-(-n // (4 * threads)), len(chains))
     stream = struct.pack("4I", seed, 0, step, tag)
-    return (out,), kernel.launch(grid, (threads,), [chains.numpy(), len(chains), n, stream, out.numpy()])
+    return (out,), _launch(kernel, grid, threads, [chains.numpy(), len(chains), n, stream, out.numpy()])
 
 
 def _level(lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, seed: int, step: int) -> bytes:
@@ -67,8 +112,8 @@ def langevin_pixel(x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor
     after, mean, groups = _fresh(x), _fresh(x), -(-each // CHAINS)
     pieces, given = len(b) * groups, 0 if xi is None else xi.numpy()
     arrays = [v.numpy() for v in (x, grad, b, a)], [v.numpy() for v in (chains, after, mean)]
-    count = kernel.launch((-(-n // (4 * threads)), pieces), (threads,),
-                          [*arrays[0], given, *arrays[1], each, groups, pieces, n, channels, a_stride, _level(**level)])
+    count = _launch(kernel, (-(-n // (4 * threads)), pieces), threads,
+                    [*arrays[0], given, *arrays[1], each, groups, pieces, n, channels, a_stride, _level(**level)])
     return (after, mean), count
 
 
@@ -77,7 +122,7 @@ def moments(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor) ->
     kernel, threads = _kernel("moments", f"{'f' if x.dtype == torch.float32 else 'd'}Lb{int(n % wide == 0)}E")
     after = torch.zeros_like(count), torch.full_like(mean, torch.nan), torch.full_like(m2, torch.nan)
     arrays = [v.numpy() for v in (count, mean, m2, x, keep, *after)]
-    return after, kernel.launch((-(-n // (wide * threads)), groups), (threads,), [*arrays, groups, len(x) // groups, n])
+    return after, _launch(kernel, (-(-n // (wide * threads)), groups), threads, [*arrays, groups, len(x) // groups, n])
 
 
 def _energy(filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor) -> tuple[Any, ...]:
@@ -88,13 +133,36 @@ def _energy(filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tens
     return *(v.numpy() for v in (bank, w, r, q, mu)), sizes
 
 
+def _ridge_floats(tables: Sequence[Any], channels: int, height: int, width: int) -> int:
+    """csrc/cuda/ridge.h: RidgeLayout::floats, of shared memory."""
+    filters, w, _, q, _ = tables
+    padded = _up(filters[0].shape[0], 4)
+    end, rings = 156 + 56 * padded + 8 * ((w.shape[1] + 1) // 2) * padded, []
+    for _ in range(len(q)):
+        stride = _up(width, 4) + 8
+        end += channels * ((height + 6) * stride + height * (stride - 8))
+        rings.append((height, stride, end))
+        height, width = (height + 1) // 2, (width + 1) // 2
+    for high, stride, ring in rings[:len(filters)]:
+        row = 4 * channels * stride
+        free = ((SHARED // 4 - ring) // row - 6) // 4 * 4
+        bands = -(-high // min(max(256 // ((stride - 8) // 4) * 4, 4), free))
+        end = max(end, ring + row * (_up(-(-high // bands), 4) + 6))
+    return end
+
+
+def _up(n: int, to: int) -> int:
+    return -(-n // to) * to
+
+
 def ridge_grad(x: Tensor, *tables: Any) -> Results:
     """`tables`: filters, w, r, q, mu as the op takes them."""
     n, channels, height, width = x.shape
     kernel, threads = _kernel("ridge_grad", f"Li{channels}E")
     grad, value = _fresh(x), _fresh((n,))
     arguments = [_energy(*tables), struct.pack("q3i4x", n, channels, height, width), x.numpy(), grad.numpy(), value.numpy()]
-    return (grad, value), kernel.launch((n,), (threads,), [*arguments, SHARED // 4], SHARED)
+    shared = 4 * _ridge_floats(tables, channels, height, width)
+    return (grad, value), _launch(kernel, (n,), threads, [*arguments, SHARED // 4], shared)
 
 
 def ridge_langevin(x: Tensor, b: Tensor, a: Tensor, chains: Tensor, *tables: Any, channels: int, noise: int, count: int,
@@ -103,14 +171,15 @@ def ridge_langevin(x: Tensor, b: Tensor, a: Tensor, chains: Tensor, *tables: Any
     n, height, width, all_channels = x.shape
     images = n * all_channels // channels
     kernel, threads = _kernel("ridge_langevin", f"Li{channels}E")
-    after, mean = _fresh(x), _fresh(x)
+    after, mean, floats = _fresh(x), _fresh(x), _ridge_floats(tables, channels, height, width)
     wide = x[0].numel() % 4 == 0
     in_quads = wide and channels == all_channels and width * channels % 4 == 0
     state = (x.numpy(), b.numpy(), a.numpy(), bytes(8), chains.numpy(), after.numpy(), mean.numpy(),
              struct.pack("qq3i3?xi4x", n, 0, all_channels, count, noise, False, wide, in_quads,
-                         SHARED // 4 - height * width * channels if room else 0))  # the end of what a block can have
+                         floats if room else 0))
     arguments = [_energy(*tables), struct.pack("q3i4x", images, channels, height, width), state, _level(**level)]
-    return (after, mean), kernel.launch((images,), (threads,), [*arguments, SHARED // 4], SHARED)
+    shared = 4 * (floats + (height * width * channels if room else 0))
+    return (after, mean), _launch(kernel, (images,), threads, [*arguments, SHARED // 4], shared)
 
 
 def conv_grad(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor, blocks: Sequence[int],
@@ -135,41 +204,169 @@ def conv_grad(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor
     numbers = n, scale.shape[1], coefficients.shape[1], channels, height, width, *blocks, width % 2 == 0
     arguments = [(x.numpy(), *(v.numpy() for v in arrays), struct.pack("3q6i?7x", *numbers)),
                  struct.pack("9i4xq", h, w, ring, lag, beside, zero, vectors, sums, sums + 8 * warps, workspace)]
-    return (grad, value), kernel.launch((n,), (32 * warps,), arguments, sums + 8 * warps)
+    return (grad, value), _launch(kernel, (n,), 32 * warps, arguments, sums + 8 * warps)
 
 
-class CudaCase(NamedTuple):
-    """One configuration of an op's kernel: its run as PTX for so many chains, and its least work, which is the Triton case's."""
-
-    name: str
-    run: Callable[[int], Results]
-    work: Callable[[int], Work]
-    chains: int
-    emulated_chains: int
-
-    @property
-    def op(self) -> str:
-        return self.name.split("/")[0]
+def _step(arrays: Sequence[Tensor], chains: Tensor, sizes: bytes, noise: int, lam: float, lin: float, w: float, inv_eta2: float,
+          noise_lam: float, seed: int, step: int, more: bytes = b"") -> tuple[tuple[Any, ...], bytes, tuple[Tensor, Tensor]]:
+    """csrc/common/arguments.h: FourierStep, SenseStep or SenseCgStep, `arrays` from x on; its stream; x⁺ and m to be written."""
+    after, mean = _fresh(arrays[0]), _fresh(arrays[0])
+    numbers = sizes + struct.pack("5fi", lam, lin, w, inv_eta2, noise_lam, noise)
+    numbers += bytes(-len(numbers) % 8) + struct.pack("QI4x", seed, step) + more
+    whole = [(torch.view_as_real(v) if v.is_complex() else v).contiguous().numpy() for v in arrays]
+    stream = struct.pack("4I", seed, 0, step, LANGEVIN)
+    return (*whole, bytes(8), chains.numpy(), after.numpy(), mean.numpy(), numbers), stream, (after, mean)
 
 
-def _as_on_triton(name: str, run: Callable[[int], Results]) -> CudaCase:
+def _transform(n: int) -> bytes:
+    """csrc/cuda/fft.cuh: Transform, with the radices of csrc/common/butterfly.h."""
+    left = n
+    radices: list[int] = []
+    for odd in (7, 5, 3):
+        while left % odd == 0:
+            left, radices = left // odd, [*radices, odd]
+    twos = left.bit_length() - 1
+    radices += {0: [], 1: [2] if twos == 1 else [4, 4], 2: [4]}[twos % 3]
+    radices += [8] * (twos // 3 - (twos % 3 == 1 and twos > 1))
+    assert math.prod(radices) == n
+    return struct.pack("2IQ", n, len(radices), sum(radix << 4 * i for i, radix in enumerate(radices)))
+
+
+def _table_bytes(n: int) -> int:
+    return _up(10 * n, 16)
+
+
+def _pitch(width: int) -> int:
+    return (width - 1) + (width - 1) // 16 + 1 | 1
+
+
+def _most(sizes: Sequence[int], needed: Callable[[int], int]) -> int:
+    """The first of the sizes whose bytes a block can have."""
+    return next(size for size in sizes if needed(size) <= SHARED)
+
+
+def _threads(cells: int, most: int) -> int:
+    """Eight cells each, in whole warps."""
+    return max(32, min(_up(cells // 8, 32), most))
+
+
+def langevin_fourier(x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, noise: int,
+                     whole: bool, **level: Any) -> Results:
+    """`whole`: an image a block, else three kernels."""
+    assert factor == 1, "csrc/cuda has no other"
+    rows, height, width, channels = x.shape
+    images = channels // 2 if is_complex else channels
+    sizes = struct.pack("5q?3x", rows, len(b), height, width, channels, is_complex)
+    step, stream, out = _step((x, grad, b, h), chains, sizes, noise, **level)
+    workspace = _fresh((2 if is_complex and noise != NO_NOISE else 1, rows, images, height, width, 2))
+
+    def run(kernel: str, blocks: int, tiles: int, room: int, cells: int, shared: int) -> Counter[str]:
+        layout = _transform(width) + _transform(height) + stream + struct.pack(
+            "3I2f?3x", images, tiles, room, (level["inv_eta2"] + level["noise_lam"]) ** 0.5, 1 / (height * width),
+            height * width * channels % 4 == 0)
+        compiled = module("langevin_fourier").kernel(f"langevin_fourier_{kernel}")
+        more = [] if whole else [workspace.numpy()]
+        return _launch(compiled, (blocks,), _threads(cells, 704 if whole else 448), [step, layout, *more], shared)
+
+    def rows_bytes(room: int) -> int:
+        return _up(8 * images * room * _pitch(width), 16) + _table_bytes(width)
+
+    def columns_bytes(room: int) -> int:
+        return 8 * height * room + _table_bytes(height)
+
+    if whole:
+        return out, run("whole", rows, 1, height, images * height * width, rows_bytes(height) + _table_bytes(height))
+    room = _most((16, 8, 4), rows_bytes)
+    tiles = -(-height // room)
+    of_rows = rows * tiles, tiles, room, images * room * width, rows_bytes(room)
+    room = _most((16, 8, 4, 2), columns_bytes)
+    tiles = -(-width // room) if is_complex else -(-(width // 2 + 1) // (room // 2))
+    of_columns = rows * images * tiles, tiles, room, room * height, columns_bytes(room)
+    return out, sum((run("rows", *of_rows), run("columns", *of_columns), run("back", *of_rows)), Counter())
+
+
+def langevin_sense(x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, noise: int,
+                   **level: Any) -> Results:
+    (lines, n), rows = eigenvalues.shape, len(x)
+    step, stream, out = _step((x, grad, b, u, eigenvalues), chains, struct.pack("4qi", rows, len(b), lines, n, axis), noise,
+                              **level)
+    at_once = 16 if rows > 8 else 8 if rows > 4 else 4
+    kernel = module("langevin_sense").kernel(f"langevin_sense_kernelILi{at_once}ELb{int(noise != NO_NOISE)}E")
+    groups, turns = -(-rows // at_once), -(-n // 320)
+    at = stream + struct.pack("I??2x", groups, True, n % 2 == 0)
+    return out, _launch(kernel, (lines * groups,), _up(-(-n // turns), 32), [step, at], 8 * n * (2 * at_once + 2))
+
+
+def langevin_sense_cg(x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, noise: int,
+                      max_iter: int, **level: Any) -> Results:
+    """Every kernel as langevin_sense_cg_iterate launches them; no system stops earlier."""
+    rows, height, width, _ = x.shape
+    coils, systems = len(maps), rows if noise == NO_NOISE else 2 * rows
+    step, stream, out = _step((x, grad, b, maps, mask, sense_spectrum(maps, mask)), chains,
+                              struct.pack("5q", rows, len(b), coils, height, width), noise, **level,
+                              more=struct.pack("dq", 0, max_iter))
+    every, inv_eta2 = np.float32(1 / (height * width)), level["inv_eta2"]
+    room = _most((16, 8, 4, 2, 1), lambda room: 8 * room * (_pitch(width) + width) + _table_bytes(width) + 8 * 14)
+    of_column = _most((16, 8, 4, 2, 1), lambda room: 8 * room * height + _table_bytes(height))
+    tiles, column_tiles = -(-height // room), -(-width // of_column)
+    images, k = _fresh((3, systems, height, width, 2)), _fresh((systems, coils, height, width, 2))
+    sums, state = np.full((2, systems, tiles), np.nan), np.ones((systems, 5))
+    work = (*images.numpy(), k.numpy(), *sums, state)
+    counts: Counter[str] = Counter()
+
+    def run(kernel: str, blocks: int, cells: int, arguments: Sequence[Any], shared: int = 0) -> None:
+        compiled = module("langevin_sense_cg").kernel(f"langevin_sense_cg_{kernel}")
+        counts.update(_launch(compiled, (blocks,), _threads(cells, 448), arguments, shared))
+
+    def layout(first: int, tiles: int, room: int) -> bytes:
+        return _transform(width) + _transform(height) + stream + struct.pack(
+            "3I4f?3x", first, tiles, room, inv_eta2 * every, (inv_eta2 * every) ** 0.5, level["noise_lam"] ** 0.5, every, True)
+
+    def on_rows(kernel: str, first: int, count: int, more: int) -> None:
+        shared = 8 * room * (_pitch(width) + width) + _table_bytes(width) + 8 * 14
+        run(kernel, count * tiles, room * width, [step, layout(first, tiles, room), work, more], shared)
+
+    def on_columns(first: int, count: int, purpose: int) -> None:
+        run("columns", count * (1 if purpose == precondition else coils) * column_tiles, of_column * height,
+            [step, layout(first, column_tiles, of_column), work, purpose], 8 * of_column * height + _table_bytes(height))
+
+    def multiply(purpose: int, first: int, count: int) -> None:
+        if purpose != of_noise:
+            on_rows("rows", first, count, purpose == start)
+        on_columns(first, count, purpose)
+        on_rows("back", first, count, purpose)
+
+    def advance(starts: bool) -> None:
+        on_rows("update", 0, systems, starts)
+        on_columns(0, systems, precondition)
+        on_rows("back", 0, systems, precondition)
+        run("settle", -(-systems // 448), 8 * systems, [work, systems, tiles, int(starts), 0, 0.0])
+
+    start, of_noise, apply, precondition = range(4)
+    multiply(start, 0, rows)
+    if noise != NO_NOISE:
+        multiply(of_noise, rows, rows)
+    advance(True)
+    for _ in range(max_iter):
+        multiply(apply, 0, systems)
+        advance(False)
+    after, mean = out
+    run("sum", -(-mean.numel() // 448), 8 * 448, [mean.numpy(), after.numpy(), state, rows, mean[0].numel(), noise != NO_NOISE])
+    return out, counts
+
+
+def _of_triton(name: str, run: Callable[[int], Results]) -> Case:
+    """What the Triton kernel's case of this name computes."""
     (case,) = (case for case in TRITON_CASES if case.name == name)
-    return CudaCase(name, run, case.work, case.chains, case.emulated_chains)
+    return case._replace(run=run)
 
 
-def _in_float32(case: Case, run: Callable[[int], Results]) -> CudaCase:
+def _in_float32(case: Case, run: Callable[[int], Results], small: Case | None = None) -> Case:
     """With the work that the Triton kernel gives to tensor cores done in float32."""
     def work(chains: int) -> Work:
         least = case.work(chains)
-        return least._replace(flops=least.flops + least.tensor, tensor=0)
-    return CudaCase(case.name, run, work, case.chains, case.emulated_chains)
-
-
-def _in_one_launch(case: Case, run: Callable[[int], Results]) -> CudaCase:
-    """ridge_langevin without a gradient between its kernels: x read, x⁺ and m written a chain, b, a and the filters once."""
-    def work(chains: int) -> Work:
-        return _in_float32(case, run).work(chains)._replace(bytes=4 * (SIZE**2 * (3 * chains + 2) + 49 * FILTERS))
-    return CudaCase(case.name, run, work, case.chains, case.emulated_chains)
+        return least._replace(flops=least.flops + least.tf32, tf32=0)
+    return case._replace(run=run, work=work, small=small)
 
 
 def _pixel(noise: int) -> Callable[[int], Results]:
@@ -184,30 +381,102 @@ def _moments(chains: int) -> Results:
     return moments(*state, randn(chains, *IMAGE), torch.ones(chains, dtype=torch.bool))
 
 
-SIZE, FILTERS = 64, 8  # ptxsim takes seconds for them
+def _tables(count: int) -> tuple[Any, ...]:
+    w = randn(1, 1, 1, count)
+    return [randn(count, 1, 7, 7)], w, w.abs() + 0.1, randn(1, 1), torch.zeros(1)
 
 
-def _ridge() -> tuple[Any, ...]:
-    w = randn(1, 1, 1, FILTERS)
-    return [randn(FILTERS, 1, 7, 7)], w, w.abs() + 0.1, randn(1, 1), torch.zeros(1)
+def _ridge_grad_case(size: int, count: int, small: Case | None = None) -> Case:
+    return _in_float32(ridge_grad_case(1, size, count=count),
+                       lambda chains: ridge_grad(randn(chains, 1, size, size), *_tables(count)), small)
 
 
-def _ridge_langevin(chains: int) -> Results:
-    x, b, a = randn(chains, SIZE, SIZE, 1), randn(1, SIZE, SIZE, 1), randn(1, SIZE, SIZE, 1).abs()
-    return ridge_langevin(x, b, a, torch.arange(chains), *_ridge(), channels=1, noise=AVERAGED, count=1, room=True, **LEVEL)
+def _ridge_langevin_case(size: int, count: int, small: Case | None = None) -> Case:
+    def run(chains: int) -> Results:
+        x, b, a = randn(chains, size, size, 1), randn(1, size, size, 1), randn(1, size, size, 1).abs()
+        return ridge_langevin(x, b, a, torch.arange(chains), *_tables(count), channels=1, noise=AVERAGED, count=1, room=True,
+                              **LEVEL)
+    return _in_float32(ridge_langevin_case(size, count), run, small)
 
 
-def _conv_grad(chains: int) -> Results:
-    return conv_grad(randn(chains, 2, 16, 16), *small_network(2, 64))
+def _conv_grad_case(size: int, small: Case | None = None) -> Case:
+    return conv_grad_case(2, 64, "fast", size, small)._replace(
+        run=lambda chains: conv_grad(randn(chains, 2, size, size), *small_network(2, 64)))
+
+
+def _states(chains: int, *shape: int) -> dict[str, Any]:
+    return {"x": randn(chains, *shape), "grad": randn(chains, *shape), "b": randn(1, *shape), "chains": torch.arange(chains),
+            "noise": AVERAGED, **LEVEL}
+
+
+def _fourier_case(size: int, whole: bool, chains: int, small: Case | None = None) -> Case:
+    """A real image: x and ∇E read, x⁺ and m written a chain, b and half of the transfer function read once."""
+    def arguments(chains: int) -> dict[str, Any]:
+        return _states(chains, size, size, 1) | {"h": torch.fft.fft2(randn(size, size), norm="ortho"), "factor": 1,
+                                                "is_complex": False}
+
+    def work(chains: int) -> Work:
+        n = size**2
+        once = Work(4 * n + 8 * size * (size // 2 + 1), 0)
+        return pixel(chains * n) + philox(chains * n, 2) + Work(0, chains * (2 * fft(n) + 20 * n)) + once
+
+    return Case(f"langevin_fourier/1×{size}×{size}/{'an image a block' if whole else 'in tiles'}",
+                lambda chains: langevin_fourier(**arguments(chains), whole=whole), work, chains, 1, small, arguments)
+
+
+def _sense_case(size: int, axis: int, small: Case | None = None) -> Case:
+    def arguments(chains: int) -> dict[str, Any]:
+        u = torch.view_as_complex(randn(size, size, size, 2))
+        return _states(chains, size, size, 2) | {"u": u, "eigenvalues": randn(size, size).abs(), "axis": axis}
+
+    return _in_float32(langevin_sense_case(size, axis), lambda chains: langevin_sense(**arguments(chains)), small)
+
+
+def _sense_cg_case(size: int, coils: int, max_iter: int, chains: int, small: Case | None = None) -> Case:
+    """x and ∇E read, x⁺ and m written a chain, b, maps, mask and spectrum read once.
+
+    A chain has two systems; each begins with a product with AᴴA, which for the noise is half a one, and has one more an
+    iteration, and the preconditioner.
+    """
+    def arguments(chains: int) -> dict[str, Any]:
+        maps, mask = torch.view_as_complex(randn(coils, size, size, 2)), (randn(size, size) > 0).float()
+        return _states(chains, size, size, 2) | {"maps": maps, "mask": mask, "max_iter": max_iter}
+
+    def work(chains: int) -> Work:
+        n = size**2
+        product, preconditioner = coils * (2 * fft(n) + 16 * n), 2 * fft(n) + 24 * n
+        solve = round((2 * max_iter + 1.5) * product) + 2 * (max_iter + 1) * preconditioner
+        noise = philox(chains * 2 * n * (1 + coils), 2)
+        return pixel(2 * chains * n) + noise + Work(4 * n * (2 + 2 * coils + 2), chains * solve)
+
+    return Case(f"langevin_sense_cg/{size}×{size}/{coils} coils/{max_iter} iterations",
+                lambda chains: langevin_sense_cg(**arguments(chains)), work, chains, 1, small, arguments)
 
 
 CASES = (
-    _as_on_triton("philox_normal/64×64×3", lambda chains: philox_normal(torch.arange(chains), 64 * 64 * 3, 11, 5, LANGEVIN)),
-    _as_on_triton("langevin_pixel/64×64×3/none", _pixel(NO_NOISE)),
-    _as_on_triton("langevin_pixel/64×64×3/independent", _pixel(INDEPENDENT)),
-    _as_on_triton("langevin_pixel/64×64×3/averaged", _pixel(AVERAGED)),
-    _as_on_triton("moments/64×64×3", _moments),
-    _in_float32(ridge_grad_case(1, SIZE, count=FILTERS), lambda chains: ridge_grad(randn(chains, 1, SIZE, SIZE), *_ridge())),
-    _in_one_launch(ridge_langevin_case(SIZE, FILTERS), _ridge_langevin),
-    CudaCase(*conv_grad_case(2, 64, "fast", 16)._replace(run=_conv_grad)),
+    _of_triton("philox_normal/64×64×3", lambda chains: philox_normal(torch.arange(chains), 64 * 64 * 3, 11, 5, LANGEVIN)),
+    _of_triton("langevin_pixel/64×64×3/none", _pixel(NO_NOISE)),
+    _of_triton("langevin_pixel/64×64×3/independent", _pixel(INDEPENDENT)),
+    _of_triton("langevin_pixel/64×64×3/averaged", _pixel(AVERAGED)),
+    _of_triton("moments/64×64×3", _moments),
+    _fourier_case(128, True, 64, _fourier_case(48, True, 1)),
+    _fourier_case(128, False, 16, _fourier_case(48, False, 1)),
+    _sense_case(64, 1, _sense_case(32, 1)),
+    _sense_cg_case(128, 8, 16, 16, _sense_cg_case(24, 2, 1, 1)),
+    _ridge_grad_case(64, 32, _ridge_grad_case(32, 8)),
+    _ridge_langevin_case(64, 32, _ridge_langevin_case(32, 8)),
+    _conv_grad_case(64, _conv_grad_case(16)),
 )
+
+
+@cache
+def asked(op: str) -> dict[str, tuple[str, Launch]]:
+    """Of each kernel that a case of the op runs: the first such case's name, and its launch with the most shared memory."""
+    found: dict[str, tuple[str, Launch]] = {}
+    for case in CASES:
+        if case.op == op:
+            with recorded() as launches:
+                case.run(case.chains)
+            most = {one.kernel: (case.name, one) for one in sorted(launches, key=lambda one: one.shared)}
+            found = most | found
+    return found

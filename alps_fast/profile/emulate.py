@@ -17,14 +17,13 @@ from triton.runtime.jit import mangle_type
 from alps_fast.kernels.launch import OPTIONS, Launch, observed
 
 from .cases import Case
-from .cuda import CudaCase
 from .ptxsim import Module
 
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "sm_100": ("cuda", 100, 32), "gfx942": ("hip", "gfx942", 64)}
 
 
 def compiled(launch: Launch, target: str, aligned: bool = True) -> Any:
-    """What Triton makes of a launch for a target: `.asm` (PTX, cubin, …) and `.metadata`; `aligned`: pointers, to 16 bytes."""
+    """What Triton makes of a launch for a target: `.asm` (PTX, cubin, …) and `.metadata`; aligned: all pointers, to 16 bytes."""
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     attributes: dict[tuple[int], list[list[object]]] = {}
@@ -83,15 +82,28 @@ def interpreting() -> bool:
 def traffic(case: Case) -> dict[str, Any]:
     """What the launches of a case do, run as PTX: traffic against its floor, bank conflicts, instructions."""
     with emulated() as done:
-        case.run(case.emulated_chains)
+        case.emulated.run(case.emulated.emulated_chains)
     return described(case, sum((c for _, c in done), Counter()))
 
 
-def described(case: Case | CudaCase, count: Counter[str]) -> dict[str, Any]:
-    """What ptxsim counted of a case's emulated chains."""
-    sectors = count["global_load_sectors"] + count["global_store_sectors"]
-    floor = case.work(case.emulated_chains).bytes / 32
-    return {"chains": case.emulated_chains, "sectors": sectors, "over_floor": sectors / floor,
+def cuda_traffic(case: Case) -> dict[str, Any]:
+    """The same of a case of csrc/cuda."""
+    _, count = case.emulated.run(case.emulated.emulated_chains)
+    return described(case, count)
+
+
+def described(case: Case, count: Counter[str]) -> dict[str, Any]:
+    """What ptxsim counted of a case's emulated chains.
+
+    Sectors are those asked for, of L1; distinct ones each once a launch, the least that DRAM moves whatever the caches hold.
+    """
+    small = case.emulated
+    least = small.work(small.emulated_chains)
+    sectors, distinct = (count[f"{of}_load_sectors"] + count[f"{of}_store_sectors"] for of in ("global", "distinct"))
+    tensor = least.tf32 + least.bf16
+    return {"case": small.name, "chains": small.emulated_chains, "floor_bytes": least.bytes, "sectors": sectors,
+            "over_floor": 32 * sectors / least.bytes, "distinct_sectors": distinct,
+            "distinct_over_floor": 32 * distinct / least.bytes,
             "bank_conflicts": count["shared_load_conflicts"] + count["shared_store_conflicts"], "barriers": count["barriers"],
             "divergent_branches": count["divergent_branches"], "instructions": count["instructions"],
-            "tensor_flops": count["mma_flops"]}
+            "tensor_flops": count["mma_flops"], "tensor_over_least": count["mma_flops"] / tensor if tensor else None}

@@ -3,7 +3,9 @@
 For kernels built with no GPU at hand: what `triton.compile(...).asm["ptx"]` or `nvcc -ptx` produced is interpreted
 lane by lane (NumPy, one array element a thread), so the *compiled* code is checked, not its source; and every
 dynamic fact that does not depend on timing is counted: instructions by kind, global sectors against the bytes asked
-for (coalescing), shared-memory bank conflicts, divergence, barriers. It says nothing about time, caches or races.
+for (coalescing), shared-memory bank conflicts, divergence, barriers. Sectors are counted as they are asked for, and
+once more as distinct ones, each once a launch: what DRAM must move at least, had the caches room for everything. It
+says nothing about time, caches or races.
 
     from alps_fast.profile.ptxsim import Module
     k = Module(ptx_text).kernel("name")              # or .kernel() where there is one
@@ -28,6 +30,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 Args = Any  # operands, as Kernel._operand makes them: tuples that begin with their kind
 Mask = Array | None  # active lanes; None: all of them
+Touched = dict[tuple[str, int], Array]  # by "load" or "store" and buffer: whether each sector was
 NUMBERS = "b8|b16|b32|b64|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64|f16"
 
 U: dict[int, Any] = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
@@ -239,10 +242,13 @@ class Kernel:
             args = list(args) + [0] * (len(self.params) - len(args))
         n, ctas = math.prod(block), math.prod(grid)
         total: Counter[str] = Counter()
+        touched: Touched = {}
         per = max(1, chunk // n)
         with np.errstate(all="ignore"):
             for first in range(0, ctas, per):
-                total += _Run(self, grid, block, args, shared, first, min(per, ctas - first)).go()
+                total += _Run(self, grid, block, args, shared, first, min(per, ctas - first), touched).go()
+        for (what, _), sectors in touched.items():
+            total[f"distinct_{what}_sectors"] += int(sectors.sum())
         return total
 
 
@@ -298,8 +304,8 @@ class _Run:
     """The blocks first … first + ctas − 1 of one launch: registers, memory, and the count of what they did."""
 
     def __init__(self, k: Kernel, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[Any], shared: int, first: int,
-                 ctas: int):
-        self.k, self.nb = k, math.prod(block)
+                 ctas: int, touched: Touched):
+        self.k, self.nb, self.touched = k, math.prod(block), touched
         self.n = n = self.nb * ctas
         lane = np.arange(n, dtype=np.uint64)
         self.cta, self.tid = lane // np.uint64(self.nb), lane % np.uint64(self.nb)
@@ -523,8 +529,9 @@ class _Run:
             return
         warp, x = self.warp[lanes], ad[lanes].astype(np.int64)
         if space == "global":
-            sectors = np.concatenate([(warp << 48) + ((x + o) >> 5) for o in range(0, size, 32)])
-            self.count[f"global_{what}_sectors"] += len(np.unique(sectors))
+            sectors = np.unique(np.concatenate([(warp << 48) + ((x + o) >> 5) for o in range(0, size, 32)]))
+            self.count[f"global_{what}_sectors"] += len(sectors)
+            self._touch(what, sectors & ((1 << 48) - 1))
             self.count[f"global_{what}_bytes"] += lanes.size * size
             self.count[f"global_{what}_requests"] += self._warps(m)
         else:
@@ -535,6 +542,14 @@ class _Run:
             worst = np.bincount((words >> 32) * 32 + (words & 31), minlength=32 * turns).reshape(-1, 32).max(1)
             self.count[f"shared_{what}_wavefronts"] += int(worst.sum())
             self.count[f"shared_{what}_conflicts"] += int(worst.sum() - np.count_nonzero(worst))
+
+    def _touch(self, what: str, sectors: Array) -> None:
+        buffers = sectors >> (int(BUFFER_SHIFT) - 5)
+        for b in np.unique(buffers):
+            if 0 < b < len(self.buffers):  # else the access itself raises
+                of_buffer = self.touched.setdefault((what, int(b)), np.zeros(-(-len(self.buffers[b]) // 32), bool))
+                inside = sectors[buffers == b] - (b << (int(BUFFER_SHIFT) - 5))
+                of_buffer[inside[inside < len(of_buffer)]] = True
 
     # -- run
     def _warps(self, m: Array) -> int:

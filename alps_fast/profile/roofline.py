@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..bench import common
+from . import cuda
 from .cases import CASES, Case
 from .work import GPUS, modelled_us
 
@@ -64,9 +65,14 @@ def op_of(case: common.Case) -> str:
 
 
 def gpu_cases() -> list[Case]:
-    """A configuration of every op that has GPU kernels: with averaged noise, where a noise is in its name, else the first."""
-    ops = dict.fromkeys(case.op for case in CASES)
-    return [min((case for case in CASES if case.op == op), key=lambda case: "averaged" not in case.name) for op in ops]
+    """A configuration of every op that has GPU kernels: with averaged noise, where a noise is in its name, else the first.
+
+    Those of CUDA C++ where an op has no Triton kernel.
+    """
+    of_triton = {case.op for case in CASES}
+    cases = CASES + tuple(case for case in cuda.CASES if case.op not in of_triton)
+    ops = dict.fromkeys(case.op for case in cases)
+    return [min((case for case in cases if case.op == op), key=lambda case: "averaged" not in case.name) for op in ops]
 
 
 def modelled() -> list[Point]:
@@ -74,35 +80,44 @@ def modelled() -> list[Point]:
     points = []
     for case in gpu_cases():
         work = case.work(case.chains)
-        points += [Point(case.op, case.name, gpu.name, "modelled", work.bytes, work.flops + work.tensor,
+        points += [Point(case.op, case.name, gpu.name, "modelled", work.bytes, work.operations,
                          1e-6 * modelled_us(work, gpu)) for gpu in GPUS]
     return points
 
 
 def on_gpu() -> list[Point]:
-    """The Triton launches of those configurations on the current CUDA device, by its events: medians."""
-    from ..kernels.launch import launch
-    from .emulate import recorded
-
+    """Those configurations on the current CUDA device, by its events: medians."""
     points, name = [], torch.cuda.get_device_name()
     for case in gpu_cases():
-        with recorded() as launches:
-            case.run(case.chains)
-        moved = [(one, {key: a.cuda() if isinstance(a, torch.Tensor) else a for key, a in one.arguments.items()})
-                 for one in launches]
-        seconds = []
+        step, seconds = _on_device(case, torch.device("cuda")), []
         for _ in range(3 + ROUNDS):
             began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             began.record()
-            for one, arguments in moved:
-                launch(one.kernel, one.grid, one.num_warps, **arguments)
+            step()
             ended.record()
             ended.synchronize()
             seconds.append(1e-3 * began.elapsed_time(ended))
         work = case.work(case.chains)
-        points.append(Point(case.op, case.name, name, "measured", work.bytes, work.flops + work.tensor,
-                            statistics.median(seconds[3:])))
+        points.append(Point(case.op, case.name, name, "measured", work.bytes, work.operations, statistics.median(seconds[3:])))
     return points
+
+
+def _on_device(case: Case, device: torch.device) -> Callable[[], object]:
+    """The case's Triton launches, or a call of its op, with all tensors on the device."""
+    def moved(arguments: dict[str, Any]) -> dict[str, Any]:
+        return {key: a.to(device) if isinstance(a, torch.Tensor) else a for key, a in arguments.items()}
+
+    if case.arguments is not None:
+        op, arguments = getattr(torch.ops.alps_fast, case.op), moved(case.arguments(case.chains))
+        return lambda: op(**arguments)
+
+    from ..kernels.launch import launch
+    from .emulate import recorded
+
+    with recorded() as launches:
+        case.run(case.chains)
+    there = [(one, moved(one.arguments)) for one in launches]
+    return lambda: [launch(one.kernel, one.grid, one.num_warps, **arguments) for one, arguments in there]
 
 
 def gather(before: Callable[[str], object]) -> dict[str, Any]:
@@ -125,7 +140,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
     _points(cpu, [p for p in found["points"] if p["where"] == "CPU"], "o", "tab:red", None)
     cpu.set_title(f"CPU, measured: {found['machine']}, {found['threads']} threads", fontsize=8)
     for one, colour in zip(GPUS, ("tab:blue", "tab:orange", "tab:green"), strict=True):
-        _roof(gpu, colour, one.name, one.bandwidth, [("float32", one.float32), ("with TF32", one.float32 + one.tf32)])
+        _roof(gpu, colour, one.name, one.bandwidth, [("float32", one.float32), ("TF32", one.tf32), ("bfloat16", one.bf16)])
         _points(gpu, [p for p in found["points"] if p["where"] == one.name and p["kind"] == "modelled"], "o", colour,
                 f"{one.name}, modelled")
     measured = [p for p in found["points"] if p["where"] != "CPU" and p["kind"] == "measured"]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,15 +14,9 @@ from typing import Any
 from cuxray.archspec import lookup
 from cuxray.occupancy import compute
 
-from . import nvcc
+from . import cuda, nvcc
 from .cases import Case
-from .cuda import CudaCase
 from .emulate import compiled, recorded
-from .work import GPUS, modelled_us
-
-ARCHITECTURES = tuple(gpu.arch for gpu in GPUS)
-WORSE_IF_MORE = ("registers", "spill_instructions", "shared_bytes")
-WORSE_IF_LESS = ("occupancy_percent", "global_access_bytes", "tensor_instructions")
 
 
 @cache
@@ -47,6 +38,7 @@ def instructions(sass: str) -> Counter[str]:
     return Counter(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", sass, re.M))
 
 
+@cache  # a network launches one kernel many times
 def functions(cubin: bytes) -> dict[str, tuple[str, str]]:
     """What cuobjdump says of the resources and of the instructions of every function of a cubin, by its symbol."""
     usage = dict(re.findall(r"Function (\S+):\s*\n([^\n]*)", _dump(cubin, "--dump-resource-usage")))
@@ -56,19 +48,24 @@ def functions(cubin: bytes) -> dict[str, tuple[str, str]]:
 
 def function_facts(usage: str, sass: str, arch: str, threads: int, dynamic_shared: int) -> dict[str, Any]:
     """What one kernel of `threads` a block holds and does, in numbers that do not depend on its inputs."""
-    registers, stack, local = (int(re.findall(rf"\b{name}:(\d+)", usage)[-1]) for name in ("REG", "STACK", "LOCAL"))
+    registers, stack, local, shared = (int(re.findall(rf"\b{name}:(\d+)", usage)[-1])
+                                       for name in ("REG", "STACK", "LOCAL", "SHARED"))
+    spec = lookup(arch)
+    if spec.cc >= (9, 0) and shared:  # counted in there, and by `compute`
+        shared -= spec.smem_reserved_per_block
     found = instructions(sass)
-    widths = [_width(name) for name in found if name.startswith(("LDG", "STG"))]
-    occupancy = compute(lookup(arch), registers, threads, smem_dynamic=dynamic_shared)
+    loads, stores = (max((_width(name) for name in found if name.startswith(kind)), default=0) for kind in ("LDG", "STG"))
+    occupancy = compute(spec, registers, threads, smem_static=shared, smem_dynamic=dynamic_shared)
     return {
         "registers": registers,
         "stack_bytes": stack + local,
         "spill_instructions": sum(n for name, n in found.items() if name.startswith(("LDL", "STL"))),
-        "shared_bytes": dynamic_shared,
+        "shared_bytes": shared + dynamic_shared,
         "threads": threads,
         "occupancy_percent": occupancy.occupancy_pct,
         "occupancy_limit": occupancy.limiter,
-        "global_access_bytes": max(widths, default=0),
+        "global_load_bytes": loads,
+        "global_store_bytes": stores,
         "tensor_instructions": sum(n for name, n in found.items() if re.match(r"[HQIBD]?G?MMA|UTC\w*MMA", name)),
         "barriers": sum(n for name, n in found.items() if name.startswith("BAR")),
         "instructions": sum(found.values()),
@@ -76,7 +73,7 @@ def function_facts(usage: str, sass: str, arch: str, threads: int, dynamic_share
 
 
 def _width(name: str) -> int:
-    """Bytes a lane of a global load or store."""
+    """Bytes a lane of a global load or store moves."""
     bits = re.search(r"\.(?:U|S)?(8|16|64|128|256)\b", name)
     return int(bits.group(1)) // 8 if bits else 4
 
@@ -95,43 +92,16 @@ def facts(case: Case, arch: str) -> list[dict[str, Any]]:
 
 
 def cuda_facts(op: str, arch: str) -> list[dict[str, Any]]:
-    """One row a kernel of csrc/cuda/<op>.cu; one that takes shared memory at launch is given all that a block can have."""
-    found, most = functions(nvcc.cubin(op, arch)), lookup(arch).smem_per_block_max
-    return [{"kernel": kernel.name, "arch": arch,
-             **function_facts(*found[kernel.symbol], arch, kernel.threads, most if kernel.dynamic_shared else 0)}
-            for kernel in nvcc.kernels(nvcc.ptx(op, arch))]
+    """One row a kernel of csrc/cuda/<op>.cu.
 
-
-def cuda_rows(ops: Iterable[str], architectures: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """`cuda_facts` of ops for several GPUs, each source compiled on a core of its own."""
-    jobs = [(op, arch) for op in ops for arch in architectures]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(lambda job: cuda_facts(*job), jobs))
-    return {op: [row for (of, _), rows in zip(jobs, found, strict=True) if of == op for row in rows] for op in ops}
-
-
-def model(case: Case | CudaCase) -> dict[str, Any]:
-    """Least bytes and operations of a step of the case, and the roofline's time on each GPU (modelled, not measured)."""
-    work = case.work(case.chains)
-    return {"chains": case.chains, **work._asdict(), "modelled_us": {g.name: round(modelled_us(work, g), 2) for g in GPUS}}
-
-
-def baseline_of(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """What a later check holds rows (by case) against: of every launch and architecture, the facts that can get worse."""
-    kept = ("kernel", "arch", *WORSE_IF_MORE, *WORSE_IF_LESS)
-    return {name: [{key: row[key] for key in kept} for row in some] for name, some in rows.items()}
-
-
-def regressions(rows: dict[str, list[dict[str, Any]]], baseline: dict[str, Any]) -> list[str]:
-    """A sentence for every fact that is worse than in the baseline, and for every launch that is not in it."""
-    found = []
-    for name, some in rows.items():
-        for arch in dict.fromkeys(row["arch"] for row in some):
-            now, was = ([row for row in of if row["arch"] == arch] for of in (some, baseline.get(name, [])))
-            if [row["kernel"] for row in now] != [row["kernel"] for row in was]:
-                found.append(f"{name} for {arch}: its launches are not those of the baseline")
-                continue
-            found += [f"{name}: {a['kernel']} for {arch}: {key} was {b[key]}, is {a[key]}"
-                      for a, b in zip(now, was, strict=True) for key in (*WORSE_IF_MORE, *WORSE_IF_LESS)
-                      if (a[key] > b[key] if key in WORSE_IF_MORE else a[key] < b[key])]
-    return found
+    Threads and shared memory are those of the `case` that launches it. Without one they are the most: the threads of its launch
+    bounds, and where it takes shared memory at launch, all that a block can have.
+    """
+    found, most, rows = functions(nvcc.cubin(op, arch)), lookup(arch).smem_per_block_max, []
+    launches = cuda.asked(op)
+    for kernel in nvcc.kernels(nvcc.ptx(op, arch)):
+        case, launch = launches.get(kernel.name, (None, None))
+        threads, shared = (launch.threads, launch.shared) if launch else (kernel.threads, most if kernel.dynamic_shared else 0)
+        rows.append({"kernel": kernel.name, "arch": arch, "case": case,
+                     **function_facts(*found[kernel.symbol], arch, threads, shared)})
+    return rows
