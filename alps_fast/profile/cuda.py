@@ -371,8 +371,8 @@ def _in_float32(case: Case, run: Callable[[int], Results], small: Case | None = 
 
 def _pixel(noise: int) -> Callable[[int], Results]:
     def run(chains: int) -> Results:
-        x, grad = randn(chains, *IMAGE), randn(chains, *IMAGE)
-        return langevin_pixel(x, grad, randn(1, *IMAGE), randn(1, *IMAGE[:2], 1).abs(), torch.arange(chains), noise, **LEVEL)
+        x, grad, a = randn(chains, *IMAGE), randn(chains, *IMAGE), randn(1, *IMAGE[:2], 1).abs()
+        return langevin_pixel(x, grad, randn(1, *IMAGE), a, torch.arange(chains), noise, None, **LEVEL)
     return run
 
 

@@ -52,12 +52,12 @@ def recorded() -> Iterator[list[Launch]]:
 
 
 @contextmanager
-def emulated() -> Iterator[list[tuple[Launch, Counter[str]]]]:
-    """Every launch inside is compiled for sm_80 and its PTX run by `ptxsim`; yields the launches with what they did."""
+def emulated(aligned: bool = True) -> Iterator[list[tuple[Launch, Counter[str]]]]:
+    """Every launch inside is `compiled` for sm_80 and its PTX run by `ptxsim`; yields the launches with what they did."""
     done: list[tuple[Launch, Counter[str]]] = []
 
     def run(launch: Launch) -> None:
-        code = compiled(launch, "sm_80")
+        code = compiled(launch, "sm_80", aligned)
         arguments = [launch.arguments[p.name] for p in launch.kernel.params if not p.is_constexpr]
         arrays = [_array(a) if isinstance(a, torch.Tensor) else a for a in arguments if a is not None]
         count = Module(code.asm["ptx"]).kernel().launch(launch.grid, (32 * launch.num_warps,), arrays, code.metadata.shared)
