@@ -195,7 +195,8 @@ PYBIND11_MODULE(_cuda, m) {
         py::arg("mean"), py::arg("floats"), py::arg("doubles"), py::arg("rows"), py::arg("measurements"), py::arg("coils"),
         py::arg("height"), py::arg("width"), py::arg("lam"), py::arg("lin"), py::arg("w"), py::arg("inv_eta2"),
         py::arg("noise_lam"), py::arg("noise"), py::arg("seed"), py::arg("step"), py::arg("error"), py::arg("iteration"),
-        py::arg("end"), py::arg("stream"), released, "Iterations iteration + 1 ... end; more than 8 only while a graph is captured. xi = 0: Philox's noise.");
+        py::arg("end"), py::arg("stream"), released,
+        "Iterations iteration + 1 ... end; more than 8 only while a graph is captured. xi = 0: Philox's noise.");
   m.def("langevin_sense_cg_finish", &langevin_sense_cg_finish, py::kw_only(), py::arg("mean"), py::arg("after"),
         py::arg("doubles"), py::arg("rows"), py::arg("numbers"), py::arg("noisy"), py::arg("stream"), released);
   m.def("moments", &moments, py::kw_only(), py::arg("is_double"), py::arg("count"), py::arg("mean"), py::arg("m2"),
