@@ -91,7 +91,7 @@ def right_hand_side(x: Tensor, grad: Tensor, b: Tensor, lin: float, w: float) ->
 def unit_noise(x: Tensor, shape: Sequence[int], chains: Tensor, noise: int, seed: int, step: int, xi: Tensor | None) -> Tensor:
     """ξ of this shape (N, ...) in the dtype of x: `xi` if given, else Philox's (the same bits on every backend)."""
     if xi is None:
-        xi = step_noise(chains, math.prod(shape[1:]), seed, step, noise).view(*shape)
+        xi = step_noise(chains.contiguous(), math.prod(shape[1:]), seed, step, noise).view(*shape)
     return xi.to(x.dtype)
 
 
