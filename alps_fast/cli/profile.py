@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ..errors import check as check_argument
-from ..errors import check_choice
+from ..errors import check_choice, refused
 from ..io import check_writable, replacing
 from .options import add, backend_option, check_backend, chosen_precision, json_option, precision_option, print_json
 
@@ -77,9 +77,8 @@ def command(ctx: click.Context, task: str, energy: str | None, chains: int, side
     given = [name for name, asked in others.items() if asked] + kernels[:1]
     check_argument(len(given) <= 1, "profile", " and ".join(given), "one of them")
     check_argument(trace is None or not given, "trace", f"it with {', '.join(given)}", "it alone: it is of a run")
-    if kernels or roofline is not None:
-        for option in _given(ctx, RUN):
-            check_argument(False, option.strip("-"), f"it with {given[0]}", "it with a run, --ncu or --one-step")
+    if (kernels or roofline is not None) and (options := list(_given(ctx, RUN))):
+        raise refused(options[0].strip("-"), f"it with {given[0]}", "it with a run, --ncu or --one-step")
     if kernels:
         profile_kernels(static_, emulate, arch, ops, check, update, as_json)
         return
@@ -204,8 +203,8 @@ def profile_kernels(static_: bool, emulate: bool, arch: tuple[str, ...], ops: tu
     why = "no nvcc is on the PATH" if nvcc.version() is None else "csrc/cuda is not here"
     for op in ops:
         if op not in shown:
-            check_argument(False, "op", repr(op), "one that has a case to run" if op in sources else
-                           f"one with a Triton kernel: this one is CUDA C++, and {why}")
+            raise refused("op", repr(op), "one that has a case to run" if op in sources else
+                          f"one with a Triton kernel: this one is CUDA C++, and {why}")
     if not ops and not sources:
         click.echo(f"csrc/cuda left out: {why}", err=True)
     workers = 1 if ops else min(os.cpu_count() or 1, 8)  # each loads torch; an op alone is quicker done here

@@ -276,11 +276,11 @@ def _langevin_sense_cg_cuda(
                 iteration=iteration, end=min(iteration + at_once, max_iter), stream=stream)
             if captured:
                 noted.masked_fill_(goes_on.any(), max_iter)
-            elif not goes_on.any():
+                break
+            if not goes_on.any():
                 break
         else:
-            if not captured:
-                warn_of_max_iter(max_iter)
+            warn_of_max_iter(max_iter)
         _cuda.langevin_sense_cg_finish(mean=mean.data_ptr(), after=after.data_ptr(), doubles=sums.data_ptr(), rows=len(x),
                                        numbers=x[0].numel(), noisy=noise != NO_NOISE, stream=stream)
     return after, mean

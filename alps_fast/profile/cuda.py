@@ -90,17 +90,22 @@ def _fresh(like: Tensor | tuple[int, ...]) -> Tensor:
     return torch.full(like if isinstance(like, tuple) else tuple(like.shape), torch.nan)
 
 
+def _stream(seed: int, step: int, tag: int = LANGEVIN) -> bytes:
+    """csrc/common/philox.h: Stream."""
+    return struct.pack("4I", seed, 0, step, tag)
+
+
 def philox_normal(chains: Tensor, n: int, seed: int, step: int, tag: int) -> Results:
     kernel, threads = _kernel("philox_normal", f"Lb{int(n % 4 == 0)}E")
     out = _fresh((len(chains), n))
     grid = (-(-n // (4 * threads)), len(chains))
-    stream = struct.pack("4I", seed, 0, step, tag)
-    return (out,), _launch(kernel, grid, threads, [chains.numpy(), len(chains), n, stream, out.numpy()])
+    arguments = [chains.numpy(), len(chains), n, _stream(seed, step, tag), out.numpy()]
+    return (out,), _launch(kernel, grid, threads, arguments)
 
 
 def _level(lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, seed: int, step: int) -> bytes:
     """csrc/cuda/pixel_step.h: PixelLevel."""
-    return struct.pack("5f4I", lam, lin, -w, inv_eta2, noise_lam, seed, 0, step, LANGEVIN)
+    return struct.pack("5f", lam, lin, -w, inv_eta2, noise_lam) + _stream(seed, step)
 
 
 def langevin_pixel(x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, noise: int, xi: Tensor | None = None,
@@ -214,8 +219,7 @@ def _step(arrays: Sequence[Tensor], chains: Tensor, sizes: bytes, noise: int, la
     numbers = sizes + struct.pack("5fi", lam, lin, w, inv_eta2, noise_lam, noise)
     numbers += bytes(-len(numbers) % 8) + struct.pack("QI4x", seed, step) + more
     whole = [(torch.view_as_real(v) if v.is_complex() else v).contiguous().numpy() for v in arrays]
-    stream = struct.pack("4I", seed, 0, step, LANGEVIN)
-    return (*whole, bytes(8), chains.numpy(), after.numpy(), mean.numpy(), numbers), stream, (after, mean)
+    return (*whole, bytes(8), chains.numpy(), after.numpy(), mean.numpy(), numbers), _stream(seed, step), (after, mean)
 
 
 def _transform(n: int) -> bytes:
@@ -238,6 +242,11 @@ def _table_bytes(n: int) -> int:
 
 def _pitch(width: int) -> int:
     return (width - 1) + (width - 1) // 16 + 1 | 1
+
+
+def _columns_bytes(height: int, columns: int) -> int:
+    """Of shared memory, for a block of columns of complex numbers and the tables of their transform."""
+    return 8 * height * columns + _table_bytes(height)
 
 
 def _most(sizes: Sequence[int], needed: Callable[[int], int]) -> int:
@@ -271,17 +280,14 @@ def langevin_fourier(x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int,
     def rows_bytes(room: int) -> int:
         return _up(8 * images * room * _pitch(width), 16) + _table_bytes(width)
 
-    def columns_bytes(room: int) -> int:
-        return 8 * height * room + _table_bytes(height)
-
     if whole:
         return out, run("whole", rows, 1, height, images * height * width, rows_bytes(height) + _table_bytes(height))
     room = _most((16, 8, 4), rows_bytes)
     tiles = -(-height // room)
     of_rows = rows * tiles, tiles, room, images * room * width, rows_bytes(room)
-    room = _most((16, 8, 4, 2), columns_bytes)
+    room = _most((16, 8, 4, 2), lambda columns: _columns_bytes(height, columns))
     tiles = -(-width // room) if is_complex else -(-(width // 2 + 1) // (room // 2))
-    of_columns = rows * images * tiles, tiles, room, room * height, columns_bytes(room)
+    of_columns = rows * images * tiles, tiles, room, room * height, _columns_bytes(height, room)
     return out, sum((run("rows", *of_rows), run("columns", *of_columns), run("back", *of_rows)), Counter())
 
 
@@ -306,8 +312,12 @@ def langevin_sense_cg(x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Te
                               struct.pack("5q", rows, len(b), coils, height, width), noise, **level,
                               more=struct.pack("dq", 0, max_iter))
     every, inv_eta2 = np.float32(1 / (height * width)), level["inv_eta2"]
-    room = _most((16, 8, 4, 2, 1), lambda room: 8 * room * (_pitch(width) + width) + _table_bytes(width) + 8 * 14)
-    of_column = _most((16, 8, 4, 2, 1), lambda room: 8 * room * height + _table_bytes(height))
+
+    def rows_bytes(room: int) -> int:
+        return 8 * room * (_pitch(width) + width) + _table_bytes(width) + 8 * 14
+
+    room = _most((16, 8, 4, 2, 1), rows_bytes)
+    of_column = _most((16, 8, 4, 2, 1), lambda columns: _columns_bytes(height, columns))
     tiles, column_tiles = -(-height // room), -(-width // of_column)
     images, k = _fresh((3, systems, height, width, 2)), _fresh((systems, coils, height, width, 2))
     sums, state = np.full((2, systems, tiles), np.nan), np.ones((systems, 5))
@@ -323,12 +333,11 @@ def langevin_sense_cg(x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Te
             "3I4f?3x", first, tiles, room, inv_eta2 * every, (inv_eta2 * every) ** 0.5, level["noise_lam"] ** 0.5, every, True)
 
     def on_rows(kernel: str, first: int, count: int, more: int) -> None:
-        shared = 8 * room * (_pitch(width) + width) + _table_bytes(width) + 8 * 14
-        run(kernel, count * tiles, room * width, [step, layout(first, tiles, room), work, more], shared)
+        run(kernel, count * tiles, room * width, [step, layout(first, tiles, room), work, more], rows_bytes(room))
 
     def on_columns(first: int, count: int, purpose: int) -> None:
         run("columns", count * (1 if purpose == precondition else coils) * column_tiles, of_column * height,
-            [step, layout(first, column_tiles, of_column), work, purpose], 8 * of_column * height + _table_bytes(height))
+            [step, layout(first, column_tiles, of_column), work, purpose], _columns_bytes(height, of_column))
 
     def multiply(purpose: int, first: int, count: int) -> None:
         if purpose != of_noise:
