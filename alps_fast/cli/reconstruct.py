@@ -44,11 +44,10 @@ def read_blur(blur_std: float | None, motion: tuple[float, float] | None, psf: P
     given = [name for name, value in (("blur_std", blur_std), ("motion", motion), ("psf", psf)) if value is not None]
     check(len(given) <= 1, " and ".join(given), "all of these", "one description of the blur")
     if blur_std is not None:
-        check_positive("blur_std", blur_std)
-        return gaussian_psf(blur_std)
+        return gaussian_psf(blur_std, "blur_std")
     if motion is not None:
         check(0 < motion[0] < math.inf and math.isfinite(motion[1]), "motion", motion, "a length > 0 and an angle, both finite")
-        return motion_psf(*motion)
+        return motion_psf(*motion, "motion")
     return None if psf is None else read_psf(psf)
 
 
