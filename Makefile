@@ -16,7 +16,7 @@ KERNEL_TESTS := $(wildcard $(patsubst csrc/cpu/%.cpp,tests/test_%.py,$(wildcard 
 .PHONY: demo test lint profile triton-versions sanitize gpu dist clean
 
 demo: $(STAMP)                 ## pictures and metrics of every task in demo_out/
-	$(BIN)/alps-fast demo --out demo_out
+	$(BIN)/alps-fast demo --out demo_out --force
 
 # Two workers share the cores: while one compiles GPU kernels or waits for a process, the other tests. Their threads must not spin.
 test: $(STAMP)                 ## the whole test suite
@@ -59,9 +59,9 @@ gpu: $(STAMP)                  ## kernels built, tested, timed and profiled on t
 	ALPS_FAST_BUILD=cuda $(BIN)/python setup.py build_ext --inplace > gpu_report/build.txt 2>&1
 	failed=; try() { file=$$1; shift; "$$@" > gpu_report/$$file 2>&1 || failed="$$failed $$file"; }; \
 	try tests.txt $(BIN)/python -m pytest -m gpu -v --junitxml=gpu_report/tests.xml; \
-	try benchmarks.txt $(BIN)/alps-fast bench --device cuda --levels 5 --no-progress --json gpu_report/benchmarks.json; \
-	try roofline.txt $(BIN)/alps-fast profile --roofline gpu_report/roofline.png; \
-	try run.txt $(BIN)/alps-fast profile --trace gpu_report/run.json; \
+	try benchmarks.txt $(BIN)/alps-fast bench --device cuda --levels 5 --no-progress --force --json gpu_report/benchmarks.json; \
+	try roofline.txt $(BIN)/alps-fast profile --force --roofline gpu_report/roofline.png; \
+	try run.txt $(BIN)/alps-fast profile --force --trace gpu_report/run.json; \
 	test -z "$$failed" || { echo "what failed is in gpu_report:$$failed"; exit 1; }
 
 clean:
