@@ -153,7 +153,7 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
         draws = 1 if noise == "independent" else 20
     check(thin is None or draws > 1, "thin", thin, "it with more than one draw alone")
     blur = read_blur(blur_std, motion, psf)
-    prior = af.energies.load(energy or ("brain" if operator == "mri" else "natural"), backend=backend,
+    prior = af.energies.load(("brain" if operator == "mri" else "natural") if energy is None else energy, backend=backend,
                              precision=chosen_precision(precision))
     if operator == "mri":
         y, op, scale = read_mri(measurement, noise_std, scale)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, check, check_choice, whole
+from ..errors import ArgumentError, check, check_choice, refused, whole
 from ..io.files import reading
 from ..io.tensors import read_tensors, write_tensors
 from ..ops._dispatch import NAMES
@@ -127,6 +127,15 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return json.loads(metadata["energy"]), tensors
 
 
+def _file(name: str | Path, argument: str, wanted: str) -> Path:
+    """The shipped file of this name, or the file of this path."""
+    for path in (MODELS / f"{name}.safetensors", Path(name)):
+        with suppress(OSError, ValueError):  # a name that no file can have
+            if path.is_file():
+                return path
+    raise refused(argument, repr(str(name)), wanted)
+
+
 def load(name: str | Path, *, precision: str = "high", backend: str = "auto") -> Energy:
     """An energy by shipped name ("brain", "natural-ridge", …) or from a file that `save` wrote.
 
@@ -139,10 +148,7 @@ def load(name: str | Path, *, precision: str = "high", backend: str = "auto") ->
     """
     check_choice("precision", precision, ("high", "fast"))
     check_choice("backend", backend, NAMES)
-    path = MODELS / f"{BEST.get(str(name), name)}.safetensors"
-    if not path.exists():
-        path = Path(name)
-        check(path.is_file(), "energy", repr(str(name)), "a file, or one of " + ", ".join(names()))
+    path = _file(BEST.get(str(name), name), "energy", "a file, or one of " + ", ".join(names()))
     header, tensors = _read(path, "energy")
     with fitting(path, "energy"):
         energy = _unpack(header, tensors)
@@ -156,9 +162,7 @@ def load(name: str | Path, *, precision: str = "high", backend: str = "auto") ->
 
 def load_teacher(name: str | Path) -> CompactNet | SymmetricDenoiser:
     """A teacher denoiser D(x, t) by shipped name ("brain-teacher") or from a file that `save_teacher` wrote."""
-    shipped = MODELS / f"{name}.safetensors"
-    path = shipped if shipped.exists() else Path(name)
-    check(path.is_file(), "teacher", repr(str(name)), "a file, or 'brain-teacher' or 'natural-teacher'")
+    path = _file(name, "teacher", "a file, or 'brain-teacher' or 'natural-teacher'")
     header, tensors = _read(path, "teacher")
     with fitting(path, "teacher"):
         check(header["kind"] == "teacher", "kind", header["kind"], "'teacher', what save_teacher writes")
