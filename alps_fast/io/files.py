@@ -9,12 +9,15 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
 
 from ..errors import ArgumentError, check, refused
 from ..limits import check_memory
+
+_stderr_lock = Lock()
 
 
 def check_writable(path: Path, name: str) -> None:
@@ -104,6 +107,19 @@ def reading(path: str | Path, name: str, wanted: str, fault: str = "cannot be re
         raise refused(name, f"{path}, which {fault} ({first_line(error)})", wanted) from error
 
 
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Nothing that is written to the process's stderr inside is seen: C libraries comment there on files that they refuse."""
+    with _stderr_lock, open(os.devnull, "wb") as nowhere:
+        kept = os.dup(2)
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in a line, its kind where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -132,6 +148,8 @@ def checked_numbers(arrays: dict[str, np.ndarray], path: Path, name: str, wanted
 
 
 def check_finite(array: np.ndarray, name: str, path: Path) -> None:
-    """Every value must be finite; says how many are not."""
-    bad = int(array.size - np.isfinite(array).sum())
-    check(bad == 0, name, f"{path} with {bad} values that are NaN or infinite", "finite numbers")
+    """Every value must be finite, in single precision too; says how many are not."""
+    with np.errstate(over="ignore"):
+        single = array.astype(np.complex64 if array.dtype.kind == "c" else np.float32)
+    bad = int(array.size - np.isfinite(single).sum())
+    check(bad == 0, name, f"{path} with {bad} values that are NaN, infinite or beyond float32", "finite numbers")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check
-from .files import check_finite, check_is_file, load_arrays, reading
+from .files import check_finite, check_is_file, load_arrays, quiet_libraries, reading
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 ARRAYS = (".npy", ".npz")
@@ -80,6 +80,7 @@ def _read(path: Path, name: str, key: str) -> np.ndarray:
     if len(arrays) > 1:
         check(key in arrays, name, f"{path} with {', '.join(arrays)}", f"one array, or one called {key!r}")
         arrays = {key: arrays[key]}
+    check(bool(arrays), name, f"{path} with no arrays", "one array")
     array = next(iter(arrays.values()))
     array = array[None] if array.ndim == 2 else array
     check(array.ndim == 3 and array.shape[0] <= 4 and array.size > 0, name, f"{path} of shape {array.shape}",
@@ -90,7 +91,7 @@ def _read(path: Path, name: str, key: str) -> np.ndarray:
 def _read_picture(path: Path, name: str) -> np.ndarray:
     from PIL import Image
 
-    with reading(path, name, WANTED), warnings.catch_warnings():
+    with reading(path, name, WANTED), quiet_libraries(), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # a small file that says it is a very large picture
         with Image.open(path) as picture:
             mode = picture.mode
