@@ -67,7 +67,8 @@ class RidgeEnergy(Energy):
         check(bool((q[:, 0] + q[:, 1:].clamp(max=0).sum(1) >= 0).all()), "q", "an indefinite quadratic term",
               "q_0 + Σ min(q_s, 0) >= 0")
         self.filters, self.knots, self.w, self.r, self.q = (v.detach().double().clone() for v in (filters, knots, w, r, q))
-        self.mu, self.channels, self.channelwise, self.backend = float(mu), whole("channels", channels, 1), channelwise, backend
+        self.channels, self.channelwise = whole("channels", channels, 1, 1 << 10), channelwise
+        self.mu, self.backend = float(mu), backend
         if bounds is None:
             bounds = torch.tensor([curvature_bound(self.filters, a, b) for a, b in zip(self.w, self.q, strict=True)])
         self.bounds = bounds.detach().double().clone()

@@ -9,6 +9,8 @@ import struct
 import zipfile
 from typing import Any
 
+import numpy as np
+
 MAGIC = (0, 1, 2, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
 VALUES: tuple[Any, ...] = (None, True, False, 0, 1, -1, 3, 1 << 31, 1 << 63, 10**30, -0.5, 1e308, float("nan"), float("inf"), "",
                            "x", "NaN", [], [1], [[1]], {}, {"kind": "GaussianEnergy"}, [0, 0, 0], [10**9, 1, 1])
@@ -114,8 +116,9 @@ def _zip(data: bytes, rng: random.Random) -> bytes:
     content = members.pop(name, b"")
     if (start := content.find("{".encode("utf-32-le"))) > 0 and rng.random() < 0.7:  # a posterior's figures, text in 32 bits
         try:
-            text = json.dumps(changed(json.loads(content[start:].decode("utf-32-le")), rng)).encode("utf-32-le")
-            content = content[:start] + text[:len(content) - start].ljust(len(content) - start, " ".encode("utf-32-le"))
+            text, file = json.dumps(changed(json.loads(content[start:].decode("utf-32-le")), rng)), io.BytesIO()
+            np.save(file, np.array(text))
+            content = file.getvalue()
         except ValueError:
             content = content[:start]
     elif rng.random() < 0.9:
