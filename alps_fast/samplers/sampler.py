@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -17,7 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-import safetensors.torch
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -25,6 +23,7 @@ from tqdm import tqdm
 from ..energies.base import Energy
 from ..errors import PlannedError, check, check_choice, check_std, whole
 from ..io.files import check_writable
+from ..io.tensors import digest_of
 from ..layout import from_state, network_view, to_state
 from ..limits import check_memory
 from ..operators.base import Operator
@@ -462,10 +461,9 @@ class Run:
             "schedule": asdict(sampler.schedule), "operator": type(sampler.operator).__name__, "eta": sampler.operator.noise_std,
             "solved to": [getattr(sampler.operator, name, None) for name in ("tol", "max_iter")], "image": self.image,
             "backend": resolved(sampler.backend, device), "energy": _described(sampler.energy, device)}
-        digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
         given = {"y": self.y} if self.warm is None else {"y": self.y, "warm_start": self.warm}
-        digest.update(safetensors.torch.save({name: v.resolve_conj().cpu().contiguous() for name, v in given.items()}))
-        return Identity(digest.hexdigest(), *self._probes())
+        here = {name: v.resolve_conj().cpu().contiguous() for name, v in given.items()}
+        return Identity(digest_of(here, {"options": json.dumps(options, sort_keys=True)}), *self._probes())
 
     def _probes(self) -> tuple[Tensor, Tensor]:
         """⟨w_k, v⟩, w_k fixed noise, for v = Aᴴy of every measurement, AᴴA z and ∇E(z √(t² + 1/4), t) at the first, the middle
