@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .errors import check, whole
-from .io.files import check_is_file, reading, replacing
+from .io.files import check_is_file, reading, replacing, write_npz
 
 if TYPE_CHECKING:
     from .samplers.schedule import Schedule
@@ -136,8 +136,7 @@ class Posterior:
         facts = {"by_level": self.by_level, "acceptance": self.acceptance, "interrupted": self.interrupted,
                  "broken": [lost._asdict() for lost in self.broken], "seed": self.seed, "schedule": asdict(self.schedule),
                  "seconds": self.seconds, "gradients": self.gradients}
-        with replacing(Path(path)) as partial, partial.open("wb") as file:
-            np.savez_compressed(file, **arrays, facts=np.array(json.dumps(facts)))
+        write_npz(Path(path), arrays | {"facts": np.array(json.dumps(facts))})
 
     @classmethod
     def load(cls, path: str | Path) -> Posterior:

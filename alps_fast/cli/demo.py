@@ -98,7 +98,7 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
     import alps_fast as af
 
     from .. import metrics
-    from ..io import replacing
+    from ..io.files import replacing, write_npz
 
     problem = build(name, setting)
     truth, is_mri = problem.truth, problem.truth.is_complex()
@@ -130,8 +130,7 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
         "least_squares_t": baseline_t, "noise_std": setting.noise_std, "seed": seed, "broken_chains": len(posterior.broken),
     }
     arrays = {**images, "y": problem.y, "std": posterior.std, "samples": posterior.samples}
-    with replacing(out / f"{name}.npz") as path:
-        np.savez_compressed(path, allow_pickle=False, **{key: value.numpy() for key, value in arrays.items()})
+    write_npz(out / f"{name}.npz", {key: value.numpy() for key, value in arrays.items()})
     with replacing(out / f"{name}.png") as path:
         picture(path, setting.title, {key: view(image) for key, image in images.items()}, posterior, error, entry)
     return entry

@@ -75,6 +75,17 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """`arrays` as a compressed .npz without pickles, whole or not at all.
+
+    What numpy.savez_compressed writes; but NumPy 2.0's leaves the archive open where the disk is full.
+    """
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+
 def _sync(path: Path) -> None:
     """Wait until the disk has a file, or a folder's names."""
     descriptor = os.open(path, os.O_RDONLY)
