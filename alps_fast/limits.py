@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -17,10 +18,10 @@ def memory_of(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        return min(most, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no such group, or "max"
-        return most
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # of control groups 2 and 1
+        with suppress(OSError, ValueError):  # there is none, or it is "max"
+            most = min(most, int(Path("/sys/fs/cgroup", limit).read_text()))
+    return most
 
 
 def check_memory(name: str, value: object, needed: int, device: torch.device) -> None:

@@ -231,7 +231,8 @@ def profile_kernels(static_: bool, emulate: bool, arch: tuple[str, ...], ops: tu
         check_argument(same_compiler or not partly or not baseline, "update", f"a part, with triton {triton.__version__}",
                        f"it without --op, --static and --emulate: the baseline is of triton {baseline.get('triton')}")
         kept = baseline if partly else report.of_cuda(baseline) if nvcc.version() is None else {}
-        BASELINE.write_text(json.dumps(report.written(found, kept), indent=1) + "\n")
+        with replacing(BASELINE) as path:
+            path.write_text(json.dumps(report.written(found, kept), indent=1) + "\n")
     if check:
         if not same_compiler:
             click.echo(f"Not checked: the baseline is of triton {baseline['triton']}; this is {triton.__version__}", err=True)

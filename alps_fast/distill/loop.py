@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..errors import check
+from ..errors import ArgumentError, check
 from ..io.files import first_line, reading
 from ..io.tensors import DIGEST, read_tensors, write_tensors
 
@@ -46,7 +46,7 @@ def keep(path: Path, step: int, facts: str, probes: Tensor, params: list[nn.Para
         tensors |= {f"params.{i}": p, f"averaged.{i}": a} | {f"{name}.{i}": optimiser.state[p][name] for name in OPTIMISER}
     try:
         write_tensors(path, tensors, {"step": str(step), "of": facts})
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ArgumentError) as error:  # the last where the folder is gone or closed to us
         warnings.warn(f"checkpoint: {path} could not be written ({first_line(error)}); the run goes on", stacklevel=2)
 
 

@@ -103,7 +103,7 @@ def save_checkpoint(path: Path, chains: Chains, record: Record, identity: Identi
     metadata = {"identity": identity.facts} | {name: str(getattr(chains, name)) for name in COUNTERS}
     try:
         write_tensors(path, tensors, metadata)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ArgumentError) as error:  # the last where the folder is gone or closed to us
         warnings.warn(f"checkpoint: {path} could not be written ({first_line(error)}); the run goes on", stacklevel=2)
 
 
