@@ -24,9 +24,9 @@ def main() -> int:
     seed = int(time.time()) if asked.seed is None else asked.seed
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     chosen = {name: target for name, target in TARGETS.items() if asked.only in name}
-    failed = False
+    failed, shares = False, sum(target.share for target in chosen.values())
     for name, target in chosen.items():
-        found = fuzz(name, target, asked.out, asked.seconds / len(chosen), seed)
+        found = fuzz(name, target, asked.out, asked.seconds * target.share / shares, seed)
         counts = f"{found.read:>7} files, {found.refused:>7} refused, {len(found.faults)} faults"
         print(f"{name:<20} {counts} (--seed {seed})", flush=True)
         for path, what in found.faults.items():

@@ -16,10 +16,14 @@ from . import seeds
 
 
 class Target(NamedTuple):
-    """read: takes a damaged file; returns, or raises an ArgumentError of one line. seeds: writes good files into a folder."""
+    """read: takes a damaged file; returns, or raises an ArgumentError of one line. seeds: writes good files into a folder.
+
+    share: of the time; a process is started for every file of HDF5.
+    """
 
     read: Callable[[Path], object]
     seeds: Callable[[Path], None]
+    share: int = 1
 
 
 def _image(path: Path) -> None:
@@ -70,7 +74,7 @@ TARGETS = {
     "picture": Target(_image, seeds.pictures), "picture of a mask": Target(_mask, seeds.pictures),
     "picture of a kernel": Target(_psf, seeds.pictures), "array": Target(_image, seeds.arrays),
     "array of a mask": Target(_mask, seeds.arrays), "array of a kernel": Target(_psf, seeds.arrays),
-    "k-space npz": Target(_kspace, seeds.kspace_npz), "k-space HDF5": Target(_kspace, seeds.kspace_hdf5),
+    "k-space npz": Target(_kspace, seeds.kspace_npz), "k-space HDF5": Target(_kspace, seeds.kspace_hdf5, share=4),
     "posterior": Target(_posterior, seeds.posterior), "checkpoint": Target(_checkpoint, seeds.checkpoint),
     "energy": Target(_energy, seeds.energy), "teacher": Target(_teacher, seeds.teacher),
 }
