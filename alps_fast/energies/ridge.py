@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import check
+from ..errors import check, whole
 from ..layout import Placed
 from ..ops.ridge_grad import ridge_grad, ridge_grad_bytes
 from ..ops.ridge_langevin import ridge_langevin
@@ -53,22 +53,26 @@ class RidgeEnergy(Energy):
 
     def __init__(self, filters: Tensor, knots: Tensor, w: Tensor, r: Tensor, q: Tensor, *, mu: float = 0.0, channels: int = 1,
                  channelwise: bool = False, bounds: Tensor | None = None, backend: str = "auto"):
+        ok = filters.ndim == 5 and filters.numel() > 0 and filters.shape[2] == 1 and filters.shape[3] % 2 == 1
+        check(ok and filters.shape[3] == filters.shape[4], "filters", f"shape {tuple(filters.shape)}", "(S, K, 1, k, k), k odd")
+        check(knots.ndim == 1 and len(knots) > 1 and bool((knots.diff() > 0).all()), "knots", f"shape {tuple(knots.shape)}",
+              "(T,) rising numbers, T > 1")
         scales, count = filters.shape[:2]
         size = len(knots)
-        check(filters.ndim == 5 and filters.shape[2] == 1 and filters.shape[3] % 2 == 1, "filters",
-              f"shape {tuple(filters.shape)}", "(S, K, 1, k, k), k odd")
-        check(w.ndim == 4 and w.shape[:2] == (size, scales) and w.shape[3] == count, "w", f"shape {tuple(w.shape)}",
-              f"({size}, {scales}, J, {count})")
+        check(w.ndim == 4 and w.numel() > 0 and w.shape[:2] == (size, scales) and w.shape[3] == count, "w",
+              f"shape {tuple(w.shape)}", f"({size}, {scales}, J, {count})")
         check(r.shape == w.shape and bool((r > 0).all()), "r", f"shape {tuple(r.shape)}", f"positive, {tuple(w.shape)}")
         check(q.ndim == 2 and len(q) == size and q.shape[1] >= scales, "q", f"shape {tuple(q.shape)}",
               f"({size}, Q), Q >= {scales}")
         check(bool((q[:, 0] + q[:, 1:].clamp(max=0).sum(1) >= 0).all()), "q", "an indefinite quadratic term",
               "q_0 + Σ min(q_s, 0) >= 0")
-        self.filters, self.knots, self.w, self.r, self.q = (v.detach().double() for v in (filters, knots, w, r, q))
-        self.mu, self.channels, self.channelwise, self.backend = float(mu), channels, channelwise, backend
+        self.filters, self.knots, self.w, self.r, self.q = (v.detach().double().clone() for v in (filters, knots, w, r, q))
+        self.channels, self.channelwise = whole("channels", channels, 1, 1 << 10), channelwise
+        self.mu, self.backend = float(mu), backend
         if bounds is None:
             bounds = torch.tensor([curvature_bound(self.filters, a, b) for a, b in zip(self.w, self.q, strict=True)])
-        self.bounds = bounds.detach().double()
+        self.bounds = bounds.detach().double().clone()
+        check(self.bounds.shape == (size,), "bounds", f"shape {tuple(self.bounds.shape)}", f"({size},)")
         self._placed = Placed(*(f.contiguous() for f in self.filters), torch.tensor([self.mu]))
         self._curvatures: dict[float, float] = {}
         self._levels: dict[tuple[float, torch.dtype, torch.device], tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]] = {}

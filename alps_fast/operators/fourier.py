@@ -16,9 +16,16 @@ if TYPE_CHECKING:
     from ..samplers.schedule import StepScalars
 
 
-def gaussian_psf(std: float) -> Tensor:
-    """exp(−r²/(2 std²)) on pixels up to 4 std from the centre, sum one, float64; std in pixels."""
-    check_positive("std", std)
+LONGEST = 8192.0  # pixels across a blur; wider than images are, and what is made of it fits in memory
+
+
+def gaussian_psf(std: float, name: str = "std") -> Tensor:
+    """exp(−r²/(2 std²)) on pixels up to 4 std from the centre, sum one, float64; std in pixels.
+
+    Raises:
+        ArgumentError: naming `name`.
+    """
+    std = check_positive(name, std, 0.0, LONGEST / 8)
     radius = math.ceil(4 * std)
     line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / std).square())
     psf = torch.outer(line, line)
@@ -33,12 +40,12 @@ def check_psf(name: str, psf: Tensor) -> None:
     check(bool((psf != 0).any()), name, "all zero", "a kernel that is not zero")
 
 
-def motion_psf(length: float, angle: float) -> Tensor:
+def motion_psf(length: float, angle: float, name: str = "length") -> Tensor:
     """A segment of this length (pixels), `angle` degrees counter-clockwise from the W axis, sum one, float64.
 
     Points 1/16 pixel apart or closer are shared bilinearly among their four neighbours.
     """
-    check_positive("length", length)
+    length = check_positive(name, length, 0.0, LONGEST)
     check(math.isfinite(angle), "angle", angle, "a finite number of degrees")
     radius = math.ceil(length / 2)
     along = torch.linspace(-length / 2, length / 2, 2 * math.ceil(8 * length) + 1, dtype=torch.float64)
@@ -70,7 +77,7 @@ class CircularBlur(Operator):
         super().__init__(noise_std)
         self.is_complex = is_complex
         check_psf("psf", psf)
-        self.psf = psf
+        self.psf = psf.detach().clone()
         self._transfers: dict[tuple[int, int, torch.dtype, torch.device], Tensor] = {}
 
     @classmethod

@@ -44,9 +44,8 @@ class LinearOperator(Operator):
         for name, function in (("forward", forward), ("adjoint", adjoint)):
             check(callable(function), name, type(function).__name__, "a function")
         check(isinstance(image_shape, Sequence) and len(image_shape) == 3, "image_shape", image_shape, "(C, H, W)")
-        check_positive("tol", tol)
         self.is_complex = is_complex
-        self.tol, self.max_iter = tol, whole("max_iter", max_iter, 1)
+        self.tol, self.max_iter = check_positive("tol", tol), whole("max_iter", max_iter, 1)
         self._forward, self._adjoint = forward, adjoint
         channels, height, width = (whole("image_shape", size, 1) for size in image_shape)
         self._shape = channels, height, width

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import check, check_positive
+from ..errors import check, check_positive, whole
 from ..layout import Placed
 from ..ops._cg import PRECISELY
 from ..ops.langevin_fourier import langevin_fourier
@@ -58,8 +58,7 @@ class CartesianMRI(Operator):
     def __init__(self, mask: Tensor, maps: Tensor | None = None, *, noise_std: float, axis: int | None = None,
                  tol: float = 0.03, max_iter: int = 300):
         super().__init__(noise_std)
-        check_positive("tol", tol)
-        check(max_iter >= 1, "max_iter", max_iter, "at least 1")
+        tol, max_iter = check_positive("tol", tol), whole("max_iter", max_iter, 1)
         mask = check_binary("mask", mask)
         check(mask.ndim in (1, 2), "mask", f"shape {tuple(mask.shape)}", "(H, W), or (n,) with axis")
         check(axis in ((0, 1) if mask.ndim == 1 else (None,)), "axis", axis,
@@ -71,7 +70,7 @@ class CartesianMRI(Operator):
             check(maps.ndim == 3 and maps.numel() > 0, "maps", f"shape {tuple(maps.shape)}", "(coils, H, W)")
             check_finite("maps", maps)
             self._check_size("maps", maps, mask)
-            maps, mask = maps.resolve_conj().contiguous(), mask.expand(maps.shape[-2:])
+            maps, mask = maps.detach().resolve_conj().contiguous().clone(), mask.expand(maps.shape[-2:])
         self.mask, self.maps = mask, maps
         self._placed_mask, self._placed_maps = Placed(mask), Placed() if maps is None else Placed(maps)
         self.tol, self.max_iter = tol, max_iter

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import check_positive, whole
+from ..errors import whole
 from .base import check_image
 from .fourier import CircularBlur, check_psf, gaussian_psf
 
@@ -33,8 +33,7 @@ class SuperResolution(CircularBlur):
         elif isinstance(blur, Tensor):
             check_psf("blur", blur)
         else:
-            check_positive("blur", blur)
-            blur = gaussian_psf(blur)
+            blur = gaussian_psf(blur, "blur")
         super().__init__(blur, noise_std, is_complex=is_complex)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -151,6 +151,14 @@ def chosen(backend: str) -> str:
     return backend
 
 
+def resolved(backend: str, device: torch.device) -> str:
+    """`backend`, under "auto" the first that runs on `device` here."""
+    backend = chosen(backend)
+    if backend != "auto":
+        return backend
+    return next(b.name for b in BACKENDS if device.type in b.devices and why_not(b.name) is None)
+
+
 def implementations(op: str, backend: str, device: torch.device) -> list[Callable[..., Any]]:
     """The functions that may run `op` on `device`, in order: the named backend's, or under "auto" the first that can, and so on.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from ..energies.base import Energy
 from ..errors import check, check_choice
 from ..layout import from_state
+from ..limits import check_memory
 from ..operators.base import Operator
 from ..ops._dispatch import NAMES
 from .alps import Target, in_single
@@ -54,6 +56,8 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
         check(isinstance(given, kind), name, type(given).__name__, f"an alps_fast {kind.__name__}")
     check_choice("backend", backend, NAMES)
     checked = in_single(operator.check_measurement(y))
+    image = operator.image_shape(checked)
+    check_memory("y", f"an image {image}", 8 * 4 * len(checked) * math.prod(image) * (1 + operator.is_complex), checked.device)
     b = operator.adjoint_state(checked) * operator.noise_std**-2
     energy.check_channels("energy", b.shape[-1])
     rows = torch.arange(len(b), device=b.device)
