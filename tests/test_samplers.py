@@ -161,6 +161,33 @@ def test_a_restart_gives_the_same_bits(way: str, tmp_path: Path) -> None:
         same(run(y, op, checkpoint=path, **options), whole)  # nothing is left to do
 
 
+class Looking(Sharp):
+    """Notes the strides of what it is given, with which torch chooses among its convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__(0.3, 0.5)
+        self.seen: set[tuple[int, ...]] = set()
+
+    def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        self.seen.add(x.stride())
+        return super()._value_and_grad(x, t)
+
+    def _grad(self, x: Tensor, t: float) -> Tensor:
+        self.seen.add(x.stride())
+        return super()._grad(x, t)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_energy_sees_one_layout(way: str) -> None:
+    """Of images of one channel too, from whatever op or file they come."""
+    for op, y in (inpainting((1, 5, 7), 2), blurred(5, 7)):
+        energy = Looking()
+        for backend in ("auto", "torch"):
+            for more in ({}, {"max_chains": 1}):
+                run(y[:, :1], op, energy, backend=backend, **more, **WAYS[way])
+        assert energy.seen == {(35, 1, 7, 1)}
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     op, y = inpainting((2, 5, 7))
     path = tmp_path / "state"
