@@ -20,13 +20,13 @@ class GaussianEnergy(Energy):
     """
 
     def __init__(self, mean: float | Tensor = 0.0, std: float | Tensor = 1.0):
-        self.mean, self.std = torch.as_tensor(mean), torch.as_tensor(std)
+        self.mean, self.std = (torch.as_tensor(v, dtype=torch.float32 if type(v) is float else None) for v in (mean, std))
         check(bool((self.std > 0).all()) and bool(self.std.isfinite().all()), "std", std, "finite numbers > 0")
         check(bool(self.mean.isfinite().all()), "mean", mean, "finite numbers")
         self._placed = Placed(self.mean, self.std)
 
     def curvature(self, t: float) -> float:
-        return t * t / (float(self.std.min()) ** 2 + t * t)
+        return t * t / (float(self.std.detach().min()) ** 2 + t * t)
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         grad = self._grad(x, t)

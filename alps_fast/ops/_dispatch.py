@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import profiler
 
 from ..errors import BackendError, check, check_choice
+from ._modes import uncast
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -173,8 +174,9 @@ def dispatch(op: str, backend: str, device: torch.device, *arguments: Any) -> An
     What a kernel takes depends on dtypes, options and an image's size, never on the number of chains, so that a chain's
     numbers do not either.
     """
-    results = (function(*arguments) for function in implementations(op, backend, device))
-    return next(result for result in results if result is not NotImplemented)
+    with uncast():
+        results = (function(*arguments) for function in implementations(op, backend, device))
+        return next(result for result in results if result is not NotImplemented)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from ..errors import check, check_choice
 from ..layout import from_state
 from ..operators.base import Operator
 from ..ops._dispatch import NAMES
+from ..ops._modes import ordinary, settled
 from .alps import Target, in_single
 from .schedule import NO_NOISE, PUBLISHED, Schedule, StepScalars
 
@@ -33,6 +34,7 @@ class MapEstimate:
     trace: Tensor
 
 
+@settled()
 def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Schedule = PUBLISHED, backend: str = "auto",
                  progress: bool = True) -> MapEstimate:
     """argmax of exp(−E(x, t)/t² − ‖Ax − y‖²/(2η²)) at t = σ_min, followed down from σ_max; deterministic.
@@ -53,7 +55,7 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
     for name, given, kind in (("operator", operator, Operator), ("energy", energy, Energy), ("schedule", schedule, Schedule)):
         check(isinstance(given, kind), name, type(given).__name__, f"an alps_fast {kind.__name__}")
     check_choice("backend", backend, NAMES)
-    checked = in_single(operator.check_measurement(y))
+    checked = in_single(ordinary(operator.check_measurement(y)).detach())
     b = operator.adjoint_state(checked) * operator.noise_std**-2
     energy.check_channels("energy", b.shape[-1])
     rows = torch.arange(len(b), device=b.device)

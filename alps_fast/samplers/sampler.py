@@ -24,6 +24,7 @@ from ..operators.base import Operator
 from ..ops._cg import warn_of_graphs
 from ..ops._dispatch import NAMES
 from ..ops._memory import reused_memory
+from ..ops._modes import ordinary, settled
 from ..posterior import BrokenChain, Posterior
 from .alps import Target, alps_levels, in_single, start
 from .chains import Chains, Record, load_checkpoint, save_checkpoint
@@ -152,7 +153,8 @@ class Sampler:
             ArgumentError: y does not fit the operator, is not finite, or `checkpoint` is of another run.
             FloatingPointError: every chain turned non-finite.
         """
-        return Run(self, y).finish()
+        with settled():
+            return Run(self, y).finish()
 
     def memory(self, y: Tensor) -> int:
         """Bytes that a run on y takes on the CPU at its peak: all chains' states, statistics, and what our gradients work in.
@@ -189,7 +191,7 @@ class Run:
 
     def __init__(self, sampler: Sampler, y: Tensor):
         self.sampler, operator = sampler, sampler.operator
-        self.y = in_single(operator.check_measurement(y))
+        self.y = in_single(ordinary(operator.check_measurement(y)).detach())
         self.batched = y.ndim == self.y.ndim
         self.image = operator.image_shape(self.y)
         self.adjoint = operator.adjoint_state(self.y)
@@ -300,7 +302,7 @@ class Run:
         rows, device = len(self.index), self.adjoint.device
         noise_shape = (rows, *self.adjoint.shape[1:]) if self.sampler.method == "measurement" else (0,)
         self.chains = Chains(
-            x=torch.empty(0), data_noise=torch.zeros(noise_shape, device=device),
+            x=torch.empty(0), data_noise=torch.zeros(noise_shape, dtype=torch.float32, device=device),
             log_tau=first_log_tau(self.index, self.adjoint[0].numel()),
             alive=torch.ones(rows, dtype=torch.bool, device=device),
             broken=torch.full((rows, 2), -1, dtype=torch.int64, device=device))
@@ -362,7 +364,7 @@ class Run:
               f"{warm.dtype} of shape {tuple(warm.shape)}",
               f"a {'complex' if self.sampler.operator.is_complex else 'real'} image {self.image}, or one a measurement")
         check(bool(warm.isfinite().all()), "warm_start", "NaN or infinity in it", "finite numbers")
-        warm = warm.view(-1, *self.image).to(self.adjoint.device).expand(len(self.y), *self.image)
+        warm = ordinary(warm).detach().view(-1, *self.image).to(self.adjoint.device).expand(len(self.y), *self.image)
         return to_state(warm).float()
 
     def _identity(self) -> str:
