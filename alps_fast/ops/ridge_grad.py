@@ -92,7 +92,7 @@ class Constants:
             r_of_each_image=r.shape[2] > 1, q_of_each_image=q.shape[1] > 1, mu=float(mu))
 
 
-def _stacked(filters: Sequence[Tensor]) -> Tensor:
+def stacked(filters: Sequence[Tensor]) -> Tensor:
     """(S, K, 1, k, k), smaller filters with zeros around them."""
     side = max(bank.shape[-1] for bank in filters)
     return torch.stack([F.pad(bank, [(side - bank.shape[-1]) // 2] * 4) for bank in filters])
@@ -104,7 +104,7 @@ class CudaConstants:
     def __init__(self, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor):
         from alps_fast import _cuda
 
-        self.held = packed_once(_stacked, filters), *(v.contiguous() for v in (w, r, q, mu))
+        self.held = packed_once(stacked, filters), *(v.contiguous() for v in (w, r, q, mu))
         bank, w, r, q, mu = self.held
         self.ridge = _cuda.Ridge(
             filters=bank.data_ptr(), side=bank.shape[-1], w=w.data_ptr(), r=r.data_ptr(), q=q.data_ptr(), mu=mu.data_ptr(),
