@@ -138,6 +138,26 @@ def test_what_does_not_fuse() -> None:
     assert "ridge_langevin" not in calls.names
 
 
+@pytest.mark.parametrize("energy", ["ridge", "compact"])
+def test_the_backend_that_is_asked_for_serves_the_energy_too(energy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the energy has one of its own; noise, which has the same bits everywhere, is drawn where that is fastest."""
+    pytest.importorskip("alps_fast._cpu")
+    op, prior, y = problem("blur", energy)
+    name = "ridge_grad" if energy == "ridge" else "conv_grad"
+    served: list[str] = []
+    for backend in ("cpu", "torch"):
+        serve = _dispatch._implementations[name, backend]
+        monkeypatch.setitem(_dispatch._implementations, (name, backend),
+                            lambda *args, serve=serve, backend=backend: served.append(backend) or serve(*args))
+    for asked, own, wanted in (("auto", "auto", "cpu"), ("torch", "auto", "torch"), ("torch", "cpu", "cpu"),
+                               ("auto", "torch", "torch")):
+        prior.backend = own  # type: ignore[attr-defined]
+        for options in ({}, {"correction": "mala"}):
+            served.clear()
+            sampler(op, prior, backend=asked, **options)(y)
+            assert set(served) == {wanted}
+
+
 class Overflows(RidgeEnergy):
     """The second chain is lost in the second level, in its fused steps."""
 

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import torch
@@ -108,6 +109,7 @@ BACKENDS = (
 NAMES = ("auto", *(b.name for b in BACKENDS))
 _implementations: dict[tuple[str, str], Callable[..., Any]] = {}
 _reasons: dict[str, str | None] = {}
+_asked: ContextVar[str] = ContextVar("asked", default="auto")
 
 
 # those with a file of their name in kernels/
@@ -140,9 +142,20 @@ def why_not(backend: str) -> str | None:
     return _reasons[backend]
 
 
+@contextmanager
+def asked(backend: str) -> Iterator[None]:
+    """Within it `backend` stands in for "auto"."""
+    token = _asked.set(backend)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
 def chosen(backend: str) -> str:
-    """`backend`, or what `ALPS_FAST_BACKEND` says in place of "auto"; BackendError if it cannot run here."""
+    """`backend`, or in place of "auto" what was `asked`, or `ALPS_FAST_BACKEND` says; BackendError if it cannot run here."""
     name = "backend"
+    backend = _asked.get() if backend == "auto" else backend
     if backend == "auto" and "ALPS_FAST_BACKEND" in os.environ:
         name, backend = "ALPS_FAST_BACKEND", os.environ["ALPS_FAST_BACKEND"]
     check_choice(name, backend, NAMES)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..layout import network_view
+from ..ops._dispatch import asked
 from ..ops._memory import laid_out
 from .schedule import INDEPENDENT, Level, Schedule, StepScalars
 
@@ -33,12 +34,14 @@ class Target:
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """E (N,) and ∇E (N, H, W, C') of states, without 1/t²."""
-        value, grad = self.energy.value_and_grad(network_view(x), self.t)
+        with asked(self.backend):
+            value, grad = self.energy.value_and_grad(network_view(x), self.t)
         return value, laid_out(grad.movedim(1, -1))
 
     def grad(self, x: Tensor) -> Tensor:
         """∇E of states, without 1/t²."""
-        return laid_out(self.energy.grad(network_view(x), self.t).movedim(1, -1))
+        with asked(self.backend):
+            return laid_out(self.energy.grad(network_view(x), self.t).movedim(1, -1))
 
     def langevin(self, x: Tensor, grad: Tensor, chains: Tensor, s: StepScalars) -> tuple[Tensor, Tensor]:
         """x⁺ = m(x) + P^{1/2} ξ and m(x), ∇E given."""
