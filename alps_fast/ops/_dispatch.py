@@ -6,6 +6,7 @@ import functools
 import importlib
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -108,18 +109,21 @@ BACKENDS = (
 )
 NAMES = ("auto", *(b.name for b in BACKENDS))
 _implementations: dict[tuple[str, str], Callable[..., Any]] = {}
+_takes: dict[tuple[str, str], str] = {}
 _reasons: dict[str, str | None] = {}
 _asked: ContextVar[str] = ContextVar("asked", default="auto")
+_passed_on: ContextVar[set[str] | None] = ContextVar("passed_on", default=None)
 
 
 # those with a file of their name in kernels/
 TRITON_OPS = ("philox_normal", "langevin_pixel", "langevin_sense", "moments", "ridge_grad", "ridge_langevin", "conv_grad")
 
 
-def implements(op: str, backend: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function as `op` on `backend`."""
+def implements(op: str, backend: str, takes: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as `op` on `backend`; `takes`: what it takes, where it returns NotImplemented otherwise."""
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         _implementations[op, backend] = function
+        _takes[op, backend] = takes
         return function
     return register
 
@@ -132,7 +136,7 @@ def _from_kernels(op: str) -> Callable[..., Any]:
 
 
 for _op in TRITON_OPS:
-    implements(_op, "triton")(_from_kernels(_op))
+    implements(_op, "triton", "float32, and sizes that its kernels are written for,")(_from_kernels(_op))
 
 
 def why_not(backend: str) -> str | None:
@@ -188,8 +192,28 @@ def dispatch(op: str, backend: str, device: torch.device, *arguments: Any) -> An
     numbers do not either.
     """
     with uncast():
-        results = (function(*arguments) for function in implementations(op, backend, device))
-        return next(result for result in results if result is not NotImplemented)
+        results = ((function, function(*arguments)) for function in implementations(op, backend, device))
+        function, result = next(found for found in results if found[1] is not NotImplemented)
+    if (notes := _passed_on.get()) is not None:
+        named = chosen(backend)
+        if named not in ("auto", "torch") and function is not _implementations.get((op, named)):
+            why = f"takes {op} for {_takes[op, named]} alone" if (op, named) in _takes else f"has no {op}"
+            ran = next(name for (_, name), other in _implementations.items() if other is function)
+            notes.add(f"backend: {named!r} {why}; {ran!r} ran it")
+    return result
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Warns at its end, once an op, of what a backend that was asked for by name left to another."""
+    notes: set[str] = set()
+    token = _passed_on.set(notes)
+    try:
+        yield
+    finally:
+        _passed_on.reset(token)
+    for note in sorted(notes):
+        warnings.warn(note, stacklevel=4)
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def has_fast_transform(n: int) -> bool:
     return n == 1
 
 
-@implements("langevin_fourier", "cpu")
+@implements("langevin_fourier", "cpu", "float32, no decimation and sides without a prime factor above 7")
 def _langevin_fourier_cpu(
     x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
@@ -111,7 +111,7 @@ def _langevin_fourier_cpu(
     return after, mean
 
 
-@implements("langevin_fourier", "cuda")
+@implements("langevin_fourier", "cuda", "float32, no decimation and sides without a prime factor above 7 that fit shared memory")
 def _langevin_fourier_cuda(
     x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,

@@ -72,7 +72,7 @@ def langevin_sense_reference(
     return x_new, mean
 
 
-@implements("langevin_sense", "cpu")
+@implements("langevin_sense", "cpu", "float32")
 def _langevin_sense_cpu(
     x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
@@ -91,7 +91,7 @@ def _langevin_sense_cpu(
     return after, mean
 
 
-@implements("langevin_sense", "cuda")
+@implements("langevin_sense", "cuda", "float32 and lines that fit shared memory")
 def _langevin_sense_cuda(
     x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
@@ -229,7 +229,7 @@ def _spectrum_of(maps_and_mask: Sequence[Tensor]) -> Tensor:
     return sense_spectrum(*maps_and_mask).contiguous()
 
 
-@implements("langevin_sense_cg", "cpu")
+@implements("langevin_sense_cg", "cpu", "float32 and sides without a prime factor above 7")
 def _langevin_sense_cg_cpu(
     x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
     inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, xi: Tensor | None = None,
@@ -253,7 +253,7 @@ def _langevin_sense_cg_cpu(
     return after, mean
 
 
-@implements("langevin_sense_cg", "cuda")
+@implements("langevin_sense_cg", "cuda", "float32 and sides without a prime factor above 7")
 def _langevin_sense_cg_cuda(
     x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
     inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, xi: Tensor | None = None,

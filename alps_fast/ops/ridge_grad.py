@@ -117,7 +117,7 @@ def has_kernel(dtype: torch.dtype, channels: int) -> bool:
     return dtype == torch.float32 and channels in (1, 2)
 
 
-@implements("ridge_grad", "cpu")
+@implements("ridge_grad", "cpu", "float32 images of one or two channels")
 def _ridge_grad_cpu(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                     want_value: bool = True) -> tuple[Tensor, Tensor]:
     n, channels, height, width = x.shape
@@ -132,7 +132,7 @@ def _ridge_grad_cpu(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, 
     return grad, value
 
 
-@implements("ridge_grad", "cuda")
+@implements("ridge_grad", "cuda", "float32 images of one or two channels that fit shared memory")
 def _ridge_grad_cuda(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                      want_value: bool = True) -> tuple[Tensor, Tensor]:
     """Not for images that do not fit the shared memory of a block."""

@@ -13,7 +13,7 @@ from ..energies.base import Energy
 from ..errors import check, check_choice
 from ..layout import from_state
 from ..operators.base import Operator
-from ..ops._dispatch import NAMES
+from ..ops._dispatch import NAMES, telling
 from ..ops._modes import ordinary, settled
 from .alps import Target, in_single
 from .schedule import NO_NOISE, PUBLISHED, Schedule, StepScalars
@@ -34,6 +34,7 @@ class MapEstimate:
     trace: Tensor
 
 
+@telling()
 @settled()
 def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Schedule = PUBLISHED, backend: str = "auto",
                  progress: bool = True) -> MapEstimate:

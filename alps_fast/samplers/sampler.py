@@ -22,7 +22,7 @@ from ..errors import check, check_choice, check_positive, whole
 from ..layout import from_state, network_view, to_state
 from ..operators.base import Operator
 from ..ops._cg import warn_of_graphs
-from ..ops._dispatch import NAMES
+from ..ops._dispatch import NAMES, asked, telling
 from ..ops._memory import reused_memory
 from ..ops._modes import ordinary, settled
 from ..posterior import BrokenChain, Posterior
@@ -153,7 +153,7 @@ class Sampler:
             ArgumentError: y does not fit the operator, is not finite, or `checkpoint` is of another run.
             FloatingPointError: every chain turned non-finite.
         """
-        with settled():
+        with settled(), telling():
             return Run(self, y).finish()
 
     def memory(self, y: Tensor) -> int:
@@ -166,7 +166,8 @@ class Sampler:
         channels, height, width = self._real_image(y)
         statistics = 10 * 4 * channels * height * width  # y, Aᴴy, b; mean, squares and projections, twice while they are taken
         rows = measurements * self.chains
-        workspace = self.energy.workspace((rows, channels, height, width))
+        with asked(self.backend):
+            workspace = self.energy.workspace((rows, channels, height, width))
         return rows * self.memory_per_chain(y) + measurements * statistics + workspace
 
     def memory_per_chain(self, y: Tensor) -> int:
