@@ -20,7 +20,8 @@ class GaussianEnergy(Energy):
     """
 
     def __init__(self, mean: float | Tensor = 0.0, std: float | Tensor = 1.0):
-        self.mean, self.std = (torch.as_tensor(v).detach().clone() for v in (mean, std))
+        self.mean, self.std = (torch.as_tensor(v, dtype=torch.float32 if type(v) is float else None).detach().clone()
+                               for v in (mean, std))
         for name, value in (("mean", self.mean), ("std", self.std)):
             check(value.ndim <= 3 and value.numel() > 0 and not value.is_complex(), name,
                   f"{value.dtype} of shape {tuple(value.shape)}", "a number, or a real tensor that broadcasts to (C', H, W)")
@@ -29,7 +30,7 @@ class GaussianEnergy(Energy):
         self._placed = Placed(self.mean, self.std)
 
     def curvature(self, t: float) -> float:
-        return t * t / (float(self.std.min()) ** 2 + t * t)
+        return t * t / (float(self.std.detach().min()) ** 2 + t * t)
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         grad = self._grad(x, t)

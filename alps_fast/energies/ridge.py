@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import check, whole
 from ..layout import Placed
+from ..ops._modes import one_thread
 from ..ops.ridge_grad import ridge_grad, ridge_grad_bytes
 from ..ops.ridge_langevin import ridge_langevin
 from .base import Energy
@@ -70,10 +71,11 @@ class RidgeEnergy(Energy):
         self.channels, self.channelwise = whole("channels", channels, 1, 1 << 10), channelwise
         self.mu, self.backend = float(mu), backend
         if bounds is None:
-            bounds = torch.tensor([curvature_bound(self.filters, a, b) for a, b in zip(self.w, self.q, strict=True)])
+            bounds = torch.tensor([curvature_bound(self.filters, a, b) for a, b in zip(self.w, self.q, strict=True)],
+                                  dtype=torch.float64)
         self.bounds = bounds.detach().double().clone()
         check(self.bounds.shape == (size,), "bounds", f"shape {tuple(self.bounds.shape)}", f"({size},)")
-        self._placed = Placed(*(f.contiguous() for f in self.filters), torch.tensor([self.mu]))
+        self._placed = Placed(*(f.contiguous() for f in self.filters), torch.tensor([self.mu], dtype=torch.float64))
         self._curvatures: dict[float, float] = {}
         self._levels: dict[tuple[float, torch.dtype, torch.device], tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]] = {}
 
@@ -104,7 +106,7 @@ class RidgeEnergy(Energy):
         return self._constants(t, x)
 
     def _workspace(self, shape: tuple[int, int, int, int]) -> int:
-        return ridge_grad_bytes(shape, *self._constants(1.0, torch.empty(0)), self.backend)
+        return ridge_grad_bytes(shape, *self._constants(1.0, torch.empty(0, dtype=torch.float32)), self.backend)
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         grad, value = ridge_grad(x, *self._constants(t, x), backend=self.backend)
@@ -128,6 +130,7 @@ def _keep(cache: dict[Any, Any], key: Any, value: Any) -> None:
     cache[key] = value
 
 
+@one_thread()
 @torch.no_grad()
 def curvature_bound(filters: Tensor, w: Tensor, q: Tensor, grid: int = 96) -> float:
     """The largest eigenvalue of Σ_s D^sᵀ [q_s + Σ_k c_sk W_skᵀ W_sk] D^s over the whole plane, from above.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check, check_positive
+from ..ops._alike import each, product
 from ..ops.langevin_fourier import langevin_fourier
 from .base import Operator, check_finite, check_image
 
@@ -98,7 +99,8 @@ class CircularBlur(Operator):
             columns = (torch.arange(self.psf.shape[1]) - self.psf.shape[1] // 2) % width
             kernel = torch.zeros(height, width, dtype=torch.float64)
             kernel.index_put_((rows[:, None], columns), self.psf.double().cpu(), accumulate=True)
-            self._transfers[key] = torch.fft.fft2(kernel).to(device, dtype)
+            with torch.inference_mode(False):  # it outlives the mode it is first asked for in
+                self._transfers[key] = torch.fft.fft2(kernel).to(device, dtype)
         return self._transfers[key]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -135,10 +137,9 @@ class CircularBlur(Operator):
     def _filter(self, x: Tensor, conj: bool) -> Tensor:
         h = self.transfer(x.shape[-2], x.shape[-1], x.dtype.to_complex(), x.device)
         h = h.conj() if conj else h
-        x = x.contiguous()
-        if self.is_complex:
-            return torch.fft.ifft2(torch.fft.fft2(x) * h)
-        return torch.fft.irfft2(torch.fft.rfft2(x) * h[:, :x.shape[-1] // 2 + 1], s=x.shape[-2:])
+        images = x.reshape(-1, *x.shape[-2:])
+        images = each(torch.fft.ifft2, product(each(torch.fft.fft2, images), h)).view(x.shape)
+        return images if self.is_complex else images.real.contiguous()  # torch's own for real images hangs on its threads
 
     def _check_size(self, name: str, image: Tensor) -> None:
         check_image(image, self.is_complex, name)

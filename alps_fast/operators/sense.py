@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor
 
 from ..errors import check, check_positive, whole
 from ..layout import Placed
+from ..ops._alike import each, product
 from ..ops._cg import PRECISELY
+from ..ops._modes import one_thread, ordinary
 from ..ops.langevin_fourier import langevin_fourier
 from ..ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_solve
 from .base import Operator, check_binary, check_finite, check_image, check_values
@@ -81,15 +84,16 @@ class CartesianMRI(Operator):
     def forward(self, x: Tensor) -> Tensor:
         """mask · F(maps · x), (coils, H, W) or (B, coils, H, W)."""
         self._check_image(x)
-        return centred_fft(x if self.maps is None else x * self._maps(x)) * self._placed_mask.like(x)[0]
+        coils = x if self.maps is None else product(x, self._maps(x))
+        return _by_image(centred_fft, coils) * self._placed_mask.like(x)[0]
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Σ_c conj(maps_c) F⁻¹(mask · y_c), (1, H, W) or (B, 1, H, W)."""
         check_values("y", y, is_complex=True)
         self._check_measured(y)
-        image = centred_ifft(y * self._placed_mask.like(y)[0])
+        image = _by_image(centred_ifft, y * self._placed_mask.like(y)[0])
         if self.maps is not None:
-            return (image * self._maps(y).conj()).sum(-3, keepdim=True)
+            return product(image, self._maps(y).conj()).sum(-3, keepdim=True)
         return image if y.ndim > 2 else image[None]
 
     def normal(self, x: Tensor) -> Tensor:
@@ -97,9 +101,9 @@ class CartesianMRI(Operator):
         self._check_image(x)
         axes = (-2, -1) if self.line_axis is None else (self.line_axis - 2,)
         mask = self._rolled_mask(x)
-        coils = x if self.maps is None else x * self._maps(x)
-        coils = torch.fft.ifftn(torch.fft.fftn(coils, dim=axes) * mask, dim=axes)
-        return coils if self.maps is None else (coils * self._maps(x).conj()).sum(-3, keepdim=True)
+        coils = x if self.maps is None else product(x, self._maps(x))
+        coils = _by_image(lambda v: torch.fft.ifftn(torch.fft.fftn(v, dim=axes) * mask, dim=axes), coils)
+        return coils if self.maps is None else product(coils, self._maps(x).conj()).sum(-3, keepdim=True)
 
     def check_measurement(self, y: Tensor) -> Tensor:
         """y as (B, coils, H, W)."""
@@ -156,7 +160,8 @@ class CartesianMRI(Operator):
             step = max(1, CHUNK // n**2)
             for first in range(0, len(lines), step):
                 s = lines[first:first + step]
-                values, vectors = torch.linalg.eigh((s.conj() @ s.mT) * gram)
+                with one_thread():  # where eigenvalues agree any basis serves, and which one LAPACK finds hangs on its threads
+                    values, vectors = torch.linalg.eigh((s.conj() @ s.mT) * gram)
                 u[first:first + step], eigenvalues[first:first + step] = vectors, values.clamp_min(0)
             self._factors[key] = u, eigenvalues
         return self._factors[key]
@@ -169,7 +174,8 @@ class CartesianMRI(Operator):
         """The mask in torch.fft order, real dtype of x: centred transforms cancel in AᴴA but for this roll."""
         key = x.real.dtype, x.device
         if key not in self._rolled:
-            self._rolled[key] = torch.fft.ifftshift(self.mask).to(x.device, x.real.dtype)
+            with torch.inference_mode(False):  # it outlives the mode it is first asked for in
+                self._rolled[key] = ordinary(torch.fft.ifftshift(self.mask).to(x.device, x.real.dtype))
         return self._rolled[key]
 
     def _check_image(self, x: Tensor) -> None:
@@ -190,6 +196,11 @@ class CartesianMRI(Operator):
     def _check_size(name: str, value: Tensor, mask: Tensor) -> None:
         ok = all(m in (1, n) for m, n in zip(mask.shape, value.shape[-2:], strict=True))
         check(ok, name, f"shape {tuple(value.shape)}", f"a height and width that fit the mask {tuple(mask.shape)}")
+
+
+def _by_image(transform: Callable[[Tensor], Tensor], coils: Tensor) -> Tensor:
+    """`transform` of the coils of an image (coils, H, W), or of each of a batch."""
+    return each(transform, coils) if coils.ndim == 4 else transform(coils)
 
 
 def _line_axis(mask: Tensor) -> int | None:

@@ -28,8 +28,9 @@ from ..layout import from_state, network_view, to_state
 from ..limits import check_memory
 from ..operators.base import Operator
 from ..ops._cg import warn_of_graphs
-from ..ops._dispatch import NAMES, resolved
+from ..ops._dispatch import NAMES, asked, resolved, telling
 from ..ops._memory import reused_memory
+from ..ops._modes import ordinary, settled
 from ..posterior import BrokenChain, Posterior
 from .alps import Target, alps_levels, in_single, start
 from .chains import TRACED, Chains, Identity, Record, load_checkpoint, save_checkpoint
@@ -185,7 +186,8 @@ class Sampler:
             ArgumentError: y does not fit the operator, is not finite, or `checkpoint` is of another run.
             FloatingPointError: every chain turned non-finite.
         """
-        return Run(self, y).finish()
+        with settled(), telling():
+            return Run(self, y).finish()
 
     def memory(self, y: Tensor) -> int:
         """Bytes that a run on y takes on the CPU at its peak: all chains' states, statistics, and what our gradients work in.
@@ -197,7 +199,8 @@ class Sampler:
         channels, height, width = self._real_image(y)
         statistics = 10 * 4 * channels * height * width  # y, Aᴴy, b; mean, squares and projections, twice while they are taken
         rows = measurements * self.chains
-        workspace = self.energy.workspace((rows, channels, height, width))
+        with asked(self.backend):
+            workspace = self.energy.workspace((rows, channels, height, width))
         return rows * self.memory_per_chain(y) + measurements * statistics + workspace
 
     def memory_per_chain(self, y: Tensor) -> int:
@@ -222,7 +225,7 @@ class Run:
 
     def __init__(self, sampler: Sampler, y: Tensor):
         self.sampler, operator = sampler, sampler.operator
-        self.y = in_single(operator.check_measurement(y))
+        self.y = in_single(ordinary(operator.check_measurement(y)).detach())
         self.batched = y.ndim == self.y.ndim
         self.image = operator.image_shape(self.y)
         numbers = math.prod(self.image) * (2 if operator.is_complex else 1)
@@ -388,7 +391,7 @@ class Run:
         rows, device = len(self.index), self.adjoint.device
         noise_shape = (rows, *self.adjoint.shape[1:]) if self.sampler.method == "measurement" else (0,)
         self.chains = Chains(
-            x=torch.empty(0), data_noise=torch.zeros(noise_shape, device=device),
+            x=torch.empty(0), data_noise=torch.zeros(noise_shape, dtype=torch.float32, device=device),
             log_tau=first_log_tau(self.index, self.adjoint[0].numel()),
             alive=torch.ones(rows, dtype=torch.bool, device=device),
             broken=torch.full((rows, 2), -1, dtype=torch.int64, device=device))
@@ -450,7 +453,7 @@ class Run:
               f"{warm.dtype} of shape {tuple(warm.shape)}",
               f"a {'complex' if self.sampler.operator.is_complex else 'real'} image {self.image}, or one a measurement")
         check(bool(warm.isfinite().all()), "warm_start", "NaN or infinity in it", "finite numbers")
-        warm = warm.view(-1, *self.image).to(self.adjoint.device).expand(len(self.y), *self.image)
+        warm = ordinary(warm).detach().view(-1, *self.image).to(self.adjoint.device).expand(len(self.y), *self.image)
         return to_state(warm).float()
 
     def _identity(self) -> Identity:
