@@ -63,6 +63,9 @@ class Energy:
         """L(t) with ∇²E(·, t) ≼ L(t) I everywhere, or None where no bound is known."""
         return None
 
+    def begin(self) -> None:
+        """A run begins: what was made of weights is made again, as a change through `.data` is one that torch does not count."""
+
     def prepare(self, t: float, x: Tensor) -> Any:
         """What evaluations at t read beside states like x, computed and moved to their device once a level.
 

@@ -72,6 +72,10 @@ class DenoiserEnergy(Energy):
     def revision(self) -> Hashable:
         return stamp(self.network.parameters())
 
+    def begin(self) -> None:
+        if self._foreign is not None:
+            self._foreign.renew()
+
     def _workspace(self, shape: tuple[int, int, int, int]) -> int:
         net = self.network
         return conv_grad_bytes(shape, net.width, net.blocks, self.precision, self.backend) if isinstance(net, CompactNet) else 0

@@ -106,6 +106,9 @@ class DiffusionPrior(Energy):
     def revision(self) -> Hashable:
         return self._foreign.revision()
 
+    def begin(self) -> None:
+        self._foreign.renew()
+
     def _grad(self, x: Tensor, t: float) -> Tensor:
         if self.to_probe and not x.is_meta and x.numel() > 0:
             examine(self, x)

@@ -94,9 +94,9 @@ class Foreign:
         self.lock = threading.Lock()
         self.first: Tensor | None = None  # floating-point parameter
         if isinstance(network, nn.Module):
-            self._renew(network, False)
+            self._make(network, False)
 
-    def _renew(self, network: nn.Module, low: bool) -> None:
+    def _make(self, network: nn.Module, low: bool) -> None:
         with torch.inference_mode(False), torch.no_grad():
             self.twin = twin(network, low, self.channels_last)
         self.seen = stamp(v for v, _ in self.twin.copied)
@@ -115,13 +115,23 @@ class Foreign:
         if not self.twin.stands(low) or stamp(v for v, _ in self.twin.copied) != self.seen:
             with self.lock:
                 if not self.twin.stands(low):
-                    self._renew(network, low)
-                elif (now := stamp(v for v, _ in self.twin.copied)) != self.seen:
-                    with torch.inference_mode(False), torch.no_grad():
-                        for its, mine in self.twin.copied:
-                            mine.copy_(its)
-                    self.seen = now
+                    self._make(network, low)
+                elif stamp(v for v, _ in self.twin.copied) != self.seen:
+                    self._copy()
         return self.twin.module
+
+    def _copy(self) -> None:
+        now = stamp(v for v, _ in self.twin.copied)
+        with torch.inference_mode(False), torch.no_grad():
+            for its, mine in self.twin.copied:
+                mine.copy_(its)
+        self.seen = now
+
+    def renew(self) -> None:
+        """Copy again what had to be copied, whether or not torch counted a change."""
+        if isinstance(self.network, nn.Module):
+            with self.lock:
+                self._copy()
 
     def __call__(self, x: Tensor, levels: Tensor, precision: str, **arguments: Any) -> Tensor:
         """The network's output for x (N, C, H, W), in the dtype of x; levels (N,) go in as they are.
@@ -136,15 +146,25 @@ class Foreign:
         if self.first is not None and "meta" not in (self.first.device.type, x.device.type):
             check(self.first.device == x.device, self.name, f"weights on {self.first.device}", f"them on {x.device}, as images")
         dtype = self.computes_in(x)
-        x = x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
         with torch.autocast(x.device.type, torch.bfloat16) if low and dtype == torch.float32 else nullcontext():
-            out = run(x.to(dtype), levels, **arguments)
+            out = run(laid(x.to(dtype), self.channels_last), levels, **arguments)
         check(isinstance(out, Tensor), self.name, f"output of type {type(out).__name__}", "a tensor")
         return out.to(x.dtype)
 
     def computes_in(self, x: Tensor) -> torch.dtype:
         """The dtype in which the network takes images and levels."""
         return self.given or (x.dtype if self.first is None else self.first.dtype)
+
+
+def laid(x: Tensor, channels_last: bool) -> Tensor:
+    """x (N, C, H, W) channels-last in memory, or else contiguous.
+
+    Its strides too: those of a dimension of one say nothing, but torch picks kernels, and compiles code, by them.
+    """
+    n, c, h, w = x.shape
+    strides = (h * w * c, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
+    x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return x if x.stride() == strides else x.as_strided(x.shape, strides)
 
 
 def ordinary(x: Tensor) -> Tensor:

@@ -35,6 +35,10 @@ class SumEnergy(Energy):
     def revision(self) -> Hashable:
         return tuple(e.revision() for e in self.energies)
 
+    def begin(self) -> None:
+        for energy in self.energies:
+            energy.begin()
+
     def check_channels(self, name: str, count: int) -> None:
         for energy in self.energies:
             energy.check_channels(name, count)

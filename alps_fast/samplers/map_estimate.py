@@ -59,6 +59,7 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
     checked = in_single(operator.check_measurement(y))
     b = operator.adjoint_state(checked) * operator.noise_std**-2
     energy.check_channels("energy", b.shape[-1])
+    energy.begin()
     rows = torch.arange(len(b), device=b.device)
     x, trace = torch.zeros_like(b), []
     with tqdm(total=schedule.levels * schedule.steps, desc="MAP", unit="step", file=sys.stderr, disable=not progress) as bar:

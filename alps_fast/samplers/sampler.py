@@ -196,6 +196,7 @@ class Run:
         self.image = operator.image_shape(self.y)
         self.adjoint = operator.adjoint_state(self.y)
         sampler.energy.check_channels("energy", self.adjoint.shape[-1])
+        sampler.energy.begin()
         self.warm = self._warm_state()
         index = torch.arange(sampler.first_chain, sampler.first_chain + sampler.chains, device=self.adjoint.device)
         self.index = index.repeat(len(self.y))
