@@ -116,22 +116,19 @@ class Foreign:
             with self.lock:
                 if not self.twin.stands(low):
                     self._make(network, low)
-                elif stamp(v for v, _ in self.twin.copied) != self.seen:
-                    self._copy()
+                elif (now := stamp(v for v, _ in self.twin.copied)) != self.seen:
+                    with torch.inference_mode(False), torch.no_grad():
+                        for its, mine in self.twin.copied:
+                            mine.copy_(its)
+                    self.seen = now
         return self.twin.module
 
-    def _copy(self) -> None:
-        now = stamp(v for v, _ in self.twin.copied)
-        with torch.inference_mode(False), torch.no_grad():
-            for its, mine in self.twin.copied:
-                mine.copy_(its)
-        self.seen = now
-
     def renew(self) -> None:
-        """Copy again what had to be copied, whether or not torch counted a change."""
+        """Copy again what had to be copied, whether or not torch counted a change; itself uncounted, for other threads' sake."""
         if isinstance(self.network, nn.Module):
-            with self.lock:
-                self._copy()
+            with self.lock, torch.inference_mode(False), torch.no_grad():
+                for its, mine in self.twin.copied:
+                    mine.data.copy_(its)
 
     def __call__(self, x: Tensor, levels: Tensor, precision: str, **arguments: Any) -> Tensor:
         """The network's output for x (N, C, H, W), in the dtype of x; levels (N,) go in as they are.
@@ -161,7 +158,7 @@ def laid(x: Tensor, channels_last: bool) -> Tensor:
 
     Its strides too: those of a dimension of one say nothing, but torch picks kernels, and compiles code, by them.
     """
-    n, c, h, w = x.shape
+    _, c, h, w = x.shape
     strides = (h * w * c, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
     x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     return x if x.stride() == strides else x.as_strided(x.shape, strides)
