@@ -214,6 +214,28 @@ def test_fast_casts_weights_once_and_norms_never(name):
     assert 1e-5 < float((grad - exact).norm() / exact.norm()) < 2e-2
 
 
+@pytest.mark.parametrize("name", MAKE)
+def test_a_compiled_network_is_compiled_once(name):
+    """Over all levels and runs; t is a tensor to it, and modes that it would be compiled for are one."""
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    net = Net().train()
+    energy = MAKE[name](torch.compile(net, backend=backend))
+    found = run(energy)
+    with torch.inference_mode():
+        run(energy)
+    assert len(graphs) == 1 and net.training
+    torch.testing.assert_close(found.samples, run(MAKE[name](net)).samples)
+    CHANGES["load_state_dict"](net)
+    torch.testing.assert_close(run(energy).samples, run(MAKE[name](net)).samples)
+    assert len(graphs) == 1
+
+
 def tape(recorded_run, device):
     with Tape() as recorded:
         result = recorded_run()

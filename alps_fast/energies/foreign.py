@@ -61,7 +61,7 @@ def twin(network: nn.Module, low: bool, channels_last: bool) -> Twin:
     mine: dict[int, Any] = {}
     for key, v in tensors.items():
         made = v.detach()
-        if low and v.dtype == torch.float32 and key not in others:
+        if low and v.dtype == torch.float32 and key not in others and torch.amp.is_autocast_available(v.device.type):
             made = made.to(torch.bfloat16)
         if channels_last and v.ndim == 4:
             made = made.contiguous(memory_format=torch.channels_last)

@@ -49,13 +49,13 @@ def _pack(energy: Energy) -> tuple[dict[str, Any], dict[str, Tensor]]:
         packed = [_pack(e) for e in energy.energies]
         return ({"kind": "SumEnergy", "weights": energy.weights, "terms": [h for h, _ in packed]},
                 {f"{i}.{k}": v for i, (_, tensors) in enumerate(packed) for k, v in tensors.items()})
-    raise ArgumentError(f"energy: got {type(energy).__name__}; wanted an energy of alps_fast.energies")
+    raise ArgumentError(f"energy: got {type(energy).__name__}; wanted one that a file can hold, made of tensors alone")
 
 
 def _network(header: dict[str, Any], tensors: dict[str, Tensor]) -> CompactNet:
     network = CompactNet(**header["config"])
     network.load_state_dict({k: v.float() for k, v in tensors.items()})
-    return network
+    return network.eval().requires_grad_(False)
 
 
 def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Energy:
@@ -156,4 +156,4 @@ def load_teacher(name: str | Path) -> CompactNet | SymmetricDenoiser:
         network = _network(header, tensors)
     except (KeyError, RuntimeError, TypeError) as error:
         raise ArgumentError(f"teacher: {path} does not fit its own header ({error})") from None
-    return (SymmetricDenoiser(network) if header.get("symmetric") else network).eval().requires_grad_(False)
+    return SymmetricDenoiser(network).eval() if header.get("symmetric") else network
