@@ -33,9 +33,10 @@ def from_diffusers(model: Any, scheduler: Any = None, **options: Any) -> Diffusi
     check(latent is None, "model", f"a {type(model).__name__} with a {latent}",
           "one of pixels: a latent model's levels are those of a code, not of images")
     unet, scheduler = getattr(model, "unet", model), getattr(model, "scheduler", None) if scheduler is None else scheduler
-    check(isinstance(unet, nn.Module) and hasattr(unet, "config"), "model", type(unet).__name__, "a model of diffusers")
+    check(isinstance(unet, nn.Module) and hasattr(unet, "config") and hasattr(unet.config, "in_channels"), "model",
+          type(unet).__name__, "a model of diffusers")
     check(hasattr(scheduler, "config"), "scheduler", type(scheduler).__name__, "the scheduler that the model was trained with")
-    taken, channels = getattr(unet.config, "in_channels", None), options.pop("channels", None)
+    taken, channels = unet.config.in_channels, options.pop("channels", None)
     check(channels in (None, taken), "channels", channels, f"the model's {taken}")
     check(channels is not None or taken in (1, 2, 3), "model", f"a {type(unet).__name__} of {taken} channels",
           "one of 1 to 3, as more are mostly an autoencoder's code; or channels= said where they are an image's")
@@ -49,9 +50,10 @@ def from_diffusers(model: Any, scheduler: Any = None, **options: Any) -> Diffusi
     if hasattr(scheduler, "precondition_outputs"):
         span = float(scheduler.config.sigma_min), float(scheduler.config.sigma_max)
         return DiffusionPrior(Preconditioned(unet, scheduler), taken, **{"t_range": span, **options})
-    predicts = PREDICTS.get(getattr(scheduler.config, "prediction_type", None))
+    said = getattr(scheduler.config, "prediction_type", "")
+    predicts = PREDICTS.get(said)
     if getattr(scheduler, "alphas_cumprod", None) is None or predicts is None:
-        raise refused("scheduler", f"a {kind} of prediction_type {getattr(scheduler.config, 'prediction_type', None)!r}", KNOWN)
+        raise refused("scheduler", f"a {kind} of prediction_type {said!r}", KNOWN)
     return DiffusionPrior(Plain(unet), taken, **{"predicts": predicts, "alphas_cumprod": scheduler.alphas_cumprod, **options})
 
 
