@@ -12,7 +12,7 @@ from alps_fast.energies.symmetric import network_of
 
 STD = 0.5
 ALPHAS = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)  # DDPM's
-SHORT = af.Schedule(sigma_max=2.0, sigma_min=0.2, levels=3, steps=2)
+SHORT = af.Schedule(sigma_max=2.0, sigma_min=0.2, levels=3, steps=2, eta_max=0.2, eta_steps=2)
 
 
 def wide(t):

@@ -12,7 +12,7 @@ import alps_fast as af
 from alps_fast.energies import CompactNet, DenoiserEnergy, DiffusionPrior
 from alps_fast.samplers.graphs import Graphs
 
-FEW = af.Schedule(sigma_max=2.0, sigma_min=0.2, levels=4, steps=3)
+FEW = af.Schedule(sigma_max=2.0, sigma_min=0.2, levels=4, steps=3, eta_max=0.2, eta_steps=2)
 OP = af.operators.Inpainting((torch.rand(8, 8, generator=torch.Generator().manual_seed(1)) < 0.5).float(), noise_std=0.1)
 Y = OP.forward(torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(2)))
 
@@ -208,7 +208,7 @@ def test_fast_casts_weights_once_and_norms_never(name):
     with Casts() as casts:
         energy.grad(x, 0.7)
     assert casts.shapes and not weights & set(casts.shapes)
-    twin = energy._foreign.twin.module
+    twin = energy._foreign.twins[True, x.device].module
     assert twin.head.weight.dtype == twin.film.bias.dtype == torch.bfloat16 and twin.norm.weight.dtype == torch.float32
     exact = MAKE[name](net).grad(x, 0.5)
     assert 1e-5 < float((grad - exact).norm() / exact.norm()) < 2e-2

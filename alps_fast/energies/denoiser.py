@@ -39,7 +39,7 @@ class DenoiserEnergy(Energy):
 
     Raises:
         ArgumentError: naming the argument; of an evaluation, network, where its output has another shape than x, autograd cannot
-            follow it to x (a forward under torch.no_grad), or its weights lie on another device.
+            follow it to x (a forward under torch.no_grad).
     """
 
     def __init__(self, network: nn.Module, *, channelwise: bool = False, channels: int | None = None,
