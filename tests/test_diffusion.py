@@ -69,6 +69,22 @@ def test_an_exact_denoiser_gives_the_exact_posterior():
     assert math.isclose(math.sqrt(prior), 0.51, abs_tol=1e-3)
 
 
+def test_half_the_squared_residual_is_another_prior():
+    """What DenoiserEnergy makes of a denoiser that was not distilled: a standard deviation of (s² + t²)/t = 2.6, not .51."""
+    x, t = torch.randn(3, 1, 4, 4, dtype=torch.float64), 0.1
+    energy = af.energies.DenoiserEnergy(Exact(), channels=1)
+    std = (STD**2 + t**2) / t
+    torch.testing.assert_close(energy.value(x, t) / t**2, x.square().flatten(1).sum(1) / (2 * std**2))
+    assert math.isclose(std, 2.6)
+
+
+class Exact(nn.Module):
+    """`exact` as a module."""
+
+    def forward(self, x, sigma):
+        return exact(x, sigma)
+
+
 def test_a_mixtures_exact_denoiser_gives_its_posterior():
     """Of one pixel, by quadrature; where modes overlap, as what annealing leaves is then small."""
     weights, means, stds = torch.tensor([0.3, 0.7]), torch.tensor([-0.3, 0.3]).view(2, 1, 1, 1), torch.tensor([0.25, 0.35])

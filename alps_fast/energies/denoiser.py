@@ -22,8 +22,8 @@ class DenoiserEnergy(Energy):
 
     For networks that were distilled into such an energy, as `alps_fast.distill` does and the shipped `…-denoiser` were: their
     gradient, not their residual, was matched to a denoiser. A denoiser as it is, such as a diffusion model, goes into
-    `DiffusionPrior`: ½‖x − D‖² is not the energy that D belongs to, and far too broad in flat directions (with the exact denoiser
-    of N(0, ½²) unobserved pixels come out with a standard deviation of 1.42).
+    `DiffusionPrior`: ½‖x − D‖² is not the energy that D belongs to, and far too broad in flat directions. With the exact denoiser
+    of N(0, s²) it is that of a standard deviation (s² + t²)/t in place of √(s² + t²): 2.6 for .51 with s = ½, t = 0.1.
 
     Args:
         network: ψ, a `CompactNet` (run by `ops.conv_grad`) or any torch module called as network(x, t) with x (N, C, H, W) real
