@@ -65,7 +65,7 @@ def alps_levels(schedule: Schedule, eta: float) -> list[Level]:
 
 def start(target: Target, shape: tuple[int, ...], chains: Tensor) -> Tensor:
     """x = P b + P^{1/2} R₀ of the first level. The chain goes on from step 1, so R₀ is used here alone."""
-    nothing = torch.zeros(len(chains), *shape, dtype=target.b.dtype, device=target.b.device)
+    nothing = target.b.new_zeros(len(chains), *shape)
     return target.langevin(nothing, nothing, chains, replace(target.scalars, noise=INDEPENDENT, step=0))[0]
 
 

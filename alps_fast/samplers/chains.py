@@ -53,10 +53,10 @@ class Record:
     def empty(cls, measurements: int, x: Tensor, draws: int, levels: int) -> Record:
         """Nothing gathered yet, for states shaped like x."""
         rows, image = len(x), x.shape[1:]
-        images = [torch.zeros(measurements, *image, dtype=x.dtype, device=x.device) for _ in range(3)]
+        images = [x.new_zeros(measurements, *image) for _ in range(3)]
         counts = [torch.zeros(measurements, dtype=torch.int64, device=x.device) for _ in range(2)]
-        by_level = [torch.full((levels, rows), torch.nan, dtype=x.dtype, device=x.device) for _ in range(3)]
-        trace = torch.zeros(draws, rows, min(TRACED, image.numel()), dtype=x.dtype, device=x.device)
+        by_level = [x.new_full((levels, rows), torch.nan) for _ in range(3)]
+        trace = x.new_zeros(draws, rows, min(TRACED, image.numel()))
         return cls(counts[0], images[0], images[1], counts[1], images[2], trace, *by_level)
 
     def draw(self, index: int, x: Tensor, mean: Tensor, alive: Tensor, backend: str) -> None:

@@ -138,6 +138,8 @@ class Sampler:
         check_choice("method", self.method, ("alps", "measurement"))
         check_choice("noise", self.noise, ("averaged", "independent"))
         check(self.correction in (None, "mala"), "correction", repr(self.correction), "None or 'mala'")
+        check(self.correction is None or self.energy.has_value, "correction", repr(self.correction),
+              f"None with a {type(self.energy).__name__}, an energy without a value to accept or reject by")
         check_choice("backend", self.backend, NAMES)
         check(self.callback is None or callable(self.callback), "callback", repr(self.callback), "None or a function")
         if self.noise == "independent":
@@ -233,6 +235,7 @@ class Run:
         sampler._check_memory(len(self.y), numbers, self.y.device)
         self.adjoint = operator.adjoint_state(self.y)
         sampler.energy.check_channels("energy", self.adjoint.shape[-1])
+        sampler.energy.begin()
         self.warm = self._warm_state()
         index = torch.arange(sampler.first_chain, sampler.first_chain + sampler.chains, device=self.adjoint.device)
         self.index = index.repeat(len(self.y))
@@ -391,7 +394,7 @@ class Run:
         rows, device = len(self.index), self.adjoint.device
         noise_shape = (rows, *self.adjoint.shape[1:]) if self.sampler.method == "measurement" else (0,)
         self.chains = Chains(
-            x=torch.empty(0), data_noise=torch.zeros(noise_shape, dtype=torch.float32, device=device),
+            x=torch.empty(0), data_noise=self.adjoint.new_zeros(noise_shape),
             log_tau=first_log_tau(self.index, self.adjoint[0].numel()),
             alive=torch.ones(rows, dtype=torch.bool, device=device),
             broken=torch.full((rows, 2), -1, dtype=torch.int64, device=device))
