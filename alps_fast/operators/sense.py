@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from ..errors import check, check_positive
 from ..layout import Placed
-from ..ops._cg import PRECISELY
+from ..ops._cg import PRECISELY, conjugate_gradients
 from ..ops.langevin_fourier import langevin_fourier
 from ..ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_solve
 from .base import Operator, check_binary, check_finite, check_image, check_values
@@ -17,6 +19,9 @@ from .base import Operator, check_binary, check_finite, check_image, check_value
 if TYPE_CHECKING:
     from ..samplers.schedule import StepScalars
 
+CENTRE_TOL = 1e-4  # error of what all steps are taken around, in standard deviations under a prior of std one
+MAP_TOL = 1e-3  # of steps without noise, whose errors add up, where noise would soon make them forgotten
+ASKED = 8  # chains whose noise is looked at
 CHUNK = 1 << 22  # matrix elements factored at a time
 
 
@@ -77,6 +82,7 @@ class CartesianMRI(Operator):
         self.tol, self.max_iter = tol, max_iter
         self.line_axis = None if maps is None else _line_axis(mask)
         self._factors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+        self._asked: set[tuple[float, float]] = set()  # levels whose noise was looked at
         self._rolled: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,14 +120,28 @@ class CartesianMRI(Operator):
         """(1, H, W)."""
         return 1, y.shape[-2], y.shape[-1]
 
-    def project_state(self, rhs: Tensor, t: float) -> Tensor:
-        """P_t rhs, exact or, where conjugate gradients solve, to the rounding of the dtype."""
+    def solve_state(self, rhs: Tensor, inv_eta2: float, lam: float) -> Tensor:
+        """(AᴴA inv_eta2 + lam)⁻¹ rhs, exact or, where conjugate gradients solve, to the rounding of the dtype."""
         if self.maps is None or self.line_axis is not None:
-            return super().project_state(rhs, t)
-        maps = self._maps(rhs)
-        shift = rhs.new_full((len(rhs),), t**-2)
-        zero = torch.zeros_like(rhs)
-        return sense_solve(rhs, zero, maps, self._rolled_mask(rhs), self.noise_std**-2, shift, 0.0, PRECISELY * self.max_iter)
+            return super().solve_state(rhs, inv_eta2, lam)
+        maps, shift, zero = self._maps(rhs), rhs.new_full((len(rhs),), lam), torch.zeros_like(rhs)
+        return sense_solve(rhs, zero, maps, self._rolled_mask(rhs), inv_eta2, shift, 0.0, PRECISELY * self.max_iter)
+
+    def centre(self, y: Tensor, inv_eta2: float, lam: float) -> Tensor:
+        """As every operator's. By lines the factors in single precision precondition it, so that none in double are kept."""
+        if self.maps is None or self.line_axis is None:
+            return super().centre(y, inv_eta2, lam)
+        b = self.adjoint_state(y.to(torch.complex128)) * inv_eta2
+
+        def apply(p: Tensor) -> Tensor:
+            return self.normal_state(p) * inv_eta2 + p * lam
+
+        def precondition(r: Tensor) -> Tensor:
+            return solve_by_step(r.float(), inv_eta2, lam).double()
+
+        solve_by_step = super().solve_state
+        error = CENTRE_TOL * math.sqrt(b[0].numel())
+        return conjugate_gradients(apply, b, torch.zeros_like(b), error, PRECISELY * self.max_iter, precondition).float()
 
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
@@ -135,8 +155,22 @@ class CartesianMRI(Operator):
             return langevin_sense(x, grad, b, u, eigenvalues, self.line_axis, chains, **vars(s), xi=xi, backend=backend)
         maps = self._maps(x)
         mask = self._rolled_mask(x)
-        return langevin_sense_cg(x, grad, b, maps, mask, chains, **vars(s), tol=self.tol, max_iter=self.max_iter,
-                                 xi=xi, backend=backend)
+        tol, max_iter = (self.tol, self.max_iter) if s.noise else (min(self.tol, MAP_TOL), PRECISELY * self.max_iter)
+        after, mean = langevin_sense_cg(x, grad, b, maps, mask, chains, **vars(s), tol=tol, max_iter=max_iter, xi=xi,
+                                        backend=backend)
+        if s.noise and xi is None and (s.inv_eta2, s.noise_lam) not in self._asked:
+            self._asked.add((s.inv_eta2, s.noise_lam))  # so that no captured step asks: what is captured has run before
+            self._ask(after[:ASKED] - mean[:ASKED], s.inv_eta2, s.noise_lam)
+        return after, mean
+
+    def _ask(self, noise: Tensor, inv_eta2: float, lam: float) -> None:
+        """Warn where conjugate gradients stopped before the noise had its variance: δᵀP⁻¹δ is χ² of as many numbers."""
+        noise = noise[noise.flatten(1).isfinite().all(1)].double()
+        if len(noise):
+            share = float((noise * (self.normal_state(noise) * inv_eta2 + noise * lam)).sum() / noise.numel())
+            if share < 0.97 - 5 * (2 / noise.numel()) ** 0.5:
+                warnings.warn(f"conjugate gradients: noise has {share:.2g} of its variance at noise_std = {inv_eta2**-0.5:.3g}, "
+                              "so std comes out too small; lower tol or raise noise_std", stacklevel=2)
 
     def factors(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """(U (lines, n, n) complex `dtype`, Λ (lines, n) real) with AᴴA = U Λ Uᴴ on every line along `line_axis`.

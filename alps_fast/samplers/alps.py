@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..layout import network_view
+from ..ops._langevin import by_measurement
 from ..ops._memory import laid_out
 from .schedule import INDEPENDENT, Level, Schedule, StepScalars
 
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 class Target:
     """exp(−E(x, t)/t² − ‖Ax − y‖²/(2η²) − ‖x − x₀‖²/(2σ²)), the last term only with a warm start.
 
-    b = Aᴴy/η² + x₀/σ², shape (B, H, W, C') or one a chain; scalars: of a step at this level with its own noise.
+    b = Aᴴy/η² + x₀/σ² where AᴴA is diagonal in pixels, else (`centred`) that seen through a prior of std one,
+
+        b = c = (AᴴA/η² + 1 + 1/σ²)⁻¹ (Aᴴy/η² + x₀/σ²),
+
+    shape (B, H, W, C') or one a chain; scalars: of a step at this level with its own noise.
     """
 
     operator: Operator
@@ -41,13 +46,27 @@ class Target:
         return laid_out(self.energy.grad(network_view(x), self.t).movedim(1, -1))
 
     def langevin(self, x: Tensor, grad: Tensor, chains: Tensor, s: StepScalars) -> tuple[Tensor, Tensor]:
-        """x⁺ = m(x) + P^{1/2} ξ and m(x), ∇E given."""
-        return self.operator.langevin(x, grad, self.b, chains, s, backend=self.backend)
+        """x⁺ = m(x) + P^{1/2} ξ and m(x), ∇E given.
+
+        With P⁻¹c = Aᴴy/η² + x₀/σ² + (L/t² − 1) c a step around c is one whose data is c: m − c = P (c + L (x − c)/t² − ∇E/t²).
+        So nothing is ever added to Aᴴy/η², which in single precision drowns all else where η is small.
+        """
+        if not centred(self.operator, x):
+            return self.operator.langevin(x, grad, self.b, chains, s, backend=self.backend)
+        around = by_measurement(x, self.b).sub(self.b[:, None]).flatten(0, 1)
+        for v in (stepped := self.operator.langevin(around, grad, self.b, chains, s, backend=self.backend)):
+            by_measurement(v, self.b).add_(self.b[:, None])
+        return stepped
 
     def fused(self, x: Tensor, chains: Tensor, s: StepScalars, count: int) -> tuple[Tensor, Tensor] | None:
         """x⁺ and m after `count` steps, where one op takes them, gradients and all; else None."""
         a = self.operator.diagonal(x)
         return None if a is None else self.energy.langevin_pixel(x, self.b, a, chains, self.t, s, count, self.backend)
+
+
+def centred(operator: Operator, x: Tensor) -> bool:
+    """Whether steps on states like x are taken around c, see `Target`."""
+    return operator.diagonal(x) is None
 
 
 def in_single(y: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from ..ops._cg import warn_of_graphs
 from ..ops._dispatch import NAMES
 from ..ops._memory import reused_memory
 from ..posterior import BrokenChain, Posterior
-from .alps import Target, alps_levels, in_single, start
+from .alps import Target, alps_levels, centred, in_single, start
 from .chains import Chains, Record, load_checkpoint, save_checkpoint
 from .graphs import CudaGraphs, Graphs, silent
 from .level import Plan, Rows, Stepped, joined, part
@@ -195,6 +195,7 @@ class Run:
         self.adjoint = operator.adjoint_state(self.y)
         sampler.energy.check_channels("energy", self.adjoint.shape[-1])
         self.warm = self._warm_state()
+        self.centre, self.centre_of = self.adjoint, math.nan  # the measurement's part of c, and the 1/η² that it is of
         index = torch.arange(sampler.first_chain, sampler.first_chain + sampler.chains, device=self.adjoint.device)
         self.index = index.repeat(len(self.y))
         self.identity = self._identity() if sampler.checkpoint else ""
@@ -311,18 +312,39 @@ class Run:
         """What level i samples from; the noise on an annealed measurement goes on to this level's."""
         sampler, levels = self.sampler, self.sampler.levels
         level, inv_eta2 = levels[i], levels[i].eta**-2
-        b = self.adjoint * inv_eta2
-        if sampler.method == "measurement" and math.isfinite(level.eta):
+        noisy = sampler.method == "measurement" and math.isfinite(level.eta)
+        if noisy:
             self._anneal_measurement(i)
-            b = (self.adjoint.repeat_interleave(sampler.chains, 0) + self.chains.data_noise) * inv_eta2
-        if self.warm is not None:
-            warm = self.warm * self._warm_lam()
-            b = b + (warm.repeat_interleave(len(b) // len(warm), 0) if len(b) > len(warm) else warm)
+        b = self._centre(inv_eta2, noisy) if centred(sampler.operator, self.adjoint) else self._data(inv_eta2, noisy)
         lin = self._lin(level)
         lam = lin + self._warm_lam()
         scalars = StepScalars(lam=lam, lin=lin, w=level.t**-2, inv_eta2=inv_eta2, noise_lam=lam, noise=AVERAGED,
                               seed=sampler.seed, step=self.chains.step)
         return Target(sampler.operator, sampler.energy, level.t, b, scalars, sampler.backend)
+
+    def _data(self, inv_eta2: float, noisy: bool) -> Tensor:
+        """b = Aᴴy/η² + x₀/σ², of every chain where its measurement is noisy."""
+        b = self.adjoint * inv_eta2
+        if noisy:
+            b = (self.adjoint.repeat_interleave(self.sampler.chains, 0) + self.chains.data_noise) * inv_eta2
+        if self.warm is not None:
+            warm = self.warm * self._warm_lam()
+            b = b + (warm.repeat_interleave(len(b) // len(warm), 0) if len(b) > len(warm) else warm)
+        return b
+
+    def _centre(self, inv_eta2: float, noisy: bool) -> Tensor:
+        """c of `Target`; the measurement's part is kept from level to level, as it hangs on η alone."""
+        operator, lam = self.sampler.operator, 1.0 + self._warm_lam()
+        if inv_eta2 != self.centre_of:
+            self.centre_of, self.centre = inv_eta2, operator.centre(self.y, inv_eta2, lam) if inv_eta2 else self.adjoint * 0.0
+        c = self.centre
+        if noisy:
+            noise = operator.solve_state(self.chains.data_noise * inv_eta2, inv_eta2, lam)
+            c = c.repeat_interleave(self.sampler.chains, 0) + noise
+        if self.warm is not None:
+            warm = operator.solve_state(self.warm * self._warm_lam(), inv_eta2, lam)
+            c = c + (warm.repeat_interleave(len(c) // len(warm), 0) if len(c) > len(warm) else warm)
+        return c
 
     def _scalars(self, target: Target, i: int, k: int) -> StepScalars:
         """Those of step k of level i: averaged noise, or by the published rule the next level's at the end of a level."""
