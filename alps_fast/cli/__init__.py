@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 import click
@@ -25,13 +26,20 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                return super().invoke(ctx)
         except ArgumentError as error:
             raise click.UsageError(_one_line(error)) from error
         except click.UsageError as error:
             raise click.UsageError(_one_line(error.format_message())) from error  # without its context: no usage lines
         except (OSError, FloatingPointError, ImportError) as error:  # a full disk, a package not installed, every chain lost
             raise click.ClickException(_one_line(error)) from error
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as a line for people, without the place in the code."""
+    click.echo(f"warning: {_one_line(message)}", err=True)
 
 
 def _one_line(error: object) -> str:

@@ -172,10 +172,11 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
 
 def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: float, as_json: bool) -> None:
     """What was done and where it is."""
-    mean_std = float(posterior.std.mean()) if int(posterior.count) > 1 else None  # NaN is no JSON
+    mean_std = float(posterior.mean_std) if int(posterior.count) > 1 else None  # NaN is no JSON
     result = {"operator": kind, "image": list(posterior.mean.shape), "noise_std": op.noise_std * scale, "scale": scale,
               "draws": int(posterior.count), "gradients": posterior.gradients, "seconds": posterior.seconds,
-              "mean_std": mean_std, "acceptance": posterior.acceptance, "interrupted": posterior.interrupted,
+              "mean_std": mean_std, "chi2": float(posterior.chi2),
+              "acceptance": posterior.acceptance, "interrupted": posterior.interrupted,
               "broken_chains": [lost._asdict() for lost in posterior.broken], "files": [str(f) for f in files]}
     if as_json:
         print_json(result)
@@ -184,4 +185,5 @@ def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: fl
         click.echo(f"chain {lost.chain} turned non-finite at level {lost.level}, step {lost.step}, and was left out", err=True)
     deviation = "" if mean_std is None else f"; mean standard deviation {mean_std:.4g}"
     click.echo(f"{result['draws']} draws in {posterior.seconds:.1f} s{deviation}")
+    click.echo(f"chi-squared a datum of the samples: {result['chi2']:.3g}, about 1 expected")
     click.echo("wrote " + ", ".join(result["files"]))

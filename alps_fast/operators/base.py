@@ -58,6 +58,14 @@ class Operator(ABC):
         chains: (N,) int64 Philox chain indices. xi: noise to use in place of Philox, in the op's own basis.
         """
 
+    def support(self, x: Tensor) -> Tensor | None:
+        """Where images may differ from zero, as a state (1, H, W, 1) of zeros and ones like x; None: everywhere."""
+        return None
+
+    def data_count(self, y: Tensor) -> int:
+        """Real numbers that were measured of each image behind the checked measurement y."""
+        return y[0].numel() * (2 if y.is_complex() else 1)
+
     def diagonal(self, x: Tensor) -> Tensor | None:
         """AᴴA for states like x, as `ops.langevin_pixel` takes it, where it is diagonal in pixels; else None."""
         return None

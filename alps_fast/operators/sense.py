@@ -41,6 +41,9 @@ class CartesianMRI(Operator):
     Measurements are (coils, H, W) or (B, coils, H, W) complex; with maps=None (H, W), (1, H, W) or (B, 1, H, W). What
     they hold where the mask is 0 is not used, but must be finite.
 
+    Where all maps are zero, as outside the body, nothing is measured and nothing is sampled: x is 0 there, and so is its standard
+    deviation.
+
     P_t is exact: by FFT for one coil, by one eigendecomposition a line (formed and factored in double at the first use,
     then kept) where the mask varies along one axis only, whichever it is; by conjugate gradients for other masks.
 
@@ -76,8 +79,11 @@ class CartesianMRI(Operator):
             check(maps.ndim == 3 and maps.numel() > 0, "maps", f"shape {tuple(maps.shape)}", "(coils, H, W)")
             check_finite("maps", maps)
             self._check_size("maps", maps, mask)
+            check(bool((maps != 0).any()), "maps", "all zero", "maps that are not")
             maps, mask = maps.resolve_conj().contiguous(), mask.expand(maps.shape[-2:])
         self.mask, self.maps = mask, maps
+        seen = None if maps is None else (maps != 0).any(0)[None, ..., None]
+        self._support = None if seen is None or bool(seen.all()) else Placed(seen.float())
         self._placed_mask, self._placed_maps = Placed(mask), Placed() if maps is None else Placed(maps)
         self.tol, self.max_iter = tol, max_iter
         self.line_axis = None if maps is None else _line_axis(mask)
@@ -115,6 +121,14 @@ class CartesianMRI(Operator):
         check_finite("y", y)
         y = y * self.mask.to(y.device)  # so that no misfit counts what was not measured
         return y.reshape(-1, 1 if self.maps is None else len(self.maps), *y.shape[-2:])
+
+    def support(self, x: Tensor) -> Tensor | None:
+        """Where Σ_c |maps_c|² > 0; None where that is everywhere."""
+        return None if self._support is None else self._support.like(x)[0]
+
+    def data_count(self, y: Tensor) -> int:
+        """Two for every sample of every coil where the mask is 1."""
+        return 2 * y.shape[1] * int(self.mask.expand(y.shape[-2:]).sum())
 
     def image_shape(self, y: Tensor) -> tuple[int, int, int]:
         """(1, H, W)."""

@@ -50,12 +50,16 @@ class Target:
 
         With P⁻¹c = Aᴴy/η² + x₀/σ² + (L/t² − 1) c a step around c is one whose data is c: m − c = P (c + L (x − c)/t² − ∇E/t²).
         So nothing is ever added to Aᴴy/η², which in single precision drowns all else where η is small.
+        Outside the operator's support x stays 0; AᴴA couples it to nothing there, so the step within is that of the rest.
         """
         if not centred(self.operator, x):
             return self.operator.langevin(x, grad, self.b, chains, s, backend=self.backend)
+        support = self.operator.support(x)
         around = by_measurement(x, self.b).sub(self.b[:, None]).flatten(0, 1)
         for v in (stepped := self.operator.langevin(around, grad, self.b, chains, s, backend=self.backend)):
             by_measurement(v, self.b).add_(self.b[:, None])
+            if support is not None:
+                v.mul_(support)
         return stepped
 
     def fused(self, x: Tensor, chains: Tensor, s: StepScalars, count: int) -> tuple[Tensor, Tensor] | None:

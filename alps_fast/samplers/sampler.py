@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,13 +27,18 @@ from ..ops._dispatch import NAMES
 from ..ops._memory import reused_memory
 from ..posterior import BrokenChain, Posterior
 from .alps import Target, alps_levels, centred, in_single, start
-from .chains import Chains, Record, load_checkpoint, save_checkpoint
+from .chains import Chains, Record, load_checkpoint, save_checkpoint, traced
 from .graphs import CudaGraphs, Graphs, silent
 from .level import Plan, Rows, Stepped, joined, part
 from .mala import first_log_tau
 from .measurement import bridge, measurement_levels
 from .schedule import AVERAGED, INDEPENDENT, NO_NOISE, PUBLISHED, Level, Schedule, StepScalars, with_draws
 
+CHI2_FAR = 0.25  # χ² a datum may be so far from 1: good data gave 0.98, and the slightest of wrong ones that were tried 1.33
+CHI2_ABOVE = ("noise_std is too small, or maps, mask or kernel are not those of the data, signal lies where all maps are zero, "
+              "frequency zero is not in the middle, or data and prior differ in scale")
+CHI2_BELOW = "noise_std is too large, or the mask counts as measured what was not"
+CHI2_ROWS = 16  # images whose misfit is formed at a time
 CHECKPOINT_DRAWS = 10  # while drawing, a checkpoint every so many draws
 
 
@@ -194,6 +200,8 @@ class Run:
         self.image = operator.image_shape(self.y)
         self.adjoint = operator.adjoint_state(self.y)
         sampler.energy.check_channels("energy", self.adjoint.shape[-1])
+        self.support = operator.support(self.adjoint)
+        self.kept = traced(self.adjoint, self.support)
         self.warm = self._warm_state()
         self.centre, self.centre_of = self.adjoint, math.nan  # the measurement's part of c, and the 1/η² that it is of
         index = torch.arange(sampler.first_chain, sampler.first_chain + sampler.chains, device=self.adjoint.device)
@@ -225,6 +233,9 @@ class Run:
             self.interrupted = True
         posterior = self._posterior()
         warn_of_graphs(self.adjoint.device)
+        annealed = self.chains.level >= self.sampler.annealing
+        if annealed and self.sampler.noise == "averaged":  # conditional means, by the other rule, fit too well
+            warn_of_chi2(posterior.chi2, self.sampler.operator.data_count(self.y))
         return posterior
 
     def _level(self, i: int, bar: tqdm[Any]) -> None:
@@ -242,7 +253,7 @@ class Run:
         if sampler.correction:
             self.record.acceptance[i], self.record.tau[i] = done.acceptance, chains.log_tau.exp()
         if level.draw:
-            self.record.draw(i - sampler.annealing + 1, chains.x, done.mean, chains.alive, sampler.backend)
+            self.record.draw(i - sampler.annealing + 1, chains.x, done.mean, chains.alive, self.kept, sampler.backend)
         chains.level = i + 1
 
     def _planned(self, i: int) -> tuple[Plan, Rows]:
@@ -306,7 +317,7 @@ class Run:
             alive=torch.ones(rows, dtype=torch.bool, device=device),
             broken=torch.full((rows, 2), -1, dtype=torch.int64, device=device))
         self.chains.x = start(self._target(0), tuple(self.adjoint.shape[1:]), self.index)
-        return self.chains, Record.empty(len(self.y), self.chains.x, self.sampler.draws, len(self.sampler.levels))
+        return self.chains, Record.empty(len(self.y), self.chains.x, self.sampler.draws, len(self.sampler.levels), len(self.kept))
 
     def _target(self, i: int) -> Target:
         """What level i samples from; the noise on an annealed measurement goes on to this level's."""
@@ -404,6 +415,18 @@ class Run:
             digest.update(f"{float(probe.double().norm()):.2e}".encode())
         return digest.hexdigest()
 
+    def _chi2(self) -> Tensor:
+        """χ² a datum of the states, (B,) float64: the mean of ‖A x − y‖²/(η² n) over chains that are whole, n real data each."""
+        chains, operator, each = self.chains, self.sampler.operator, self.sampler.chains
+        sums = torch.zeros(len(self.index), dtype=torch.float64, device=chains.x.device)
+        for first in range(0, len(sums), CHI2_ROWS):
+            rows = slice(first, first + CHI2_ROWS)
+            images = from_state(chains.x[rows], operator.is_complex)
+            residual = operator.forward(images) - self.y[torch.arange(len(sums), device=sums.device)[rows] // each]
+            sums[rows] = (torch.view_as_real(residual) if residual.is_complex() else residual).double().square().flatten(1).sum(1)
+        sums = torch.where(chains.alive, sums, torch.nan).view(len(self.y), each)
+        return sums.nanmean(1) / (operator.noise_std**2 * operator.data_count(self.y))
+
     def _posterior(self) -> Posterior:
         sampler, chains, record = self.sampler, self.chains, self.record
         if not bool(record.count.any()):  # stopped before the first draw: the states as they stand
@@ -427,7 +450,17 @@ class Run:
             mean=one(from_state(mean, complex_image)), channel_std=one(from_state(variance.sqrt(), False)),
             samples=one(samples), count=one(record.count), trace=one(trace), by_level=by_level,
             acceptance=_acceptance(record.acceptance[shown - 1:], chains.alive), interrupted=self.interrupted, broken=lost,
-            seed=sampler.seed, schedule=sampler.schedule, seconds=time.perf_counter() - self.began, gradients=chains.gradients)
+            seed=sampler.seed, schedule=sampler.schedule, seconds=time.perf_counter() - self.began, gradients=chains.gradients,
+            chi2=one(self._chi2()), support=None if self.support is None else self.support[0, ..., 0] > 0)
+
+
+def warn_of_chi2(chi2: Tensor, count: int) -> None:
+    """Warn where χ² a datum is far from 1, as it is for samples of the posterior of what was measured, within √(2/count)."""
+    for i, value in enumerate(chi2.flatten().tolist()):
+        if abs(value - 1) > CHI2_FAR + 5 * math.sqrt(2 / count):
+            which = f" of measurement {i}" if chi2.ndim else ""
+            why = CHI2_ABOVE if value > 1 else CHI2_BELOW
+            warnings.warn(f"chi-squared a datum{which} is {value:.3g} for these samples, about 1 expected: {why}", stacklevel=4)
 
 
 def _mean_over(values: Tensor, alive: Tensor) -> list[float]:
