@@ -32,7 +32,8 @@ OPERATORS = {
     "one coil": (CartesianMRI(PLANE, noise_std=ETA), (1, 24, 20)),
     "lines": (CartesianMRI(PLANE[:1], MAPS, noise_std=ETA), (1, 24, 20)),
     "plane": (CartesianMRI(PLANE, MAPS, noise_std=ETA), (1, 24, 20)),
-    "functions": (LinearOperator(lambda x: x[..., ::2, :], lambda y: y.repeat_interleave(2, -2) * EVEN, ETA, (1, 24, 20)), (1, 24, 20)),
+    "functions": (LinearOperator(lambda x: x[..., ::2, :], lambda y: y.repeat_interleave(2, -2) * EVEN, ETA, (1, 24, 20)),
+                  (1, 24, 20)),
 }
 
 

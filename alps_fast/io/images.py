@@ -1,7 +1,8 @@
 """Images, masks and blur kernels from PNG, JPEG, TIFF, npy and npz.
 
 Integers are grey levels and map to [-1, 1], the range the `natural` energies were trained on: 8 bit by
-x = v/127.5 − 1, 16 bit by x = v/32767.5 − 1. Floats and complex numbers are taken as they are.
+x = v/127.5 − 1, 16 bit by x = v/32767.5 − 1. Floats and complex numbers are taken as they are. Other whole numbers, and bool,
+whose scale nobody can know, are refused; masks may be of any real kind.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, check
 from .files import check_finite, check_is_file, load_arrays
+from .pictures import pixels
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 ARRAYS = (".npy", ".npz")
@@ -33,7 +35,7 @@ def read_image(path: str | Path, name: str = "input") -> Tensor:
     array = _read(path, name, "image")
     check_finite(array, name, path)
     image = torch.from_numpy(array.astype(np.complex64 if array.dtype.kind == "c" else np.float32))
-    if array.dtype.kind in "ui":
+    if array.dtype.kind in "uib":
         check(array.dtype in (np.uint8, np.uint16), name, f"{path} of dtype {array.dtype}", "uint8, uint16 or floats")
         image = image / (np.iinfo(array.dtype).max / 2) - 1
     return image
@@ -80,6 +82,7 @@ def _read(path: Path, name: str, key: str) -> np.ndarray:
         check(key in arrays, name, f"{path} with {', '.join(arrays)}", f"one array, or one called {key!r}")
         arrays = {key: arrays[key]}
     array = next(iter(arrays.values()))
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     array = array[None] if array.ndim == 2 else array
     check(array.ndim == 3 and array.shape[0] <= 4 and array.size > 0, name, f"{path} of shape {array.shape}",
           "(H, W), or (C, H, W) with at most four channels")
@@ -90,12 +93,10 @@ def _read_picture(path: Path, name: str) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
-            mode = picture.mode
-            deep = mode.startswith(("I", "F"))
-            array = np.asarray(picture if deep else picture.convert("L" if mode in ("1", "L", "LA") else "RGB"))
+        with path.open("rb") as file, Image.open(file) as picture:  # by its name Pillow 13 scrambles a TIFF that lies on its side
+            array = pixels(picture, name, path)
+    except ArgumentError:
+        raise
     except (OSError, SyntaxError, ValueError) as error:
         raise ArgumentError(f"{name}: got {path}; wanted {WANTED} that can be read ({error})".replace("\n", " ")) from None
-    if array.dtype == np.int32:  # how Pillow may hold 16-bit grey
-        array = array.astype(np.uint16)
     return array[None] if array.ndim == 2 else np.ascontiguousarray(np.moveaxis(array, -1, 0))
