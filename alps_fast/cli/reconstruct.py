@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..operators.base import Operator
 
 T = TypeVar("T")
+ASSUMED = 0.02  # noise_std of images in [−1, 1] where nothing tells it
 OPERATORS = ("denoise", "inpaint", "deblur", "superres", "mri")
 APPLY_TO = {"mask": ("inpaint",), "blur_std": ("deblur", "superres"), "motion": ("deblur", "superres"),
             "psf": ("deblur", "superres"), "factor": ("superres",), "scale": ("mri",)}  # options of some operators alone
@@ -70,21 +71,14 @@ def image_operator(kind: str, image: Tensor, noise_std: float, mask: Path | None
     return operators.Denoising(noise_std, is_complex=is_complex)
 
 
-def read_mri(path: Path, noise_std: float | None, scale: float | None) -> tuple[Tensor, Operator, float]:
-    """y, A and the scale that y has been divided by, so that the image's magnitudes reach about 1."""
-    from .. import operators
-    from ..io import read_kspace
+def image_noise_std(kind: str, image: Tensor, noise_std: float | None) -> tuple[float, str]:
+    """η of a measurement that is an image, and whether it was given, estimated or assumed."""
+    from ..io import image_noise
 
-    kspace, maps, mask = read_kspace(path)
-    if scale is None:  # from a rough least-squares image; with noise unknown, one that is small beside the data's energy
-        energy = float(kspace.abs().square().sum() / kspace.shape[-1] / kspace.shape[-2]) ** 0.5 or 1.0
-        rough = operators.CartesianMRI(mask, maps, noise_std=0.05)
-        scale = energy * float(rough.project(rough.adjoint(kspace / energy) / 0.05**2, 1.0).abs().flatten().quantile(0.999))
-    check_positive("scale", scale)
     if noise_std is not None:
-        check_positive("noise_std", noise_std)
-    eta = 0.02 if noise_std is None else noise_std / scale
-    return kspace / scale, operators.CartesianMRI(mask, maps, noise_std=eta), scale
+        return noise_std, "given"
+    found = image_noise(image) if kind in ("denoise", "deblur") else None  # pixels that are missing or apart are no neighbours
+    return (ASSUMED, "assumed") if found is None else (found, "estimated")
 
 
 @click.command(short_help="Sample the posterior of your own measurement.")
@@ -93,7 +87,7 @@ def read_mri(path: Path, noise_std: float | None, scale: float | None) -> tuple[
 @click.option("--energy", help="The prior: a name of `alps-fast info`, or a file.  [default: brain for mri, else natural]")
 @click.option("--mask", type=click.Path(path_type=Path), help="inpaint: a picture or array, 1 or white = observed.")
 @click.option("--noise-std", type=float, help="Standard deviation of the noise, of real and imaginary part each, in units of "
-              "INPUT as read.  [default: 0.02; mri: 0.02 of --scale]")
+              "INPUT as read.  [default: estimated for denoise, deblur and mri; else assumed to be 0.02, or 0.02 of --scale]")
 @click.option("--blur-std", type=float, help="deblur, superres: Gaussian blur, its standard deviation in pixels.")
 @click.option("--motion", type=(float, float), metavar="LENGTH ANGLE", help="deblur, superres: motion blur, its length in pixels "
               "and degrees counter-clockwise from the horizontal.")
@@ -134,7 +128,7 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     """
     import alps_fast as af
 
-    from ..io import check_writable, read_image, replacing
+    from ..io import check_writable, read_image, read_kspace, replacing, scaled_kspace
 
     check_backend(backend)
     check_applicable(operator, {"mask": mask, "blur_std": blur_std, "motion": motion, "psf": psf, "factor": factor,
@@ -145,11 +139,14 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     blur = read_blur(blur_std, motion, psf)
     prior = af.energies.load(energy or ("brain" if operator == "mri" else "natural"), backend=backend,
                              precision=chosen_precision(precision))
+    op: Operator
     if operator == "mri":
-        y, op, scale = read_mri(measurement, noise_std, scale)
+        found = scaled_kspace(read_kspace(measurement), noise_std, scale)
+        y, op, scale, noise_from = found.y, found.operator, found.scale, found.noise_from
     else:
         y, scale = read_image(measurement), 1.0
-        op = image_operator(operator, y, 0.02 if noise_std is None else noise_std, mask, blur, factor)
+        noise_std, noise_from = image_noise_std(operator, y, noise_std)
+        op = image_operator(operator, y, noise_std, mask, blur, factor)
     sampler = af.Sampler(op, prior, chains=chains, draws=draws, thin=1 if thin is None else thin, seed=seed,
                          schedule=af.Schedule(sigma_max=sigma_max, sigma_min=sigma_min, levels=levels, steps=steps),
                          method=method, noise=noise, correction=None if correction == "none" else correction, backend=backend,
@@ -160,6 +157,9 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     for file in files:
         check_writable(file, "out")
         check(file.resolve() != measurement.resolve(), "out", file, "another file than INPUT")
+    if noise_from == "assumed":
+        click.echo(f"noise_std: {op.noise_std * scale:.4g} is assumed, as the data do not tell; give --noise-std if you know it",
+                   err=True)
     posterior = sampler(y)
     if scale != 1.0:  # back to the units of the data
         scaled = ("mean", "channel_std", "samples", "trace")
@@ -167,13 +167,14 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     for file, write in zip(files, (posterior.save, posterior.plot), strict=True):
         with replacing(file) as path:
             write(path)
-    report(posterior, op, operator, files, scale, as_json)
+    report(posterior, op, operator, files, scale, noise_from, as_json)
 
 
-def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: float, as_json: bool) -> None:
+def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: float, noise_from: str, as_json: bool) -> None:
     """What was done and where it is."""
     mean_std = float(posterior.mean_std) if int(posterior.count) > 1 else None  # NaN is no JSON
-    result = {"operator": kind, "image": list(posterior.mean.shape), "noise_std": op.noise_std * scale, "scale": scale,
+    result = {"operator": kind, "image": list(posterior.mean.shape), "noise_std": op.noise_std * scale,
+              "noise_from": noise_from, "scale": scale,
               "draws": int(posterior.count), "gradients": posterior.gradients, "seconds": posterior.seconds,
               "mean_std": mean_std, "chi2": float(posterior.chi2),
               "acceptance": posterior.acceptance, "interrupted": posterior.interrupted,
@@ -186,4 +187,5 @@ def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: fl
     deviation = "" if mean_std is None else f"; mean standard deviation {mean_std:.4g}"
     click.echo(f"{result['draws']} draws in {posterior.seconds:.1f} s{deviation}")
     click.echo(f"chi-squared a datum of the samples: {result['chi2']:.3g}, about 1 expected")
+    click.echo(f"noise_std {result['noise_std']:.4g}, {noise_from}" + (f"; scale {scale:.4g}" if kind == "mri" else ""))
     click.echo("wrote " + ", ".join(result["files"]))
