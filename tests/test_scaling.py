@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from click.testing import CliRunner
 from alps_fast import data, energies, io
 from alps_fast.cli import main
 from alps_fast.errors import ArgumentError
-from alps_fast.operators import CartesianMRI
+from alps_fast.operators import CartesianMRI, Denoising
 from alps_fast.posterior import Posterior
+from alps_fast.samplers import Schedule, map_estimate, sample
 
 ETA = 0.02
 REAL = Path("/work/shared/data/brain_8coil_poisson.npy")
@@ -185,3 +187,45 @@ def test_real_kspace() -> None:
     found = io.scaled_kspace(io.KSpace(kspace, low, mask))
     assert found.noise_from == "estimated"
     assert 0.5 < found.scale < 2
+
+
+FEW = Schedule(1.0, 0.1, 2, 1)
+
+
+class Unit(energies.GaussianEnergy):
+    """Stands for a network, which knows images that reach about 1."""
+
+    unit = True
+
+
+@pytest.mark.parametrize("lines", [True, False], ids=["lines", "plane"])
+def test_kspace_far_from_what_the_prior_knows_is_told(lines: bool) -> None:
+    """As it comes from a file, × 1e-5, without a word before: −46 dB."""
+    prior, (kspace, maps, mask) = Unit(0.0, 0.5), scan(lines)
+    for factor, size in ((1e-5, "e-05"), (1e4, "e[+]04")):
+        op = CartesianMRI(mask, maps, noise_std=ETA * factor)
+        for solve in (sample, map_estimate):
+            with pytest.warns(UserWarning, match=f"y: the image behind it reaches .*{size}, .*scaled_kspace"):
+                solve(kspace * factor, op, prior, schedule=FEW, progress=False, **({"chains": 1} if solve is sample else {}))
+    op = CartesianMRI(mask, maps, noise_std=ETA)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "chi-squared")  # two steps fit nothing
+        sample(kspace, op, prior, chains=1, schedule=FEW, progress=False)
+        sample(kspace * 1e-5, CartesianMRI(mask, maps, noise_std=ETA * 1e-5), energies.GaussianEnergy(0.0, 1e-5), chains=1,
+               schedule=Schedule(1e-5, 1e-6, 2, 1), progress=False)  # whose scale is whoever made it's
+
+
+def test_grey_levels_far_from_what_the_prior_knows_are_told() -> None:
+    prior, y = Unit(0.0, 0.5), data.photograph()[:, :32, :32]
+    assert all(energies.load(name).unit for name in ("brain-ridge", "natural-denoiser"))
+    for levels, noise_std in (((y + 1) * 127.5, 2.0), (y * 1e-4, 1e-6)):
+        with pytest.warns(UserWarning, match="y: the image behind it reaches"):
+            sample(levels, Denoising(noise_std), prior, chains=1, schedule=FEW, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "chi-squared")
+        sample(y, Denoising(0.1), energies.SumEnergy([prior, energies.GaussianEnergy()]), chains=1, schedule=FEW, progress=False)
+        sample(40 * torch.randn(1, 32, 32), Denoising(40.0), prior, chains=1, schedule=FEW, progress=False)
+    assert energies.SumEnergy([prior]).unit
+    assert not energies.SumEnergy([energies.GaussianEnergy()]).unit

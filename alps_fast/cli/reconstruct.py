@@ -157,9 +157,6 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     for file in files:
         check_writable(file, "out")
         check(file.resolve() != measurement.resolve(), "out", file, "another file than INPUT")
-    if noise_from == "assumed":
-        click.echo(f"noise_std: {op.noise_std * scale:.4g} is assumed, as the data do not tell; give --noise-std if you know it",
-                   err=True)
     posterior = sampler(y)
     if scale != 1.0:  # back to the units of the data
         scaled = ("mean", "channel_std", "samples", "trace")
@@ -179,6 +176,9 @@ def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: fl
               "mean_std": mean_std, "chi2": float(posterior.chi2),
               "acceptance": posterior.acceptance, "interrupted": posterior.interrupted,
               "broken_chains": [lost._asdict() for lost in posterior.broken], "files": [str(f) for f in files]}
+    if noise_from == "assumed":
+        click.echo(f"noise_std: {result['noise_std']:.4g} is assumed, as the data do not tell; give --noise-std if you know it",
+                   err=True)
     if as_json:
         print_json(result)
         return

@@ -24,6 +24,7 @@ class Energy(ABC):
     """
 
     channels: int | None = None  # real channels C' an image must have (or a multiple, see channelwise); None: any
+    unit: bool = True  # whether it knows images that reach about 1 in magnitude, as networks do that learned in [−1, 1]
     channelwise: bool = False  # whether every real channel group of `channels` is an image of its own
 
     def curvature(self, t: float) -> float | None:

@@ -19,6 +19,8 @@ class GaussianEnergy(Energy):
         mean, std: numbers, or real tensors that broadcast to (C', H, W) with C' real channels.
     """
 
+    unit = False
+
     def __init__(self, mean: float | Tensor = 0.0, std: float | Tensor = 1.0):
         self.mean, self.std = torch.as_tensor(mean), torch.as_tensor(std)
         check(bool((self.std > 0).all()) and bool(self.std.isfinite().all()), "std", std, "finite numbers > 0")
@@ -46,6 +48,8 @@ class GaussianMixtureEnergy(Energy):
         means: (K, C', H, W), or anything that broadcasts to it, such as (K, 1, 1, 1).
         stds: (K,) positive.
     """
+
+    unit = False
 
     def __init__(self, weights: Tensor, means: Tensor, stds: Tensor):
         self.weights, self.means, self.stds = (torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, stds))

@@ -28,6 +28,10 @@ class SumEnergy(Energy):
         check(len(self.weights) == len(self.energies) and min(self.weights) > 0, "weights", weights,
               f"{len(self.energies)} numbers > 0")
 
+    @property
+    def unit(self) -> bool:  # type: ignore[override]
+        return any(e.unit for e in self.energies)
+
     def check_channels(self, name: str, count: int) -> None:
         for energy in self.energies:
             energy.check_channels(name, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ from .schedule import INDEPENDENT, Level, Schedule, StepScalars
 if TYPE_CHECKING:
     from ..energies.base import Energy
     from ..operators.base import Operator
+
+
+SMALLEST, LARGEST = 0.01, 30.0  # sizes of images that a prior for images that reach about 1 can be asked about
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,16 @@ def centred(operator: Operator, x: Tensor) -> bool:
 def in_single(y: Tensor) -> Tensor:
     """y as float32 or complex64: states have that precision."""
     return y.to(torch.complex64 if y.is_complex() else torch.float32)
+
+
+def warn_of_size(operator: Operator, energy: Energy, adjoint: Tensor, centre: Tensor) -> None:
+    """Warn where the image behind y is of a size that the energy cannot know: Aᴴy where A is a mask, else c of `Target`."""
+    if energy.unit:
+        eta = operator.noise_std
+        size = float(centre.abs().max()) * (1 + eta**2) if centred(operator, adjoint) else float(adjoint.abs().max())
+        if 0 < size < SMALLEST or size > LARGEST + 6 * eta:
+            warnings.warn(f"y: the image behind it reaches {size:.2g}, and the energy knows images that reach about 1; divide y "
+                          "and noise_std by a common scale, as alps_fast.io.scaled_kspace does with k-space", stacklevel=5)
 
 
 def alps_levels(schedule: Schedule, eta: float) -> list[Level]:

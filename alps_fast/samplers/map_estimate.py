@@ -14,7 +14,7 @@ from ..errors import check, check_choice
 from ..layout import from_state
 from ..operators.base import Operator
 from ..ops._dispatch import NAMES
-from .alps import Target, centred, in_single
+from .alps import Target, centred, in_single, warn_of_size
 from .schedule import NO_NOISE, PUBLISHED, Schedule, StepScalars
 
 
@@ -54,8 +54,10 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
         check(isinstance(given, kind), name, type(given).__name__, f"an alps_fast {kind.__name__}")
     check_choice("backend", backend, NAMES)
     checked = in_single(operator.check_measurement(y))
-    b = operator.adjoint_state(checked)
-    b = operator.centre(checked, operator.noise_std**-2, 1.0) if centred(operator, b) else b * operator.noise_std**-2
+    adjoint = operator.adjoint_state(checked)
+    around = centred(operator, adjoint)
+    b = operator.centre(checked, operator.noise_std**-2, 1.0) if around else adjoint * operator.noise_std**-2
+    warn_of_size(operator, energy, adjoint, b)
     energy.check_channels("energy", b.shape[-1])
     rows = torch.arange(len(b), device=b.device)
     x, trace = torch.zeros_like(b), []

@@ -26,7 +26,7 @@ from ..ops._cg import warn_of_graphs
 from ..ops._dispatch import NAMES
 from ..ops._memory import reused_memory
 from ..posterior import BrokenChain, Posterior
-from .alps import Target, alps_levels, centred, in_single, start
+from .alps import Target, alps_levels, centred, in_single, start, warn_of_size
 from .chains import Chains, Record, load_checkpoint, save_checkpoint, traced
 from .graphs import CudaGraphs, Graphs, silent
 from .level import Plan, Rows, Stepped, joined, part
@@ -211,6 +211,9 @@ class Run:
         self.most = min(sampler.max_chains or len(self.index), len(self.index))  # rows whose steps run at a time
         self.target: Target | None = None
         self.began = time.perf_counter()
+        if sampler.energy.unit:
+            centre = self._centre(operator.noise_std**-2, False) if centred(operator, self.adjoint) else self.adjoint
+            warn_of_size(operator, sampler.energy, self.adjoint, centre)
         path = Path(sampler.checkpoint) if sampler.checkpoint else None
         if path is not None:
             check(path.parent.is_dir() and not path.is_dir(), "checkpoint", path, "a file in a folder that exists")
