@@ -179,9 +179,9 @@ class CartesianMRI(Operator):
 
     def _ask(self, noise: Tensor, inv_eta2: float, lam: float) -> None:
         """Warn where conjugate gradients stopped before the noise had its variance: δᵀP⁻¹δ is χ² of as many numbers."""
-        noise = noise[noise.flatten(1).isfinite().all(1)].double()
+        noise = noise[noise.flatten(1).isfinite().all(1)]
         if len(noise):
-            share = float((noise * (self.normal_state(noise) * inv_eta2 + noise * lam)).sum() / noise.numel())
+            share = float((noise * (self.normal_state(noise) * inv_eta2 + noise * lam)).double().mean())
             if share < 0.97 - 5 * (2 / noise.numel()) ** 0.5:
                 warnings.warn(f"conjugate gradients: noise has {share:.2g} of its variance at noise_std = {inv_eta2**-0.5:.3g}, "
                               "so std comes out too small; lower tol or raise noise_std", stacklevel=2)

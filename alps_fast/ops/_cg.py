@@ -45,6 +45,17 @@ def warn_of_error(reached: float, error: float, iterations: int) -> None:
                   stacklevel=3)
 
 
+def looked(flag: Tensor) -> bool:
+    """Its value, for a loop that looks at the device here but not in a graph: so torch does not tell of it as of who waits."""
+    if flag.device.type != "cuda" or not (mode := torch.cuda.get_sync_debug_mode()):
+        return bool(flag)
+    torch.cuda.set_sync_debug_mode(0)
+    try:
+        return bool(flag)
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+
+
 def in_graphs(device: torch.device) -> Tensor:
     """Where graphs note on `device` that max_iter did not suffice, for `warn_of_graphs`; made before any is captured."""
     if device not in _in_graphs:
@@ -165,9 +176,9 @@ def damped_least_squares(forward: Callable[[Tensor], Tensor], adjoint: Callable[
         largest = torch.maximum(largest, torch.where(active, curvature / length, 0))
         rounding = (4 * eps) ** 2 * (largest * rowwise_dot(r, r) + mu**2 * rowwise_dot(x - prior, x - prior))
         active = active & (bound > error**2) & (squares > rounding)
-        if i % WINDOW == 0 and not active.any():
+        if i % WINDOW == 0 and not looked(active.any()):
             break
-    if error > 0 and bool((bound > error**2).any()):
+    if error > 0 and looked((bound > error**2).any()):
         unknowns = prior[0].numel()
         warn_of_error(float(bound.max() / unknowns) ** 0.5, error / unknowns**0.5, i)
     return torch.where(columns(squares.isfinite()), x, torch.nan)
