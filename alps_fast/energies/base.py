@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
 from torch import Tensor
 
 from ..errors import check, check_positive
@@ -37,6 +36,7 @@ class Energy:
     """
 
     channels: int | None = None  # real channels C' an image must have (or a multiple, see channelwise); None: any
+    unit: bool = True  # whether it knows images that reach about 1 in magnitude, as networks do that learned in [−1, 1]
     channelwise: bool = False  # whether every real channel group of `channels` is an image of its own
 
     def __new__(cls, *args: object, **options: object) -> Self:

@@ -39,6 +39,10 @@ class SumEnergy(Energy):
         for energy in self.energies:
             energy.begin()
 
+    @property
+    def unit(self) -> bool:  # type: ignore[override]
+        return any(e.unit for e in self.energies)
+
     def check_channels(self, name: str, count: int) -> None:
         for energy in self.energies:
             energy.check_channels(name, count)

@@ -50,20 +50,18 @@ class Record:
     tau: Tensor  # (levels, N) MALA's step at the end of a level; NaN without MALA
 
     @classmethod
-    def empty(cls, measurements: int, x: Tensor, draws: int, levels: int) -> Record:
-        """Nothing gathered yet, for states shaped like x."""
+    def empty(cls, measurements: int, x: Tensor, draws: int, levels: int, traced: int) -> Record:
+        """Nothing gathered yet, for states shaped like x, of which `traced` numbers are kept."""
         rows, image = len(x), x.shape[1:]
         images = [x.new_zeros(measurements, *image) for _ in range(3)]
         counts = [torch.zeros(measurements, dtype=torch.int64, device=x.device) for _ in range(2)]
         by_level = [x.new_full((levels, rows), torch.nan) for _ in range(3)]
-        trace = x.new_zeros(draws, rows, min(TRACED, image.numel()))
+        trace = x.new_zeros(draws, rows, traced)
         return cls(counts[0], images[0], images[1], counts[1], images[2], trace, *by_level)
 
-    def draw(self, index: int, x: Tensor, mean: Tensor, alive: Tensor, backend: str) -> None:
-        """Take the samples x and their projections into the statistics, broken chains left out."""
+    def draw(self, index: int, x: Tensor, mean: Tensor, alive: Tensor, kept: Tensor, backend: str) -> None:
+        """Take the samples x and their projections into the statistics, broken chains left out; trace the numbers `kept`."""
         self.take(x, mean, alive, backend)
-        size = x[0].numel()
-        kept = torch.arange(self.trace.shape[2], device=x.device) * size // self.trace.shape[2]
         self.trace[index] = x.flatten(1)[:, kept]
 
     def take(self, x: Tensor, mean: Tensor, alive: Tensor, backend: str) -> None:
@@ -72,6 +70,15 @@ class Record:
         unread = torch.zeros_like(self.projected)
         projections = moments(self.projected_count, self.projected, unread, mean, alive, backend)
         self.count, self.mean, self.m2, self.projected_count, self.projected = *samples, *projections[:2]
+
+
+def traced(x: Tensor, support: Tensor | None) -> Tensor:
+    """Which numbers of states like x are traced: evenly spaced ones of those in the support."""
+    inside = torch.arange(x[0].numel(), device=x.device)
+    if support is not None:
+        inside = inside[support.expand(1, *x.shape[1:]).flatten() > 0]
+    count = min(TRACED, len(inside))
+    return inside[torch.arange(count, device=x.device) * len(inside) // count]
 
 
 COUNTERS = ("level", "step", "gradients")

@@ -17,7 +17,7 @@ from ..limits import check_memory
 from ..operators.base import Operator
 from ..ops._dispatch import NAMES, telling
 from ..ops._modes import ordinary, settled
-from .alps import Target, in_single
+from .alps import Target, centred, in_single, warn_of_size
 from .schedule import NO_NOISE, PUBLISHED, Schedule, StepScalars
 
 
@@ -64,7 +64,10 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
     checked = in_single(ordinary(operator.check_measurement(y)).detach())
     image = operator.image_shape(checked)
     check_memory("y", f"an image {image}", 8 * 4 * len(checked) * math.prod(image) * (1 + operator.is_complex), checked.device)
-    b = operator.adjoint_state(checked) * operator.noise_std**-2
+    adjoint = operator.adjoint_state(checked)
+    around = centred(operator, adjoint)
+    b = operator.centre(checked, operator.noise_std**-2, 1.0) if around else adjoint * operator.noise_std**-2
+    warn_of_size(operator, energy, adjoint, b)
     energy.check_channels("energy", b.shape[-1])
     energy.begin()
     rows = torch.arange(len(b), device=b.device)
