@@ -146,9 +146,13 @@ class CartesianMRI(Operator):
 
     def centre(self, y: Tensor, inv_eta2: float, lam: float) -> Tensor:
         """As every operator's. By lines the factors in single precision precondition it, so that none in double are kept."""
-        if self.maps is None or self.line_axis is None:
+        if self.maps is None:
             return super().centre(y, inv_eta2, lam)
         b = self.adjoint_state(y.to(torch.complex128)) * inv_eta2
+        error, most = CENTRE_TOL * math.sqrt(b[0].numel()), PRECISELY * self.max_iter
+        if self.line_axis is None:
+            shift, zero = b.new_full((len(b),), lam), torch.zeros_like(b)
+            return sense_solve(b, zero, self._maps(b), self._rolled_mask(b), inv_eta2, shift, error, most).float()
 
         def apply(p: Tensor) -> Tensor:
             return self.normal_state(p) * inv_eta2 + p * lam
@@ -157,8 +161,7 @@ class CartesianMRI(Operator):
             return solve_by_step(r.float(), inv_eta2, lam).double()
 
         solve_by_step = super().solve_state
-        error = CENTRE_TOL * math.sqrt(b[0].numel())
-        return conjugate_gradients(apply, b, torch.zeros_like(b), error, PRECISELY * self.max_iter, precondition).float()
+        return conjugate_gradients(apply, b, torch.zeros_like(b), error, most, precondition).float()
 
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
