@@ -1,5 +1,6 @@
 """python check_wheel.py DIRECTORY: the package unpacked there imports, with its kernels, data and models, and runs an op."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -22,5 +23,7 @@ assert list(alps_fast.bench.common.cases()), "the wheel has no benchmarks"
 for kind in ("data/*.png", "energies/models/*.safetensors", "energies/models/*.md", "*.pyi", "py.typed"):
     assert list(root.glob(kind)), f"the wheel has no {kind}"
 assert philox_normal(torch.arange(2), 5, 0, 0).shape == (2, 5)
+for module in root.glob("*.so"):
+    importlib.import_module(f"alps_fast.{module.name.split('.')[0]}")
 assert (_dispatch.why_not("cpu") is None) == bool(list(root.glob("_cpu.*.so"))), _dispatch.why_not("cpu")
 print("wheel:", sorted(p.name for p in root.glob("*.so")) or "pure", "| cpu backend:", _dispatch.why_not("cpu") or "usable")
