@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 PIXEL = 6  # operations an element of langevin_pixel spends on gains or on the step
-QUAD = 38 * 2 + 18 + 2 + 2 * 8  # float operations of four normals (kernels.md §1), a square root counted as eight
+QUAD = 38 * 2 + 18 + 2 + 2 * 8  # float operations of four normals (docs/design.md §7), a square root counted as eight
 QUAD_INTEGER = 10 * (4 + 4 + 2) + 20  # integer operations of four normals: ten rounds, and the bit handling of Box–Muller
 
 
