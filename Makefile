@@ -52,19 +52,11 @@ dist: $(STAMP)
 	  rm -rf build/unpacked; $(BIN)/pip install -q --no-deps --target build/unpacked $$wheel; \
 	  $(BIN)/python tests/check_wheel.py build/unpacked; done
 
-# On a machine with an NVIDIA GPU and nvcc; fails where torch sees no device, so that a report is never one of skipped tests. What
-# fails ends the run at the last, not the first: the report is whole.
-gpu: $(STAMP)                  ## kernels built, tested, timed and profiled on the GPU: gpu_report/
-	$(BIN)/python -c "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 'make gpu: torch sees no CUDA device')"
-	mkdir -p gpu_report
-	nvidia-smi > gpu_report/machine.txt
-	ALPS_FAST_BUILD=cuda $(BIN)/python setup.py build_ext --inplace > gpu_report/build.txt 2>&1
-	failed=; try() { file=$$1; shift; "$$@" > gpu_report/$$file 2>&1 || failed="$$failed $$file"; }; \
-	try tests.txt $(BIN)/python -m pytest -m gpu -v --junitxml=gpu_report/tests.xml; \
-	try benchmarks.txt $(BIN)/alps-fast bench --device cuda --levels 5 --no-progress --json gpu_report/benchmarks.json; \
-	try roofline.txt $(BIN)/alps-fast profile --roofline gpu_report/roofline.png; \
-	try run.txt $(BIN)/alps-fast profile --trace gpu_report/run.json; \
-	test -z "$$failed" || { echo "what failed is in gpu_report:$$failed"; exit 1; }
+# On a machine with an NVIDIA GPU, nvcc, torch and Triton, and no network; fails where torch sees no device, so that a report is never
+# one of skipped tests. What fails ends the run at the last, not the first: the report is whole.
+gpu:                           ## kernels built, tested, timed and profiled on the GPU: gpu_report/
+	$(PYTHON) -c "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 'make gpu: torch sees no CUDA device')"
+	PYTHON=$(PYTHON) tests/gpu/run.sh
 
 clean:
 	rm -rf build dist demo_out gpu_report *.egg-info alps_fast/*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks

@@ -7,7 +7,7 @@ import importlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import torch
@@ -173,8 +173,20 @@ def dispatch(op: str, backend: str, device: torch.device, *arguments: Any) -> An
     What a kernel takes depends on dtypes, options and an image's size, never on the number of chains, so that a chain's
     numbers do not either.
     """
-    results = (function(*arguments) for function in implementations(op, backend, device))
-    return next(result for result in results if result is not NotImplemented)
+    *kernels, definition = implementations(op, backend, device)
+    results = (kernel(*arguments) for kernel in kernels)
+    taken = next((result for result in results if result is not NotImplemented), NotImplemented)
+    if taken is not NotImplemented:
+        return taken
+    with as_defined(device):
+        return definition(*arguments)
+
+
+def as_defined(device: torch.device) -> AbstractContextManager[None]:
+    """On a GPU torch's convolutions round float32 to TF32, and may sum in another order each time; in here they do neither."""
+    if device.type != "cuda" or torch.compiler.is_compiling():
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import check
 from ..layout import as_complex, as_real
-from ._cg import WINDOW, conjugate_gradients, in_graphs, warn_of_max_iter
+from ._cg import WINDOW, conjugate_gradients, in_graphs, looked, warn_of_max_iter
 from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from ._memory import empty_like
@@ -277,7 +277,7 @@ def _langevin_sense_cg_cuda(
             if captured:
                 noted.masked_fill_(goes_on.any(), max_iter)
                 break
-            if not goes_on.any():
+            if not looked(goes_on.any()):
                 break
         else:
             warn_of_max_iter(max_iter)

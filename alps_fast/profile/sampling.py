@@ -70,7 +70,7 @@ def run_shares(workload: Workload, device: torch.device, trace: Path | None = No
     sampler, y = workload.prepare(device)
     replace(sampler, schedule=replace(sampler.schedule, levels=1))(y)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    with profile(activities=activities) as profiler, record_function(RUN):
+    with profile(activities=activities, acc_events=True) as profiler, record_function(RUN):
         sampler(y)
         finish(device)
     with tempfile.TemporaryDirectory() as directory:
