@@ -36,7 +36,7 @@ sanitize: build
 	  UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib $(BIN)/python -P -m pytest -q --capture=sys $(KERNEL_TESTS)
 
 profile: build                 ## fail where a GPU kernel holds or moves more than the baseline; needs no GPU
-	TRITON_CACHE_DIR=build/triton $(BIN)/alps-fast profile --static --emulate --check
+	TRITON_CACHE_DIR=build/triton $(BIN)/python -m lab --check
 
 # The versions that CUDA builds of torch 2.11 to 2.14 bring.
 triton-versions: build         ## the Triton kernels' tests under each Triton they are for, without a GPU

@@ -207,7 +207,7 @@ def test_cuda_module_loads_without_a_driver_and_says_what_is_missing():
 
 def test_cuda_module_holds_its_kernels_for_every_gpu_and_as_ptx():
     _cuda = pytest.importorskip("alps_fast._cuda")
-    tool = pytest.importorskip("alps_fast.profile.static")._tool("cuobjdump")
+    tool = pytest.importorskip("lab.static")._tool("cuobjdump")
     listed = subprocess.run([tool, "--list-elf", "--list-ptx", _cuda.__file__], check=True, text=True, capture_output=True).stdout
     sm_80, sm_90, sm_100, ptx = (listed.count(kind) for kind in ("sm_80.cubin", "sm_90.cubin", "sm_100.cubin", "sm_100.ptx"))
     assert sm_80 == sm_90 == sm_100 and 0 < ptx <= sm_80 <= ptx + 1  # one more is the linker's, of no source

@@ -19,7 +19,7 @@ from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg
 from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
 from alps_fast.ops.ridge_langevin import ridge_langevin
-from alps_fast.profile import cuda
+from lab import cuda
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on the PATH")
 

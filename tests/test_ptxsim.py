@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alps_fast.ops.philox_normal import philox_normal
-from alps_fast.profile.ptxsim import Module, PtxError
+from lab.ptxsim import Module, PtxError
 
 HEADER = ".version 8.0\n.target sm_80\n.address_size 64\n"
 ROOT = Path(__file__).resolve().parent.parent

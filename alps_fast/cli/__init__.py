@@ -12,16 +12,8 @@ from ..errors import ArgumentError
 COMMANDS = ("demo", "reconstruct", "train", "distill", "evaluate", "bench", "profile", "info")
 
 
-class Commands(click.Group):
-    """A group that imports its commands late and says in one line, with exit code 2, what was wrong with an argument."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        return importlib.import_module(f".{name}", __name__).command
+class OneLineErrors(click.Command):
+    """Says in one line what was wrong, with an argument with exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -32,6 +24,18 @@ class Commands(click.Group):
             raise click.UsageError(_one_line(error.format_message())) from error  # without its context: no usage lines
         except (OSError, FloatingPointError, ImportError) as error:  # a full disk, a package not installed, every chain lost
             raise click.ClickException(_one_line(error)) from error
+
+
+class Commands(OneLineErrors, click.Group):
+    """A group that imports its commands late."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f".{name}", __name__).command
 
 
 def _one_line(error: object) -> str:

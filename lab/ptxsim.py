@@ -7,7 +7,7 @@ for (coalescing), shared-memory bank conflicts, divergence, barriers. Sectors ar
 once more as distinct ones, each once a launch: what DRAM must move at least, had the caches room for everything. It
 says nothing about time, caches or races.
 
-    from alps_fast.profile.ptxsim import Module
+    from lab.ptxsim import Module
     k = Module(ptx_text).kernel("name")              # or .kernel() where there is one
     counts = k.launch(grid=(4,), block=(128,), args=[array, array, 17, 0.5], shared=4096)
 

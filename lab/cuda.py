@@ -10,31 +10,35 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..ops._conv_weights import pack_fragments
-from ..ops.langevin_sense import sense_spectrum
-from ..ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE
-from . import nvcc
-from .cases import CASES as TRITON_CASES
-from .cases import (
+from alps_fast.ops._conv_weights import pack_fragments
+from alps_fast.ops.langevin_sense import sense_spectrum
+from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE
+from alps_fast.profile.cases import CASES as TRITON_CASES
+from alps_fast.profile.cases import (
     IMAGE,
     LEVEL,
     Case,
     conv_grad_case,
+    langevin_fourier_case,
     langevin_sense_case,
+    langevin_sense_cg_case,
     randn,
     ridge_grad_case,
     ridge_langevin_case,
     small_network,
+    states,
 )
+from alps_fast.profile.work import Work
+
+from . import nvcc
 from .ptxsim import Kernel, Module
-from .work import Work, fft, philox, pixel
 
 ARCH, SHARED = "sm_80", 163 << 10  # bytes of shared memory that a block can have there
 CHAINS, GIVEN = 4, 3  # of langevin_pixel.cu
@@ -413,53 +417,28 @@ def _conv_grad_case(size: int, small: Case | None = None) -> Case:
         run=lambda chains: conv_grad(randn(chains, 2, size, size), *small_network(2, 64)))
 
 
-def _states(chains: int, *shape: int) -> dict[str, Any]:
-    return {"x": randn(chains, *shape), "grad": randn(chains, *shape), "b": randn(1, *shape), "chains": torch.arange(chains),
-            "noise": AVERAGED, **LEVEL}
+def _of_op(case: Case, run: Callable[..., Results]) -> Case:
+    """The op's case with the kernels of csrc/cuda in the place of the op."""
+    arguments = case.arguments
+    assert arguments is not None
+    return case._replace(run=lambda chains: run(**arguments(chains)))
 
 
 def _fourier_case(size: int, whole: bool, chains: int, small: Case | None = None) -> Case:
-    """A real image: x and ∇E read, x⁺ and m written a chain, b and half of the transfer function read once."""
-    def arguments(chains: int) -> dict[str, Any]:
-        return _states(chains, size, size, 1) | {"h": torch.fft.fft2(randn(size, size), norm="ortho"), "factor": 1,
-                                                "is_complex": False}
+    case = _of_op(langevin_fourier_case(size, chains), partial(langevin_fourier, whole=whole))
+    return case._replace(name=f"{case.name}/{'an image a block' if whole else 'in tiles'}", small=small)
 
-    def work(chains: int) -> Work:
-        n = size**2
-        once = Work(4 * n + 8 * size * (size // 2 + 1), 0)
-        return pixel(chains * n) + philox(chains * n, 2) + Work(0, chains * (2 * fft(n) + 20 * n)) + once
 
-    return Case(f"langevin_fourier/1×{size}×{size}/{'an image a block' if whole else 'in tiles'}",
-                lambda chains: langevin_fourier(**arguments(chains), whole=whole), work, chains, 1, small, arguments)
+def _sense_cg_case(size: int, coils: int, max_iter: int, chains: int, small: Case | None = None) -> Case:
+    return _of_op(langevin_sense_cg_case(size, coils, max_iter, chains), langevin_sense_cg)._replace(small=small)
 
 
 def _sense_case(size: int, axis: int, small: Case | None = None) -> Case:
     def arguments(chains: int) -> dict[str, Any]:
         u = torch.view_as_complex(randn(size, size, size, 2))
-        return _states(chains, size, size, 2) | {"u": u, "eigenvalues": randn(size, size).abs(), "axis": axis}
+        return states(chains, size, size, 2) | {"u": u, "eigenvalues": randn(size, size).abs(), "axis": axis}
 
     return _in_float32(langevin_sense_case(size, axis), lambda chains: langevin_sense(**arguments(chains)), small)
-
-
-def _sense_cg_case(size: int, coils: int, max_iter: int, chains: int, small: Case | None = None) -> Case:
-    """x and ∇E read, x⁺ and m written a chain, b, maps, mask and spectrum read once.
-
-    A chain has two systems; each begins with a product with AᴴA, which for the noise is half a one, and has one more an
-    iteration, and the preconditioner.
-    """
-    def arguments(chains: int) -> dict[str, Any]:
-        maps, mask = torch.view_as_complex(randn(coils, size, size, 2)), (randn(size, size) > 0).float()
-        return _states(chains, size, size, 2) | {"maps": maps, "mask": mask, "max_iter": max_iter}
-
-    def work(chains: int) -> Work:
-        n = size**2
-        product, preconditioner = coils * (2 * fft(n) + 16 * n), 2 * fft(n) + 24 * n
-        solve = round((2 * max_iter + 1.5) * product) + 2 * (max_iter + 1) * preconditioner
-        noise = philox(chains * 2 * n * (1 + coils), 2)
-        return pixel(2 * chains * n) + noise + Work(4 * n * (2 + 2 * coils + 2), chains * solve)
-
-    return Case(f"langevin_sense_cg/{size}×{size}/{coils} coils/{max_iter} iterations",
-                lambda chains: langevin_sense_cg(**arguments(chains)), work, chains, 1, small, arguments)
 
 
 CASES = (
