@@ -1,24 +1,19 @@
-"""The CUDA C++ kernels as PTX for sm_80 on the CPU: their launches, packed as the hosts in csrc/cuda make them, and their cases.
-
-Each function of an op's name takes what the op takes for one measurement, and returns its results and what the kernel did.
-"""
+"""The CUDA C++ kernels as PTX for sm_80 on the CPU, launched by their own host code (`lab.host`), and their cases."""
 
 from __future__ import annotations
 
+import importlib
 import math
-import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from alps_fast.ops._conv_weights import pack_fragments
-from alps_fast.ops.langevin_sense import sense_spectrum
+from alps_fast.ops import _dispatch
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE
 from alps_fast.profile.cases import CASES as TRITON_CASES
 from alps_fast.profile.cases import (
@@ -37,11 +32,11 @@ from alps_fast.profile.cases import (
 )
 from alps_fast.profile.work import Work
 
-from . import nvcc
+from . import host, nvcc
 from .ptxsim import Kernel, Module
 
-ARCH, SHARED = "sm_80", 163 << 10  # bytes of shared memory that a block can have there
-CHAINS, GIVEN = 4, 3  # of langevin_pixel.cu
+# Of an A100: bytes of shared memory that a block can have, and multiprocessors.
+ARCH, SHARED, MULTIPROCESSORS = "sm_80", 163 << 10, 108
 
 Results = tuple[tuple[Tensor, ...], Counter[str]]
 
@@ -52,11 +47,10 @@ def module(op: str) -> Module:
     return Module(nvcc.ptx(op, ARCH))
 
 
-def _kernel(op: str, arguments: str) -> tuple[Kernel, int]:
-    """The op's kernel with these mangled template arguments, and its threads."""
-    kernel = module(op).kernel(f"{op}_kernelI{arguments}E")
-    (threads,) = (k.threads for k in nvcc.kernels(nvcc.ptx(op, ARCH)) if k.symbol == kernel.name)
-    return kernel, threads
+@cache
+def _kernel(op: str, name: str) -> Kernel:
+    (symbol,) = (kernel.symbol for kernel in nvcc.kernels(nvcc.ptx(op, ARCH)) if kernel.name == name)
+    return module(op).kernel(symbol)
 
 
 class Launch(NamedTuple):
@@ -82,316 +76,53 @@ def recorded() -> Iterator[list[Launch]]:
         _recorded = before
 
 
-def _launch(kernel: Kernel, grid: tuple[int, ...], threads: int, arguments: Sequence[Any], shared: int = 0) -> Counter[str]:
-    """What the launch did, which is nothing where it is recorded."""
-    if _recorded is not None:
-        _recorded.append(Launch(nvcc.readable(kernel.name), math.prod(grid), threads, shared))
-        return Counter()
-    return kernel.launch(grid, (threads,), arguments, shared)
+def run(op: str, *arguments: Any, shared: int = SHARED, multiprocessors: int = MULTIPROCESSORS, **named: Any) -> Results:
+    """What the op's CUDA implementation returns for CPU tensors, and what its kernels did, which is nothing where it is recorded.
+
+    shared, multiprocessors: of the GPU that its host believes to have.
+    """
+    importlib.import_module(f"alps_fast.ops.{op.removesuffix('_cg')}")  # langevin_sense's file has both its ops
+    total: Counter[str] = Counter()
+
+    def take(launch: host.Launch, memory: host.Memory) -> None:
+        if _recorded is not None:
+            _recorded.append(Launch(launch.kernel, math.prod(launch.grid), math.prod(launch.block), launch.shared))
+            return
+        kernel = _kernel(op, launch.kernel)
+        assert [len(parameter) for parameter in launch.parameters] == [size for _, _, size in kernel.params]
+        parameters = [memory.pieces(parameter) for parameter in launch.parameters]
+        total.update(kernel.launch(launch.grid, launch.block, parameters, launch.shared))
+
+    with host.launches(take, shared, multiprocessors) as memory:
+        memory.note((arguments, named))
+        out = _dispatch._implementations[op, "cuda"](*arguments, **named)
+    assert out is not NotImplemented, f"{op} leaves this to others"
+    return (out if isinstance(out, tuple) else (out,)), total
 
 
-def _fresh(like: Tensor | tuple[int, ...]) -> Tensor:
-    return torch.full(like if isinstance(like, tuple) else tuple(like.shape), torch.nan)
-
-
-def _stream(seed: int, step: int, tag: int = LANGEVIN) -> bytes:
-    """csrc/common/philox.h: Stream."""
-    return struct.pack("4I", seed, 0, step, tag)
-
-
-def philox_normal(chains: Tensor, n: int, seed: int, step: int, tag: int) -> Results:
-    kernel, threads = _kernel("philox_normal", f"Lb{int(n % 4 == 0)}E")
-    out = _fresh((len(chains), n))
-    grid = (-(-n // (4 * threads)), len(chains))
-    arguments = [chains.numpy(), len(chains), n, _stream(seed, step, tag), out.numpy()]
-    return (out,), _launch(kernel, grid, threads, arguments)
-
-
-def _level(lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, seed: int, step: int) -> bytes:
-    """csrc/cuda/pixel_step.h: PixelLevel."""
-    return struct.pack("5f", lam, lin, -w, inv_eta2, noise_lam) + _stream(seed, step)
-
-
-def langevin_pixel(x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, noise: int, xi: Tensor | None = None,
-                   **level: Any) -> Results:
-    """Of any number of measurements."""
-    each, channels, n = len(x) // len(b), x.shape[3], x[0].numel()
-    noise, a_stride = noise if xi is None else GIVEN, a[0].numel() if len(a) > 1 else 0
-    kernel, threads = _kernel("langevin_pixel", f"Li{noise}ELb{int(n % 4 == 0)}ELi{int(a.shape[3] == channels)}E")
-    after, mean, groups = _fresh(x), _fresh(x), -(-each // CHAINS)
-    pieces, given = len(b) * groups, 0 if xi is None else xi.numpy()
-    arrays = [v.numpy() for v in (x, grad, b, a)], [v.numpy() for v in (chains, after, mean)]
-    count = _launch(kernel, (-(-n // (4 * threads)), pieces), threads,
-                    [*arrays[0], given, *arrays[1], each, groups, pieces, n, channels, a_stride, _level(**level)])
-    return (after, mean), count
-
-
-def moments(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor) -> Results:
-    groups, n, wide = len(count), x[0].numel(), 16 // x.itemsize
-    kernel, threads = _kernel("moments", f"{'f' if x.dtype == torch.float32 else 'd'}Lb{int(n % wide == 0)}E")
-    after = torch.zeros_like(count), torch.full_like(mean, torch.nan), torch.full_like(m2, torch.nan)
-    arrays = [v.numpy() for v in (count, mean, m2, x, keep, *after)]
-    return after, _launch(kernel, (-(-n // (wide * threads)), groups), threads, [*arrays, groups, len(x) // groups, n])
-
-
-def _energy(filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor) -> tuple[Any, ...]:
-    """csrc/cuda/kernels.h: RidgeEnergy."""
-    bank = torch.stack(list(filters))
-    each = w.shape[2] > 1, r.shape[2] > 1, q.shape[1] > 1
-    sizes = struct.pack("5i3?x", bank.shape[-1], len(bank), bank.shape[1], w.shape[1], len(q), *each)
-    return *(v.numpy() for v in (bank, w, r, q, mu)), sizes
-
-
-def _ridge_floats(tables: Sequence[Any], channels: int, height: int, width: int) -> int:
-    """csrc/cuda/ridge.h: RidgeLayout::floats, of shared memory."""
-    filters, w, _, q, _ = tables
-    padded = _up(filters[0].shape[0], 4)
-    end, rings = 156 + 56 * padded + 8 * ((w.shape[1] + 1) // 2) * padded, []
-    for _ in range(len(q)):
-        stride = _up(width, 4) + 8
-        end += channels * ((height + 6) * stride + height * (stride - 8))
-        rings.append((height, stride, end))
-        height, width = (height + 1) // 2, (width + 1) // 2
-    for high, stride, ring in rings[:len(filters)]:
-        row = 4 * channels * stride
-        free = ((SHARED // 4 - ring) // row - 6) // 4 * 4
-        bands = -(-high // min(max(256 // ((stride - 8) // 4) * 4, 4), free))
-        end = max(end, ring + row * (_up(-(-high // bands), 4) + 6))
-    return end
-
-
-def _up(n: int, to: int) -> int:
-    return -(-n // to) * to
-
-
-def ridge_grad(x: Tensor, *tables: Any) -> Results:
-    """`tables`: filters, w, r, q, mu as the op takes them."""
-    n, channels, height, width = x.shape
-    kernel, threads = _kernel("ridge_grad", f"Li{channels}E")
-    grad, value = _fresh(x), _fresh((n,))
-    arguments = [_energy(*tables), struct.pack("q3i4x", n, channels, height, width), x.numpy(), grad.numpy(), value.numpy()]
-    shared = 4 * _ridge_floats(tables, channels, height, width)
-    return (grad, value), _launch(kernel, (n,), threads, [*arguments, SHARED // 4], shared)
-
-
-def ridge_langevin(x: Tensor, b: Tensor, a: Tensor, chains: Tensor, *tables: Any, channels: int, noise: int, count: int,
-                   room: bool, **level: Any) -> Results:
-    """`a` of a pixel; `room`: in shared memory, for the image between steps."""
-    n, height, width, all_channels = x.shape
-    images = n * all_channels // channels
-    kernel, threads = _kernel("ridge_langevin", f"Li{channels}E")
-    after, mean, floats = _fresh(x), _fresh(x), _ridge_floats(tables, channels, height, width)
-    wide = x[0].numel() % 4 == 0
-    in_quads = wide and channels == all_channels and width * channels % 4 == 0
-    state = (x.numpy(), b.numpy(), a.numpy(), bytes(8), chains.numpy(), after.numpy(), mean.numpy(),
-             struct.pack("qq3i3?xi4x", n, 0, all_channels, count, noise, False, wide, in_quads,
-                         floats if room else 0))
-    arguments = [_energy(*tables), struct.pack("q3i4x", images, channels, height, width), state, _level(**level)]
-    shared = 4 * (floats + (height * width * channels if room else 0))
-    return (after, mean), _launch(kernel, (images,), threads, [*arguments, SHARED // 4], shared)
-
-
-def conv_grad(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor, blocks: Sequence[int],
-              warps: int = 4) -> Results:
-    """In precision "fast"; `warps` of a block, 4 or 8."""
-    n, channels, height, width = x.shape
-    kernel = module("conv_grad").kernel(f"conv_grad_kernelILi{warps}E")
-    packed = pack_fragments(weights, blocks)
-    h, w = -(-height // 8) * 4, -(-width // 8) * 4
-    pixels, step, lag = h * w, 32 * warps, (w + 32) // 32 * 32
-    ring = step
-    while ring < step + lag + w + 1:
-        ring *= 2
-    beside = 128 * pixels
-    zero = beside + 128 * max(min(ring, pixels), pixels // 4)  # csrc/cuda/conv_grad.cu: ConvLayout
-    vectors, sums = zero + 128, zero + 128 + 4 * 6 * 64
-    kept = sum(count * times * (-(-(pixels >> 2 * level) // 32) * 32) for level, (count, times) in
-               enumerate(zip(blocks, (2, 2, 1), strict=True)))
-    workspace = 128 * pixels + 64 * kept
-    grad, value, memory = _fresh(x), _fresh((n,)), _fresh((n * workspace // 4,))
-    arrays = (packed.weights.view(torch.int16), packed.biases, scale, shift, coefficients, grad, value, memory)
-    numbers = n, scale.shape[1], coefficients.shape[1], channels, height, width, *blocks, width % 2 == 0
-    arguments = [(x.numpy(), *(v.numpy() for v in arrays), struct.pack("3q6i?7x", *numbers)),
-                 struct.pack("9i4xq", h, w, ring, lag, beside, zero, vectors, sums, sums + 8 * warps, workspace)]
-    return (grad, value), _launch(kernel, (n,), 32 * warps, arguments, sums + 8 * warps)
-
-
-def _step(arrays: Sequence[Tensor], chains: Tensor, sizes: bytes, noise: int, lam: float, lin: float, w: float, inv_eta2: float,
-          noise_lam: float, seed: int, step: int, more: bytes = b"") -> tuple[tuple[Any, ...], bytes, tuple[Tensor, Tensor]]:
-    """csrc/common/arguments.h: FourierStep, SenseStep or SenseCgStep, `arrays` from x on; its stream; x⁺ and m to be written."""
-    after, mean = _fresh(arrays[0]), _fresh(arrays[0])
-    numbers = sizes + struct.pack("5fi", lam, lin, w, inv_eta2, noise_lam, noise)
-    numbers += bytes(-len(numbers) % 8) + struct.pack("QI4x", seed, step) + more
-    whole = [(torch.view_as_real(v) if v.is_complex() else v).contiguous().numpy() for v in arrays]
-    return (*whole, bytes(8), chains.numpy(), after.numpy(), mean.numpy(), numbers), _stream(seed, step), (after, mean)
-
-
-def _transform(n: int) -> bytes:
-    """csrc/cuda/fft.cuh: Transform, with the radices of csrc/common/butterfly.h."""
-    left = n
-    radices: list[int] = []
-    for odd in (7, 5, 3):
-        while left % odd == 0:
-            left, radices = left // odd, [*radices, odd]
-    twos = left.bit_length() - 1
-    radices += {0: [], 1: [2] if twos == 1 else [4, 4], 2: [4]}[twos % 3]
-    radices += [8] * (twos // 3 - (twos % 3 == 1 and twos > 1))
-    assert math.prod(radices) == n
-    return struct.pack("2IQ", n, len(radices), sum(radix << 4 * i for i, radix in enumerate(radices)))
-
-
-def _table_bytes(n: int) -> int:
-    return _up(10 * n, 16)
-
-
-def _pitch(width: int) -> int:
-    return (width - 1) + (width - 1) // 16 + 1 | 1
-
-
-def _columns_bytes(height: int, columns: int) -> int:
-    """Of shared memory, for a block of columns of complex numbers and the tables of their transform."""
-    return 8 * height * columns + _table_bytes(height)
-
-
-def _most(sizes: Sequence[int], needed: Callable[[int], int]) -> int:
-    """The first of the sizes whose bytes a block can have."""
-    return next(size for size in sizes if needed(size) <= SHARED)
-
-
-def _threads(cells: int, most: int) -> int:
-    """Eight cells each, in whole warps."""
-    return max(32, min(_up(cells // 8, 32), most))
-
-
-def langevin_fourier(x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, noise: int,
-                     whole: bool, **level: Any) -> Results:
-    """`whole`: an image a block, else three kernels."""
-    assert factor == 1, "csrc/cuda has no other"
-    rows, height, width, channels = x.shape
-    images = channels // 2 if is_complex else channels
-    sizes = struct.pack("5q?3x", rows, len(b), height, width, channels, is_complex)
-    step, stream, out = _step((x, grad, b, h), chains, sizes, noise, **level)
-    workspace = _fresh((2 if is_complex and noise != NO_NOISE else 1, rows, images, height, width, 2))
-
-    def run(kernel: str, blocks: int, tiles: int, room: int, cells: int, shared: int) -> Counter[str]:
-        layout = _transform(width) + _transform(height) + stream + struct.pack(
-            "3I2f?3x", images, tiles, room, (level["inv_eta2"] + level["noise_lam"]) ** 0.5, 1 / (height * width),
-            height * width * channels % 4 == 0)
-        compiled = module("langevin_fourier").kernel(f"langevin_fourier_{kernel}")
-        more = [] if whole else [workspace.numpy()]
-        return _launch(compiled, (blocks,), _threads(cells, 704 if whole else 448), [step, layout, *more], shared)
-
-    def rows_bytes(room: int) -> int:
-        return _up(8 * images * room * _pitch(width), 16) + _table_bytes(width)
-
-    if whole:
-        return out, run("whole", rows, 1, height, images * height * width, rows_bytes(height) + _table_bytes(height))
-    room = _most((16, 8, 4), rows_bytes)
-    tiles = -(-height // room)
-    of_rows = rows * tiles, tiles, room, images * room * width, rows_bytes(room)
-    room = _most((16, 8, 4, 2), lambda columns: _columns_bytes(height, columns))
-    tiles = -(-width // room) if is_complex else -(-(width // 2 + 1) // (room // 2))
-    of_columns = rows * images * tiles, tiles, room, room * height, _columns_bytes(height, room)
-    return out, sum((run("rows", *of_rows), run("columns", *of_columns), run("back", *of_rows)), Counter())
-
-
-def langevin_sense(x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, noise: int,
-                   **level: Any) -> Results:
-    (lines, n), rows = eigenvalues.shape, len(x)
-    step, stream, out = _step((x, grad, b, u, eigenvalues), chains, struct.pack("4qi", rows, len(b), lines, n, axis), noise,
-                              **level)
-    at_once = 16 if rows > 8 else 8 if rows > 4 else 4
-    kernel = module("langevin_sense").kernel(f"langevin_sense_kernelILi{at_once}ELb{int(noise != NO_NOISE)}E")
-    groups, turns = -(-rows // at_once), -(-n // 320)
-    at = stream + struct.pack("I??2x", groups, True, n % 2 == 0)
-    return out, _launch(kernel, (lines * groups,), _up(-(-n // turns), 32), [step, at], 8 * n * (2 * at_once + 2))
-
-
-def langevin_sense_cg(x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, noise: int,
-                      max_iter: int, **level: Any) -> Results:
-    """Every kernel as langevin_sense_cg_iterate launches them; no system stops earlier."""
-    rows, height, width, _ = x.shape
-    coils, systems = len(maps), rows if noise == NO_NOISE else 2 * rows
-    step, stream, out = _step((x, grad, b, maps, mask, sense_spectrum(maps, mask)), chains,
-                              struct.pack("5q", rows, len(b), coils, height, width), noise, **level,
-                              more=struct.pack("dq", 0, max_iter))
-    every, inv_eta2 = np.float32(1 / (height * width)), level["inv_eta2"]
-
-    def rows_bytes(room: int) -> int:
-        return 8 * room * (_pitch(width) + width) + _table_bytes(width) + 8 * 14
-
-    room = _most((16, 8, 4, 2, 1), rows_bytes)
-    of_column = _most((16, 8, 4, 2, 1), lambda columns: _columns_bytes(height, columns))
-    tiles, column_tiles = -(-height // room), -(-width // of_column)
-    images, k = _fresh((3, systems, height, width, 2)), _fresh((systems, coils, height, width, 2))
-    sums, state = np.full((2, systems, tiles), np.nan), np.ones((systems, 5))
-    work = (*images.numpy(), k.numpy(), *sums, state)
-    counts: Counter[str] = Counter()
-
-    def run(kernel: str, blocks: int, cells: int, arguments: Sequence[Any], shared: int = 0) -> None:
-        compiled = module("langevin_sense_cg").kernel(f"langevin_sense_cg_{kernel}")
-        counts.update(_launch(compiled, (blocks,), _threads(cells, 448), arguments, shared))
-
-    def layout(first: int, tiles: int, room: int) -> bytes:
-        return _transform(width) + _transform(height) + stream + struct.pack(
-            "3I4f?3x", first, tiles, room, inv_eta2 * every, (inv_eta2 * every) ** 0.5, level["noise_lam"] ** 0.5, every, True)
-
-    def on_rows(kernel: str, first: int, count: int, more: int) -> None:
-        run(kernel, count * tiles, room * width, [step, layout(first, tiles, room), work, more], rows_bytes(room))
-
-    def on_columns(first: int, count: int, purpose: int) -> None:
-        run("columns", count * (1 if purpose == precondition else coils) * column_tiles, of_column * height,
-            [step, layout(first, column_tiles, of_column), work, purpose], _columns_bytes(height, of_column))
-
-    def multiply(purpose: int, first: int, count: int) -> None:
-        if purpose != of_noise:
-            on_rows("rows", first, count, purpose == start)
-        on_columns(first, count, purpose)
-        on_rows("back", first, count, purpose)
-
-    def advance(starts: bool) -> None:
-        on_rows("update", 0, systems, starts)
-        on_columns(0, systems, precondition)
-        on_rows("back", 0, systems, precondition)
-        run("settle", -(-systems // 448), 8 * systems, [work, systems, tiles, int(starts), 0, 0.0])
-
-    start, of_noise, apply, precondition = range(4)
-    multiply(start, 0, rows)
-    if noise != NO_NOISE:
-        multiply(of_noise, rows, rows)
-    advance(True)
-    for _ in range(max_iter):
-        multiply(apply, 0, systems)
-        advance(False)
-    after, mean = out
-    run("sum", -(-mean.numel() // 448), 8 * 448, [mean.numpy(), after.numpy(), state, rows, mean[0].numel(), noise != NO_NOISE])
-    return out, counts
-
-
-def _of_triton(name: str, run: Callable[[int], Results]) -> Case:
+def _of_triton(name: str, of_cuda: Callable[[int], Results]) -> Case:
     """What the Triton kernel's case of this name computes."""
     (case,) = (case for case in TRITON_CASES if case.name == name)
-    return case._replace(run=run)
+    return case._replace(run=of_cuda)
 
 
-def _in_float32(case: Case, run: Callable[[int], Results], small: Case | None = None) -> Case:
+def _in_float32(case: Case, of_cuda: Callable[[int], Results], small: Case | None = None) -> Case:
     """With the work that the Triton kernel gives to tensor cores done in float32."""
     def work(chains: int) -> Work:
         least = case.work(chains)
         return least._replace(flops=least.flops + least.tf32, tf32=0)
-    return case._replace(run=run, work=work, small=small)
+    return case._replace(run=of_cuda, work=work, small=small)
 
 
 def _pixel(noise: int) -> Callable[[int], Results]:
-    def run(chains: int) -> Results:
-        x, grad, a = randn(chains, *IMAGE), randn(chains, *IMAGE), randn(1, *IMAGE[:2], 1).abs()
-        return langevin_pixel(x, grad, randn(1, *IMAGE), a, torch.arange(chains), noise, None, **LEVEL)
-    return run
+    def pixel(chains: int) -> Results:
+        return run("langevin_pixel", **states(chains, *IMAGE) | {"a": randn(1, *IMAGE[:2], 1).abs(), "noise": noise})
+    return pixel
 
 
 def _moments(chains: int) -> Results:
     state = torch.zeros(1, dtype=torch.int64), torch.zeros(1, *IMAGE), torch.zeros(1, *IMAGE)
-    return moments(*state, randn(chains, *IMAGE), torch.ones(chains, dtype=torch.bool))
+    return run("moments", *state, randn(chains, *IMAGE), torch.ones(chains, dtype=torch.bool))
 
 
 def _tables(count: int) -> tuple[Any, ...]:
@@ -401,36 +132,38 @@ def _tables(count: int) -> tuple[Any, ...]:
 
 def _ridge_grad_case(size: int, count: int, small: Case | None = None) -> Case:
     return _in_float32(ridge_grad_case(1, size, count=count),
-                       lambda chains: ridge_grad(randn(chains, 1, size, size), *_tables(count)), small)
+                       lambda chains: run("ridge_grad", randn(chains, 1, size, size), *_tables(count)), small)
 
 
 def _ridge_langevin_case(size: int, count: int, small: Case | None = None) -> Case:
-    def run(chains: int) -> Results:
+    def step(chains: int) -> Results:
         x, b, a = randn(chains, size, size, 1), randn(1, size, size, 1), randn(1, size, size, 1).abs()
-        return ridge_langevin(x, b, a, torch.arange(chains), *_tables(count), channels=1, noise=AVERAGED, count=1, room=True,
-                              **LEVEL)
-    return _in_float32(ridge_langevin_case(size, count), run, small)
+        return run("ridge_langevin", x, b, a, torch.arange(chains), *_tables(count), channels=1, noise=AVERAGED, count=1, **LEVEL)
+    return _in_float32(ridge_langevin_case(size, count), step, small)
 
 
 def _conv_grad_case(size: int, small: Case | None = None) -> Case:
     return conv_grad_case(2, 64, "fast", size, small)._replace(
-        run=lambda chains: conv_grad(randn(chains, 2, size, size), *small_network(2, 64)))
+        run=lambda chains: run("conv_grad", randn(chains, 2, size, size), *small_network(2, 64), "fast"))
 
 
-def _of_op(case: Case, run: Callable[..., Results]) -> Case:
+def _of_op(case: Case, of_cuda: Callable[..., Results]) -> Case:
     """The op's case with the kernels of csrc/cuda in the place of the op."""
     arguments = case.arguments
     assert arguments is not None
-    return case._replace(run=lambda chains: run(**arguments(chains)))
+    return case._replace(run=lambda chains: of_cuda(**arguments(chains)))
 
 
 def _fourier_case(size: int, whole: bool, chains: int, small: Case | None = None) -> Case:
-    case = _of_op(langevin_fourier_case(size, chains), partial(langevin_fourier, whole=whole))
+    gpu = 1 if whole else 1 << 30  # of as many multiprocessors: fewer than are filled, or more
+    case = _of_op(langevin_fourier_case(size, chains), partial(run, "langevin_fourier", multiprocessors=gpu))
     return case._replace(name=f"{case.name}/{'an image a block' if whole else 'in tiles'}", small=small)
 
 
 def _sense_cg_case(size: int, coils: int, max_iter: int, chains: int, small: Case | None = None) -> Case:
-    return _of_op(langevin_sense_cg_case(size, coils, max_iter, chains), langevin_sense_cg)._replace(small=small)
+    """Every iteration, as no system stops earlier at a tolerance of 0."""
+    case = _of_op(langevin_sense_cg_case(size, coils, max_iter, chains), partial(run, "langevin_sense_cg", tol=0.0))
+    return case._replace(small=small)
 
 
 def _sense_case(size: int, axis: int, small: Case | None = None) -> Case:
@@ -438,11 +171,11 @@ def _sense_case(size: int, axis: int, small: Case | None = None) -> Case:
         u = torch.view_as_complex(randn(size, size, size, 2))
         return states(chains, size, size, 2) | {"u": u, "eigenvalues": randn(size, size).abs(), "axis": axis}
 
-    return _in_float32(langevin_sense_case(size, axis), lambda chains: langevin_sense(**arguments(chains)), small)
+    return _in_float32(langevin_sense_case(size, axis), lambda chains: run("langevin_sense", **arguments(chains)), small)
 
 
 CASES = (
-    _of_triton("philox_normal/64×64×3", lambda chains: philox_normal(torch.arange(chains), 64 * 64 * 3, 11, 5, LANGEVIN)),
+    _of_triton("philox_normal/64×64×3", lambda chains: run("philox_normal", torch.arange(chains), 64 * 64 * 3, 11, 5, LANGEVIN)),
     _of_triton("langevin_pixel/64×64×3/none", _pixel(NO_NOISE)),
     _of_triton("langevin_pixel/64×64×3/independent", _pixel(INDEPENDENT)),
     _of_triton("langevin_pixel/64×64×3/averaged", _pixel(AVERAGED)),

@@ -12,7 +12,7 @@ import torch
 from alps_fast.profile.cases import CASES, Case
 from alps_fast.profile.work import GPUS, modelled_us
 
-from . import cuda, nvcc
+from . import cuda, host, nvcc
 
 ARCHITECTURES = tuple(dict.fromkeys(gpu.arch for gpu in GPUS))
 WORSE_IF_MORE = ("registers", "spill_instructions", "shared_bytes")
@@ -35,6 +35,8 @@ def gather(cases: Sequence[Case], sources: Sequence[str], cuda_cases: Sequence[C
     report: dict[str, Any] = {
         "nvcc": nvcc.version(), "cases": {case.name: {"model": model(case)} for case in cases},
         "cuda": {case.name: {"model": model(case)} for case in cuda_cases}}
+    if sources or cuda_cases:
+        host.library()  # compiled here, or each process would
     jobs: list[Job] = []
     if static:
         jobs += [("cuda_static", op, arch) for op in sources for arch in architectures]
