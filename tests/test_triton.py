@@ -41,8 +41,8 @@ from alps_fast.ops.langevin_sense import langevin_sense_reference
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, NO_NOISE
 from alps_fast.ops.ridge_grad import ridge_grad_reference
 from alps_fast.ops.ridge_langevin import ridge_langevin_reference
-from alps_fast.profile.emulate import emulated, interpreting, recorded
-from alps_fast.profile.ptxsim import _fma
+from lab.emulate import emulated, interpreting, recorded
+from lab.ptxsim import _fma
 
 # Images, and chains, measurements and a's batch and channels of langevin_pixel. The interpreter takes as long for a number as for
 # a tile, so there each branch once: less than a quad, two blocks of chains, one of each measurement, two tiles with a quad at the

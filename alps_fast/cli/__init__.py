@@ -13,16 +13,8 @@ from ..errors import ArgumentError
 COMMANDS = ("demo", "reconstruct", "train", "distill", "evaluate", "bench", "profile", "info")
 
 
-class Commands(click.Group):
-    """A group that imports its commands late and says in one line, with exit code 2, what was wrong with an argument."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        return importlib.import_module(f".{name}", __name__).command
+class OneLineErrors(click.Command):
+    """Says in one line what was wrong, with an argument with exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -44,6 +36,18 @@ class Commands(click.Group):
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
     """A warning as a line for people, without the place in the code."""
     click.echo(f"warning: {_one_line(message)}", err=True)
+
+
+class Commands(OneLineErrors, click.Group):
+    """A group that imports its commands late."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f".{name}", __name__).command
 
 
 def _one_line(error: object) -> str:

@@ -68,7 +68,7 @@ def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int =
         ArgumentError: the teacher does not map such images to their like, or the domain is unknown.
         FileNotFoundError, ImportError: the domain's images are not installed; says what to install.
 
-    Source: [ALPS] §3; design.md §2.2.
+    Source: [ALPS] §3; docs/design.md §2.
     """
     torch.manual_seed(seed)
     crops = Crops(domain, size=size, batch=batch, seed=seed)
@@ -100,7 +100,7 @@ def distill_ridge(teacher: nn.Module, domain: str, out: Path, *, steps: int = 60
         ArgumentError: the teacher does not map such images to their like, or the domain is unknown.
         FileNotFoundError, ImportError: the domain's images are not installed; says what to install.
 
-    Source: [ALPS] §3; design.md §2.7.
+    Source: [ALPS] §3; docs/design.md §1 and 2.
     """
     torch.manual_seed(seed)
     crops = Crops(domain, size=size, batch=batch, seed=seed)

@@ -1,4 +1,4 @@
-"""Energies E(x, t): priors p_t(x) ∝ exp(−E(x, t)/t²) (design.md §2.1, §2.7)."""
+"""Energies E(x, t): priors p_t(x) ∝ exp(−E(x, t)/t²) (docs/design.md §1)."""
 
 from .base import Energy
 from .compact import CompactNet

@@ -137,7 +137,7 @@ def langevin_sense(
     Raises:
         ArgumentError: naming the argument.
 
-    Source: design.md §2.5; [LM] for the averaged noise.
+    Source: docs/design.md §5; [LM] for the averaged noise.
     """
     check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
     check_stream(x.shape[1:].numel(), step, noise, xi)
@@ -329,7 +329,7 @@ def langevin_sense_cg(
     Raises:
         ArgumentError: naming the argument.
 
-    Source: design.md §2.5.
+    Source: docs/design.md §5; [PULA] perturbs and solves likewise.
     """
     height, width = _one_complex_channel(x)
     shape = (len(x), 1 + len(maps), height, width, 2)

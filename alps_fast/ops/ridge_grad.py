@@ -201,7 +201,7 @@ def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Te
     Raises:
         ArgumentError: naming the argument.
 
-    Source: design.md §2.7.
+    Source: docs/design.md §1.
     """
     check(x.ndim == 4 and x.dtype in FLOATS, "x", described(x), "(N, C, H, W), float32 or float64")
     check_ridge(x, (1, x.shape[0]), filters, w, r, q, mu)

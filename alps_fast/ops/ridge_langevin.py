@@ -104,7 +104,7 @@ def ridge_langevin(
     Raises:
         ArgumentError: naming the argument.
 
-    Source: [ALPS]; design.md §2.7.
+    Source: [ALPS]; docs/design.md §1 and 3.
     """
     check_step(x, x, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, None, x.shape)
     check_diagonal(a, x, b)

@@ -68,8 +68,12 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def run_shares(workload: Workload, device: torch.device, trace: Path | None = None) -> dict[str, Any]:
-    """`shares` of a run, after a level that is not looked at; the Chrome trace goes to `trace`."""
+def run_shares(workload: Workload, device: torch.device, plain: Callable[[Sampler, Tensor], dict[str, Any] | None],
+               trace: Path | None = None) -> dict[str, Any]:
+    """`shares` of a run, after a level that is not looked at; the Chrome trace goes to `trace`.
+
+    plain: counts a step of what ours is held against.
+    """
     sampler, y = workload.prepare(device)
     replace(sampler, schedule=replace(sampler.schedule, levels=1))(y)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
@@ -81,7 +85,7 @@ def run_shares(workload: Workload, device: torch.device, trace: Path | None = No
         profiler.export_chrome_trace(str(path))
         found = shares(json.loads(path.read_text()))
     where = y if device.type == "cpu" else y.cpu()  # operators are counted, which every device runs alike
-    step = {"plain": launches.plain(sampler, where), "ours": launches.ours(sampler, y)}
+    step = {"plain": plain(sampler, where), "ours": launches.ours(sampler, y)}
     return {"device": str(device), "steps": sum(level.steps for level in sampler.levels), "a_step": step, **found}
 
 

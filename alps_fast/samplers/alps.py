@@ -1,4 +1,4 @@
-"""The ALPS sampler ([ALPS], design §2.3–2.4): anneal the prior, one preconditioned Langevin step after another."""
+"""The ALPS sampler ([ALPS], docs/design.md §3 and 4): anneal the prior, one preconditioned Langevin step after another."""
 
 from __future__ import annotations
 

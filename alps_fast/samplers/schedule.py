@@ -70,7 +70,7 @@ PUBLISHED = Schedule()  # of [ALPS], for inpainting and MRI; for blur levels = 1
 
 
 class Level(NamedTuple):
-    """One target exp(−E(x, t)/t² − ‖Ax − y_i‖²/(2η²)) of the family of design §2.6, and the steps spent on it.
+    """One target exp(−E(x, t)/t² − ‖Ax − y_i‖²/(2η²)) of the family of docs/design.md §6, and the steps spent on it.
 
     eta = ∞ sees no data. The state after the last step is a posterior draw if `draw`.
     """

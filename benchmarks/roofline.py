@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..bench import common
-from . import cuda
-from .cases import CASES, Case
-from .work import GPUS, modelled_us
+from alps_fast.bench import common
+from alps_fast.profile.cases import CASES, OP_CASES, Case
+from alps_fast.profile.work import GPUS, modelled_us
 
 ROUNDS = 20  # of a kernel on a GPU
 
@@ -67,10 +66,9 @@ def op_of(case: common.Case) -> str:
 def gpu_cases() -> list[Case]:
     """A configuration of every op that has GPU kernels: with averaged noise, where a noise is in its name, else the first.
 
-    Those of CUDA C++ where an op has no Triton kernel.
+    Of the op where it has no Triton kernel.
     """
-    of_triton = {case.op for case in CASES}
-    cases = CASES + tuple(case for case in cuda.CASES if case.op not in of_triton)
+    cases = CASES + OP_CASES
     ops = dict.fromkeys(case.op for case in cases)
     return [min((case for case in cases if case.op == op), key=lambda case: "averaged" not in case.name) for op in ops]
 
@@ -104,10 +102,10 @@ def _on_device(case: Case, device: torch.device) -> Callable[[], object]:
         op, arguments = getattr(torch.ops.alps_fast, case.op), moved(case.arguments(case.chains))
         return lambda: op(**arguments)
 
-    from ..kernels.launch import launch
-    from .emulate import recorded
+    from alps_fast.kernels.launch import Launch, launch, observed
 
-    with recorded() as launches:
+    launches: list[Launch] = []
+    with observed(launches.append):  # none runs
         case.run(case.chains)
     there = [(one, moved(one.arguments)) for one in launches]
     return lambda: [launch(one.kernel, one.grid, one.num_warps, **arguments) for one, arguments in there]
@@ -132,7 +130,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
     _roof(cpu, "black", "copies", found["copy"], rates)
     _points(cpu, [p for p in found["points"] if p["where"] == "CPU"], "o", "tab:red", None)
     cpu.set_title(f"CPU, measured: {found['machine']}, {found['threads']} threads", fontsize=8)
-    for one, colour in zip(GPUS, ("tab:blue", "tab:orange", "tab:green"), strict=True):
+    for one, colour in zip(GPUS, ("tab:blue", "tab:orange", "tab:purple", "tab:green"), strict=True):
         _roof(gpu, colour, one.name, one.bandwidth, [("float32", one.float32), ("TF32", one.tf32), ("bfloat16", one.bf16)])
         _points(gpu, [p for p in found["points"] if p["where"] == one.name and p["kind"] == "modelled"], "o", colour,
                 f"{one.name}, modelled")
