@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..ops._conv_weights import pack_fragments
 from ..ops.langevin_sense import sense_spectrum
-from ..ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE
+from ..ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, counters
 from . import nvcc
 from .cases import CASES as TRITON_CASES
 from .cases import (
@@ -99,7 +99,7 @@ def philox_normal(chains: Tensor, n: int, seed: int, step: int, tag: int) -> Res
     kernel, threads = _kernel("philox_normal", f"Lb{int(n % 4 == 0)}E")
     out = _fresh((len(chains), n))
     grid = (-(-n // (4 * threads)), len(chains))
-    arguments = [chains.numpy(), len(chains), n, _stream(seed, step, tag), out.numpy()]
+    arguments = [counters(chains).numpy(), len(chains), n, _stream(seed, step, tag), out.numpy()]
     return (out,), _launch(kernel, grid, threads, arguments)
 
 
@@ -116,7 +116,7 @@ def langevin_pixel(x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor
     kernel, threads = _kernel("langevin_pixel", f"Li{noise}ELb{int(n % 4 == 0)}ELi{int(a.shape[3] == channels)}E")
     after, mean, groups = _fresh(x), _fresh(x), -(-each // CHAINS)
     pieces, given = len(b) * groups, 0 if xi is None else xi.numpy()
-    arrays = [v.numpy() for v in (x, grad, b, a)], [v.numpy() for v in (chains, after, mean)]
+    arrays = [v.numpy() for v in (x, grad, b, a)], [v.numpy() for v in (counters(chains), after, mean)]
     count = _launch(kernel, (-(-n // (4 * threads)), pieces), threads,
                     [*arrays[0], given, *arrays[1], each, groups, pieces, n, channels, a_stride, _level(**level)])
     return (after, mean), count
@@ -179,7 +179,7 @@ def ridge_langevin(x: Tensor, b: Tensor, a: Tensor, chains: Tensor, *tables: Any
     after, mean, floats = _fresh(x), _fresh(x), _ridge_floats(tables, channels, height, width)
     wide = x[0].numel() % 4 == 0
     in_quads = wide and channels == all_channels and width * channels % 4 == 0
-    state = (x.numpy(), b.numpy(), a.numpy(), bytes(8), chains.numpy(), after.numpy(), mean.numpy(),
+    state = (x.numpy(), b.numpy(), a.numpy(), bytes(8), counters(chains).numpy(), after.numpy(), mean.numpy(),
              struct.pack("qq3i3?xi4x", n, 0, all_channels, count, noise, False, wide, in_quads,
                          floats if room else 0))
     arguments = [_energy(*tables), struct.pack("q3i4x", images, channels, height, width), state, _level(**level)]
@@ -219,7 +219,7 @@ def _step(arrays: Sequence[Tensor], chains: Tensor, sizes: bytes, noise: int, la
     numbers = sizes + struct.pack("5fi", lam, lin, w, inv_eta2, noise_lam, noise)
     numbers += bytes(-len(numbers) % 8) + struct.pack("QI4x", seed, step) + more
     whole = [(torch.view_as_real(v) if v.is_complex() else v).contiguous().numpy() for v in arrays]
-    return (*whole, bytes(8), chains.numpy(), after.numpy(), mean.numpy(), numbers), _stream(seed, step), (after, mean)
+    return (*whole, bytes(8), counters(chains).numpy(), after.numpy(), mean.numpy(), numbers), _stream(seed, step), (after, mean)
 
 
 def _transform(n: int) -> bytes:
