@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -209,6 +209,14 @@ class Posterior:
         if bool((self._whole_chains() == 1).any()):
             warnings.warn(f"{name}: NaN, as one chain does not tell how far it is from others; ask for chains=4 or more",
                           stacklevel=3)
+
+    def scaled(self, scale: float) -> Posterior:
+        """The posterior of `scale` times the image, scale > 0: its units changed back, where they were changed for the prior."""
+        whole = {name: scale * getattr(self, name) for name in ("mean", "channel_std", "samples", "trace", "chain_means")}
+        if self.polar_means is None or self.polar_std is None:
+            return replace(self, **whole)
+        sizes = self.polar_means.new_tensor([scale, 1.0, 1.0]).repeat_interleave(self.mean.shape[-3]).view(-1, 1, 1)
+        return replace(self, **whole, polar_means=sizes * self.polar_means, polar_std=sizes * self.polar_std)
 
     def diagnostics(self) -> Diagnostics:
         """R-hat and effective sample size by ArviZ, and the run's figures by level.

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from alps_fast import ArgumentError, Schedule, data, sample
@@ -223,6 +224,30 @@ def test_blocks_of_chains_that_are_summed_apart_give_the_same_bits(first_chain: 
         kept = rows.unflatten(0, (2, 40))[measurement][alive.view(2, 40)[measurement]].double()
         torch.testing.assert_close(whole.mean[measurement], kept.mean(0))
         torch.testing.assert_close(whole.m2[measurement] / 38, kept.var(0))
+
+
+def test_scaled_is_that_of_the_scaled_image() -> None:
+    for is_complex in (False, True):
+        op = Denoising(0.1, is_complex=is_complex)
+        y = torch.randn(1, 3, 3, dtype=torch.complex64 if is_complex else torch.float32)
+        posterior = sample(y, op, GaussianEnergy(0.0, S), chains=3, draws=2, schedule=FEW, progress=False)
+        doubled = posterior.scaled(2.0)
+        for of in ("value", "magnitude")[:2 if is_complex else 1]:
+            for end, end_of_double in zip(posterior.interval(of=of), doubled.interval(of=of), strict=True):
+                torch.testing.assert_close(end_of_double, 2 * end)
+        torch.testing.assert_close(doubled.samples, 2 * posterior.samples)
+        if is_complex:
+            assert all(map(torch.equal, doubled.interval(of="phase"), posterior.interval(of="phase")))
+
+
+def test_pictures_of_complex_images_show_the_magnitudes_deviation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    op = Denoising(0.1, is_complex=True)
+    posterior = sample(torch.full((1, 6, 5), 1 + 1j), op, GaussianEnergy(0.0, S), chains=3, schedule=FEW, progress=False)
+    drawn: list[Any] = []
+    monkeypatch.setattr(Axes, "imshow", lambda axes, *args, shown=Axes.imshow, **kwargs: drawn.append(args[0]) or shown(
+        axes, *args, **kwargs))
+    posterior.plot(tmp_path / "picture.png")
+    assert torch.equal(torch.as_tensor(drawn[1]), posterior.magnitude_std[0])
 
 
 def test_polar_numbers() -> None:

@@ -93,7 +93,7 @@ def test_a_chain_is_the_same_alone_and_in_any_batch(way: str) -> None:
 def test_measurements_of_a_batch_have_noise_of_their_own(way: str) -> None:
     """Of 64 measurements alike, a chain each, the mean has a 64th of the variance of a chain; law: 5 standard errors."""
     op = Denoising(0.5)
-    samples = run(torch.zeros(64, 1, 12, 12), op, chains=1, **WAYS[way]).samples[:, 0]
+    samples = run(torch.zeros(64, 1, 12, 12), op, Sharp(0.0, 0.5), chains=1, **WAYS[way]).samples[:, 0]
     variance = samples.square().mean()
     assert float(samples.mean(0).square().mean() * 64 / variance) == pytest.approx(1.0, abs=5 * math.sqrt(2 / 144 + 2 / 144 / 64))
 

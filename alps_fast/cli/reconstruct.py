@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -162,8 +161,7 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
         check(file.resolve() != measurement.resolve(), "out", file, "another file than INPUT")
     posterior = sampler(y)
     if scale != 1.0:  # back to the units of the data
-        scaled = ("mean", "channel_std", "samples", "trace")
-        posterior = replace(posterior, **{name: scale * getattr(posterior, name) for name in scaled})
+        posterior = posterior.scaled(scale)
     for file, write in zip(files, (posterior.save, posterior.plot), strict=True):
         with replacing(file) as path:
             write(path)
@@ -172,7 +170,8 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
 
 def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: float, as_json: bool) -> None:
     """What was done and where it is."""
-    mean_std = float(posterior.std.mean()) if int(posterior.count) > 1 else None  # NaN is no JSON
+    deviation = float(posterior.std.mean())
+    mean_std = None if math.isnan(deviation) else deviation  # NaN is no JSON
     result = {"operator": kind, "image": list(posterior.mean.shape), "noise_std": op.noise_std * scale, "scale": scale,
               "draws": int(posterior.count), "gradients": posterior.gradients, "seconds": posterior.seconds,
               "mean_std": mean_std, "acceptance": posterior.acceptance, "interrupted": posterior.interrupted,
@@ -182,6 +181,6 @@ def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: fl
         return
     for lost in posterior.broken:
         click.echo(f"chain {lost.chain} turned non-finite at level {lost.level}, step {lost.step}, and was left out", err=True)
-    deviation = "" if mean_std is None else f"; mean standard deviation {mean_std:.4g}"
-    click.echo(f"{result['draws']} draws in {posterior.seconds:.1f} s{deviation}")
+    told = "" if mean_std is None else f"; mean standard deviation {mean_std:.4g}"
+    click.echo(f"{result['draws']} draws in {posterior.seconds:.1f} s{told}")
     click.echo("wrote " + ", ".join(result["files"]))
