@@ -402,6 +402,34 @@ print((resident("VmHWM") - before) / run.memory(y))
     assert 0.7 < float(found.stdout) < 1.5
 
 
+@pytest.mark.parametrize(("correction", "chains", "count"), [(None, 24, 1), (None, 1, 24), ("mala", 24, 1)])
+def test_memory_of_statistics_and_many_measurements_is_known(correction: str | None, chains: int, count: int) -> None:
+    """Complex images, of which magnitudes and phases are kept too."""
+    code = f"""
+import ctypes, pathlib, torch, alps_fast as af
+torch.set_num_threads(1)
+def sampler(chains, count, side):
+    op = af.operators.Inpainting(torch.ones(side, side), noise_std=0.1, is_complex=True)
+    run = af.Sampler(op, af.energies.GaussianEnergy(0.0, 0.5), chains=chains, draws=2, schedule=af.Schedule(levels=2, steps=2),
+                     correction={correction!r}, progress=False)
+    return run, torch.zeros(count, 1, side, side, dtype=torch.complex64)
+def resident(name):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+small, y = sampler(2, 2, 16)
+small(y)
+run, y = sampler({chains}, {count}, 96)
+ctypes.CDLL(None).malloc_trim(0)
+before = resident("VmRSS")
+run(y)
+print((resident("VmHWM") - before) / run.memory(y))
+"""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the system does not tell a process its peak memory")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0.7 < float(found.stdout) < 1.5
+
+
 # --- MAP -----------------------------------------------------------------------------------------------------------
 
 def test_map_is_deterministic_and_alone_as_in_a_batch() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..layout import as_complex
+from ..ops._memory import empty_like
 from ..ops.moments import moments
 from .mala import Point
 
@@ -59,7 +60,8 @@ class Record:
         rows, image = len(x), x.shape[1:]
         count = torch.zeros(rows, dtype=torch.int64, device=x.device)
         mean, m2, projected = (torch.zeros_like(x) for _ in range(3))
-        polar_mean, polar_m2 = (torch.zeros_like(polar(x)) if is_complex else torch.zeros(0, device=x.device) for _ in range(2))
+        of_polar = (*x.shape[:-1], x.shape[-1] // 2 * 3) if is_complex else (0,)
+        polar_mean, polar_m2 = (x.new_zeros(of_polar) for _ in range(2))
         by_level = [torch.full((levels, rows), torch.nan, device=x.device) for _ in range(3)]
         trace = torch.zeros(draws, rows, min(TRACED, image.numel()), device=x.device)
         return cls(count, mean, m2, polar_mean, polar_m2, projected, trace, *by_level)
@@ -77,8 +79,9 @@ class Record:
         of_polar = [self.polar_mean, self.polar_m2]
         if len(self.polar_mean):
             _, *of_polar = moments(self.count, self.polar_mean, self.polar_m2, polar(x), alive, backend)
-        kept, taken = (v.view(-1, 1, 1, 1) for v in (alive, count.clamp(min=1)))
-        projected = self.projected + torch.where(kept, mean - self.projected, 0) / taken
+        lost, taken = (v.view(-1, 1, 1, 1) for v in (~alive, count.clamp(min=1)))
+        projected = torch.sub(mean, self.projected, out=empty_like(self.projected))
+        projected.masked_fill_(lost, 0).div_(taken).add_(self.projected)
         self.count, self.mean, self.m2, self.polar_mean, self.polar_m2, self.projected = count, *samples, *of_polar, projected
 
     def pooled(self, alive: Tensor, measurements: int, first_chain: int, backend: str) -> Pooled:

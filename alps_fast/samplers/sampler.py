@@ -167,7 +167,8 @@ class Sampler:
         """
         measurements = len(self.operator.check_measurement(y))
         channels, height, width = self._real_image(y)
-        statistics = 16 * 4 * channels * height * width  # y, Aᴴy, b; how mean and squares spread over chains, in float64
+        images = 32 if self.operator.is_complex else 16  # y, Aᴴy, b; how mean and squares spread over chains, in float64
+        statistics = images * 4 * channels * height * width
         rows = measurements * self.chains
         workspace = self.energy.workspace((rows, channels, height, width))
         return rows * self.memory_per_chain(y) + measurements * statistics + workspace
@@ -177,7 +178,8 @@ class Sampler:
         y = self.operator.check_measurement(y)
         image = math.prod(self._real_image(y))
         kept = 6 if self.operator.is_complex else 3  # projections; mean and squares, of `polar` too
-        stepping = 6 + (9 if self.correction else 0)  # x at the level's start, x, m, ∇E, x⁺, m⁺; two points, proposal, δ, AᴴAδ
+        # x at the level's start, x, m, ∇E, x⁺, m⁺; two points, proposal, δ, AᴴAδ, and sums of their products in float64
+        stepping = 6 + (18 if self.correction else 0)
         measured = 0
         if self.method == "measurement":
             stepping += 2  # Aᴴw and its update, and y-sized noise
