@@ -13,10 +13,10 @@ NATIVE := $(shell find csrc -type f)
 # The tests of every CPU kernel, found by its name.
 KERNEL_TESTS := $(wildcard $(patsubst csrc/cpu/%.cpp,tests/test_%.py,$(wildcard csrc/cpu/*.cpp)))
 
-.PHONY: demo test lint profile triton-versions sanitize gpu dist clean
+.PHONY: demo test lint fuzz fuzz-short profile triton-versions sanitize gpu dist clean
 
 demo: $(STAMP)                 ## pictures and metrics of every task in demo_out/
-	$(BIN)/alps-fast demo --out demo_out
+	$(BIN)/alps-fast demo --out demo_out --force
 
 # Two workers share the cores: while one compiles GPU kernels or waits for a process, the other tests. Their threads must not spin.
 test: $(STAMP)                 ## the whole test suite
@@ -25,6 +25,14 @@ test: $(STAMP)                 ## the whole test suite
 lint: $(STAMP)                 ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Files that fail are kept in build/fuzz. The short one is the same files everywhere, as far as its time lets it come.
+FUZZ_SECONDS ?= 1800
+fuzz: $(STAMP)                 ## damage files for FUZZ_SECONDS: every reader must refuse them in one line
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) --out build/fuzz
+
+fuzz-short: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds 100 --seed 0 --out build/fuzz
 
 # The kernels' tests under AddressSanitizer and UBSan; the first finding ends the run. Built and imported from build/sanitize alone.
 # libstdc++ is preloaded too, for libasan must find its __cxa_throw; leaks are off, as Python has many; pytest leaves stderr to the report.
@@ -50,19 +58,11 @@ dist: $(STAMP)
 	  rm -rf build/unpacked; $(BIN)/pip install -q --no-deps --target build/unpacked $$wheel; \
 	  $(BIN)/python tests/check_wheel.py build/unpacked; done
 
-# On a machine with an NVIDIA GPU and nvcc; fails where torch sees no device, so that a report is never one of skipped tests. What
-# fails ends the run at the last, not the first: the report is whole.
-gpu: $(STAMP)                  ## kernels built, tested, timed and profiled on the GPU: gpu_report/
-	$(BIN)/python -c "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 'make gpu: torch sees no CUDA device')"
-	mkdir -p gpu_report
-	nvidia-smi > gpu_report/machine.txt
-	ALPS_FAST_BUILD=cuda $(BIN)/python setup.py build_ext --inplace > gpu_report/build.txt 2>&1
-	failed=; try() { file=$$1; shift; "$$@" > gpu_report/$$file 2>&1 || failed="$$failed $$file"; }; \
-	try tests.txt $(BIN)/python -m pytest -m gpu -v --junitxml=gpu_report/tests.xml; \
-	try benchmarks.txt $(BIN)/alps-fast bench --device cuda --levels 5 --no-progress --json gpu_report/benchmarks.json; \
-	try roofline.txt $(BIN)/alps-fast profile --roofline gpu_report/roofline.png; \
-	try run.txt $(BIN)/alps-fast profile --trace gpu_report/run.json; \
-	test -z "$$failed" || { echo "what failed is in gpu_report:$$failed"; exit 1; }
+# On a machine with an NVIDIA GPU, nvcc, torch and Triton, and no network; fails where torch sees no device, so that a report is never
+# one of skipped tests. What fails ends the run at the last, not the first: the report is whole.
+gpu:                           ## kernels built, tested, timed and profiled on the GPU: gpu_report/
+	$(PYTHON) -c "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 'make gpu: torch sees no CUDA device')"
+	PYTHON=$(PYTHON) tests/gpu/run.sh
 
 clean:
 	rm -rf build dist demo_out gpu_report *.egg-info alps_fast/*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks

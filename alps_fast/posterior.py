@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import ArgumentError, check, check_choice
+from .errors import check, check_choice, whole
+from .io.files import check_is_file, reading, replacing, write_npz
 from .student import student
 
 if TYPE_CHECKING:
     from .samplers.schedule import Schedule
 
+WANTED = "a file that Posterior.save wrote"
 ARRAYS = ("mean", "channel_std", "samples", "count", "trace", "chain_means")
 POLAR = ("polar_means", "polar_std")  # of complex images alone
 OF = ("value", "magnitude", "phase")
@@ -247,14 +248,13 @@ class Posterior:
         return (rhat[0], ess[0]) if trace.ndim == 3 else (rhat, ess)
 
     def save(self, path: str | Path) -> None:
-        """Write arrays and figures to one .npz file, without pickles."""
+        """Write arrays and figures to one .npz file, without pickles; whole or, where the disk is full, not at all."""
         polar = () if self.polar_means is None else POLAR
         arrays = {name: getattr(self, name).cpu().numpy() for name in (*ARRAYS, *polar)}
         facts = {"by_level": self.by_level, "acceptance": self.acceptance, "interrupted": self.interrupted,
                  "broken": [lost._asdict() for lost in self.broken], "seed": self.seed, "schedule": asdict(self.schedule),
                  "seconds": self.seconds, "gradients": self.gradients}
-        with open(path, "wb") as file:
-            np.savez_compressed(file, **arrays, facts=np.array(json.dumps(facts)))
+        write_npz(Path(path), arrays | {"facts": np.array(json.dumps(facts))})
 
     @classmethod
     def load(cls, path: str | Path) -> Posterior:
@@ -265,17 +265,46 @@ class Posterior:
         """
         from .samplers.schedule import Schedule
 
-        try:
-            with open(path, "rb") as file:  # by NumPy's own hand a broken archive stays open
-                stored = np.load(file, allow_pickle=False)
-                arrays: dict[str, Any] = {name: torch.from_numpy(stored[name]) for name in ARRAYS}
-                arrays |= {name: torch.from_numpy(stored[name]) if name in stored else None for name in POLAR}
-                facts = json.loads(str(stored["facts"]))
+        check_is_file(Path(path), "path")
+        with reading(path, "path", WANTED), open(path, "rb") as file:  # by NumPy's own hand a broken archive stays open
+            stored = np.load(file, allow_pickle=False)
+            arrays: dict[str, Any] = {name: torch.from_numpy(stored[name]) for name in ARRAYS}
+            arrays |= {name: torch.from_numpy(stored[name]) if name in stored else None for name in POLAR}
+            facts = json.loads(str(stored["facts"]))
             facts["broken"] = [BrokenChain(**lost) for lost in facts["broken"]]
             facts["schedule"] = Schedule(**facts["schedule"])
-            return cls(**arrays, **facts)
-        except (OSError, ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile) as error:
-            raise ArgumentError(f"path: got {path} ({error}); wanted a file that Posterior.save wrote") from error
+            loaded = cls(**arrays, **facts)
+            loaded._check(path)
+        return loaded
+
+    def _check(self, path: str | Path) -> None:
+        """What was read must fit together, so that nothing that is asked of it later fails."""
+        batched = int(self.mean.ndim == 4)
+        axes = {"mean": 3, "channel_std": 3, "samples": 4, "count": 0, "trace": 3, "chain_means": 4}
+        for name, count in axes.items():
+            array = getattr(self, name)
+            check(array.ndim == count + batched, "path", f"{path}, whose {name} has shape {tuple(array.shape)}", WANTED)
+        parts = 2 if self.mean.is_complex() else 1
+        *first, channels, height, width = self.mean.shape
+        polar_means, polar_std = self.polar_means, self.polar_std
+        polar_fits = polar_means is None and polar_std is None and not self.mean.is_complex()
+        if polar_means is not None and polar_std is not None:
+            polar_fits = (self.mean.is_complex() and polar_std.shape == (*first, 3 * channels, height, width)
+                          and polar_means.shape == (*self.samples.shape[:-3], 3 * channels, height, width)
+                          and polar_means.is_floating_point() and polar_std.is_floating_point())
+        fits = (polar_fits and self.chain_means.shape == self.samples.shape and self.chain_means.dtype == self.mean.dtype
+                and self.channel_std.shape == (*first, parts * channels, height, width)
+                and self.samples.shape == (*first, len(self.trace[0] if batched else self.trace), channels, height, width)
+                and self.samples.dtype == self.mean.dtype and self.count.shape == tuple(first) and self.count.dtype == torch.int64
+                and (self.mean.is_complex() or self.mean.is_floating_point())
+                and self.channel_std.is_floating_point() and self.trace.is_floating_point())
+        check(fits, "path", f"{path}, whose arrays do not fit together", WANTED)
+        ok = (isinstance(self.by_level, dict) and all(isinstance(v, list) for v in self.by_level.values())
+              and len({len(v) for v in self.by_level.values()}) <= 1 and isinstance(self.acceptance, float | None)
+              and isinstance(self.interrupted, bool) and isinstance(self.seconds, float | int))
+        check(ok, "path", f"{path}, whose figures do not fit together", WANTED)
+        whole("seed", self.seed, 0, 1 << 63)
+        whole("gradients", self.gradients, 0)
 
     def plot(self, path: str | Path, index: int = 0) -> None:
         """Write a picture of mean, standard deviation and two samples; of measurement `index` of a batch.
@@ -305,7 +334,11 @@ class Posterior:
                 if low is None:  # one scale for all: the mean's
                     low, high = float(np.nanmin(grey)), float(np.nanmax(grey))
                 axes.imshow(grey, cmap="gray", vmin=low, vmax=high)
-        figure.savefig(path, dpi=150)
+        file = Path(path) if Path(path).suffix else Path(f"{path}.png")
+        kinds = figure.canvas.get_supported_filetypes()
+        check(file.suffix[1:].lower() in kinds, "path", path, "a name that ends in ." + ", .".join(sorted(kinds)))
+        with replacing(file) as partial:
+            figure.savefig(partial, dpi=150)
 
 
 def _variance_over_chains(means: Tensor, dim: int = -4) -> Tensor:

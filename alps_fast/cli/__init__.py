@@ -30,8 +30,12 @@ class Commands(click.Group):
             raise click.UsageError(_one_line(error)) from error
         except click.UsageError as error:
             raise click.UsageError(_one_line(error.format_message())) from error  # without its context: no usage lines
-        except (OSError, FloatingPointError, ImportError) as error:  # a full disk, a package not installed, every chain lost
+        except (OSError, FloatingPointError, ImportError, MemoryError) as error:  # a full disk, no package, all chains lost
             raise click.ClickException(_one_line(error)) from error
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):  # torch's, GPU and CPU
+                raise
+            raise click.ClickException("memory: not enough for so many chains, or images so large") from error
 
 
 def _one_line(error: object) -> str:

@@ -14,8 +14,17 @@ import click
 
 from ..errors import check as check_argument
 from ..errors import check_choice, refused
-from ..io import check_writable, replacing
-from .options import add, backend_option, check_backend, chosen_precision, json_option, precision_option, print_json
+from ..io import check_outputs, replacing
+from .options import (
+    add,
+    backend_option,
+    check_backend,
+    chosen_precision,
+    force_option,
+    json_option,
+    precision_option,
+    print_json,
+)
 
 BASELINE = Path(__file__).resolve().parent.parent / "profile" / "baseline.json"
 RUN = ("task", "energy", "chains", "side", "levels", "steps", "backend", "precision")  # options of a run
@@ -55,11 +64,12 @@ file_type = click.Path(path_type=Path, dir_okay=False)
               "neither is given) is worse than in the baseline, with 3 if the baseline is of another Triton and says nothing.")
 @click.option("--update", is_flag=True, help="Write the baseline anew: what --static or --emulate finds, both where neither is "
               "given.")
-@add(json_option)
+@add(force_option, json_option)
 @click.pass_context
 def command(ctx: click.Context, task: str, energy: str | None, chains: int, side: int, levels: int, steps: int, backend: str,
             precision: str | None, trace: Path | None, roofline: Path | None, ncu: bool, one_step: bool, static_: bool,
-            emulate: bool, arch: tuple[str, ...], ops: tuple[str, ...], check: bool, update: bool, as_json: bool) -> None:
+            emulate: bool, arch: tuple[str, ...], ops: tuple[str, ...], check: bool, update: bool, force: bool,
+            as_json: bool) -> None:
     """Where the time of a sampling run goes on this machine, op by op; on a GPU by CUPTI.
 
     With --static or --emulate, what every Triton kernel, and where nvcc is found every CUDA kernel, holds, moves and computes,
@@ -83,7 +93,7 @@ def command(ctx: click.Context, task: str, energy: str | None, chains: int, side
         profile_kernels(static_, emulate, arch, ops, check, update, as_json)
         return
     if roofline is not None:
-        draw_roofline(roofline, as_json)
+        draw_roofline(roofline, force, as_json)
         return
     if ncu:
         click.echo(ncu_command(ctx))
@@ -97,7 +107,7 @@ def command(ctx: click.Context, task: str, energy: str | None, chains: int, side
         sampling.one_step(workload, device)
         return
     if trace is not None:
-        check_writable(trace, "trace")
+        check_outputs("trace", [trace], force, energy=energy)
         with replacing(trace) as path:
             found = sampling.run_shares(workload, device, path)
     else:
@@ -130,7 +140,7 @@ def _needs(option: str, module: str, install: str) -> None:
         raise ImportError(f"{option} needs {module}: pip install '{install}'")
 
 
-def draw_roofline(file: Path, as_json: bool) -> None:
+def draw_roofline(file: Path, force: bool, as_json: bool) -> None:
     """Measure, draw, and print the points."""
     from tqdm import tqdm
 
@@ -138,7 +148,7 @@ def draw_roofline(file: Path, as_json: bool) -> None:
 
     _needs("--roofline", "matplotlib", "matplotlib")
     check_argument(file.suffix.lower() == ".png", "roofline", str(file), "a file named *.png")
-    check_writable(file, "roofline")
+    check_outputs("roofline", [file], force)
     with tqdm(total=1 + len(roofline.cpu_cases()), file=sys.stderr, desc="roofline") as bar:
         def before(name: str) -> None:
             bar.set_postfix_str(name)
@@ -221,7 +231,8 @@ def profile_kernels(static_: bool, emulate: bool, arch: tuple[str, ...], ops: tu
         check_argument(same_compiler or not partly or not baseline, "update", f"a part, with triton {triton.__version__}",
                        f"it without --op, --static and --emulate: the baseline is of triton {baseline.get('triton')}")
         kept = baseline if partly else report.of_cuda(baseline) if nvcc.version() is None else {}
-        BASELINE.write_text(json.dumps(report.written(found, kept), indent=1) + "\n")
+        with replacing(BASELINE) as path:
+            path.write_text(json.dumps(report.written(found, kept), indent=1) + "\n")
     if check:
         if not same_compiler:
             click.echo(f"Not checked: the baseline is of triton {baseline['triton']}; this is {triton.__version__}", err=True)

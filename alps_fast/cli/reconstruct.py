@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..errors import ArgumentError, check, check_positive
-from .options import check_backend, chosen_precision, print_json, sampling_options
+from .options import check_backend, chosen_precision, force_option, print_json, sampling_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,11 +43,10 @@ def read_blur(blur_std: float | None, motion: tuple[float, float] | None, psf: P
     given = [name for name, value in (("blur_std", blur_std), ("motion", motion), ("psf", psf)) if value is not None]
     check(len(given) <= 1, " and ".join(given), "all of these", "one description of the blur")
     if blur_std is not None:
-        check_positive("blur_std", blur_std)
-        return gaussian_psf(blur_std)
+        return gaussian_psf(blur_std, "blur_std")
     if motion is not None:
         check(0 < motion[0] < math.inf and math.isfinite(motion[1]), "motion", motion, "a length > 0 and an angle, both finite")
-        return motion_psf(*motion)
+        return motion_psf(*motion, "motion")
     return None if psf is None else read_psf(psf)
 
 
@@ -86,6 +85,14 @@ def read_mri(path: Path, noise_std: float | None, scale: float | None) -> tuple[
     return kspace / scale, operators.CartesianMRI(mask, maps, noise_std=eta), scale
 
 
+def results(measurement: Path, out: Path | None) -> list[Path]:
+    """The files that are written: OUT.npz and OUT.png."""
+    stem = measurement.with_name(measurement.stem + "_posterior") if out is None else out
+    check(stem.name not in ("", ".."), "out", f"'{stem}'", "the name of a file")
+    stem = stem.with_suffix("") if stem.suffix in (".npz", ".png") else stem
+    return [stem.with_name(stem.name + suffix) for suffix in (".npz", ".png")]
+
+
 @click.command(short_help="Sample the posterior of your own measurement.")
 @click.argument("measurement", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("--operator", type=click.Choice(OPERATORS), required=True, help="How INPUT was measured.")
@@ -115,12 +122,15 @@ def read_mri(path: Path, noise_std: float | None, scale: float | None) -> tuple[
 @click.option("--steps", type=int, default=4, show_default=True, help="Langevin steps a level.")
 @click.option("--sigma-max", type=float, default=10.0, show_default=True, help="First noise level.")
 @click.option("--sigma-min", type=float, default=0.02, show_default=True, help="Last noise level.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE", help="Written every minute, on Ctrl-C "
+              "and on SIGTERM; where it is there already, the run goes on from it.")
+@force_option
 @sampling_options
 def command(measurement: Path, operator: str, energy: str | None, mask: Path | None, noise_std: float | None,
             blur_std: float | None, motion: tuple[float, float] | None, psf: Path | None, factor: int | None, scale: float | None,
             out: Path | None, chains: int, draws: int | None, thin: int | None, method: str, noise: str, correction: str,
-            levels: int, steps: int, sigma_max: float, sigma_min: float, backend: str, precision: str | None, seed: int,
-            progress: bool, as_json: bool) -> None:
+            levels: int, steps: int, sigma_max: float, sigma_min: float, checkpoint: Path | None, force: bool,
+            backend: str, precision: str | None, seed: int, progress: bool, as_json: bool) -> None:
     """Sample the posterior of the image behind INPUT; write mean, deviation and samples (npz) and a picture (png).
 
     INPUT is an image (PNG, JPEG, TIFF, npy, npz), or for mri an .npz or HDF5 file with kspace (coils, H, W), maps of
@@ -133,7 +143,7 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     """
     import alps_fast as af
 
-    from ..io import check_writable, read_image, replacing
+    from ..io import check_outputs, read_image
 
     check_backend(backend)
     check_applicable(operator, {"mask": mask, "blur_std": blur_std, "motion": motion, "psf": psf, "factor": factor,
@@ -142,7 +152,7 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
         draws = 1 if noise == "independent" else 20
     check(thin is None or draws > 1, "thin", thin, "it with more than one draw alone")
     blur = read_blur(blur_std, motion, psf)
-    prior = af.energies.load(energy or ("brain" if operator == "mri" else "natural"), backend=backend,
+    prior = af.energies.load(("brain" if operator == "mri" else "natural") if energy is None else energy, backend=backend,
                              precision=chosen_precision(precision))
     if operator == "mri":
         y, op, scale = read_mri(measurement, noise_std, scale)
@@ -152,19 +162,19 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     sampler = af.Sampler(op, prior, chains=chains, draws=draws, thin=1 if thin is None else thin, seed=seed,
                          schedule=af.Schedule(sigma_max=sigma_max, sigma_min=sigma_min, levels=levels, steps=steps),
                          method=method, noise=noise, correction=None if correction == "none" else correction, backend=backend,
-                         progress=progress)
-    stem = out or measurement.with_name(measurement.stem + "_posterior")
-    stem = stem.with_suffix("") if stem.suffix in (".npz", ".png") else stem
-    files = [stem.with_name(stem.name + suffix) for suffix in (".npz", ".png")]
-    for file in files:
-        check_writable(file, "out")
-        check(file.resolve() != measurement.resolve(), "out", file, "another file than INPUT")
+                         progress=progress, checkpoint=checkpoint)
+    inputs = {"INPUT": measurement, "mask": mask, "psf": psf, "energy": energy}
+    files = results(measurement, out)
+    check_outputs("out", files, force, **inputs, checkpoint=checkpoint)
+    if checkpoint is not None:
+        check_outputs("checkpoint", [checkpoint], force=True, **inputs)  # one of another run is refused when it is read
     posterior = sampler(y)
     if scale != 1.0:  # back to the units of the data
         posterior = posterior.scaled(scale)
     for file, write in zip(files, (posterior.save, posterior.plot), strict=True):
-        with replacing(file) as path:
-            write(path)
+        write(file)
+    if posterior.interrupted and checkpoint is not None:
+        click.echo(f"interrupted: the same command with --force goes on from {checkpoint}", err=True)
     report(posterior, op, operator, files, scale, as_json)
 
 

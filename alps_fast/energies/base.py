@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import check, check_positive
 from ..layout import as_complex, as_real
 from ..ops._memory import laid_out
+from ..ops._modes import uncast
 
 if TYPE_CHECKING:
     from ..samplers.schedule import StepScalars
@@ -107,10 +108,8 @@ class Energy(ABC):
         images = real
         if self.channelwise and self.channels and real.shape[1] != self.channels:
             images = laid_out(real).view(-1, self.channels, *real.shape[2:])
-        if value:
-            e, g = self._value_and_grad(images, float(t))
-            e = e.view(x.shape[0], -1).sum(1)
-        else:
-            e, g = None, self._grad(images, float(t))
+        with uncast():
+            e, g = self._value_and_grad(images, float(t)) if value else (None, self._grad(images, float(t)))
+        e = None if e is None else e.view(x.shape[0], -1).sum(1)
         g = g.reshape(real.shape)
         return e, as_complex(g.movedim(1, -1).contiguous()).movedim(-1, 1) if x.is_complex() else g

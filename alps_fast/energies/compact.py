@@ -10,11 +10,13 @@ what remains is convolutions, biases and φ: what `ops.conv_grad` runs and defin
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import check, check_positive, whole
 from ..ops.conv_grad import network
 from .features import level_features
 
@@ -50,8 +52,10 @@ class CompactNet(nn.Module):
     def __init__(self, channels: int = 1, width: int = 64, blocks: tuple[int, int, int] = (3, 3, 4),
                  sigma_data: float = 0.5):
         super().__init__()
-        self.channels, self.width, self.blocks, self.sigma_data = channels, width, tuple(blocks), sigma_data
-        fine, middle, coarse = self.blocks
+        check(isinstance(blocks, Sequence) and len(blocks) == 3, "blocks", blocks, "three numbers")
+        fine, middle, coarse = self.blocks = tuple(whole("blocks", count, 0) for count in blocks)
+        self.channels, self.width = whole("channels", channels, 1), whole("width", width, 1)
+        self.sigma_data = check_positive("sigma_data", sigma_data)
         count = 2 * fine + 2 * middle + coarse
         self.head = nn.Conv2d(4 * channels, width, 3, padding=1)
         self.body = nn.ModuleList(Block(width) for _ in range(count))

@@ -6,14 +6,15 @@ x = v/127.5 − 1, 16 bit by x = v/32767.5 − 1. Floats and complex numbers are
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, check
-from .files import check_finite, check_is_file, load_arrays
+from ..errors import check
+from .files import check_finite, check_is_file, load_arrays, quiet_libraries, reading
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 ARRAYS = (".npy", ".npz")
@@ -79,6 +80,7 @@ def _read(path: Path, name: str, key: str) -> np.ndarray:
     if len(arrays) > 1:
         check(key in arrays, name, f"{path} with {', '.join(arrays)}", f"one array, or one called {key!r}")
         arrays = {key: arrays[key]}
+    check(bool(arrays), name, f"{path} with no arrays", "one array")
     array = next(iter(arrays.values()))
     array = array[None] if array.ndim == 2 else array
     check(array.ndim == 3 and array.shape[0] <= 4 and array.size > 0, name, f"{path} of shape {array.shape}",
@@ -89,13 +91,12 @@ def _read(path: Path, name: str, key: str) -> np.ndarray:
 def _read_picture(path: Path, name: str) -> np.ndarray:
     from PIL import Image
 
-    try:
+    with reading(path, name, WANTED), quiet_libraries(), warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # a small file that says it is a very large picture
         with Image.open(path) as picture:
             mode = picture.mode
             deep = mode.startswith(("I", "F"))
             array = np.asarray(picture if deep else picture.convert("L" if mode in ("1", "L", "LA") else "RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ArgumentError(f"{name}: got {path}; wanted {WANTED} that can be read ({error})".replace("\n", " ")) from None
     if array.dtype == np.int32:  # how Pillow may hold 16-bit grey
         array = array.astype(np.uint16)
     return array[None] if array.ndim == 2 else np.ascontiguousarray(np.moveaxis(array, -1, 0))

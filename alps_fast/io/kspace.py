@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, check
+from ..errors import check
 from .files import check_finite, check_is_file, load_arrays
+from .hdf5 import read_hdf5
 
 HDF5 = (".h5", ".hdf5", ".hdf")
 
@@ -36,7 +37,7 @@ def read_kspace(path: str | Path, name: str = "input") -> KSpace:
     check_is_file(path, name)
     suffix = path.suffix.lower()
     check(suffix == ".npz" or suffix in HDF5, name, path, "k-space in an .npz or HDF5 file")
-    arrays = load_arrays(path, name) if suffix == ".npz" else _read_hdf5(path, name)
+    arrays = load_arrays(path, name) if suffix == ".npz" else read_hdf5(path, name, ("kspace", "maps", "mask"))
     check("kspace" in arrays, name, f"{path} with {', '.join(arrays) or 'no arrays'}", "an array called 'kspace'")
     kspace = _complex(arrays["kspace"], "kspace", path)
     maps = _complex(arrays["maps"], "maps", path) if "maps" in arrays else None
@@ -64,15 +65,3 @@ def _mask(array: np.ndarray | None, kspace: Tensor, path: Path) -> Tensor:
     check(array.shape in ((height, width), (width,)), "mask", f"shape {array.shape}", f"({height}, {width}) or ({width},)")
     check(bool((array != 0).any()), "mask", "zero everywhere", "at least one measured sample")
     return torch.from_numpy((array != 0).astype(np.float32)).expand(height, width).clone()
-
-
-def _read_hdf5(path: Path, name: str) -> dict[str, np.ndarray]:
-    try:
-        import h5py
-    except ImportError:
-        raise ArgumentError(f"{name}: got {path}; wanted h5py to read it: pip install 'alps_fast[mri]'") from None
-    try:
-        with h5py.File(path, "r") as file:
-            return {key: np.asarray(file[key]) for key in ("kspace", "maps", "mask") if key in file}
-    except (OSError, ValueError, TypeError) as error:
-        raise ArgumentError(f"{name}: got {path}; wanted an HDF5 file of arrays ({error})".replace("\n", " ")) from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import check, check_positive
+from ..errors import check, check_positive, check_std
 from ..layout import from_state, to_state
 from ..ops.philox_normal import NO_NOISE
 
@@ -26,8 +26,7 @@ class Operator(ABC):
     is_complex: bool  # whether images are complex
 
     def __init__(self, noise_std: float):
-        check_positive("noise_std", noise_std)
-        self.noise_std = float(noise_std)
+        self.noise_std = check_std("noise_std", noise_std)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +64,7 @@ class Operator(ABC):
     def project(self, rhs: Tensor, t: float) -> Tensor:
         """P_t rhs = (AᴴA/η² + I/t²)⁻¹ rhs, for images (C, H, W) or (B, C, H, W)."""
         check_image(rhs, self.is_complex, "rhs")
-        check_positive("t", t)
+        t = check_positive("t", t)
         out = from_state(self.project_state(to_state(rhs.reshape(-1, *rhs.shape[-3:])), t), self.is_complex)
         return out.reshape(rhs.shape)
 
@@ -106,9 +105,9 @@ def check_finite(name: str, value: Tensor) -> None:
 
 
 def check_binary(name: str, value: Tensor) -> Tensor:
-    """`value`, a mask of zeros and ones (any real dtype or bool) that are not all zero, as float32."""
+    """A copy of `value`, a mask of zeros and ones (any real dtype or bool) that are not all zero, as float32."""
     check(isinstance(value, Tensor) and not value.is_complex(), name, getattr(value, "dtype", type(value).__name__),
           "a real or bool tensor of zeros and ones")
     check(bool(((value == 0) | (value == 1)).all()), name, "other values", "zeros and ones only")
     check(bool((value != 0).any()), name, "all zero", "at least one observed sample")
-    return value.float()
+    return value.detach().float().clone()

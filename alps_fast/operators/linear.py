@@ -13,6 +13,7 @@ from ..errors import check, check_positive, whole
 from ..layout import to_state
 from ..ops._cg import PRECISELY, conjugate_gradients
 from ..ops._langevin import check_step, right_hand_side, unit_noise
+from ..ops._modes import settled, uncast
 from .base import Operator, check_finite, check_image
 
 if TYPE_CHECKING:
@@ -44,10 +45,9 @@ class LinearOperator(Operator):
         for name, function in (("forward", forward), ("adjoint", adjoint)):
             check(callable(function), name, type(function).__name__, "a function")
         check(isinstance(image_shape, Sequence) and len(image_shape) == 3, "image_shape", image_shape, "(C, H, W)")
-        check_positive("tol", tol)
         self.is_complex = is_complex
-        self.tol, self.max_iter = tol, whole("max_iter", max_iter, 1)
-        self._forward, self._adjoint = forward, adjoint
+        self.tol, self.max_iter = check_positive("tol", tol), whole("max_iter", max_iter, 1)
+        self._functions = forward, adjoint
         channels, height, width = (whole("image_shape", size, 1) for size in image_shape)
         self._shape = channels, height, width
         self._measured: tuple[int, ...] | None = None  # shape of one measurement, known once _plan has run
@@ -120,27 +120,40 @@ class LinearOperator(Operator):
 
         return conjugate_gradients(apply, rhs, start, error, max_iter)
 
+    def _forward(self, x: Tensor) -> Tensor:
+        with uncast():
+            return self._functions[0](x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        with uncast():
+            return self._functions[1](y)
+
     def _batch(self, x: Tensor) -> Tensor:
         check_image(x, self.is_complex)
         check(tuple(x.shape[-3:]) == self._shape, "x", f"shape {tuple(x.shape)}", f"{self._shape} or (B, *{self._shape})")
         return x if x.ndim == 4 else x[None]
 
     def _plan(self, device: torch.device) -> tuple[int, ...]:
-        """The shape of a measurement, asked of `forward` once, with a test that `adjoint` is its adjoint."""
+        """The shape of a measurement, asked of `forward` once."""
         if self._measured is None:
-            generator = torch.Generator().manual_seed(0)
-            x = torch.randn(1, *self._shape, generator=generator, dtype=torch.complex64 if self.is_complex else torch.float32)
-            x = x.to(device)
-            y = self._forward(x)
-            check(y.shape[:1] == (1,) and y.ndim > 1, "forward", f"an output of shape {tuple(y.shape)}",
-                  "(B, ...) for (B, C, H, W)")
-            z = torch.randn(y.shape, generator=generator, dtype=y.dtype).to(device)
-            back = self._adjoint(z)
-            check(back.shape == x.shape and back.dtype == x.dtype, "adjoint",
-                  f"an output {back.dtype} of shape {tuple(back.shape)}", f"{x.dtype} of shape {tuple(x.shape)}")
-            there, here = (y * z.conj()).real.sum(), (x * back.conj()).real.sum()
-            scale = y.norm() * z.norm()
-            check(bool((there - here).abs() <= 1e-3 * scale), "adjoint", f"⟨Ax, z⟩ = {there:.6g} but ⟨x, Aᴴz⟩ = {here:.6g}",
-                  "the adjoint of forward")
-            self._measured, self._complex_data = tuple(y.shape[1:]), y.is_complex()
+            with settled():
+                self._measured, self._complex_data = self._probed(device)
         return self._measured
+
+    def _probed(self, device: torch.device) -> tuple[tuple[int, ...], bool]:
+        """The shape of a measurement and whether it is complex, with a test that `adjoint` is the adjoint of `forward`."""
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(1, *self._shape, generator=generator, dtype=torch.complex64 if self.is_complex else torch.float32)
+        x = x.to(device)
+        y = self._forward(x)
+        check(y.shape[:1] == (1,) and y.ndim > 1, "forward", f"an output of shape {tuple(y.shape)}",
+              "(B, ...) for (B, C, H, W)")
+        z = torch.randn(y.shape, generator=generator, dtype=y.dtype).to(device)
+        back = self._adjoint(z)
+        check(back.shape == x.shape and back.dtype == x.dtype, "adjoint",
+              f"an output {back.dtype} of shape {tuple(back.shape)}", f"{x.dtype} of shape {tuple(x.shape)}")
+        there, here = (y * z.conj()).real.sum(), (x * back.conj()).real.sum()
+        scale = y.norm() * z.norm()
+        check(bool((there - here).abs() <= 1e-3 * scale), "adjoint", f"⟨Ax, z⟩ = {there:.6g} but ⟨x, Aᴴz⟩ = {here:.6g}",
+              "the adjoint of forward")
+        return tuple(y.shape[1:]), y.is_complex()

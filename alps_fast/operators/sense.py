@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..errors import check, check_positive
+from ..errors import check, check_positive, whole
 from ..layout import Placed
+from ..ops._alike import each, product
 from ..ops._cg import PRECISELY
+from ..ops._modes import one_thread, ordinary
 from ..ops.langevin_fourier import langevin_fourier
 from ..ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_solve
 from .base import Operator, check_binary, check_finite, check_image, check_values
@@ -58,8 +61,7 @@ class CartesianMRI(Operator):
     def __init__(self, mask: Tensor, maps: Tensor | None = None, *, noise_std: float, axis: int | None = None,
                  tol: float = 0.03, max_iter: int = 300):
         super().__init__(noise_std)
-        check_positive("tol", tol)
-        check(max_iter >= 1, "max_iter", max_iter, "at least 1")
+        tol, max_iter = check_positive("tol", tol), whole("max_iter", max_iter, 1)
         mask = check_binary("mask", mask)
         check(mask.ndim in (1, 2), "mask", f"shape {tuple(mask.shape)}", "(H, W), or (n,) with axis")
         check(axis in ((0, 1) if mask.ndim == 1 else (None,)), "axis", axis,
@@ -71,7 +73,7 @@ class CartesianMRI(Operator):
             check(maps.ndim == 3 and maps.numel() > 0, "maps", f"shape {tuple(maps.shape)}", "(coils, H, W)")
             check_finite("maps", maps)
             self._check_size("maps", maps, mask)
-            maps, mask = maps.resolve_conj().contiguous(), mask.expand(maps.shape[-2:])
+            maps, mask = maps.detach().resolve_conj().contiguous().clone(), mask.expand(maps.shape[-2:])
         self.mask, self.maps = mask, maps
         self._placed_mask, self._placed_maps = Placed(mask), Placed() if maps is None else Placed(maps)
         self.tol, self.max_iter = tol, max_iter
@@ -82,15 +84,16 @@ class CartesianMRI(Operator):
     def forward(self, x: Tensor) -> Tensor:
         """mask · F(maps · x), (coils, H, W) or (B, coils, H, W)."""
         self._check_image(x)
-        return centred_fft(x if self.maps is None else x * self._maps(x)) * self._placed_mask.like(x)[0]
+        coils = x if self.maps is None else product(x, self._maps(x))
+        return _by_image(centred_fft, coils) * self._placed_mask.like(x)[0]
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Σ_c conj(maps_c) F⁻¹(mask · y_c), (1, H, W) or (B, 1, H, W)."""
         check_values("y", y, is_complex=True)
         self._check_measured(y)
-        image = centred_ifft(y * self._placed_mask.like(y)[0])
+        image = _by_image(centred_ifft, y * self._placed_mask.like(y)[0])
         if self.maps is not None:
-            return (image * self._maps(y).conj()).sum(-3, keepdim=True)
+            return product(image, self._maps(y).conj()).sum(-3, keepdim=True)
         return image if y.ndim > 2 else image[None]
 
     def normal(self, x: Tensor) -> Tensor:
@@ -98,9 +101,9 @@ class CartesianMRI(Operator):
         self._check_image(x)
         axes = (-2, -1) if self.line_axis is None else (self.line_axis - 2,)
         mask = self._rolled_mask(x)
-        coils = x if self.maps is None else x * self._maps(x)
-        coils = torch.fft.ifftn(torch.fft.fftn(coils, dim=axes) * mask, dim=axes)
-        return coils if self.maps is None else (coils * self._maps(x).conj()).sum(-3, keepdim=True)
+        coils = x if self.maps is None else product(x, self._maps(x))
+        coils = _by_image(lambda v: torch.fft.ifftn(torch.fft.fftn(v, dim=axes) * mask, dim=axes), coils)
+        return coils if self.maps is None else product(coils, self._maps(x).conj()).sum(-3, keepdim=True)
 
     def check_measurement(self, y: Tensor) -> Tensor:
         """y as (B, coils, H, W)."""
@@ -157,7 +160,8 @@ class CartesianMRI(Operator):
             step = max(1, CHUNK // n**2)
             for first in range(0, len(lines), step):
                 s = lines[first:first + step]
-                values, vectors = torch.linalg.eigh((s.conj() @ s.mT) * gram)
+                with one_thread():  # where eigenvalues agree any basis serves, and which one LAPACK finds hangs on its threads
+                    values, vectors = torch.linalg.eigh((s.conj() @ s.mT) * gram)
                 u[first:first + step], eigenvalues[first:first + step] = vectors, values.clamp_min(0)
             self._factors[key] = u, eigenvalues
         return self._factors[key]
@@ -170,7 +174,8 @@ class CartesianMRI(Operator):
         """The mask in torch.fft order, real dtype of x: centred transforms cancel in AᴴA but for this roll."""
         key = x.real.dtype, x.device
         if key not in self._rolled:
-            self._rolled[key] = torch.fft.ifftshift(self.mask).to(x.device, x.real.dtype)
+            with torch.inference_mode(False):  # it outlives the mode it is first asked for in
+                self._rolled[key] = ordinary(torch.fft.ifftshift(self.mask).to(x.device, x.real.dtype))
         return self._rolled[key]
 
     def _check_image(self, x: Tensor) -> None:
@@ -191,6 +196,11 @@ class CartesianMRI(Operator):
     def _check_size(name: str, value: Tensor, mask: Tensor) -> None:
         ok = all(m in (1, n) for m, n in zip(mask.shape, value.shape[-2:], strict=True))
         check(ok, name, f"shape {tuple(value.shape)}", f"a height and width that fit the mask {tuple(mask.shape)}")
+
+
+def _by_image(transform: Callable[[Tensor], Tensor], coils: Tensor) -> Tensor:
+    """`transform` of the coils of an image (coils, H, W), or of each of a batch."""
+    return each(transform, coils) if coils.ndim == 4 else transform(coils)
 
 
 def _line_axis(mask: Tensor) -> int | None:

@@ -38,6 +38,17 @@ def warn_of_max_iter(max_iter: int) -> None:
     warnings.warn(f"conjugate gradients: {max_iter} iterations did not reach the tolerance; raise max_iter or tol", stacklevel=3)
 
 
+def looked(flag: Tensor) -> bool:
+    """Its value, for a loop that looks at the device here but not in a graph: so torch does not tell of it as of who waits."""
+    if flag.device.type != "cuda" or not (mode := torch.cuda.get_sync_debug_mode()):
+        return bool(flag)
+    torch.cuda.set_sync_debug_mode(0)
+    try:
+        return bool(flag)
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+
+
 def in_graphs(device: torch.device) -> Tensor:
     """Where graphs note on `device` that max_iter did not suffice, for `warn_of_graphs`; made before any is captured."""
     if device not in _in_graphs:

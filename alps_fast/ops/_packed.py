@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -13,7 +15,8 @@ T = TypeVar("T")
 
 MOST = 8  # networks and banks of filters
 _packed: OrderedDict[tuple[object, ...], tuple[list[Tensor], Any]] = OrderedDict()  # those last used, newest last
-_holders: list[list[object]] = []
+_packing = threading.Lock()
+_holders: ContextVar[tuple[list[object], ...]] = ContextVar("holders", default=())
 
 
 def packed_once(pack: Callable[..., T], tensors: Sequence[Tensor], *options: object) -> T:
@@ -22,23 +25,24 @@ def packed_once(pack: Callable[..., T], tensors: Sequence[Tensor], *options: obj
         packed = pack(tensors, *options)
     else:
         key = (pack, *options, tensors[0].device, *((v.data_ptr(), v.shape, v.stride(), v._version) for v in tensors))
-        if key not in _packed:
-            _packed[key] = list(tensors), pack(tensors, *options)
-            if len(_packed) > MOST:
-                _packed.popitem(last=False)
-        _packed.move_to_end(key)
-        packed = _packed[key][1]
-    for held in _holders:
+        with _packing:
+            if key not in _packed:
+                _packed[key] = list(tensors), pack(tensors, *options)
+                if len(_packed) > MOST:
+                    _packed.popitem(last=False)
+            _packed.move_to_end(key)
+            packed = _packed[key][1]
+    for held in _holders.get():
         held.append(packed)
     return packed
 
 
 @contextmanager
 def held() -> Iterator[list[object]]:
-    """What `packed_once` hands out inside, for a graph that reads it again when others have taken its place here."""
+    """What `packed_once` hands out inside, to this thread, for a graph that reads it again when others took its place here."""
     mine: list[object] = []
-    _holders.append(mine)
+    token = _holders.set((*_holders.get(), mine))
     try:
         yield mine
     finally:
-        _holders.remove(mine)
+        _holders.reset(token)

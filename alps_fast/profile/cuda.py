@@ -10,6 +10,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -64,24 +65,24 @@ class Launch(NamedTuple):
     shared: int
 
 
-_recorded: list[Launch] | None = None
+_recorded: ContextVar[list[Launch] | None] = ContextVar("recorded", default=None)
 
 
 @contextmanager
 def recorded() -> Iterator[list[Launch]]:
-    """The launches inside, none of which runs."""
-    global _recorded
-    before, _recorded = _recorded, []
+    """The launches inside, of this thread, none of which runs."""
+    launches: list[Launch] = []
+    token = _recorded.set(launches)
     try:
-        yield _recorded
+        yield launches
     finally:
-        _recorded = before
+        _recorded.reset(token)
 
 
 def _launch(kernel: Kernel, grid: tuple[int, ...], threads: int, arguments: Sequence[Any], shared: int = 0) -> Counter[str]:
     """What the launch did, which is nothing where it is recorded."""
-    if _recorded is not None:
-        _recorded.append(Launch(nvcc.readable(kernel.name), math.prod(grid), threads, shared))
+    if (launches := _recorded.get()) is not None:
+        launches.append(Launch(nvcc.readable(kernel.name), math.prod(grid), threads, shared))
         return Counter()
     return kernel.launch(grid, (threads,), arguments, shared)
 

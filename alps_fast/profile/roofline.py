@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +34,8 @@ class Alone(common.Measure):
     def __call__(self, case: str, backend: str, run: Callable[[], object], baselines: dict[str, Callable[[], object]],
                  work: common.Work, rounds: int = 31, gemm: torch.dtype | None = None,
                  peak: float | None = None) -> list[common.Row]:
-        seconds = self.timer(run, lambda: None, min(rounds, common.QUICK_ROUNDS), 2, self.device)
+        timed = common.contender(run, self.device)
+        seconds = self.timer(timed, lambda: None, min(rounds, common.QUICK_ROUNDS), 2, self.device)
         row = {"case": case, "backend": backend, "seconds": seconds, **work._asdict()}
         self.rows.append(row)
         return [row]
@@ -86,19 +86,12 @@ def modelled() -> list[Point]:
 
 
 def on_gpu() -> list[Point]:
-    """Those configurations on the current CUDA device, by its events: medians."""
-    points, name = [], torch.cuda.get_device_name()
+    """Those configurations on the current CUDA device, as graphs where they can be captured: medians."""
+    points, name, device = [], torch.cuda.get_device_name(), torch.device("cuda")
     for case in gpu_cases():
-        step, seconds = _on_device(case, torch.device("cuda")), []
-        for _ in range(3 + ROUNDS):
-            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            began.record()
-            step()
-            ended.record()
-            ended.synchronize()
-            seconds.append(1e-3 * began.elapsed_time(ended))
-        work = case.work(case.chains)
-        points.append(Point(case.op, case.name, name, "measured", work.bytes, work.operations, statistics.median(seconds[3:])))
+        timed = common.contender(_on_device(case, device), device)
+        seconds, work = common.stopwatch(timed, lambda: None, ROUNDS, 3, device), case.work(case.chains)
+        points.append(Point(case.op, case.name, name, "measured", work.bytes, work.operations, seconds))
     return points
 
 

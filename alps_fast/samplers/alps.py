@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..layout import network_view
+from ..ops._dispatch import asked
 from ..ops._memory import laid_out
 from .schedule import INDEPENDENT, Level, Schedule, StepScalars
 
@@ -33,12 +34,14 @@ class Target:
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """E (N,) and ∇E (N, H, W, C') of states, without 1/t²."""
-        value, grad = self.energy.value_and_grad(network_view(x), self.t)
+        with asked(self.backend):
+            value, grad = self.energy.value_and_grad(network_view(x), self.t)
         return value, laid_out(grad.movedim(1, -1))
 
     def grad(self, x: Tensor) -> Tensor:
         """∇E of states, without 1/t²."""
-        return laid_out(self.energy.grad(network_view(x), self.t).movedim(1, -1))
+        with asked(self.backend):
+            return laid_out(self.energy.grad(network_view(x), self.t).movedim(1, -1))
 
     def langevin(self, x: Tensor, grad: Tensor, chains: Tensor, s: StepScalars) -> tuple[Tensor, Tensor]:
         """x⁺ = m(x) + P^{1/2} ξ and m(x), ∇E given."""
@@ -62,7 +65,7 @@ def alps_levels(schedule: Schedule, eta: float) -> list[Level]:
 
 def start(target: Target, shape: tuple[int, ...], chains: Tensor) -> Tensor:
     """x = P b + P^{1/2} R₀ of the first level. The chain goes on from step 1, so R₀ is used here alone."""
-    nothing = torch.zeros(len(chains), *shape, device=target.b.device)
+    nothing = torch.zeros(len(chains), *shape, dtype=target.b.dtype, device=target.b.device)
     return target.langevin(nothing, nothing, chains, replace(target.scalars, noise=INDEPENDENT, step=0))[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 
@@ -12,8 +13,10 @@ from tqdm import tqdm
 from ..energies.base import Energy
 from ..errors import check, check_choice
 from ..layout import from_state
+from ..limits import check_memory
 from ..operators.base import Operator
-from ..ops._dispatch import NAMES
+from ..ops._dispatch import NAMES, telling
+from ..ops._modes import ordinary, settled
 from .alps import Target, in_single
 from .schedule import NO_NOISE, PUBLISHED, Schedule, StepScalars
 
@@ -33,6 +36,8 @@ class MapEstimate:
     trace: Tensor
 
 
+@telling()
+@settled()
 def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Schedule = PUBLISHED, backend: str = "auto",
                  progress: bool = True) -> MapEstimate:
     """argmax of exp(−E(x, t)/t² − ‖Ax − y‖²/(2η²)) at t = σ_min, followed down from σ_max; deterministic.
@@ -53,7 +58,9 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
     for name, given, kind in (("operator", operator, Operator), ("energy", energy, Energy), ("schedule", schedule, Schedule)):
         check(isinstance(given, kind), name, type(given).__name__, f"an alps_fast {kind.__name__}")
     check_choice("backend", backend, NAMES)
-    checked = in_single(operator.check_measurement(y))
+    checked = in_single(ordinary(operator.check_measurement(y)).detach())
+    image = operator.image_shape(checked)
+    check_memory("y", f"an image {image}", 8 * 4 * len(checked) * math.prod(image) * (1 + operator.is_complex), checked.device)
     b = operator.adjoint_state(checked) * operator.noise_std**-2
     energy.check_channels("energy", b.shape[-1])
     rows = torch.arange(len(b), device=b.device)

@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
-import safetensors.torch
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ..energies.base import Energy
-from ..errors import check, check_choice, check_positive, whole
+from ..errors import PlannedError, check, check_choice, check_std, whole
+from ..io.files import check_writable
+from ..io.tensors import digest_of
 from ..layout import from_state, network_view, to_state
+from ..limits import check_memory
 from ..operators.base import Operator
 from ..ops._cg import warn_of_graphs
-from ..ops._dispatch import NAMES
+from ..ops._dispatch import NAMES, asked, resolved, telling
 from ..ops._memory import reused_memory
+from ..ops._modes import ordinary, settled
 from ..ops.philox_normal import MEASUREMENTS
 from ..posterior import BrokenChain, Posterior
 from .alps import Target, alps_levels, in_single, start
-from .chains import Chains, Record, load_checkpoint, save_checkpoint
+from .chains import TRACED, Chains, Identity, Record, load_checkpoint, save_checkpoint
 from .graphs import CudaGraphs, Graphs, silent
 from .level import Plan, Rows, Stepped, joined, part
 from .mala import first_log_tau
 from .measurement import bridge, measurement_levels
-from .schedule import AVERAGED, INDEPENDENT, NO_NOISE, PUBLISHED, Level, Schedule, StepScalars, with_draws
+from .schedule import AVERAGED, INDEPENDENT, MOST, NO_NOISE, PUBLISHED, Level, Schedule, StepScalars, with_draws
 
-CHECKPOINT_DRAWS = 10  # while drawing, a checkpoint every so many draws
+CHECKPOINT_SECONDS = 60.0  # between checkpoints, at level ends
+PROBES = 8  # inner products of everything that tells one run from another
+OPERATOR_TOLERANCE, ENERGY_TOLERANCE = 1e-4, 1e-3  # of them, relative: rounding in float32, and of networks in bfloat16
+FREE = ("progress", "checkpoint", "callback")  # what may be set on a sampler that is planned
 
 
 class Progress(NamedTuple):
@@ -72,7 +82,9 @@ class Sampler:
             conditional means and std is too small; draws must be 1.
         correction: "mala" adds accept/reject with a step tuned a chain at a time while annealing, one AᴴA more a step.
         backend: see `alps_fast.ops`. progress: a bar on stderr.
-        checkpoint: a file that is written at level ends, and gone on from, bit for bit, where it exists.
+        checkpoint: a file that is written at the first level end after every minute, on Ctrl-C, SIGTERM and exceptions (as of
+            the last level end), and when all is done; and gone on from, bit for bit, where it exists. One that is damaged or of
+            another run is refused; a disk that is full is warned of.
         callback: is called with a `Progress` at level ends.
         max_chains: chains, of all measurements together, whose steps run at a time; None: all, and where the device's
             memory does not suffice half as many, until it does. Results are the same.
@@ -120,8 +132,8 @@ class Sampler:
         check(isinstance(self.operator, Operator), "operator", type(self.operator).__name__, "an alps_fast operator")
         check(isinstance(self.energy, Energy), "energy", type(self.energy).__name__, "an alps_fast energy")
         check(isinstance(self.schedule, Schedule), "schedule", type(self.schedule).__name__, "a Schedule")
-        for name in ("chains", "draws", "thin"):
-            setattr(self, name, whole(name, getattr(self, name), 1))
+        self.chains = whole("chains", self.chains, 1, 1 << 32)
+        self.draws, self.thin = whole("draws", self.draws, 1), whole("thin", self.thin, 1, MOST)
         if self.max_chains is not None:
             self.max_chains = whole("max_chains", self.max_chains, 1)
         self._graphs = Graphs(CudaGraphs(), "cuda")
@@ -139,13 +151,35 @@ class Sampler:
                   "'averaged' with a correction or method=\"measurement\"")
         check((self.warm_start is None) == (self.warm_std is None), "warm_std", self.warm_std, "warm_start and warm_std together")
         if self.warm_std is not None:
-            check_positive("warm_std", self.warm_std)
-            self.warm_std = float(self.warm_std)
+            self.warm_std = check_std("warm_std", self.warm_std)
+        if isinstance(self.warm_start, Tensor):
+            self.warm_start = self.warm_start.detach().clone()
+        self._check_memory(1, 1, torch.device("cpu"))
         eta = self.operator.noise_std
         annealed = (alps_levels(self.schedule, eta) if self.method == "alps"
                     else measurement_levels(self.schedule, eta, self.warm_std))
         self.annealing = len(annealed)  # how many levels before draws alone remain
+        steps = sum(level.steps for level in annealed) + (self.draws - 1) * self.thin
+        check(steps < 1 << 32, "schedule, draws and thin", f"{steps} steps", "fewer than 2^32, as the noise counts them")
         self.levels = with_draws(annealed, self.draws, self.thin)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """A sampler is planned when it is made: what it was planned by stays.
+
+        Raises:
+            PlannedError: naming the attribute.
+        """
+        if "levels" in vars(self) and not name.startswith("_") and name not in FREE:
+            raise PlannedError(f"{name}: got a new value for a sampler that is planned; wanted a new sampler: "
+                               f"dataclasses.replace(sampler, {name}=...)")
+        super().__setattr__(name, value)
+
+    def _check_memory(self, measurements: int, numbers: int, device: torch.device) -> None:
+        """States of so many real numbers and what is kept of every draw and level must fit in the device's memory."""
+        levels = self.schedule.levels + self.draws
+        a_chain = 8 * numbers + 4 * min(TRACED, numbers) * self.draws + 12 * levels
+        needed = measurements * self.chains * a_chain + 8 * levels
+        check_memory("chains × draws", f"{self.chains} × {self.draws}", needed, device)
 
     def __call__(self, y: Tensor) -> Posterior:
         """The posterior of a measurement y, or of each of a batch (B, ...).
@@ -157,7 +191,8 @@ class Sampler:
             ArgumentError: y does not fit the operator, is not finite, or `checkpoint` is of another run.
             FloatingPointError: every chain turned non-finite.
         """
-        return Run(self, y).finish()
+        with settled(), telling():
+            return Run(self, y).finish()
 
     def memory(self, y: Tensor) -> int:
         """Bytes that a run on y takes on the CPU at its peak: all chains' states, statistics, and what our gradients work in.
@@ -170,7 +205,8 @@ class Sampler:
         images = 32 if self.operator.is_complex else 16  # y, Aᴴy, b; how mean and squares spread over chains, in float64
         statistics = images * 4 * channels * height * width
         rows = measurements * self.chains
-        workspace = self.energy.workspace((rows, channels, height, width))
+        with asked(self.backend):
+            workspace = self.energy.workspace((rows, channels, height, width))
         return rows * self.memory_per_chain(y) + measurements * statistics + workspace
 
     def memory_per_chain(self, y: Tensor) -> int:
@@ -198,9 +234,12 @@ class Run:
 
     def __init__(self, sampler: Sampler, y: Tensor):
         self.sampler, operator = sampler, sampler.operator
-        self.y = in_single(operator.check_measurement(y))
+        self.y = in_single(ordinary(operator.check_measurement(y)).detach())
         self.batched = y.ndim == self.y.ndim
         self.image = operator.image_shape(self.y)
+        numbers = math.prod(self.image) * (2 if operator.is_complex else 1)
+        check_memory("y", f"an image {self.image}", 8 * 4 * numbers * len(self.y), self.y.device)
+        sampler._check_memory(len(self.y), numbers, self.y.device)
         self.adjoint = operator.adjoint_state(self.y)
         sampler.energy.check_channels("energy", self.adjoint.shape[-1])
         self.warm = self._warm_state()
@@ -209,16 +248,18 @@ class Run:
         of_measurement = torch.arange(sampler.chains, device=self.adjoint.device) + sampler.first_chain
         measurements = torch.arange(len(self.y), device=self.adjoint.device) + sampler.first_measurement
         self.index = torch.stack([of_measurement.repeat(len(self.y)), measurements.repeat_interleave(sampler.chains)], 1)
-        self.identity = self._identity() if sampler.checkpoint else ""
         self.interrupted = False
         self.most = min(sampler.max_chains or len(self.index), len(self.index))  # rows whose steps run at a time
         self.target: Target | None = None
         self.began = time.perf_counter()
-        path = Path(sampler.checkpoint) if sampler.checkpoint else None
-        if path is not None:
-            check(path.parent.is_dir() and not path.is_dir(), "checkpoint", path, "a file in a folder that exists")
-        if path is not None and path.exists():
-            self.chains, self.record = load_checkpoint(path, self.identity, self.adjoint.device)
+        self.path = None if sampler.checkpoint is None else Path(sampler.checkpoint)
+        self.kept: tuple[Chains, Record] | None = None  # the last level's end, where it is not on the disk yet
+        self.kept_at, self.keeping, self.terminated = time.monotonic(), False, False
+        if self.path is not None:
+            check_writable(self.path, "checkpoint")
+            self.identity = self._identity()
+        if self.path is not None and self.path.exists():
+            self.chains, self.record = load_checkpoint(self.path, self.identity, self.adjoint.device)
         else:
             self.chains, self.record = self._start()
 
@@ -226,7 +267,7 @@ class Run:
         """Run all levels that are left."""
         levels = self.sampler.levels
         try:
-            with reused_memory(), tqdm(
+            with reused_memory(), self._kept_on_sigterm(), tqdm(
                     total=sum(level.steps for level in levels), initial=sum(s.steps for s in levels[:self.chains.level]),
                     desc="sampling", unit="step", file=sys.stderr, disable=not self.sampler.progress) as bar:
                 while self.chains.level < len(levels):
@@ -234,6 +275,12 @@ class Run:
                     self._level_end()
         except KeyboardInterrupt:
             self.interrupted = True
+            self._keep()
+        except FloatingPointError:  # nothing is left to go on with
+            raise
+        except BaseException:
+            self._keep()
+            raise
         posterior = self._posterior()
         warn_of_graphs(self.adjoint.device)
         return posterior
@@ -301,18 +348,62 @@ class Run:
             level, step = chains.broken[0].tolist()
             raise FloatingPointError(f"every chain turned non-finite; chain {int(self.index[0, 0])} at level {level} "
                                      f"(t = {sampler.levels[level].t:.4g}), step {step}")
-        if sampler.checkpoint and (not drawing or done == len(sampler.levels)
-                                   or (done - sampler.annealing) % CHECKPOINT_DRAWS == 0):
-            save_checkpoint(Path(sampler.checkpoint), chains, self.record, self.identity)
+        if self.path is not None:
+            self.kept = replace(chains), replace(self.record)  # whose tensors are replaced from now on, or written in new rows
+            if done == len(sampler.levels) or time.monotonic() - self.kept_at >= CHECKPOINT_SECONDS:
+                self._keep()
         if sampler.callback:
             level = sampler.levels[done - 1]
             sampler.callback(Progress(done - 1, len(sampler.levels), level.t, level.eta, chains.x))
+
+    def _keep(self) -> None:
+        """Write a checkpoint of the last level's end, if that is not on the disk yet."""
+        if self.path is None or self.kept is None:
+            return
+        self.keeping = True
+        try:
+            save_checkpoint(self.path, *self.kept, self.identity)
+        finally:
+            self.keeping = False
+        self.kept, self.kept_at = None, time.monotonic()
+        if self.terminated:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @contextmanager
+    def _kept_on_sigterm(self) -> Iterator[None]:
+        """Within it SIGTERM writes a checkpoint, then does what it did before: by default it ends the process.
+
+        Signals can be caught in the main thread alone; in others SIGTERM is what it was.
+        """
+        before = signal.getsignal(signal.SIGTERM)
+        in_main = threading.current_thread() is threading.main_thread()
+        if self.path is None or not in_main or before in (None, signal.SIG_IGN):
+            yield
+            return
+
+        def keep(number: int, frame: FrameType | None) -> None:
+            if self.keeping:  # a checkpoint is being written: when it is, the signal comes again
+                self.terminated = True
+                return
+            self.terminated = False
+            self._keep()
+            if callable(before):
+                before(number, frame)
+            else:
+                signal.signal(signal.SIGTERM, before)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        signal.signal(signal.SIGTERM, keep)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def _start(self) -> tuple[Chains, Record]:
         rows, device = len(self.index), self.adjoint.device
         noise_shape = (rows, *self.adjoint.shape[1:]) if self.sampler.method == "measurement" else (0,)
         self.chains = Chains(
-            x=torch.empty(0), data_noise=torch.zeros(noise_shape, device=device),
+            x=torch.empty(0), data_noise=torch.zeros(noise_shape, dtype=torch.float32, device=device),
             log_tau=first_log_tau(self.index, self.adjoint[0].numel()),
             alive=torch.ones(rows, dtype=torch.bool, device=device),
             broken=torch.full((rows, 2), -1, dtype=torch.int64, device=device))
@@ -375,26 +466,38 @@ class Run:
               f"{warm.dtype} of shape {tuple(warm.shape)}",
               f"a {'complex' if self.sampler.operator.is_complex else 'real'} image {self.image}, or one a measurement")
         check(bool(warm.isfinite().all()), "warm_start", "NaN or infinity in it", "finite numbers")
-        warm = warm.view(-1, *self.image).to(self.adjoint.device).expand(len(self.y), *self.image)
+        warm = ordinary(warm).detach().view(-1, *self.image).to(self.adjoint.device).expand(len(self.y), *self.image)
         return to_state(warm).float()
 
-    def _identity(self) -> str:
-        """A digest of all that decides the result: options, measurement, and probes of operator and energy."""
-        sampler = self.sampler
+    def _identity(self) -> Identity:
+        """All that decides the result: options, backend, precision and measurement, and what operator and energy do to noise."""
+        sampler, device = self.sampler, self.adjoint.device
         names = ("chains", "draws", "thin", "seed", "method", "noise", "correction", "first_chain", "first_measurement",
                  "warm_std")
         options = {name: getattr(sampler, name) for name in names} | {
-            "schedule": asdict(sampler.schedule), "operator": type(sampler.operator).__name__,
-            "eta": sampler.operator.noise_std, "energy": type(sampler.energy).__name__, "image": self.image}
-        digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
+            "schedule": asdict(sampler.schedule), "operator": type(sampler.operator).__name__, "eta": sampler.operator.noise_std,
+            "solved to": [getattr(sampler.operator, name, None) for name in ("tol", "max_iter")], "image": self.image,
+            "backend": resolved(sampler.backend, device), "energy": _described(sampler.energy, device)}
         given = {"y": self.y} if self.warm is None else {"y": self.y, "warm_start": self.warm}
-        digest.update(safetensors.torch.save({name: v.resolve_conj().cpu().contiguous() for name, v in given.items()}))
-        t = sampler.schedule.sigma_min
-        grad = sampler.energy.grad(network_view(self.adjoint), t)
-        for probe in (self.adjoint, sampler.operator.normal_state(self.adjoint), grad):
-            # three digits: another number of threads may round otherwise, another mask or prior says something else
-            digest.update(f"{float(probe.double().norm()):.2e}".encode())
-        return digest.hexdigest()
+        here = {name: v.resolve_conj().cpu().contiguous() for name, v in given.items()}
+        return Identity(digest_of(here, {"options": json.dumps(options, sort_keys=True)}), *self._probes())
+
+    def _probes(self) -> tuple[Tensor, Tensor]:
+        """⟨w_k, v⟩, w_k fixed noise, for v = Aᴴy of every measurement, AᴴA z and ∇E(z √(t² + 1/4), t) at the first, the middle
+        and the last t, z fixed noise: (groups, PROBES); and what each may differ by, (groups,). Both on the CPU, in float64."""
+        sampler, device = self.sampler, self.adjoint.device
+        noise = torch.randn(PROBES + 1, *self.adjoint.shape[1:], generator=torch.Generator().manual_seed(0)).to(device)
+        z, against = noise[:1], noise[1:]
+        answers = [*self.adjoint, *sampler.operator.normal_state(z)]
+        tolerances = [OPERATOR_TOLERANCE] * len(answers)
+        ts = sampler.schedule.t()
+        for t in (ts[0], ts[len(ts) // 2], ts[-1]):
+            grad = sampler.energy.grad(network_view(z * math.hypot(t, 0.5)), float(t))
+            answers.append(grad[0].movedim(0, -1))
+            tolerances.append(ENERGY_TOLERANCE)
+        products = torch.stack([(v.double() * against).flatten(1).sum(1) for v in answers])
+        norms = torch.stack([v.double().norm() for v in answers])
+        return products.cpu(), norms.cpu() * torch.tensor(tolerances, dtype=torch.float64)
 
     def _posterior(self) -> Posterior:
         sampler, chains, record = self.sampler, self.chains, self.record
@@ -428,6 +531,13 @@ class Run:
             polar_std=polar_std, by_level=by_level,
             acceptance=_acceptance(record.acceptance[shown - 1:], chains.alive), interrupted=self.interrupted, broken=lost,
             seed=sampler.seed, schedule=sampler.schedule, seconds=time.perf_counter() - self.began, gradients=chains.gradients)
+
+
+def _described(energy: Energy, device: torch.device) -> list[object]:
+    """What an energy is computed by and, of a sum, what its terms are."""
+    backend = getattr(energy, "backend", None)
+    return [type(energy).__name__, getattr(energy, "precision", None), None if backend is None else resolved(backend, device),
+            [_described(term, device) for term in getattr(energy, "energies", ())]]
 
 
 def _mean_over(values: Tensor, alive: Tensor) -> list[float]:
