@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,6 +73,10 @@ class Posterior:
     polar_means, polar_std: of complex images, else None: the same of magnitudes (C), cosines (C) and sines (C) of phases,
         (chains, 3C, H, W) and (3C, H, W); see `magnitude_std` and `phase_std`.
     gradients: evaluations of the energy's gradient a chain. seconds: of this call.
+    chi2: () float64, ‖A x − y‖²/(η² n) averaged over the last draw of every chain, n real data: about 1 if noise_std,
+        operator and prior are those of the data. NaN in files that do not have it.
+    support: (H, W) bool, where the operator measures anything; None: everywhere. Elsewhere mean, std and samples are 0, no
+        number is traced, and neither scales of pictures nor averages count what is there.
     """
 
     mean: Tensor
@@ -91,12 +95,19 @@ class Posterior:
     schedule: Schedule
     seconds: float
     gradients: int
+    chi2: Tensor = field(default_factory=lambda: torch.tensor(torch.nan, dtype=torch.float64))
+    support: Tensor | None = None
 
     @property
     def std(self) -> Tensor:
         """(C, H, W) real; of a complex image the root of both parts' variances, √E|x − μ|². NaN, and a warning, of one chain."""
         self._warn_of_one_chain("std")
         return self._figures("value").variance.sqrt()
+
+    @property
+    def mean_std(self) -> Tensor:
+        """() the average of std over the support."""
+        return self.std.mean() if self.support is None else self.std[..., self.support].mean()
 
     @property
     def magnitude_mean(self) -> Tensor:
@@ -251,6 +262,9 @@ class Posterior:
         """Write arrays and figures to one .npz file, without pickles; whole or, where the disk is full, not at all."""
         polar = () if self.polar_means is None else POLAR
         arrays = {name: getattr(self, name).cpu().numpy() for name in (*ARRAYS, *polar)}
+        arrays["chi2"] = self.chi2.cpu().numpy()
+        if self.support is not None:
+            arrays["support"] = self.support.cpu().numpy()
         facts = {"by_level": self.by_level, "acceptance": self.acceptance, "interrupted": self.interrupted,
                  "broken": [lost._asdict() for lost in self.broken], "seed": self.seed, "schedule": asdict(self.schedule),
                  "seconds": self.seconds, "gradients": self.gradients}
@@ -269,7 +283,10 @@ class Posterior:
         with reading(path, "path", WANTED), open(path, "rb") as file:  # by NumPy's own hand a broken archive stays open
             stored = np.load(file, allow_pickle=False)
             arrays: dict[str, Any] = {name: torch.from_numpy(stored[name]) for name in ARRAYS}
-            arrays |= {name: torch.from_numpy(stored[name]) if name in stored else None for name in POLAR}
+            arrays |= {name: torch.from_numpy(stored[name]) if name in stored.files else None for name in POLAR}
+            if "chi2" in stored.files:
+                arrays["chi2"] = torch.from_numpy(stored["chi2"])
+            arrays["support"] = torch.from_numpy(stored["support"]) if "support" in stored.files else None
             facts = json.loads(str(stored["facts"]))
             facts["broken"] = [BrokenChain(**lost) for lost in facts["broken"]]
             facts["schedule"] = Schedule(**facts["schedule"])
@@ -298,6 +315,8 @@ class Posterior:
                 and self.samples.dtype == self.mean.dtype and self.count.shape == tuple(first) and self.count.dtype == torch.int64
                 and (self.mean.is_complex() or self.mean.is_floating_point())
                 and self.channel_std.is_floating_point() and self.trace.is_floating_point())
+        fits &= self.chi2.shape == self.count.shape and self.chi2.is_floating_point()
+        fits &= self.support is None or (self.support.shape == (height, width) and self.support.dtype == torch.bool)
         check(fits, "path", f"{path}, whose arrays do not fit together", WANTED)
         ok = (isinstance(self.by_level, dict) and all(isinstance(v, list) for v in self.by_level.values())
               and len({len(v) for v in self.by_level.values()}) <= 1 and isinstance(self.acceptance, float | None)
@@ -332,7 +351,8 @@ class Posterior:
             else:
                 grey = shown.mean(0).cpu().numpy()
                 if low is None:  # one scale for all: the mean's
-                    low, high = float(np.nanmin(grey)), float(np.nanmax(grey))
+                    inside = grey if self.support is None else grey[self.support.cpu().numpy()]
+                    low, high = float(np.nanmin(inside)), float(np.nanmax(inside))
                 axes.imshow(grey, cmap="gray", vmin=low, vmax=high)
         file = Path(path) if Path(path).suffix else Path(f"{path}.png")
         kinds = figure.canvas.get_supported_filetypes()

@@ -13,7 +13,7 @@ from test_level import COLUMNS, MASK, ridge, same
 from torch import Tensor, nn
 
 from alps_fast import data
-from alps_fast.energies import GaussianEnergy, GaussianMixtureEnergy, RidgeEnergy, SumEnergy
+from alps_fast.energies import DiffusionPrior, GaussianEnergy, GaussianMixtureEnergy, RidgeEnergy, SumEnergy
 from alps_fast.energies.base import Energy
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, Operator, SuperResolution
 from alps_fast.ops._modes import one_thread, settled
@@ -78,6 +78,7 @@ ENERGIES: dict[str, Callable[[], Energy]] = {
     "ridge": rebuilt,
     "sum": lambda: SumEnergy([rebuilt(), GaussianEnergy(0.0, 1.0)], [0.5, 0.5]),
     "autograd": Differentiated,
+    "diffusion": lambda: DiffusionPrior(lambda x, sigma: 0.25 / (0.25 + sigma.view(-1, 1, 1, 1) ** 2) * x, 1),
 }
 WAYS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "inpainting": ("inpainting", "ridge", {"draws": 3, "thin": 2}),
@@ -85,6 +86,7 @@ WAYS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "denoising": ("denoising", "autograd", {"correction": "mala"}),
     "blur": ("blur", "mixture", {"correction": "mala", "draws": 2}),
     "superres": ("superres", "gaussian", {"method": "measurement"}),
+    "superres, a diffusion model": ("superres", "diffusion", {"draws": 2}),
     "one coil": ("one coil", "sum", {"method": "measurement", "correction": "mala"}),
     "lines": ("lines", "autograd", {"noise": "independent"}),
     "coils": ("coils", "mixture", {}),

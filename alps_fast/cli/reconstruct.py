@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..errors import ArgumentError, check, check_positive
+from ..errors import ArgumentError, check
 from .options import check_backend, chosen_precision, force_option, print_json, sampling_options
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..operators.base import Operator
 
 T = TypeVar("T")
+ASSUMED = 0.02  # noise_std of images in [−1, 1] where nothing tells it
 OPERATORS = ("denoise", "inpaint", "deblur", "superres", "mri")
 APPLY_TO = {"mask": ("inpaint",), "blur_std": ("deblur", "superres"), "motion": ("deblur", "superres"),
             "psf": ("deblur", "superres"), "factor": ("superres",), "scale": ("mri",)}  # options of some operators alone
@@ -68,21 +69,14 @@ def image_operator(kind: str, image: Tensor, noise_std: float, mask: Path | None
     return operators.Denoising(noise_std, is_complex=is_complex)
 
 
-def read_mri(path: Path, noise_std: float | None, scale: float | None) -> tuple[Tensor, Operator, float]:
-    """y, A and the scale that y has been divided by, so that the image's magnitudes reach about 1."""
-    from .. import operators
-    from ..io import read_kspace
+def image_noise_std(kind: str, image: Tensor, noise_std: float | None) -> tuple[float, str]:
+    """η of a measurement that is an image, and whether it was given, estimated or assumed."""
+    from ..io import image_noise
 
-    kspace, maps, mask = read_kspace(path)
-    if scale is None:  # from a rough least-squares image; with noise unknown, one that is small beside the data's energy
-        energy = float(kspace.abs().square().sum() / kspace.shape[-1] / kspace.shape[-2]) ** 0.5 or 1.0
-        rough = operators.CartesianMRI(mask, maps, noise_std=0.05)
-        scale = energy * float(rough.project(rough.adjoint(kspace / energy) / 0.05**2, 1.0).abs().flatten().quantile(0.999))
-    check_positive("scale", scale)
     if noise_std is not None:
-        check_positive("noise_std", noise_std)
-    eta = 0.02 if noise_std is None else noise_std / scale
-    return kspace / scale, operators.CartesianMRI(mask, maps, noise_std=eta), scale
+        return noise_std, "given"
+    found = image_noise(image) if kind in ("denoise", "deblur") else None  # pixels that are missing or apart are no neighbours
+    return (ASSUMED, "assumed") if found is None else (found, "estimated")
 
 
 def results(measurement: Path, out: Path | None) -> list[Path]:
@@ -99,7 +93,7 @@ def results(measurement: Path, out: Path | None) -> list[Path]:
 @click.option("--energy", help="The prior: a name of `alps-fast info`, or a file.  [default: brain for mri, else natural]")
 @click.option("--mask", type=click.Path(path_type=Path), help="inpaint: a picture or array, 1 or white = observed.")
 @click.option("--noise-std", type=float, help="Standard deviation of the noise, of real and imaginary part each, in units of "
-              "INPUT as read.  [default: 0.02; mri: 0.02 of --scale]")
+              "INPUT as read.  [default: estimated for denoise, deblur and mri; else assumed to be 0.02, or 0.02 of --scale]")
 @click.option("--blur-std", type=float, help="deblur, superres: Gaussian blur, its standard deviation in pixels.")
 @click.option("--motion", type=(float, float), metavar="LENGTH ANGLE", help="deblur, superres: motion blur, its length in pixels "
               "and degrees counter-clockwise from the horizontal.")
@@ -143,7 +137,7 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     """
     import alps_fast as af
 
-    from ..io import check_outputs, read_image
+    from ..io import check_outputs, read_image, read_kspace, scaled_kspace
 
     check_backend(backend)
     check_applicable(operator, {"mask": mask, "blur_std": blur_std, "motion": motion, "psf": psf, "factor": factor,
@@ -154,11 +148,14 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     blur = read_blur(blur_std, motion, psf)
     prior = af.energies.load(("brain" if operator == "mri" else "natural") if energy is None else energy, backend=backend,
                              precision=chosen_precision(precision))
+    op: Operator
     if operator == "mri":
-        y, op, scale = read_mri(measurement, noise_std, scale)
+        found = scaled_kspace(read_kspace(measurement), noise_std, scale)
+        y, op, scale, noise_from = found.y, found.operator, found.scale, found.noise_from
     else:
         y, scale = read_image(measurement), 1.0
-        op = image_operator(operator, y, 0.02 if noise_std is None else noise_std, mask, blur, factor)
+        noise_std, noise_from = image_noise_std(operator, y, noise_std)
+        op = image_operator(operator, y, noise_std, mask, blur, factor)
     sampler = af.Sampler(op, prior, chains=chains, draws=draws, thin=1 if thin is None else thin, seed=seed,
                          schedule=af.Schedule(sigma_max=sigma_max, sigma_min=sigma_min, levels=levels, steps=steps),
                          method=method, noise=noise, correction=None if correction == "none" else correction, backend=backend,
@@ -175,17 +172,22 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
         write(file)
     if posterior.interrupted and checkpoint is not None:
         click.echo(f"interrupted: the same command with --force goes on from {checkpoint}", err=True)
-    report(posterior, op, operator, files, scale, as_json)
+    report(posterior, op, operator, files, scale, noise_from, as_json)
 
 
-def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: float, as_json: bool) -> None:
+def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: float, noise_from: str, as_json: bool) -> None:
     """What was done and where it is."""
-    deviation = float(posterior.std.mean())
+    deviation = float(posterior.mean_std)
     mean_std = None if math.isnan(deviation) else deviation  # NaN is no JSON
-    result = {"operator": kind, "image": list(posterior.mean.shape), "noise_std": op.noise_std * scale, "scale": scale,
+    result = {"operator": kind, "image": list(posterior.mean.shape), "noise_std": op.noise_std * scale,
+              "noise_from": noise_from, "scale": scale,
               "draws": int(posterior.count), "gradients": posterior.gradients, "seconds": posterior.seconds,
-              "mean_std": mean_std, "acceptance": posterior.acceptance, "interrupted": posterior.interrupted,
+              "mean_std": mean_std, "chi2": float(posterior.chi2),
+              "acceptance": posterior.acceptance, "interrupted": posterior.interrupted,
               "broken_chains": [lost._asdict() for lost in posterior.broken], "files": [str(f) for f in files]}
+    if noise_from == "assumed":
+        click.echo(f"noise_std: {result['noise_std']:.4g} is assumed, as the data do not tell; give --noise-std if you know it",
+                   err=True)
     if as_json:
         print_json(result)
         return
@@ -193,4 +195,6 @@ def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: fl
         click.echo(f"chain {lost.chain} turned non-finite at level {lost.level}, step {lost.step}, and was left out", err=True)
     told = "" if mean_std is None else f"; mean standard deviation {mean_std:.4g}"
     click.echo(f"{result['draws']} draws in {posterior.seconds:.1f} s{told}")
+    click.echo(f"chi-squared a datum of the samples: {result['chi2']:.3g}, about 1 expected")
+    click.echo(f"noise_std {result['noise_std']:.4g}, {noise_from}" + (f"; scale {scale:.4g}" if kind == "mri" else ""))
     click.echo("wrote " + ", ".join(result["files"]))

@@ -89,7 +89,7 @@ def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int =
 
     fit(student, _matching(teacher, gradient, crops), steps, out, lr=1e-3, progress=progress,
         of={"kind": "denoiser", "domain": domain}, probes=probes)
-    return DenoiserEnergy(student, channelwise=crops.channels == 1)
+    return DenoiserEnergy(student.eval().requires_grad_(False), channelwise=crops.channels == 1)
 
 
 def distill_ridge(teacher: nn.Module, domain: str, out: Path, *, steps: int = 6000, batch: int = 4, size: int = 80, seed: int = 2,

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import check, check_positive, whole
@@ -90,9 +91,14 @@ class CompactNet(nn.Module):
         joints = [p for conv in (*self.down, *self.up) for p in (conv.weight, conv.bias)]
         return [self.head.weight, self.head.bias, *body, *joints, self.tail.weight, self.tail.bias]
 
+    def film_weights(self) -> list[Tensor]:
+        """The tensors that make scales and shifts of t."""
+        return list(self.film.parameters())
+
     def film_vectors(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale 1 + a and shift b of every block for t (N,), each (blocks, N, width)."""
-        v = self.film(level_features(t, self.FEATURES))
+        """Scale 1 + a and shift b of every block for t (N,), each (blocks, N, width); in the dtype and on the device of t."""
+        first, bias, second, shift = (v.to(t) for v in self.film_weights())
+        v = F.linear(F.silu(F.linear(level_features(t, self.FEATURES), first, bias)), second, shift)
         v = v.view(t.shape[0], len(self.body), 2, self.width).permute(1, 2, 0, 3)
         return 1.0 + v[:, 0], v[:, 1]
 

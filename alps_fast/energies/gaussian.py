@@ -19,6 +19,8 @@ class GaussianEnergy(Energy):
         mean, std: numbers, or real tensors that broadcast to (C', H, W) with C' real channels.
     """
 
+    unit = False
+
     def __init__(self, mean: float | Tensor = 0.0, std: float | Tensor = 1.0):
         self.mean, self.std = (torch.as_tensor(v, dtype=torch.float32 if type(v) is float else None).detach().clone()
                                for v in (mean, std))
@@ -50,6 +52,8 @@ class GaussianMixtureEnergy(Energy):
         means: (K, C', H, W), or anything that broadcasts to it, such as (K, 1, 1, 1).
         stds: (K,) positive.
     """
+
+    unit = False
 
     def __init__(self, weights: Tensor, means: Tensor, stds: Tensor):
         self.weights, self.means, self.stds = (torch.as_tensor(v, dtype=torch.float64).detach().clone()

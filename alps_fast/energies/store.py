@@ -51,7 +51,7 @@ def _pack(energy: Energy) -> tuple[dict[str, Any], dict[str, Tensor]]:
         packed = [_pack(e) for e in energy.energies]
         return ({"kind": "SumEnergy", "weights": energy.weights, "terms": [h for h, _ in packed]},
                 {f"{i}.{k}": v for i, (_, tensors) in enumerate(packed) for k, v in tensors.items()})
-    raise ArgumentError(f"energy: got {type(energy).__name__}; wanted an energy of alps_fast.energies")
+    raise ArgumentError(f"energy: got {type(energy).__name__}; wanted one that a file can hold, made of tensors alone")
 
 
 def _flag(header: dict[str, Any], name: str) -> bool:
@@ -64,7 +64,7 @@ def _network(header: dict[str, Any], tensors: dict[str, Tensor]) -> CompactNet:
     with torch.device("meta"):  # nothing is allocated for a header that claims more than the file has
         network = CompactNet(**header["config"] | {"blocks": blocks})
     network.load_state_dict({k: v.float() for k, v in tensors.items()}, assign=True)
-    return network
+    return network.eval().requires_grad_(False)
 
 
 def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Energy:
@@ -168,4 +168,4 @@ def load_teacher(name: str | Path) -> CompactNet | SymmetricDenoiser:
         check(header["kind"] == "teacher", "kind", header["kind"], "'teacher', what save_teacher writes")
         network = _network(header, tensors)
         symmetric = _flag({"symmetric": False} | header, "symmetric")
-    return (SymmetricDenoiser(network) if symmetric else network).eval().requires_grad_(False)
+    return SymmetricDenoiser(network).eval() if symmetric else network

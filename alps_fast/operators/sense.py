@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from torch import Tensor
 from ..errors import check, check_positive, whole
 from ..layout import Placed
 from ..ops._alike import each, product
-from ..ops._cg import PRECISELY
+from ..ops._cg import PRECISELY, conjugate_gradients
 from ..ops._modes import one_thread, ordinary
 from ..ops.langevin_fourier import langevin_fourier
 from ..ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_solve
@@ -20,6 +22,9 @@ from .base import Operator, check_binary, check_finite, check_image, check_value
 if TYPE_CHECKING:
     from ..samplers.schedule import StepScalars
 
+CENTRE_TOL = 1e-4  # error of what all steps are taken around, in standard deviations under a prior of std one
+MAP_TOL = 1e-3  # of steps without noise, whose errors add up, where noise would soon make them forgotten
+ASKED = 8  # chains whose noise is looked at
 CHUNK = 1 << 22  # matrix elements factored at a time
 
 
@@ -38,6 +43,9 @@ class CartesianMRI(Operator):
 
     Measurements are (coils, H, W) or (B, coils, H, W) complex; with maps=None (H, W), (1, H, W) or (B, 1, H, W). What
     they hold where the mask is 0 is not used, but must be finite.
+
+    Where all maps are zero, as outside the body, nothing is measured and nothing is sampled: x is 0 there, and so is its standard
+    deviation.
 
     P_t is exact: by FFT for one coil, by one eigendecomposition a line (formed and factored in double at the first use,
     then kept) where the mask varies along one axis only, whichever it is; by conjugate gradients for other masks.
@@ -73,12 +81,16 @@ class CartesianMRI(Operator):
             check(maps.ndim == 3 and maps.numel() > 0, "maps", f"shape {tuple(maps.shape)}", "(coils, H, W)")
             check_finite("maps", maps)
             self._check_size("maps", maps, mask)
+            check(bool((maps != 0).any()), "maps", "all zero", "maps that are not")
             maps, mask = maps.detach().resolve_conj().contiguous().clone(), mask.expand(maps.shape[-2:])
         self.mask, self.maps = mask, maps
+        seen = None if maps is None else (maps != 0).any(0)[None, ..., None]
+        self._support = None if seen is None or bool(seen.all()) else Placed(seen.float())
         self._placed_mask, self._placed_maps = Placed(mask), Placed() if maps is None else Placed(maps)
         self.tol, self.max_iter = tol, max_iter
         self.line_axis = None if maps is None else _line_axis(mask)
         self._factors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+        self._asked: set[tuple[float, float]] = set()  # levels whose noise was looked at
         self._rolled: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,18 +125,40 @@ class CartesianMRI(Operator):
         y = y * self.mask.to(y.device)  # so that no misfit counts what was not measured
         return y.reshape(-1, 1 if self.maps is None else len(self.maps), *y.shape[-2:])
 
+    def support(self, x: Tensor) -> Tensor | None:
+        """Where Σ_c |maps_c|² > 0; None where that is everywhere."""
+        return None if self._support is None else self._support.like(x)[0]
+
+    def data_count(self, y: Tensor) -> int:
+        """Two for every sample of every coil where the mask is 1."""
+        return 2 * y.shape[1] * int(self.mask.expand(y.shape[-2:]).sum())
+
     def image_shape(self, y: Tensor) -> tuple[int, int, int]:
         """(1, H, W)."""
         return 1, y.shape[-2], y.shape[-1]
 
-    def project_state(self, rhs: Tensor, t: float) -> Tensor:
-        """P_t rhs, exact or, where conjugate gradients solve, to the rounding of the dtype."""
+    def solve_state(self, rhs: Tensor, inv_eta2: float, lam: float) -> Tensor:
+        """(AᴴA inv_eta2 + lam)⁻¹ rhs, exact or, where conjugate gradients solve, to the rounding of the dtype."""
         if self.maps is None or self.line_axis is not None:
-            return super().project_state(rhs, t)
-        maps = self._maps(rhs)
-        shift = rhs.new_full((len(rhs),), t**-2)
-        zero = torch.zeros_like(rhs)
-        return sense_solve(rhs, zero, maps, self._rolled_mask(rhs), self.noise_std**-2, shift, 0.0, PRECISELY * self.max_iter)
+            return super().solve_state(rhs, inv_eta2, lam)
+        maps, shift, zero = self._maps(rhs), rhs.new_full((len(rhs),), lam), torch.zeros_like(rhs)
+        return sense_solve(rhs, zero, maps, self._rolled_mask(rhs), inv_eta2, shift, 0.0, PRECISELY * self.max_iter)
+
+    def centre(self, y: Tensor, inv_eta2: float, lam: float) -> Tensor:
+        """As every operator's. By lines the factors in single precision precondition it, so that none in double are kept."""
+        if self.maps is None or self.line_axis is None:
+            return super().centre(y, inv_eta2, lam)
+        b = self.adjoint_state(y.to(torch.complex128)) * inv_eta2
+
+        def apply(p: Tensor) -> Tensor:
+            return self.normal_state(p) * inv_eta2 + p * lam
+
+        def precondition(r: Tensor) -> Tensor:
+            return solve_by_step(r.float(), inv_eta2, lam).double()
+
+        solve_by_step = super().solve_state
+        error = CENTRE_TOL * math.sqrt(b[0].numel())
+        return conjugate_gradients(apply, b, torch.zeros_like(b), error, PRECISELY * self.max_iter, precondition).float()
 
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
@@ -138,8 +172,22 @@ class CartesianMRI(Operator):
             return langevin_sense(x, grad, b, u, eigenvalues, self.line_axis, chains, **vars(s), xi=xi, backend=backend)
         maps = self._maps(x)
         mask = self._rolled_mask(x)
-        return langevin_sense_cg(x, grad, b, maps, mask, chains, **vars(s), tol=self.tol, max_iter=self.max_iter,
-                                 xi=xi, backend=backend)
+        tol, max_iter = (self.tol, self.max_iter) if s.noise else (min(self.tol, MAP_TOL), PRECISELY * self.max_iter)
+        after, mean = langevin_sense_cg(x, grad, b, maps, mask, chains, **vars(s), tol=tol, max_iter=max_iter, xi=xi,
+                                        backend=backend)
+        if s.noise and xi is None and (s.inv_eta2, s.noise_lam) not in self._asked:
+            self._asked.add((s.inv_eta2, s.noise_lam))  # so that no captured step asks: what is captured has run before
+            self._ask(after[:ASKED] - mean[:ASKED], s.inv_eta2, s.noise_lam)
+        return after, mean
+
+    def _ask(self, noise: Tensor, inv_eta2: float, lam: float) -> None:
+        """Warn where conjugate gradients stopped before the noise had its variance: δᵀP⁻¹δ is χ² of as many numbers."""
+        noise = noise[noise.flatten(1).isfinite().all(1)]
+        if len(noise):
+            share = float((noise * (self.normal_state(noise) * inv_eta2 + noise * lam)).double().mean())
+            if share < 0.97 - 5 * (2 / noise.numel()) ** 0.5:
+                warnings.warn(f"conjugate gradients: noise has {share:.2g} of its variance at noise_std = {inv_eta2**-0.5:.3g}, "
+                              "so std comes out too small; lower tol or raise noise_std", stacklevel=2)
 
     def factors(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """(U (lines, n, n) complex `dtype`, Λ (lines, n) real) with AᴴA = U Λ Uᴴ on every line along `line_axis`.

@@ -56,22 +56,20 @@ class Record:
     tau: Tensor  # (levels, N) MALA's step at the end of a level; NaN without MALA
 
     @classmethod
-    def empty(cls, x: Tensor, is_complex: bool, draws: int, levels: int) -> Record:
-        """Nothing gathered yet, for states shaped like x."""
-        rows, image = len(x), x.shape[1:]
+    def empty(cls, x: Tensor, is_complex: bool, draws: int, levels: int, traced: int) -> Record:
+        """Nothing gathered yet, for states shaped like x, of which `traced` numbers are kept."""
+        rows = len(x)
         count = torch.zeros(rows, dtype=torch.int64, device=x.device)
         mean, m2, projected = (torch.zeros_like(x) for _ in range(3))
         of_polar = (*x.shape[:-1], x.shape[-1] // 2 * 3) if is_complex else (0,)
         polar_mean, polar_m2 = (x.new_zeros(of_polar) for _ in range(2))
-        by_level = [torch.full((levels, rows), torch.nan, dtype=x.dtype, device=x.device) for _ in range(3)]
-        trace = torch.zeros(draws, rows, min(TRACED, image.numel()), dtype=x.dtype, device=x.device)
+        by_level = [x.new_full((levels, rows), torch.nan) for _ in range(3)]
+        trace = x.new_zeros(draws, rows, traced)
         return cls(count, mean, m2, polar_mean, polar_m2, projected, trace, *by_level)
 
-    def draw(self, index: int, x: Tensor, mean: Tensor, alive: Tensor, backend: str) -> None:
-        """Take the samples x and their projections into the statistics, broken chains left out."""
+    def draw(self, index: int, x: Tensor, mean: Tensor, alive: Tensor, kept: Tensor, backend: str) -> None:
+        """Take the samples x and their projections into the statistics, broken chains left out; trace the numbers `kept`."""
         self.take(x, mean, alive, backend)
-        size = x[0].numel()
-        kept = torch.arange(self.trace.shape[2], device=x.device) * size // self.trace.shape[2]
         self.trace[index] = x.flatten(1)[:, kept]
 
     def take(self, x: Tensor, mean: Tensor, alive: Tensor, backend: str) -> None:
@@ -159,6 +157,15 @@ def joined(a: Spread, b: Spread) -> Spread:
     chains, apart = a.chains + b.chains, b.mean - a.mean
     here, there = (v.view(-1, *[1] * (apart.ndim - 1)) for v in (a.chains, b.chains / chains.clamp(min=1)))
     return Spread(chains, a.mean + apart * there, a.m2 + b.m2 + apart.square() * there * here)
+
+
+def traced(x: Tensor, support: Tensor | None) -> Tensor:
+    """Which numbers of states like x are traced: evenly spaced ones of those in the support."""
+    inside = torch.arange(x[0].numel(), device=x.device)
+    if support is not None:
+        inside = inside[support.expand(1, *x.shape[1:]).flatten() > 0]
+    count = min(TRACED, len(inside))
+    return inside[torch.arange(count, device=x.device) * len(inside) // count]
 
 
 COUNTERS = ("level", "step", "gradients")

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
@@ -33,14 +34,19 @@ from ..ops._memory import reused_memory
 from ..ops._modes import ordinary, settled
 from ..ops.philox_normal import MEASUREMENTS
 from ..posterior import BrokenChain, Posterior
-from .alps import Target, alps_levels, in_single, start
-from .chains import TRACED, Chains, Identity, Record, load_checkpoint, save_checkpoint
+from .alps import Target, alps_levels, centred, in_single, start, warn_of_size
+from .chains import TRACED, Chains, Identity, Record, load_checkpoint, save_checkpoint, traced
 from .graphs import CudaGraphs, Graphs, silent
 from .level import Plan, Rows, Stepped, joined, part
 from .mala import first_log_tau
 from .measurement import bridge, measurement_levels
 from .schedule import AVERAGED, INDEPENDENT, MOST, NO_NOISE, PUBLISHED, Level, Schedule, StepScalars, with_draws
 
+CHI2_FAR = 0.25  # χ² a datum may be so far from 1: good data gave 0.98, and the slightest of wrong ones that were tried 1.33
+CHI2_ABOVE = ("noise_std is too small, or maps, mask or kernel are not those of the data, signal lies where all maps are zero, "
+              "frequency zero is not in the middle, or data and prior differ in scale")
+CHI2_BELOW = "noise_std is too large, or the mask counts as measured what was not"
+CHI2_ROWS = 16  # images whose misfit is formed at a time
 CHECKPOINT_SECONDS = 60.0  # between checkpoints, at level ends
 PROBES = 8  # inner products of everything that tells one run from another
 OPERATOR_TOLERANCE, ENERGY_TOLERANCE = 1e-4, 1e-3  # of them, relative: rounding in float32, and of networks in bfloat16
@@ -143,6 +149,8 @@ class Sampler:
         check_choice("method", self.method, ("alps", "measurement"))
         check_choice("noise", self.noise, ("averaged", "independent"))
         check(self.correction in (None, "mala"), "correction", repr(self.correction), "None or 'mala'")
+        check(self.correction is None or self.energy.has_value, "correction", repr(self.correction),
+              f"None with a {type(self.energy).__name__}, an energy without a value to accept or reject by")
         check_choice("backend", self.backend, NAMES)
         check(self.callback is None or callable(self.callback), "callback", repr(self.callback), "None or a function")
         if self.noise == "independent":
@@ -242,7 +250,11 @@ class Run:
         sampler._check_memory(len(self.y), numbers, self.y.device)
         self.adjoint = operator.adjoint_state(self.y)
         sampler.energy.check_channels("energy", self.adjoint.shape[-1])
+        sampler.energy.begin()
+        self.support = operator.support(self.adjoint)
+        self.traced = traced(self.adjoint, self.support)
         self.warm = self._warm_state()
+        self.centre, self.centre_of = self.adjoint, math.nan  # the measurement's part of c, and the 1/η² that it is of
         check(len(self.y) <= MEASUREMENTS - sampler.first_measurement, "y", f"{len(self.y)} measurements",
               f"at most {MEASUREMENTS - sampler.first_measurement} from first_measurement = {sampler.first_measurement} on")
         of_measurement = torch.arange(sampler.chains, device=self.adjoint.device) + sampler.first_chain
@@ -252,6 +264,9 @@ class Run:
         self.most = min(sampler.max_chains or len(self.index), len(self.index))  # rows whose steps run at a time
         self.target: Target | None = None
         self.began = time.perf_counter()
+        if sampler.energy.unit:
+            centre = self._centre(operator.noise_std**-2, False) if centred(operator, self.adjoint) else self.adjoint
+            warn_of_size(operator, sampler.energy, self.adjoint, centre)
         self.path = None if sampler.checkpoint is None else Path(sampler.checkpoint)
         self.kept: tuple[Chains, Record] | None = None  # the last level's end, where it is not on the disk yet
         self.kept_at, self.keeping, self.terminated = time.monotonic(), False, False
@@ -283,6 +298,9 @@ class Run:
             raise
         posterior = self._posterior()
         warn_of_graphs(self.adjoint.device)
+        annealed = self.chains.level >= self.sampler.annealing
+        if annealed and self.sampler.noise == "averaged":  # conditional means, by the other rule, fit too well
+            warn_of_chi2(posterior.chi2, self.sampler.operator.data_count(self.y))
         return posterior
 
     def _level(self, i: int, bar: tqdm[Any]) -> None:
@@ -300,7 +318,7 @@ class Run:
         if sampler.correction:
             self.record.acceptance[i], self.record.tau[i] = done.acceptance, chains.log_tau.exp()
         if level.draw:
-            self.record.draw(i - sampler.annealing + 1, chains.x, done.mean, chains.alive, sampler.backend)
+            self.record.draw(i - sampler.annealing + 1, chains.x, done.mean, chains.alive, self.traced, sampler.backend)
         chains.level = i + 1
 
     def _planned(self, i: int) -> tuple[Plan, Rows]:
@@ -403,30 +421,51 @@ class Run:
         rows, device = len(self.index), self.adjoint.device
         noise_shape = (rows, *self.adjoint.shape[1:]) if self.sampler.method == "measurement" else (0,)
         self.chains = Chains(
-            x=torch.empty(0), data_noise=torch.zeros(noise_shape, dtype=torch.float32, device=device),
+            x=torch.empty(0), data_noise=self.adjoint.new_zeros(noise_shape),
             log_tau=first_log_tau(self.index, self.adjoint[0].numel()),
             alive=torch.ones(rows, dtype=torch.bool, device=device),
             broken=torch.full((rows, 2), -1, dtype=torch.int64, device=device))
         self.chains.x = start(self._target(0), tuple(self.adjoint.shape[1:]), self.index)
-        return self.chains, Record.empty(self.chains.x, self.sampler.operator.is_complex, self.sampler.draws,
-                                         len(self.sampler.levels))
+        draws, levels = self.sampler.draws, len(self.sampler.levels)
+        return self.chains, Record.empty(self.chains.x, self.sampler.operator.is_complex, draws, levels, len(self.traced))
 
     def _target(self, i: int) -> Target:
         """What level i samples from; the noise on an annealed measurement goes on to this level's."""
         sampler, levels = self.sampler, self.sampler.levels
         level, inv_eta2 = levels[i], levels[i].eta**-2
-        b = self.adjoint * inv_eta2
-        if sampler.method == "measurement" and math.isfinite(level.eta):
+        noisy = sampler.method == "measurement" and math.isfinite(level.eta)
+        if noisy:
             self._anneal_measurement(i)
-            b = (self.adjoint.repeat_interleave(sampler.chains, 0) + self.chains.data_noise) * inv_eta2
-        if self.warm is not None:
-            warm = self.warm * self._warm_lam()
-            b = b + (warm.repeat_interleave(len(b) // len(warm), 0) if len(b) > len(warm) else warm)
+        b = self._centre(inv_eta2, noisy) if centred(sampler.operator, self.adjoint) else self._data(inv_eta2, noisy)
         lin = self._lin(level)
         lam = lin + self._warm_lam()
         scalars = StepScalars(lam=lam, lin=lin, w=level.t**-2, inv_eta2=inv_eta2, noise_lam=lam, noise=AVERAGED,
                               seed=sampler.seed, step=self.chains.step)
         return Target(sampler.operator, sampler.energy, level.t, b, scalars, sampler.backend)
+
+    def _data(self, inv_eta2: float, noisy: bool) -> Tensor:
+        """b = Aᴴy/η² + x₀/σ², of every chain where its measurement is noisy."""
+        b = self.adjoint * inv_eta2
+        if noisy:
+            b = (self.adjoint.repeat_interleave(self.sampler.chains, 0) + self.chains.data_noise) * inv_eta2
+        if self.warm is not None:
+            warm = self.warm * self._warm_lam()
+            b = b + (warm.repeat_interleave(len(b) // len(warm), 0) if len(b) > len(warm) else warm)
+        return b
+
+    def _centre(self, inv_eta2: float, noisy: bool) -> Tensor:
+        """c of `Target`; the measurement's part is kept from level to level, as it hangs on η alone."""
+        operator, lam = self.sampler.operator, 1.0 + self._warm_lam()
+        if inv_eta2 != self.centre_of:
+            self.centre_of, self.centre = inv_eta2, operator.centre(self.y, inv_eta2, lam) if inv_eta2 else self.adjoint * 0.0
+        c = self.centre
+        if noisy:
+            noise = operator.solve_state(self.chains.data_noise * inv_eta2, inv_eta2, lam)
+            c = c.repeat_interleave(self.sampler.chains, 0) + noise
+        if self.warm is not None:
+            warm = operator.solve_state(self.warm * self._warm_lam(), inv_eta2, lam)
+            c = c + (warm.repeat_interleave(len(c) // len(warm), 0) if len(c) > len(warm) else warm)
+        return c
 
     def _scalars(self, target: Target, i: int, k: int) -> StepScalars:
         """Those of step k of level i: averaged noise, or by the published rule the next level's at the end of a level."""
@@ -499,6 +538,18 @@ class Run:
         norms = torch.stack([v.double().norm() for v in answers])
         return products.cpu(), norms.cpu() * torch.tensor(tolerances, dtype=torch.float64)
 
+    def _chi2(self) -> Tensor:
+        """χ² a datum of the states, (B,) float64: the mean of ‖A x − y‖²/(η² n) over chains that are whole, n real data each."""
+        chains, operator, each = self.chains, self.sampler.operator, self.sampler.chains
+        sums = torch.zeros(len(self.index), dtype=torch.float64, device=chains.x.device)
+        for first in range(0, len(sums), CHI2_ROWS):
+            rows = slice(first, first + CHI2_ROWS)
+            images = from_state(chains.x[rows], operator.is_complex)
+            residual = operator.forward(images) - self.y[torch.arange(len(sums), device=sums.device)[rows] // each]
+            sums[rows] = (torch.view_as_real(residual) if residual.is_complex() else residual).double().square().flatten(1).sum(1)
+        sums = torch.where(chains.alive, sums, torch.nan).view(len(self.y), each)
+        return sums.nanmean(1) / (operator.noise_std**2 * operator.data_count(self.y))
+
     def _posterior(self) -> Posterior:
         sampler, chains, record = self.sampler, self.chains, self.record
         if not bool(record.count.any()):  # stopped before the first draw: the states as they stand
@@ -530,7 +581,17 @@ class Run:
             samples=one(samples), count=one(found.draws), trace=one(trace), chain_means=one(means), polar_means=polar_means,
             polar_std=polar_std, by_level=by_level,
             acceptance=_acceptance(record.acceptance[shown - 1:], chains.alive), interrupted=self.interrupted, broken=lost,
-            seed=sampler.seed, schedule=sampler.schedule, seconds=time.perf_counter() - self.began, gradients=chains.gradients)
+            seed=sampler.seed, schedule=sampler.schedule, seconds=time.perf_counter() - self.began, gradients=chains.gradients,
+            chi2=one(self._chi2()), support=None if self.support is None else self.support[0, ..., 0] > 0)
+
+
+def warn_of_chi2(chi2: Tensor, count: int) -> None:
+    """Warn where χ² a datum is far from 1, as it is for samples of the posterior of what was measured, within √(2/count)."""
+    for i, value in enumerate(chi2.flatten().tolist()):
+        if abs(value - 1) > CHI2_FAR + 5 * math.sqrt(2 / count):
+            which = f" of measurement {i}" if chi2.ndim else ""
+            why = CHI2_ABOVE if value > 1 else CHI2_BELOW
+            warnings.warn(f"chi-squared a datum{which} is {value:.3g} for these samples, about 1 expected: {why}", stacklevel=4)
 
 
 def _described(energy: Energy, device: torch.device) -> list[object]:
