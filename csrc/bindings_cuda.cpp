@@ -22,7 +22,7 @@ cudaStream_t stream_at(uintptr_t address) { return reinterpret_cast<cudaStream_t
 
 void philox_normal(uintptr_t chains, int64_t rows, int64_t n, int64_t seed, uint32_t step, uint32_t tag, uintptr_t out,
                    uintptr_t stream) {
-  alps::cuda::philox_normal(pointer<const int64_t>(chains), rows, n, static_cast<uint64_t>(seed), step, tag, pointer<float>(out),
+  alps::cuda::philox_normal(pointer<const alps::Chain>(chains), rows, n, static_cast<uint64_t>(seed), step, tag, pointer<float>(out),
                             stream_at(stream));
 }
 
@@ -32,7 +32,7 @@ void langevin_pixel(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t a, uintp
                     float noise_lam, int noise, int64_t seed, uint32_t step, uintptr_t stream) {
   alps::cuda::langevin_pixel(
       {pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(a), pointer<float>(xi),
-       pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, pixels, channels,
+       pointer<alps::Chain>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, pixels, channels,
        a_of_each_measurement, a_of_each_channel, lam, lin, w, inv_eta2, noise_lam,
        noise != alps::NO_NOISE && xi ? alps::GIVEN : noise, static_cast<uint64_t>(seed), step},
       stream_at(stream));
@@ -51,7 +51,7 @@ void langevin_fourier(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t h, uin
                       int64_t seed, uint32_t step, uintptr_t stream) {
   alps::cuda::langevin_fourier(
       {pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(h), pointer<float>(xi),
-       pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, height, width, channels,
+       pointer<alps::Chain>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, height, width, channels,
        is_complex, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
        static_cast<uint64_t>(seed), step},
       pointer<float>(workspace), stream_at(stream));
@@ -63,7 +63,7 @@ bool langevin_sense(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t u, uintp
                     uintptr_t stream) {
   return alps::cuda::langevin_sense(
       {pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(u), pointer<float>(eigenvalues),
-       pointer<float>(xi), pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, lines, n,
+       pointer<float>(xi), pointer<alps::Chain>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, lines, n,
        axis, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
        static_cast<uint64_t>(seed), step},
       stream_at(stream));
@@ -83,7 +83,7 @@ void langevin_sense_cg_iterate(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr
                                int64_t seed, uint32_t step, double error, int64_t iteration, int64_t end, uintptr_t stream) {
   alps::cuda::langevin_sense_cg_iterate(
       {pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(maps), pointer<float>(mask),
-       pointer<float>(spectrum), pointer<float>(xi), pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows,
+       pointer<float>(spectrum), pointer<float>(xi), pointer<alps::Chain>(chains), pointer<float>(after), pointer<float>(mean), rows,
        measurements, coils, height, width, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
        static_cast<uint64_t>(seed), step, error, end},
       iteration, end, pointer<float>(floats), pointer<double>(doubles), stream_at(stream));
@@ -154,7 +154,7 @@ void ridge_langevin(const alps::cuda::RidgeEnergy& energy, uintptr_t x, uintptr_
                     int channels_of_image, bool a_of_each_measurement, bool a_of_each_channel, float lam, float lin, float w,
                     float inv_eta2, float noise_lam, int noise, int64_t seed, uint32_t step, int64_t count, uintptr_t stream) {
   const alps::PixelStep pixel_step = {
-      pointer<float>(x), nullptr, pointer<float>(b), pointer<float>(a), pointer<float>(xi), pointer<int64_t>(chains),
+      pointer<float>(x), nullptr, pointer<float>(b), pointer<float>(a), pointer<float>(xi), pointer<alps::Chain>(chains),
       pointer<float>(after), pointer<float>(mean), rows, measurements, int64_t(height) * width, channels, a_of_each_measurement,
       a_of_each_channel, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
       static_cast<uint64_t>(seed), step};

@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 import torch
-from step_checks import in_double
+from step_checks import chains_of, in_double
 from test_ridge_grad import constants
 
 from alps_fast.errors import ArgumentError
@@ -58,7 +58,7 @@ def arguments(n, b, shape, channels, a=(1, 1), images=1):
     names = ("filters", "weights", "r", "q", "mu")
     energy = dict(zip(names, constants(images=images, dtype=torch.float32), strict=True))
     diagonal = torch.rand(a[0], *shape[:2], a[1], generator=g)
-    return {"x": x, "b": data, "a": diagonal, "chains": torch.arange(n) + 2 + (2 << 32), **energy, "channels": channels, **LEVEL,
+    return {"x": x, "b": data, "a": diagonal, "chains": chains_of(n, b), **energy, "channels": channels, **LEVEL,
             "noise": AVERAGED, "backend": "cpu"}
 
 

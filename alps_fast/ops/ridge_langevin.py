@@ -12,6 +12,7 @@ from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import check_diagonal, check_step, check_stream, described
 from ._memory import empty_like
 from .langevin_pixel import langevin_pixel_reference
+from .philox_normal import counters
 from .ridge_grad import Constants, CudaConstants, check_ridge, has_kernel, ridge_grad_reference
 
 
@@ -45,7 +46,7 @@ def _ridge_langevin_cpu(
 
     constants = Constants(filters, weights, r, q, mu)
     after, mean = empty_like(x), empty_like(x)
-    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
     _cpu.ridge_langevin(
         constants.ridge, x=x.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),
         chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b),
@@ -70,7 +71,7 @@ def _ridge_langevin_cuda(
             constants = CudaConstants(filters, weights, r, q, mu)
             if _cuda.ridge_fits(constants.ridge, channels=channels, height=height, width=width):
                 after, mean = torch.empty_like(x), torch.empty_like(x)
-                chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+                chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
                 _cuda.ridge_langevin(
                     constants.ridge, x=x.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),
                     chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b),

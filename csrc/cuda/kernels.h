@@ -45,7 +45,7 @@ struct ConvGrad {  // contract: alps_fast/ops/conv_grad.py; weights and biases a
   bool pairs;  // of neighbours lie on 8 bytes; conv_grad sees to it
 };
 
-void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
+void philox_normal(const Chain* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
                    cudaStream_t stream);
 void langevin_pixel(const PixelStep& step, cudaStream_t stream);
 int64_t langevin_fourier_workspace(const FourierStep& step);  // floats; -1: no kernel for images of this size

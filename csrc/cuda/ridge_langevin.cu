@@ -13,7 +13,7 @@ namespace alps::cuda {
 
 struct RidgeState {  // where the step's arrays lie
   const float *x, *b, *a, *xi;
-  const int64_t* chains;
+  const Chain* chains;
   float *after, *mean;
   int64_t each, a_stride;  // chains of a measurement, floats from its a to the next
   int channels, count, noise;
@@ -23,7 +23,7 @@ struct RidgeState {  // where the step's arrays lie
   int spare;      // where the image stays in shared memory between steps, in floats; 0: it has no room there
 };
 
-__device__ __forceinline__ void draw(int noise, const Stream& random, int64_t chain, uint32_t quad, float (&xi)[4]) {
+__device__ __forceinline__ void draw(int noise, const Stream& random, const Chain& chain, uint32_t quad, float (&xi)[4]) {
   if (noise == AVERAGED) step_noise<AVERAGED>(random, chain, quad, xi);
   else step_noise<INDEPENDENT>(random, chain, quad, xi);
 }
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS<CHANNELS>)
   float *const after = s.after + row * n, *const mean = s.mean + row * n;
   float* const between = s.spare ? shared_floats() + s.spare : after;  // steps but the last leave the image here
   const auto kept = [&](int e, int c, int pixel) { return s.spare ? pixel * CHANNELS + c : e; };  // an element's place there
-  const int64_t chain = s.chains[row];
+  const Chain chain = s.chains[row];
   const float mu = *energy.mu;
   const auto each_number = [&](auto&& use) {  // of the image, neighbours by neighbours
     for (int i = threadIdx.x; i < images.height * images.width * CHANNELS; i += THREADS) use(i, i % CHANNELS, i / CHANNELS);

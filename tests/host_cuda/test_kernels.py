@@ -20,7 +20,7 @@ from alps_fast.ops.ridge_grad import ridge_grad
 from alps_fast.ops.ridge_langevin import ridge_langevin, ridge_langevin_reference
 from build import Crashed
 
-CHAINS = torch.tensor([0, 7, 2**31, (3 << 32) - 1])
+CHAINS = torch.tensor([[0, 0], [7, 3], [2**31, 2**24 - 1], [(3 << 32) - 1, 2**23]])
 LEVEL = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "seed": -11, "step": 5}
 
 
@@ -36,7 +36,7 @@ def pixel_step(n, b, shape, a, noise):
     x, grad = torch.randn(2, n, *shape)
     diagonal = torch.rand(a[0], *shape[:2], a[1])
     diagonal[:, 0] = 0
-    data, chains = torch.randn(b, *shape), torch.arange(n) + 3 + (2 << 32)
+    data, chains = torch.randn(b, *shape), torch.stack([torch.arange(n) + 3 + (2 << 32), torch.arange(n) // (n // b)], 1)
     return {"x": x, "grad": grad, "b": data, "a": diagonal, "chains": chains, "noise": noise, **LEVEL}
 
 
@@ -169,7 +169,8 @@ def test_langevin_sense_cg_is_the_same_in_a_graph(fibers, noise, max_iter, suffi
     Without noise nothing is to be solved in the first replay and the last. What once did not suffice stays noted.
     """
     calls = [solver_step((3, 4), 2, noise, max_iter=max_iter) | {"b": torch.randn(4, 3, 4, 2)}]
-    calls += [calls[0] | {k: torch.randn_like(calls[0][k]) for k in ("x", "grad", "b")} | {"chains": torch.arange(4) + k}
+    calls += [calls[0] | {k: torch.randn_like(calls[0][k]) for k in ("x", "grad", "b")}
+              | {"chains": torch.stack([torch.arange(4) + k, torch.arange(4) // 2 + k], 1)}
               for k in (1, 9)]
     for call in calls:
         for name in ("x", "grad", "b"):
