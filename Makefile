@@ -12,13 +12,13 @@ STAMP  := $(VENV)/.alps_fast
 # The tests of every CPU kernel, found by its name.
 KERNEL_TESTS := $(wildcard $(patsubst csrc/cpu/%.cpp,tests/test_%.py,$(wildcard csrc/cpu/*.cpp)))
 
-.PHONY: build demo test lint profile triton-versions sanitize gpu dist clean
+.PHONY: build demo test lint fuzz fuzz-short profile triton-versions sanitize gpu dist clean
 
 build: $(STAMP)                ## the compiled parts, as ALPS_FAST_BUILD says; what has not changed costs nothing
 	$(BIN)/python setup.py -q build_ext --inplace
 
 demo: build                    ## pictures and metrics of every task in demo_out/
-	$(BIN)/alps-fast demo --out demo_out
+	$(BIN)/alps-fast demo --out demo_out --force
 
 # Two workers share the cores: while one compiles GPU kernels or waits for a process, the other tests. Their threads must not spin.
 test: build                    ## the whole test suite
@@ -27,6 +27,14 @@ test: build                    ## the whole test suite
 lint: $(STAMP)                 ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Files that fail are kept in build/fuzz. The short one is the same files everywhere, as far as its time lets it come.
+FUZZ_SECONDS ?= 1800
+fuzz: build                    ## damage files for FUZZ_SECONDS: every reader must refuse them in one line
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) --out build/fuzz
+
+fuzz-short: build
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds 100 --seed 0 --out build/fuzz
 
 # The kernels' tests under AddressSanitizer and UBSan; the first finding ends the run. Built and imported from build/sanitize alone.
 # libstdc++ is preloaded too, for libasan must find its __cxa_throw; leaks are off, as Python has many; pytest leaves stderr to the report.

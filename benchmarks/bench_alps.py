@@ -53,6 +53,8 @@ def plain_gradient(energy: Energy, precision: str) -> Gradient:
             if isinstance(energy, RidgeEnergy):
                 value = ridge_value(image, *energy._constants(t, image))
             else:
+                if next(energy.network.parameters()).device != image.device:
+                    energy.network.to(image.device)
                 with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "fast"):
                     psi = energy.network(image, t)
                 value = 0.5 * (image - psi).square().sum()

@@ -18,13 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from alps_fast import data
-from alps_fast.energies import DenoiserEnergy, GaussianEnergy, GaussianMixtureEnergy, RidgeEnergy, SumEnergy
+from alps_fast.energies import DenoiserEnergy, DiffusionPrior, GaussianEnergy, GaussianMixtureEnergy, RidgeEnergy, SumEnergy
 from alps_fast.energies.base import Energy
 from alps_fast.energies.compact import CompactNet
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, Operator, SuperResolution
 from alps_fast.ops import _cg, _dispatch
 from alps_fast.posterior import Posterior
-from alps_fast.samplers import Progress, Sampler, Schedule
+from alps_fast.samplers import Progress, Sampler, Schedule, map_estimate
 from alps_fast.samplers.graphs import CudaGraphs, Graphs, flat, rebuilt, waits
 from alps_fast.samplers.level import Plan, Rows, Stepped
 from alps_fast.samplers.sampler import Run
@@ -68,6 +68,7 @@ ENERGIES: dict[str, Callable[[int], Energy]] = {
     "compact": compact,
     "module": lambda channels: DenoiserEnergy(Psi(channels)),
     "module, fast": lambda channels: DenoiserEnergy(Psi(channels), precision="fast"),
+    "diffusion": lambda channels: DiffusionPrior(Psi(channels), channels, probe=False),
     "sum": lambda channels: SumEnergy([ridge(), GaussianEnergy(0.0, 1.0)], [0.5, 0.5]),
 }
 OPERATORS: dict[str, Callable[[], Operator]] = {
@@ -144,6 +145,41 @@ def test_what_does_not_fuse() -> None:
         sampler(op, GaussianEnergy(0.0, 0.5))(y)
         sampler(op, ridge(), correction="mala")(y)
     assert "ridge_langevin" not in calls.names
+
+
+@pytest.mark.parametrize("energy", ["ridge", "compact"])
+def test_the_backend_that_is_asked_for_serves_the_energy_too(energy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the energy has one of its own; noise, which has the same bits everywhere, is drawn where that is fastest."""
+    pytest.importorskip("alps_fast._cpu")
+    monkeypatch.delenv("ALPS_FAST_BACKEND", raising=False)
+    op, prior, y = problem("blur", energy)
+    name = "ridge_grad" if energy == "ridge" else "conv_grad"
+    served: list[str] = []
+    for backend in ("cpu", "torch"):
+        serve = _dispatch._implementations[name, backend]
+        monkeypatch.setitem(_dispatch._implementations, (name, backend),
+                            lambda *args, serve=serve, backend=backend: served.append(backend) or serve(*args))
+    for asked, own, wanted in (("auto", "auto", "cpu"), ("torch", "auto", "torch"), ("torch", "cpu", "cpu"),
+                               ("auto", "torch", "torch")):
+        prior.backend = own  # type: ignore[attr-defined]
+        for options in ({}, {"correction": "mala"}):
+            served.clear()
+            sampler(op, prior, backend=asked, **options)(y)
+            assert set(served) == {wanted}
+
+
+def test_a_backend_that_leaves_an_op_to_another_says_so_once() -> None:
+    pytest.importorskip("alps_fast._cpu")
+    op, prior, y = problem("superres", "ridge")
+    with pytest.warns(UserWarning) as told:
+        sampler(op, prior, backend="cpu", draws=3)(y)
+    assert [str(w.message) for w in told] == [
+        "backend: 'cpu' takes langevin_fourier for float32, no decimation and sides without a prime factor above 7 alone; "
+        "'torch' ran it"]
+    with pytest.warns(UserWarning, match="^backend: 'cpu' takes langevin_fourier for .*; 'torch' ran it$"):
+        map_estimate(y, op, prior, schedule=FEW, backend="cpu", progress=False)
+    for backend in ("auto", "torch"):  # which is no choice, or takes all
+        sampler(op, prior, backend=backend)(y)
 
 
 class Overflows(RidgeEnergy):
@@ -227,6 +263,7 @@ def tape(run: Callable[[], Stepped], device: torch.device) -> tuple[Callable[[],
     ("blur", "compact", {}),
     ("one coil", "module", {}),
     ("inpainting", "module, fast", {}),
+    ("inpainting", "diffusion", {"draws": 3, "thin": 2}),
     ("lines", "ridge", {"noise": "independent"}),
     ("coils", "gaussian", {}),
 ])
@@ -422,7 +459,7 @@ class NoCopies(TorchDispatchMode):
 
 def without_values(name: str, channels: int, t: float) -> Energy:
     """An energy of meta tensors: networks are made there; tables of a ridge energy are read once a level, and moved."""
-    if name in ("compact", "module", "module, fast"):
+    if name in ("compact", "module", "module, fast", "diffusion"):
         with torch.device("meta"):
             return ENERGIES[name](channels)
     energy = ENERGIES[name](channels)
@@ -446,6 +483,7 @@ def test_a_level_waits_for_nothing(operator: str, energy: str, way: str, monkeyp
     run.target = None
     plan, rows = run._planned(0)
     op = OPERATORS[operator]()  # that has placed nothing yet
+    monkeypatch.setattr(CartesianMRI, "_ask", lambda *_: None)  # once a level, in the run before the one that is recorded
     if operator == "lines":  # factored once, before any level
         factors = op.factors(torch.complex64, torch.device("cpu"))
         op._factors[torch.complex64, torch.device("meta")] = tuple(v.to("meta") for v in factors)

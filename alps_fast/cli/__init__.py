@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 import click
@@ -17,13 +18,24 @@ class OneLineErrors(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                return super().invoke(ctx)
         except ArgumentError as error:
             raise click.UsageError(_one_line(error)) from error
         except click.UsageError as error:
             raise click.UsageError(_one_line(error.format_message())) from error  # without its context: no usage lines
-        except (OSError, FloatingPointError, ImportError) as error:  # a full disk, a package not installed, every chain lost
+        except (OSError, FloatingPointError, ImportError, MemoryError) as error:  # a full disk, no package, all chains lost
             raise click.ClickException(_one_line(error)) from error
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):  # torch's, GPU and CPU
+                raise
+            raise click.ClickException("memory: not enough for so many chains, or images so large") from error
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as a line for people, without the place in the code."""
+    click.echo(f"warning: {_one_line(message)}", err=True)
 
 
 class Commands(OneLineErrors, click.Group):

@@ -13,8 +13,17 @@ import click
 
 from ..errors import check as check_argument
 from ..errors import refused
-from ..io import check_writable, replacing
-from .options import add, backend_option, check_backend, chosen_precision, json_option, precision_option, print_json
+from ..io import check_outputs, replacing
+from .options import (
+    add,
+    backend_option,
+    check_backend,
+    chosen_precision,
+    force_option,
+    json_option,
+    precision_option,
+    print_json,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[2]  # of which lab/ and csrc/ are no part of a wheel
 RUN = ("task", "energy", "chains", "side", "levels", "steps", "backend", "precision")  # options of a run
@@ -54,11 +63,12 @@ file_type = click.Path(path_type=Path, dir_okay=False)
               "what this machine can do, and as modelled, or on a GPU measured, for GPUs.")
 @click.option("--ncu", is_flag=True, help="Print the Nsight Compute command line that profiles exactly one step, and stop.")
 @click.option("--one-step", is_flag=True, help="Run one step to warm up and one that Nsight Compute looks at, and stop.")
-@add(kernel_options, json_option)
+@add(kernel_options, force_option, json_option)
 @click.pass_context
 def command(ctx: click.Context, task: str, energy: str | None, chains: int, side: int, levels: int, steps: int, backend: str,
             precision: str | None, trace: Path | None, roofline: Path | None, ncu: bool, one_step: bool, static_: bool,
-            emulate: bool, arch: tuple[str, ...], ops: tuple[str, ...], check: bool, update: bool, as_json: bool) -> None:
+            emulate: bool, arch: tuple[str, ...], ops: tuple[str, ...], check: bool, update: bool, force: bool,
+            as_json: bool) -> None:
     """Where the time of a sampling run goes on this machine, op by op; on a GPU by CUPTI.
 
     With --static or --emulate, what every Triton kernel, and where nvcc is found every CUDA kernel, holds, moves and computes,
@@ -82,7 +92,7 @@ def command(ctx: click.Context, task: str, energy: str | None, chains: int, side
         laboratory(given[0]).profile_kernels(static_, emulate, arch, ops, check, update, as_json)
         return
     if roofline is not None:
-        draw_roofline(roofline, as_json)
+        draw_roofline(roofline, force, as_json)
         return
     if ncu:
         click.echo(ncu_command(ctx))
@@ -97,7 +107,7 @@ def command(ctx: click.Context, task: str, energy: str | None, chains: int, side
         sampling.one_step(workload, device)
         return
     if trace is not None:
-        check_writable(trace, "trace")
+        check_outputs("trace", [trace], force, energy=energy)
         with replacing(trace) as path:
             found = sampling.run_shares(workload, device, plain_step, path)
     else:
@@ -134,7 +144,7 @@ def laboratory(option: str) -> Any:
     return importlib.import_module("lab.command")
 
 
-def draw_roofline(file: Path, as_json: bool) -> None:
+def draw_roofline(file: Path, force: bool, as_json: bool) -> None:
     """Measure, draw, and print the points."""
     from tqdm import tqdm
 
@@ -143,7 +153,7 @@ def draw_roofline(file: Path, as_json: bool) -> None:
     if importlib.util.find_spec("matplotlib") is None:  # said at once, and not after what takes a minute
         raise ImportError("--roofline needs matplotlib: pip install matplotlib")
     check_argument(file.suffix.lower() == ".png", "roofline", str(file), "a file named *.png")
-    check_writable(file, "roofline")
+    check_outputs("roofline", [file], force)
     with tqdm(total=1 + len(roofline.cpu_cases()), file=sys.stderr, desc="roofline") as bar:
         def before(name: str) -> None:
             bar.set_postfix_str(name)

@@ -3,11 +3,12 @@
 from .base import Energy
 from .compact import CompactNet
 from .denoiser import DenoiserEnergy
+from .diffusion import DiffusionPrior
 from .gaussian import GaussianEnergy, GaussianMixtureEnergy
 from .ridge import RidgeEnergy
 from .store import load, load_teacher, names, save, save_teacher
 from .sum import SumEnergy
 from .symmetric import SymmetricDenoiser
 
-__all__ = ["CompactNet", "DenoiserEnergy", "Energy", "GaussianEnergy", "GaussianMixtureEnergy", "RidgeEnergy", "SumEnergy",
-           "SymmetricDenoiser", "load", "load_teacher", "names", "save", "save_teacher"]
+__all__ = ["CompactNet", "DenoiserEnergy", "DiffusionPrior", "Energy", "GaussianEnergy", "GaussianMixtureEnergy", "RidgeEnergy",
+           "SumEnergy", "SymmetricDenoiser", "load", "load_teacher", "names", "save", "save_teacher"]

@@ -17,6 +17,7 @@ from torch.autograd.profiler import emit_nvtx
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from .. import data, energies, operators
+from ..limits import check_memory
 from ..samplers import alps
 from ..samplers.sampler import Run, Sampler
 from ..samplers.schedule import Schedule
@@ -45,7 +46,9 @@ class Workload:
     def prepare(self, device: torch.device) -> tuple[Sampler, Tensor]:
         """The sampler, and a measurement on the device."""
         mri, side, g = self.task == "mri", self.side, torch.Generator().manual_seed(0)
-        energy = energies.load(self.energy or ("brain" if mri else "natural"), precision=self.precision, backend=self.backend)
+        check_memory("side", side, 64 * side**2, device)
+        name = ("brain" if mri else "natural") if self.energy is None else self.energy
+        energy = energies.load(name, precision=self.precision, backend=self.backend)
         operator: operators.Operator
         if mri:
             mask = data.line_mask(side, side, 4, centre=side // 16)

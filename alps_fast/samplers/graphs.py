@@ -46,6 +46,7 @@ class Graphs:
         self.seen: set[Any] = set()
         self.recorded: dict[Any, Recorded] = {}
         self.why_not: str | None = None
+        self.revision: object = None  # of the energy that was recorded
 
     def run(self, plan: Plan, rows: Rows, tick: Callable[[int], object]) -> Stepped:
         """`plan.run(rows, tick)`; a replay tells no progress."""
@@ -56,6 +57,10 @@ class Graphs:
                *((v.shape, v.dtype, v.device) for v in flat(rows)))
         if self.why_not is not None:
             return plan.run(rows, tick)
+        if (revision := target.energy.revision()) != self.revision:  # a graph reads what was made of the weights as they were
+            self.clear()
+            self.seen.clear()
+            self.revision = revision
         if key not in self.seen:
             self.seen.add(key)
             with _cg.looks() as solves:
