@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -62,18 +63,18 @@ class Launch(NamedTuple):
     shared: int
 
 
-_recorded: list[Launch] | None = None
+_recorded: ContextVar[list[Launch] | None] = ContextVar("recorded", default=None)
 
 
 @contextmanager
 def recorded() -> Iterator[list[Launch]]:
-    """The launches inside, none of which runs."""
-    global _recorded
-    before, _recorded = _recorded, []
+    """The launches inside, of this thread, none of which runs."""
+    launches: list[Launch] = []
+    token = _recorded.set(launches)
     try:
-        yield _recorded
+        yield launches
     finally:
-        _recorded = before
+        _recorded.reset(token)
 
 
 def run(op: str, *arguments: Any, shared: int = SHARED, multiprocessors: int = MULTIPROCESSORS, **named: Any) -> Results:
@@ -85,8 +86,8 @@ def run(op: str, *arguments: Any, shared: int = SHARED, multiprocessors: int = M
     total: Counter[str] = Counter()
 
     def take(launch: host.Launch, memory: host.Memory) -> None:
-        if _recorded is not None:
-            _recorded.append(Launch(launch.kernel, math.prod(launch.grid), math.prod(launch.block), launch.shared))
+        if (launches := _recorded.get()) is not None:
+            launches.append(Launch(launch.kernel, math.prod(launch.grid), math.prod(launch.block), launch.shared))
             return
         kernel = _kernel(op, launch.kernel)
         assert [len(parameter) for parameter in launch.parameters] == [size for _, _, size in kernel.params]
