@@ -142,11 +142,14 @@ def _ridge_floats(tables: Sequence[Any], channels: int, height: int, width: int)
     """csrc/cuda/ridge.h: RidgeLayout::floats, of shared memory."""
     filters, w, _, q, _ = tables
     padded = _up(filters[0].shape[0], 4)
-    end, rings = 156 + 56 * padded + 8 * ((w.shape[1] + 1) // 2) * padded, []
-    for _ in range(len(q)):
+    end, rings = 140 + 56 * padded + 8 * ((w.shape[1] + 1) // 2) * padded, []
+    for s in range(len(q)):
         stride = _up(width, 4) + 8
-        end += channels * ((height + 6) * stride + height * (stride - 8))
-        rings.append((height, stride, end))
+        of_x, of_g = channels * (height + 6) * stride, channels * height * (stride - 8)
+        if s:
+            rings[-1][2] += of_g  # G of the next scale lies before the ring
+        end += of_x + of_g
+        rings.append([height, stride, end])
         height, width = (height + 1) // 2, (width + 1) // 2
     for high, stride, ring in rings[:len(filters)]:
         row = 4 * channels * stride
@@ -160,14 +163,69 @@ def _up(n: int, to: int) -> int:
     return -(-n // to) * to
 
 
+class _RidgePlan(NamedTuple):
+    """csrc/cuda/ridge_grad.cu: RidgePlan where the value is wanted; floats of workspace, of shared memory of a tile and at the end."""
+
+    plan: bytes
+    tiles: int
+    floats: int
+    of_tile: int
+    at_end: int
+
+
+def _ridge_plan(n: int, channels: int, height: int, width: int, scales: int, levels: int) -> _RidgePlan:
+    plan, tiles, floats, of_tile, end = b"", 0, 0, 0, 0
+    for s in range(levels):
+        strips = -(-width // 4)
+        plane = 4 * strips * height
+        x, sums = floats, floats + n * channels * plane * (s > 0)
+        floats = sums + n * channels * plane * (s < scales)
+        cut = [0] * 6
+        if s < scales:
+            wide = -(-strips // -(-strips // (16 // channels)))
+            threads, row = strips * height * channels, channels * (5 * (4 * wide + 8) + 8)
+            rows = 1 if threads <= 128 else 2 if threads <= 256 else 4
+            room = (17152 - 6 * row - 6 * channels * (4 * wide + 16)) // row
+            most = min(128 // (wide * channels), room // rows) * rows
+            high, across = _up(-(-height // -(-height // most)), rows), -(-strips // wide)
+            cut = [wide, high, rows, across, across * -(-height // high), tiles]
+            tiles += cut[4]
+            of_tile = max(of_tile, channels * (4 * (high + 6) * (4 * wide + 8) + (high + 12) * (4 * wide + 16)))
+        pitch, begin = min(width, (64 >> s) + 4), end if s > 1 else 0
+        end = begin + min(height, (16 >> s) + 4) * pitch if s else 0
+        plan += struct.pack("3i4x3q9i4x", height, width, 4 * strips, plane, x, sums, *cut, begin, pitch, end)
+        height, width = (height + 1) // 2, (width + 1) // 2
+    plan = struct.pack("3q3i4x", n, 0, n, levels, scales, tiles) + plan + bytes(80 * (12 - levels))
+    return _RidgePlan(plan, tiles, floats, of_tile, max(end, 16))
+
+
 def ridge_grad(x: Tensor, *tables: Any) -> Results:
-    """`tables`: filters, w, r, q, mu as the op takes them."""
+    """`tables`: filters, w, r, q, mu as the op takes them; an image that a block's pyramid takes whole."""
     n, channels, height, width = x.shape
-    kernel, threads = _kernel("ridge_grad", f"Li{channels}E")
-    grad, value = _fresh(x), _fresh((n,))
-    arguments = [_energy(*tables), struct.pack("q3i4x", n, channels, height, width), x.numpy(), grad.numpy(), value.numpy()]
-    shared = 4 * _ridge_floats(tables, channels, height, width)
-    return (grad, value), _launch(kernel, (n,), threads, [*arguments, SHARED // 4], shared)
+    filters, w, _, q, mu = tables
+    planned = _ridge_plan(n, channels, height, width, len(filters), len(q))
+    places = struct.pack("2q3i4x", 1, x[0].numel(), 0, height * width, 1)
+    grad, value, workspace = _fresh(x), _fresh((n,)), _fresh((planned.floats,)).numpy()
+    energies = np.full(n * planned.tiles, np.nan)
+    counts: Counter[str] = Counter()
+
+    def run(name: str, blocks: int, threads: int, arguments: Sequence[Any], floats: int) -> None:
+        counts.update(_launch(module("ridge_grad").kernel(name), (blocks,), threads, arguments, 4 * floats))
+
+    depth = len(q) - 1
+    if depth:
+        sizes = [-(-height >> j) * -(-width >> j) for j in range(1, depth + 1)]
+        run("ridge_pyramid_kernel", n * channels, 512, [planned.plan, places, x.numpy(), mu.numpy(), workspace, channels, 0, depth,
+                                                        4096, 1, 1], sum(sizes))
+    staged = 4 * (56 + 8 * ((w.shape[1] + 1) // 2))
+    run(f"ridge_tiles_kernelILi{channels}E", n * planned.tiles, 128,
+        [_energy(*tables), planned.plan, places, x.numpy(), workspace, energies, n], 8 + 2 * staged + planned.of_tile)
+    across = -(-width // 64)
+    tiles = across * -(-height // 16)
+    run("ridge_finish_kernel", n * (channels * tiles + 1), 256,
+        [_energy(*tables), planned.plan, places, workspace, energies, grad.numpy(), value.numpy(), channels, across, tiles, n,
+         width % 4 == 0], planned.at_end)
+    return (grad, value), counts
 
 
 def ridge_langevin(x: Tensor, b: Tensor, a: Tensor, chains: Tensor, *tables: Any, channels: int, noise: int, count: int,

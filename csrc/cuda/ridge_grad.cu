@@ -22,7 +22,6 @@ constexpr int PYRAMID_THREADS = 512, WHOLE = 128;       // a plane that is no la
 constexpr int SQUARE = 64, SQUARE_LEVELS = 3;           // of x_s; its halo is then 14 pixels
 constexpr int FINISH_THREADS = 256, FINISH_ROWS = 16, FINISH_COLUMNS = 64;
 constexpr int MOST_POTENTIALS = 64;                     // more have no kernel
-constexpr int64_t BATCH_FLOATS = 8 << 20;               // of the workspace, so that it stays in an L2 cache of 50 MB
 static_assert(FINISH_ROWS * FINISH_COLUMNS == FINISH_THREADS * PIXELS, "a strip a thread");
 static_assert(SQUARE % (1 << SQUARE_LEVELS) == 0, "squares end between pixels of all scales");
 
@@ -60,8 +59,9 @@ static int tile_floats(const RidgeScale& s, int channels) {
   return channels * (FILTERS * (s.rows + 2 * MARGIN) * stride + (s.rows + 4 * MARGIN) * (stride + 2 * COLUMNS));
 }
 
-// What `multiprocessors` decides is the size of tiles; 0: it does not matter.
-static RidgePlan plan(const RidgeEnergy& e, const RidgeImages& images, int64_t multiprocessors) {
+// A batch's workspace takes half of the L2 cache. Tiles are smaller where these fill too few multiprocessors, if they may be.
+static RidgePlan plan(const RidgeEnergy& e, const RidgeImages& images, bool smaller) {
+  const Device device = this_device("ridge_grad");
   RidgePlan p = {};
   p.levels = e.levels, p.scales = e.scales;
   int64_t floats = 0;
@@ -72,7 +72,7 @@ static RidgePlan plan(const RidgeEnergy& e, const RidgeImages& images, int64_t m
     floats += images.channels * scale.plane * ((s > 0) + (s < e.scales));
     height = up_to(height, 2), width = up_to(width, 2);
   }
-  p.images = std::max<int64_t>(1, std::min(images.images, BATCH_FLOATS / floats));
+  p.images = std::max<int64_t>(1, std::min(images.images, device.cache / (2 * int64_t(sizeof(float)) * floats)));
   int64_t at = 0;
   for (int s = 0; s < e.levels; ++s) {
     RidgeScale& scale = p.scale[s];
@@ -93,7 +93,7 @@ static RidgePlan plan(const RidgeEnergy& e, const RidgeImages& images, int64_t m
     }
   };
   cut_all(4);
-  if (p.images * p.tiles < 2 * multiprocessors) cut_all(2);
+  if (smaller && p.images * p.tiles < 2 * device.multiprocessors) cut_all(2);
   return p;
 }
 
@@ -364,7 +364,7 @@ static int64_t energies_of(const RidgeImages& images, const RidgePlan& p) {  // 
 
 int64_t ridge_workspace(const RidgeEnergy& energy, const RidgeImages& images) {
   if (energy.side > SIDE || energy.levels > MOST_LEVELS || energy.potentials > MOST_POTENTIALS) return -1;
-  const RidgePlan p = plan(energy, images, 0);
+  const RidgePlan p = plan(energy, images, false);
   int64_t floats = energies_of(images, p);
   for (int s = 0; s < p.levels; ++s) floats += p.images * images.channels * p.scale[s].plane * ((s > 0) + (s < p.scales));
   return floats;
@@ -401,7 +401,7 @@ static void run(const RidgeGrad& g, const RidgePlan& p, double* energies, float*
 }
 
 void ridge_grad(const RidgeGrad& g, cudaStream_t stream) {
-  RidgePlan p = plan(g.energy, g.images, g.value ? 0 : this_device("ridge_grad").multiprocessors);
+  RidgePlan p = plan(g.energy, g.images, g.value == nullptr);
   double* const energies = g.value ? reinterpret_cast<double*>(g.workspace) : nullptr;
   float* const workspace = g.workspace + (g.value ? energies_of(g.images, p) : 0);
   for (; p.first < g.images.images; p.first += p.images) {

@@ -126,7 +126,7 @@ T __shfl_down_sync(unsigned mask, T value, unsigned by) {
   return host_cuda::shuffle(mask, value, host_cuda::lane() + by);
 }
 
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMultiProcessorCount };
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMultiProcessorCount, cudaDevAttrL2CacheSize };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
 struct cudaLaunchConfig_t {
@@ -148,7 +148,9 @@ inline cudaError_t cudaGetDevice(int* device) {
 }
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? 16 : host_cuda::MOST_SHARED;
+  *value = attribute == cudaDevAttrMultiProcessorCount ? 16
+           : attribute == cudaDevAttrL2CacheSize       ? 48 << 10  // so that a few images are more than a batch
+                                                       : host_cuda::MOST_SHARED;
   return cudaSuccess;
 }
 
