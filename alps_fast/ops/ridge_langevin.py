@@ -74,19 +74,18 @@ def _ridge_langevin_cuda(
     channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
     count: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Many small images: all steps in one launch, a block an image of a chain; else in tiles, four launches a step. The same bits."""
+    """Many small images: all steps in one launch, a block an image of a chain; else in tiles, with the same bits."""
     n, height, width, all_channels = x.shape
     if has_kernel(x.dtype, channels) and x.numel() > 0 and max(n * all_channels, 2 * x[0].numel(), count) < 1 << 31:
         from alps_fast import _cuda
 
         with stream_on(x.device) as stream:
             constants = CudaConstants(filters, weights, r, q, mu)
-            sizes = {"height": height, "width": width}
-            floats = 0
-            if (in_tiles(n * all_channels // channels, height * width)
-                    or not _cuda.ridge_fits(constants.ridge, channels=channels, **sizes)):
-                floats = _cuda.ridge_langevin_workspace(constants.ridge, rows=n, channels=all_channels, channels_of_image=channels,
-                                                        **sizes)
+            floats, size = 0, {"height": height, "width": width}
+            tiles = in_tiles(n * all_channels // channels, height * width)
+            if tiles or not _cuda.ridge_fits(constants.ridge, channels=channels, **size):
+                floats = _cuda.ridge_langevin_workspace(constants.ridge, rows=n, channels=all_channels,
+                                                        channels_of_image=channels, **size)
             if floats >= 0:
                 workspace = torch.empty(floats, dtype=x.dtype, device=x.device)
                 after, mean = torch.empty_like(x), torch.empty_like(x)
@@ -97,7 +96,7 @@ def _ridge_langevin_cuda(
                     workspace=workspace.data_ptr() if floats else 0, rows=n, measurements=len(b), channels=all_channels,
                     channels_of_image=channels, a_of_each_measurement=len(a) > 1, a_of_each_channel=a.shape[3] == all_channels,
                     lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise, seed=seed, step=step, count=count,
-                    stream=stream, **sizes)
+                    stream=stream, **size)
                 return after, mean
     return NotImplemented
 

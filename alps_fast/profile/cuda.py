@@ -142,7 +142,7 @@ def _ridge_floats(tables: Sequence[Any], channels: int, height: int, width: int)
     """csrc/cuda/ridge.h: RidgeLayout::floats, of shared memory."""
     filters, w, _, q, _ = tables
     padded = _up(filters[0].shape[0], 4)
-    end, rings = 140 + 56 * padded + 8 * ((w.shape[1] + 1) // 2) * padded, []
+    end, rings = 140 + 56 * padded + 8 * ((w.shape[1] + 1) // 2) * padded, list[list[int]]()
     for s in range(len(q)):
         stride = _up(width, 4) + 8
         of_x, of_g = channels * (height + 6) * stride, channels * height * (stride - 8)
@@ -164,13 +164,17 @@ def _up(n: int, to: int) -> int:
 
 
 class _RidgePlan(NamedTuple):
-    """csrc/cuda/ridge_grad.cu: RidgePlan where the value is wanted; floats of workspace, of shared memory of a tile and at the end."""
+    """csrc/cuda/ridge_grad.cu: RidgePlan where the value is wanted; floats of the workspace, of a tile and of the finish."""
 
     plan: bytes
     tiles: int
     floats: int
     of_tile: int
-    at_end: int
+    of_finish: int
+
+
+def _apart(stride: int, channels: int) -> int:
+    return next(n for n in range(stride, stride + 16, 4) if 2 // channels * n % 16 == 8)
 
 
 def _ridge_plan(n: int, channels: int, height: int, width: int, scales: int, levels: int) -> _RidgePlan:
@@ -183,14 +187,17 @@ def _ridge_plan(n: int, channels: int, height: int, width: int, scales: int, lev
         cut = [0] * 6
         if s < scales:
             wide = -(-strips // -(-strips // (16 // channels)))
-            threads, row = strips * height * channels, channels * (5 * (4 * wide + 8) + 8)
+            threads, of_row, of_x = strips * height * channels, *(_apart(4 * wide + 8 + more, channels) for more in (0, 8))
+
+            def of(rows: int, of_row: int = of_row, of_x: int = of_x) -> int:
+                return channels * (4 * (rows + 6) * of_row + (rows + 12) * of_x)
+
             rows = 1 if threads <= 128 else 2 if threads <= 256 else 4
-            room = (17152 - 6 * row - 6 * channels * (4 * wide + 16)) // row
-            most = min(128 // (wide * channels), room // rows) * rows
+            most = max(n for n in range(rows, 128 // (wide * channels) * rows + 1, rows) if of(n) <= 17152)
             high, across = _up(-(-height // -(-height // most)), rows), -(-strips // wide)
             cut = [wide, high, rows, across, across * -(-height // high), tiles]
             tiles += cut[4]
-            of_tile = max(of_tile, channels * (4 * (high + 6) * (4 * wide + 8) + (high + 12) * (4 * wide + 16)))
+            of_tile = max(of_tile, of(high))
         pitch, begin = min(width, (64 >> s) + 4), end if s > 1 else 0
         end = begin + min(height, (16 >> s) + 4) * pitch if s else 0
         plan += struct.pack("3i4x3q9i4x", height, width, 4 * strips, plane, x, sums, *cut, begin, pitch, end)
@@ -215,8 +222,8 @@ def ridge_grad(x: Tensor, *tables: Any) -> Results:
     depth = len(q) - 1
     if depth:
         sizes = [-(-height >> j) * -(-width >> j) for j in range(1, depth + 1)]
-        run("ridge_pyramid_kernel", n * channels, 512, [planned.plan, places, x.numpy(), mu.numpy(), workspace, channels, 0, depth,
-                                                        4096, 1, 1], sum(sizes))
+        run("ridge_pyramid_kernel", n * channels, 512,
+            [planned.plan, places, x.numpy(), mu.numpy(), workspace, channels, 0, depth, 4096, 1, 1], sum(sizes))
     staged = 4 * (56 + 8 * ((w.shape[1] + 1) // 2))
     run(f"ridge_tiles_kernelILi{channels}E", n * planned.tiles, 128,
         [_energy(*tables), planned.plan, places, x.numpy(), workspace, energies, n], 8 + 2 * staged + planned.of_tile)
@@ -224,7 +231,7 @@ def ridge_grad(x: Tensor, *tables: Any) -> Results:
     tiles = across * -(-height // 16)
     run("ridge_finish_kernel", n * (channels * tiles + 1), 256,
         [_energy(*tables), planned.plan, places, workspace, energies, grad.numpy(), value.numpy(), channels, across, tiles, n,
-         width % 4 == 0], planned.at_end)
+         width % 4 == 0], planned.of_finish)
     return (grad, value), counts
 
 

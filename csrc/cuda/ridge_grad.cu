@@ -41,22 +41,30 @@ struct RidgePlan {
 
 static int up_to(int x, int of) { return (x + of - 1) / of; }
 
+// Floats of a row of responses in shared memory, or with MORE of x. Two strips of four rows that are AT_ONCE apart meet no bank twice.
+template <int MORE>
+__host__ __device__ inline int stride_of(int strips, int channels) {
+  int stride = PIXELS * strips + 2 * COLUMNS + MORE;
+  while (2 / channels * stride % 16 != 8) stride += PIXELS;
+  return stride;
+}
+constexpr int OF_RESPONSES = 0, OF_X = 2 * COLUMNS;
+
+static int tile_floats(int strips, int rows, int channels) {
+  return channels * (FILTERS * (rows + 2 * MARGIN) * stride_of<OF_RESPONSES>(strips, channels) +
+                     (rows + 4 * MARGIN) * stride_of<OF_X>(strips, channels));
+}
+
 // A tile of `at_once` rows a thread: its strips and rows about alike in all tiles.
 static void cut(RidgeScale& s, int channels, int at_once) {
   const int strips = up_to(s.width, PIXELS);
   s.at_once = at_once;
   s.strips = up_to(strips, up_to(strips, TILE_STRIPS / channels));
   s.across = up_to(strips, s.strips);
-  const int stride = PIXELS * s.strips + 2 * COLUMNS, row = channels * (FILTERS * stride + stride + 2 * COLUMNS);
-  const int room = (TILE_FLOATS - 2 * MARGIN * row - 2 * MARGIN * channels * (stride + 2 * COLUMNS)) / row;
-  const int most = std::min(TILE_THREADS / (s.strips * channels), room / at_once) * at_once;
+  int most = TILE_THREADS / (s.strips * channels) * at_once;
+  while (tile_floats(s.strips, most, channels) > TILE_FLOATS) most -= at_once;
   s.rows = round_up(up_to(s.height, up_to(s.height, most)), at_once);
   s.tiles = s.across * up_to(s.height, s.rows);
-}
-
-static int tile_floats(const RidgeScale& s, int channels) {
-  const int stride = PIXELS * s.strips + 2 * COLUMNS;
-  return channels * (FILTERS * (s.rows + 2 * MARGIN) * stride + (s.rows + 4 * MARGIN) * (stride + 2 * COLUMNS));
 }
 
 // A batch's workspace takes half of the L2 cache. Tiles are smaller where these fill too few multiprocessors, if they may be.
@@ -158,6 +166,13 @@ struct RidgeTile {
   float *x, *responses;
 };
 
+// Piece i of strips x bands: eight strips of a band after another, so that eight threads read 128 bytes; then those that are left.
+__device__ __forceinline__ int2 piece_of(int i, int strips, int bands) {
+  const int whole = strips / 8 * 8, left = i - whole * bands;
+  if (left < 0) return make_int2(i / 8 / bands * 8 + i % 8, i / 8 % bands);
+  return make_int2(whole + left % (strips - whole), left / (strips - whole));
+}
+
 // Adds the transposed filters to the thread's sums, R rows.
 template <int CHANNELS, int R>
 __device__ __forceinline__ void gather_tile(const RidgeTile& t, const float* bank, const float* responses, float (&h)[4][PIXELS]) {
@@ -186,7 +201,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
   RidgeTile t;
   t.rows = scale.height - top < scale.rows ? scale.height - top : scale.rows;
   t.strips = strips - strip < scale.strips ? strips - strip : scale.strips;
-  t.stride = PIXELS * scale.strips + 2 * COLUMNS, t.x_stride = t.stride + 2 * COLUMNS;
+  t.stride = stride_of<OF_RESPONSES>(scale.strips, CHANNELS), t.x_stride = stride_of<OF_X>(scale.strips, CHANNELS);
   t.plane = (scale.rows + 2 * MARGIN) * t.stride, t.x_plane = (scale.rows + 4 * MARGIN) * t.x_stride;
   double* const sums = reinterpret_cast<double*>(shared_floats());
   float* const bank = shared_floats() + 2 * TILE_THREADS / 32;  // and potentials, of these filters and the next in turn
@@ -217,7 +232,9 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
   // The thread's own sums: R rows of a strip of a channel, or none.
   const int R = scale.at_once, bands = (t.rows + R - 1) / R, mine = static_cast<int>(threadIdx.x);
   const bool sums_up = mine < CHANNELS * bands * t.strips;
-  const int channel = mine / (bands * t.strips), row = mine / t.strips % bands * R, k = mine % t.strips;
+  const int channel = mine / (bands * t.strips);
+  const int2 own = piece_of(mine % (bands * t.strips), t.strips, bands);
+  const int k = own.x, row = own.y * R;
   const float q = energy.q[energy.q_of_each_image ? s * images + image : s];
   float h[4][PIXELS] = {};
   double value = 0;
@@ -238,12 +255,13 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
   const int first_row = top < MARGIN ? MARGIN - top : 0, first_strip = strip ? 0 : 1;
   const int below = scale.height - top + MARGIN, end_row = below < t.rows + 2 * MARGIN ? below : t.rows + 2 * MARGIN;
   const int beside = strips - strip + 1, end_strip = beside < t.strips + 2 ? beside : t.strips + 2, wide = end_strip - first_strip;
-  const int pieces = wide * ((end_row - first_row + T - 1) / T);
+  const int pairs = (end_row - first_row + T - 1) / T, pieces = wide * pairs;
   const float* const my_responses = t.responses + channel * t.plane + row * t.stride + k * PIXELS;
   for (int first = 0, turn = 0; first < energy.count; first += FILTERS, turn ^= 1) {
     const float* const taps = bank + turn * staged;
     for (int i = static_cast<int>(threadIdx.x); i < pieces; i += TILE_THREADS) {
-      const int y = first_row + i / wide * T, z = first_strip + i % wide;
+      const int2 piece = piece_of(i, wide, pairs);
+      const int z = first_strip + piece.x, y = first_row + piece.y * T;
       float responses[T][CHANNELS][FILTERS][PIXELS] = {};
       respond_to<CHANNELS>(t.x + y * t.x_stride + z * PIXELS, t.x_stride, t.x_plane, scale.rows + 4 * MARGIN - y, taps,
                            responses);
@@ -282,7 +300,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
 }
 
 // The first blocks: tiles of the gradient; then, where the value is wanted, a block an image for it.
-__global__ void __launch_bounds__(FINISH_THREADS)
+__global__ void __launch_bounds__(FINISH_THREADS, 4)
     ridge_finish_kernel(const __grid_constant__ RidgeEnergy energy, const __grid_constant__ RidgePlan p,
                         const __grid_constant__ RidgePlaces places, const float* workspace, const double* energies, float* grad,
                         float* value, int channels, int across, int tiles, int64_t images, bool wide) {
@@ -387,7 +405,7 @@ static void run(const RidgeGrad& g, const RidgePlan& p, double* energies, float*
            sizeof(float) * floats, stream, p, g.places, g.x, g.energy.mu, workspace, CHANNELS, from, depth, side, across, squares);
   }
   int tile = 0;
-  for (int s = 0; s < p.scales; ++s) tile = std::max(tile, tile_floats(p.scale[s], CHANNELS));
+  for (int s = 0; s < p.scales; ++s) tile = std::max(tile, tile_floats(p.scale[s].strips, p.scale[s].rows, CHANNELS));
   const int staged = SIDE * TAPS * FILTERS + POTENTIAL * FILTERS * up_to(g.energy.potentials, 2);
   launch("ridge_grad", ridge_tiles_kernel<CHANNELS>, dim3(static_cast<unsigned>(p.count * p.tiles)), dim3(TILE_THREADS),
          sizeof(float) * (2 * TILE_THREADS / 32 + 2 * staged + tile), stream, g.energy, p, g.places, g.x, workspace, energies,

@@ -30,6 +30,10 @@ struct alignas(8) float2 {
   float x, y;
 };
 
+struct alignas(8) int2 {
+  int x, y;
+};
+
 struct alignas(16) float4 {
   float x, y, z, w;
 };
@@ -43,6 +47,7 @@ struct alignas(16) double2 {
 };
 
 inline float2 make_float2(float x, float y) { return {x, y}; }
+inline int2 make_int2(int x, int y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
