@@ -56,11 +56,11 @@ def _ridge_langevin_cpu(
     return after, mean
 
 
-MOST_PIXELS, LEAST_IMAGES = 32 * 32, 128  # where a block an image is the faster way
+MOST_PIXELS, LEAST_IMAGES = 32 * 32, 128  # where a block an image is predicted to be the faster way
 
 
 def in_tiles(images: int, pixels: int) -> bool:
-    """Whether the CUDA backend does steps in tiles, though images fit; `ALPS_FAST_RIDGE`, tiles or block, stands in for that."""
+    """Whether CUDA takes tiles where a block an image would do; `ALPS_FAST_RIDGE`, tiles or block, stands in for that."""
     forced = os.environ.get("ALPS_FAST_RIDGE")
     if forced is not None:
         check_choice("ALPS_FAST_RIDGE", forced, ("tiles", "block"))
@@ -81,11 +81,12 @@ def _ridge_langevin_cuda(
 
         with stream_on(x.device) as stream:
             constants = CudaConstants(filters, weights, r, q, mu)
-            floats, size = 0, {"height": height, "width": width}
-            tiles = in_tiles(n * all_channels // channels, height * width)
-            if tiles or not _cuda.ridge_fits(constants.ridge, channels=channels, **size):
-                floats = _cuda.ridge_langevin_workspace(constants.ridge, rows=n, channels=all_channels,
-                                                        channels_of_image=channels, **size)
+            size = {"height": height, "width": width}
+            floats = _cuda.ridge_langevin_workspace(constants.ridge, rows=n, channels=all_channels, channels_of_image=channels,
+                                                    **size)
+            by_block = floats < 0 or not in_tiles(n * all_channels // channels, height * width)
+            if by_block and _cuda.ridge_fits(constants.ridge, channels=channels, **size):
+                floats = 0
             if floats >= 0:
                 workspace = torch.empty(floats, dtype=x.dtype, device=x.device)
                 after, mean = torch.empty_like(x), torch.empty_like(x)

@@ -140,16 +140,16 @@ __device__ __forceinline__ float with_coarser(float g, int row, int column, int 
 }
 
 // `filters` filters of a scale from `first` on, TAPS floats a row of each, and what slopes and energies need of its potentials, two
-// of them at a time: w0/(1 + u r0) + w1/(1 + u r1) is over one denominator. By all threads of a block.
+// of them at a time: w0/(1 + u r0) + w1/(1 + u r1) is over one denominator. By `threads` threads, of which this is `thread`.
 __device__ __forceinline__ void stage_filters(const RidgeEnergy& e, int s, int64_t image, int64_t images, int first, int filters,
-                                              float* bank, float* potentials) {
+                                              float* bank, float* potentials, int thread, int threads) {
   const int edge = (SIDE - e.side) / 2, pairs = (e.potentials + 1) / 2;
-  for (int i = threadIdx.x; i < filters * SIDE * TAPS; i += blockDim.x) {
+  for (int i = thread; i < filters * SIDE * TAPS; i += threads) {
     const int k = first + i / TAPS / SIDE, dy = i / TAPS % SIDE - edge, dx = i % TAPS - edge;
     const bool inside = k < e.count && 0 <= dy && dy < e.side && 0 <= dx && dx < e.side;
     bank[i] = inside ? e.filters[((int64_t(s) * e.count + k) * e.side + dy) * e.side + dx] : 0.0f;
   }
-  for (int i = threadIdx.x; i < pairs * filters; i += blockDim.x) {
+  for (int i = thread; i < pairs * filters; i += threads) {
     const int k = first + i % filters, pair = i / filters;
     float w[2] = {0, 0}, r[2] = {0, 0}, weight[2] = {0, 0};
     ALPS_UNROLL
@@ -313,7 +313,8 @@ class RidgeBlock {
         g = q * memory_[level.x + channel * level.plane + (row + MARGIN) * level.stride + COLUMNS + column];
       });
       if (s < energy_.scales) {
-        stage_filters(energy_, s, image, images_, 0, layout_.filters, memory_ + layout_.bank, memory_ + layout_.potentials);
+        stage_filters(energy_, s, image, images_, 0, layout_.filters, memory_ + layout_.bank, memory_ + layout_.potentials,
+                      threadIdx.x, THREADS);
         __syncthreads();
         clear(memory_, level.ring, level.ring + FILTERS * CHANNELS * level.rows * level.stride);
         for (int first = 0; first < layout_.filters; first += FILTERS)

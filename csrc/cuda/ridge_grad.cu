@@ -206,8 +206,9 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
   double* const sums = reinterpret_cast<double*>(shared_floats());
   float* const bank = shared_floats() + 2 * TILE_THREADS / 32;  // and potentials, of these filters and the next in turn
   const int staged = SIDE * TAPS * FILTERS + POTENTIAL * FILTERS * ((energy.potentials + 1) / 2);
-  const auto stage = [&](int first, float* to) {
-    stage_filters(energy, s, image, images, first, FILTERS, to, to + SIDE * TAPS * FILTERS);
+  const auto stage = [&](int first, float* to) {  // by the last warp, which has the fewest responses
+    const int thread = static_cast<int>(threadIdx.x) - (TILE_THREADS - 32);
+    if (thread >= 0) stage_filters(energy, s, image, images, first, FILTERS, to, to + SIDE * TAPS * FILTERS, thread, 32);
   };
   t.x = bank + 2 * staged, t.responses = t.x + CHANNELS * t.x_plane;
 
@@ -216,12 +217,20 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
   const float mu = s ? 0.0f : *energy.mu;
   for (int c = 0; c < CHANNELS; ++c) {
     const float* const plane = from + (s ? c * scale.plane : c * places.channel);
-    for (int row = static_cast<int>(threadIdx.x / 32); row < scale.rows + 4 * MARGIN; row += TILE_THREADS / 32) {
-      const int y = top - 2 * MARGIN + row;
-      for (int column = threadIdx.x % 32; column < t.x_stride; column += 32) {
-        const int z = left - 2 * COLUMNS + column;
-        const bool inside = 0 <= y && y < scale.height && 0 <= z && z < scale.width;
-        t.x[c * t.x_plane + row * t.x_stride + column] = inside ? plane[int64_t(y) * row_floats + z * step] - mu : 0.0f;
+    for (int column = threadIdx.x % 32; column < t.x_stride; column += 32) {
+      const int z = left - 2 * COLUMNS + column;
+      constexpr int DOWN = TILE_THREADS / 32, AHEAD = 8;  // rows between those of a thread, and reads of memory that it awaits at once
+      for (int row = static_cast<int>(threadIdx.x) / 32; row < scale.rows + 4 * MARGIN; row += DOWN * AHEAD) {
+        float ahead[AHEAD];
+        ALPS_UNROLL
+        for (int i = 0; i < AHEAD; ++i) {
+          const int y = top - 2 * MARGIN + row + DOWN * i;
+          const bool inside = 0 <= y && y < scale.height && 0 <= z && z < scale.width;
+          ahead[i] = inside ? plane[int64_t(y) * row_floats + z * step] - mu : 0.0f;
+        }
+        ALPS_UNROLL
+        for (int i = 0; i < AHEAD; ++i)
+          if (row + DOWN * i < scale.rows + 4 * MARGIN) t.x[c * t.x_plane + (row + DOWN * i) * t.x_stride + column] = ahead[i];
       }
     }
   }
@@ -334,36 +343,47 @@ __global__ void __launch_bounds__(FINISH_THREADS, 4)
     const RidgeScale& scale = p.scale[s];
     const int row = first(top, s), column = first(left, s);
     const int bottom = last(top + FINISH_ROWS - 1, scale.height, s), right = last(left + FINISH_COLUMNS - 1, scale.width, s);
-    for (int y = row + warp; y <= bottom; y += FINISH_THREADS / 32)
-      for (int z = column + lane; z <= right; z += 32) use(y, z, memory[scale.part + (y - row) * scale.pitch + z - column]);
+    for (int v = row + warp; v <= bottom; v += FINISH_THREADS / 32)
+      for (int w = column + lane; w <= right; w += 32) use(v, w, memory[scale.part + (v - row) * scale.pitch + w - column]);
   };
-  const auto up = [&](int s, float g, int y, int z) {  // with what the coarser scale adds
-    if (s + 1 == p.levels) return g;
+  const auto up = [&](int s, float here, int v, int w) {  // with what the coarser scale adds
+    if (s + 1 == p.levels) return here;
     const RidgeScale& coarser = p.scale[s + 1];
     const float* const at = memory + coarser.part - first(top, s + 1) * coarser.pitch - first(left, s + 1);
-    return with_coarser(g, y, z, coarser.height, coarser.width, [&](int v, int w) { return at[v * coarser.pitch + w]; });
+    return with_coarser(here, v, w, coarser.height, coarser.width, [&](int i, int j) { return at[i * coarser.pitch + j]; });
   };
-  for (int s = 1; s < p.levels; ++s) {
-    const RidgeScale& scale = p.scale[s];
-    const bool filtered = s < p.scales;
-    const float* const from = workspace + (filtered ? scale.sums : scale.x) + plane * scale.plane;
-    const float q = filtered ? 1.0f : q_of(s, image);
-    each(s, [&](int y, int z, float& g) {
-      const float v = from[int64_t(y) * scale.stride + z];
-      g = filtered ? v : q * v;
-    });
-  }
-  __syncthreads();
-  for (int s = p.levels - 2; s > 0; --s) {
-    each(s, [&](int y, int z, float& g) { g = up(s, g, y, z); });
-    __syncthreads();
-  }
   const RidgeScale& finest = p.scale[0];
   const int y = top + static_cast<int>(threadIdx.x) / (FINISH_COLUMNS / PIXELS);
   const int z = left + static_cast<int>(threadIdx.x) % (FINISH_COLUMNS / PIXELS) * PIXELS;
-  if (y >= finest.height || z >= finest.width) return;
-  float g[PIXELS];
-  read(workspace + finest.sums + plane * finest.plane + int64_t(y) * finest.stride + z, g);
+  const bool mine = y < finest.height && z < finest.width;
+  float g[PIXELS] = {};
+  if (mine) read(workspace + finest.sums + plane * finest.plane + int64_t(y) * finest.stride + z, g);
+  constexpr int AHEAD = 4;  // reads that a thread awaits at once
+  for (int begin = threadIdx.x; begin < p.scale[p.levels - 1].end; begin += AHEAD * FINISH_THREADS) {
+    float ahead[AHEAD] = {};
+    ALPS_UNROLL
+    for (int i = 0; i < AHEAD; ++i) {
+      const int place = begin + i * FINISH_THREADS;
+      int s = 1;
+      while (s < p.levels && place >= p.scale[s].end) ++s;
+      if (s == p.levels) continue;
+      const RidgeScale& scale = p.scale[s];
+      const int v = first(top, s) + (place - scale.part) / scale.pitch, w = first(left, s) + (place - scale.part) % scale.pitch;
+      if (v >= scale.height || w >= scale.width) continue;
+      const bool filtered = s < p.scales;
+      ahead[i] = workspace[(filtered ? scale.sums : scale.x) + plane * scale.plane + int64_t(v) * scale.stride + w];
+      if (!filtered) ahead[i] *= q_of(s, image);
+    }
+    ALPS_UNROLL
+    for (int i = 0; i < AHEAD; ++i)
+      if (begin + i * FINISH_THREADS < p.scale[p.levels - 1].end) memory[begin + i * FINISH_THREADS] = ahead[i];
+  }
+  __syncthreads();
+  for (int s = p.levels - 2; s > 0; --s) {
+    each(s, [&](int v, int w, float& here) { here = up(s, here, v, w); });
+    __syncthreads();
+  }
+  if (!mine) return;
   float* const out = grad + place_of(places, image) + plane % channels * places.channel + (int64_t(y) * finest.width + z) * places.pixel;
   ALPS_UNROLL
   for (int i = 0; i < PIXELS; ++i)
