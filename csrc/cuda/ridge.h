@@ -205,6 +205,17 @@ __device__ __forceinline__ void respond_to(const float* at, int stride, int plan
   }
 }
 
+// 1/x to an ulp or so, for x that is neither denormal nor above 2^126.
+__device__ __forceinline__ float reciprocal(float x) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return 1.0f / x;
+#endif
+}
+
 // z sum_j w_j / (1 + |z|^2 r_j) for the first `inside` pixels, zero for the others; adds their energy where that is wanted.
 template <int CHANNELS>
 __device__ __forceinline__ void scale_by_slopes(float (&z)[CHANNELS][FILTERS][PIXELS], const float* potentials, int filters,
@@ -228,7 +239,7 @@ __device__ __forceinline__ void scale_by_slopes(float (&z)[CHANNELS][FILTERS][PI
       for (int p = 0; p < PIXELS; ++p) {
         const float under = __fmaf_rn(square[f][p], __fmaf_rn(square[f][p], below[1][f], below[0][f]), 1.0f);
         const float over = __fmaf_rn(square[f][p], above[1][f], above[0][f]);
-        slope[f][p] += __fdividef(over, under < 0x1p120f ? under : 0x1p120f);  // of which no square may make an infinity
+        slope[f][p] = __fmaf_rn(over, reciprocal(under < 0x1p120f ? under : 0x1p120f), slope[f][p]);  // no square makes an infinity
       }
     if (want_value) {
       ALPS_UNROLL

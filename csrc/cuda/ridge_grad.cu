@@ -206,9 +206,8 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
   double* const sums = reinterpret_cast<double*>(shared_floats());
   float* const bank = shared_floats() + 2 * TILE_THREADS / 32;  // and potentials, of these filters and the next in turn
   const int staged = SIDE * TAPS * FILTERS + POTENTIAL * FILTERS * ((energy.potentials + 1) / 2);
-  const auto stage = [&](int first, float* to) {  // by the last warp, which has the fewest responses
-    const int thread = static_cast<int>(threadIdx.x) - (TILE_THREADS - 32);
-    if (thread >= 0) stage_filters(energy, s, image, images, first, FILTERS, to, to + SIDE * TAPS * FILTERS, thread, 32);
+  const auto stage = [&](int first, float* to, int thread, int threads) {
+    stage_filters(energy, s, image, images, first, FILTERS, to, to + SIDE * TAPS * FILTERS, thread, threads);
   };
   t.x = bank + 2 * staged, t.responses = t.x + CHANNELS * t.x_plane;
 
@@ -235,7 +234,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     }
   }
   for (int i = 4 * threadIdx.x; i < FILTERS * CHANNELS * t.plane; i += 4 * TILE_THREADS) write({0, 0, 0, 0}, t.responses + i);
-  stage(0, bank);
+  stage(0, bank, threadIdx.x, TILE_THREADS);
   __syncthreads();
 
   // The thread's own sums: R rows of a strip of a channel, or none.
@@ -268,7 +267,9 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
   const float* const my_responses = t.responses + channel * t.plane + row * t.stride + k * PIXELS;
   for (int first = 0, turn = 0; first < energy.count; first += FILTERS, turn ^= 1) {
     const float* const taps = bank + turn * staged;
-    for (int i = static_cast<int>(threadIdx.x); i < pieces; i += TILE_THREADS) {
+    // The warps take turns to begin, as the first have more to do: a warp is one scheduler's for good.
+    const int begin = (static_cast<int>(threadIdx.x) + first / FILTERS * 32) % TILE_THREADS;
+    for (int i = begin; i < pieces; i += TILE_THREADS) {
       const int2 piece = piece_of(i, wide, pairs);
       const int z = first_strip + piece.x, y = first_row + piece.y * T;
       float responses[T][CHANNELS][FILTERS][PIXELS] = {};
@@ -287,7 +288,8 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
           for (int c = 0; c < CHANNELS; ++c) write(responses[u][c][f], out + (f * CHANNELS + c) * t.plane);
       }
     }
-    if (first + FILTERS < energy.count) stage(first + FILTERS, bank + (turn ^ 1) * staged);
+    if (first + FILTERS < energy.count && begin >= TILE_THREADS - 32)
+      stage(first + FILTERS, bank + (turn ^ 1) * staged, begin - (TILE_THREADS - 32), 32);
     __syncthreads();
     if (sums_up) {
       if (R == 4) gather_tile<CHANNELS, 4>(t, taps, my_responses, h);
