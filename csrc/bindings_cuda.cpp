@@ -157,14 +157,15 @@ void ridge_grad(const alps::cuda::RidgeEnergy& energy, uintptr_t x, uintptr_t gr
 
 int64_t ridge_langevin_workspace(const alps::cuda::RidgeEnergy& energy, int64_t rows, int height, int width, int channels,
                                  int channels_of_image) {
-  alps::cuda::RidgeLangevin steps = {energy, {rows * (channels / channels_of_image), channels_of_image, height, width}, {}, 0, nullptr};
+  const int64_t images = rows * (channels / channels_of_image);
+  alps::cuda::RidgeLangevin steps = {energy, {images, channels_of_image, height, width}, {}, 0, nullptr};
   steps.step.rows = rows, steps.step.pixels = int64_t(height) * width, steps.step.channels = channels;
   return alps::cuda::ridge_langevin_workspace(steps);
 }
 
 void ridge_langevin(const alps::cuda::RidgeEnergy& energy, uintptr_t x, uintptr_t b, uintptr_t a, uintptr_t xi, uintptr_t chains,
-                    uintptr_t after, uintptr_t mean, uintptr_t workspace, int64_t rows, int64_t measurements, int height, int width,
-                    int channels, int channels_of_image, bool a_of_each_measurement, bool a_of_each_channel, float lam, float lin,
+                    uintptr_t after, uintptr_t mean, uintptr_t workspace, int64_t rows, int64_t measurements, int height,
+                    int width, int channels, int channels_of_image, bool a_of_each_measurement, bool a_of_each_channel, float lam, float lin,
                     float w, float inv_eta2, float noise_lam, int noise, int64_t seed, uint32_t step, int64_t count,
                     uintptr_t stream) {
   const alps::PixelStep pixel_step = {
@@ -172,8 +173,8 @@ void ridge_langevin(const alps::cuda::RidgeEnergy& energy, uintptr_t x, uintptr_
       pointer<float>(after), pointer<float>(mean), rows, measurements, int64_t(height) * width, channels, a_of_each_measurement,
       a_of_each_channel, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
       static_cast<uint64_t>(seed), step};
-  alps::cuda::ridge_langevin({energy, {rows * (channels / channels_of_image), channels_of_image, height, width}, pixel_step, count,
-                              pointer<float>(workspace)},
+  const int64_t images = rows * (channels / channels_of_image);
+  alps::cuda::ridge_langevin({energy, {images, channels_of_image, height, width}, pixel_step, count, pointer<float>(workspace)},
                              stream_at(stream));
 }
 
@@ -234,8 +235,9 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("ridge_grad", &ridge_grad, py::arg("ridge"), py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("value"),
         py::arg("workspace"), py::arg("images"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("stream"),
         released, "value = 0: none.");
-  m.def("ridge_langevin_workspace", &ridge_langevin_workspace, py::arg("ridge"), py::kw_only(), py::arg("rows"), py::arg("height"),
-        py::arg("width"), py::arg("channels"), py::arg("channels_of_image"), "Floats of workspace; -1: no kernel for such an energy.");
+  m.def("ridge_langevin_workspace", &ridge_langevin_workspace, py::arg("ridge"), py::kw_only(), py::arg("rows"),
+        py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("channels_of_image"),
+        "Floats of workspace; -1: no kernel for such an energy.");
   m.def("ridge_langevin", &ridge_langevin, py::arg("ridge"), py::kw_only(), py::arg("x"), py::arg("b"), py::arg("a"),
         py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("workspace"), py::arg("rows"),
         py::arg("measurements"), py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("channels_of_image"),

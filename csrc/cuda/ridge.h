@@ -1,5 +1,5 @@
-// The gradient of a ridge energy: its arithmetic, and one image by one block, in shared memory; ridge_grad.cu has it in tiles, with
-// the same bits. Contract in alps_fast/ops/ridge_grad.py.
+// The gradient of a ridge energy: its arithmetic, and one image by one block, in shared memory; ridge_grad.cu has it in tiles,
+// with the same bits. Contract in alps_fast/ops/ridge_grad.py.
 //
 //     z = W x,  v = z sum_j w_j / (1 + |z|^2 r_j),  G_s = q_s x_s + W^T v + D^T G_{s+1}
 //
@@ -7,9 +7,9 @@
 // filters meet a band of rows at a time: their responses v go into a ring of rows, which keeps those that the next band needs,
 // so each response is computed once and all of them never lie anywhere. The ring lies over what has been read of the coarser
 // scales: all but G_{s+1}, which therefore comes before x_{s+1}. A thread takes PIXELS neighbours in two rows, or one of two
-// channels, for FILTERS responses, and PIXELS x ROWS neighbours of G for as many sums, so that multiply-adds take more cycles than
-// the shared memory, whose reads are 16 bytes wide. The order of every sum is fixed: filters of a pixel FILTERS at a time, what the
-// coarser scale adds last; bands decide no bit.
+// channels, for FILTERS responses, and PIXELS x ROWS neighbours of G for as many sums, so that multiply-adds take more cycles
+// than the shared memory, whose reads are 16 bytes wide. The order of every sum is fixed: filters of a pixel FILTERS at a time,
+// what the coarser scale adds last; bands decide no bit.
 #pragma once
 
 #include <cstdint>
@@ -139,8 +139,8 @@ __device__ __forceinline__ float with_coarser(float g, int row, int column, int 
   return __fmaf_rn(__fmaf_rn(3.0f, across(row / 2), other), 0.03125f, g);
 }
 
-// `filters` filters of a scale from `first` on, TAPS floats a row of each, and what slopes and energies need of its potentials, two
-// of them at a time: w0/(1 + u r0) + w1/(1 + u r1) is over one denominator. By `threads` threads, of which this is `thread`.
+// `filters` filters of a scale from `first` on, TAPS floats a row of each, and what slopes and energies need of its potentials,
+// two of them at a time: w0/(1 + u r0) + w1/(1 + u r1) is over one denominator. By `threads` threads, of which this is `thread`.
 __device__ __forceinline__ void stage_filters(const RidgeEnergy& e, int s, int64_t image, int64_t images, int first, int filters,
                                               float* bank, float* potentials, int thread, int threads) {
   const int edge = (SIDE - e.side) / 2, pairs = (e.potentials + 1) / 2;
@@ -170,7 +170,7 @@ __device__ __forceinline__ void stage_filters(const RidgeEnergy& e, int s, int64
 template <int CHANNELS>
 constexpr int AT_ONCE = 2 / CHANNELS;  // rows of responses of a thread
 
-// Responses of FILTERS filters at PIXELS neighbours in AT_ONCE rows; `at` is x in MARGIN rows and COLUMNS before, from where `rows`
+// Responses of FILTERS filters at PIXELS neighbours in AT_ONCE rows; `at` is x MARGIN rows and COLUMNS before, from where `rows`
 // rows may be read.
 template <int CHANNELS>
 __device__ __forceinline__ void respond_to(const float* at, int stride, int plane, int rows, const float* taps,
@@ -239,7 +239,8 @@ __device__ __forceinline__ void scale_by_slopes(float (&z)[CHANNELS][FILTERS][PI
       for (int p = 0; p < PIXELS; ++p) {
         const float under = __fmaf_rn(square[f][p], __fmaf_rn(square[f][p], below[1][f], below[0][f]), 1.0f);
         const float over = __fmaf_rn(square[f][p], above[1][f], above[0][f]);
-        slope[f][p] = __fmaf_rn(over, reciprocal(under < 0x1p120f ? under : 0x1p120f), slope[f][p]);  // no square makes an infinity
+        const float finite = under < 0x1p120f ? under : 0x1p120f;  // no square may make an infinity of it
+          slope[f][p] = __fmaf_rn(over, reciprocal(finite), slope[f][p]);
       }
     if (want_value) {
       ALPS_UNROLL
@@ -264,8 +265,8 @@ __device__ __forceinline__ void scale_by_slopes(float (&z)[CHANNELS][FILTERS][PI
       z[p / PIXELS][f][p % PIXELS] = p % PIXELS < inside ? z[p / PIXELS][f][p % PIXELS] * slope[f][p % PIXELS] : 0.0f;
 }
 
-// Adds the transposed filters at PIXELS neighbours in R rows; read_row(f, v, window) reads the row of filter f's responses that is
-// v - MARGIN below the first, from COLUMNS before on, for v = 0, 1, ...
+// Adds the transposed filters at PIXELS neighbours in R rows; read_row(f, v, window) reads the row of filter f's responses that
+// is v - MARGIN below the first, from COLUMNS before on, for v = 0, 1, ...
 template <int R, class ReadRow>
 __device__ __forceinline__ void gather_to(const float* taps, float (&sum)[R][PIXELS], const ReadRow& read_row) {
 #pragma unroll 1

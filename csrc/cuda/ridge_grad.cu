@@ -1,13 +1,13 @@
 // Gradient and value of ridge energies of images of any size, in tiles; contract in alps_fast/ops/ridge_grad.py, arithmetic in
 // ridge.h, whose one block an image has the same bits.
 //
-// Three launches. ridge_pyramid makes x_1, x_2, ...: a block takes a square of x_s and as many scales as its halo is worth, or, where
-// that is small, a whole plane and all that are left. ridge_tiles sums H_s = q_s x_s + W^T v: a block takes a tile of one scale of one
-// image, all scales side by side, the finest first; x with the halo of two filters and the responses v of FILTERS filters with that of
-// one lie in shared memory, and a thread keeps the PIXELS x R sums of H that are its own in registers. ridge_finish goes up the
-// pyramid, G_s = H_s + D^T G_{s+1}, from the coarsest scale to a tile of the finest, in shared memory; each tile sums what it needs of
-// coarser scales anew. A tile's size decides no bit of the gradient; the energy is summed by tiles, in double, then over tiles in their
-// order, and that size is then of the image alone.
+// Three kernels. ridge_pyramid makes x_1, x_2, ...: a block takes a square of x_s and as many scales as its halo is worth, or,
+// where that is small, a whole plane and all that are left. ridge_tiles sums H_s = q_s x_s + W^T v: a block takes a tile of one
+// scale of one image, all scales side by side, the finest first; x with the halo of two filters and the responses v of FILTERS
+// filters with that of one lie in shared memory, and a thread keeps the sums of H that are its own in registers. ridge_finish
+// goes up the pyramid, G_s = H_s + D^T G_{s+1}, from the coarsest scale to a tile of the finest, in shared memory; each tile
+// sums what it needs of coarser scales anew. A tile's size decides no bit of the gradient; the energy is summed by tiles, in
+// double, then over tiles in their order, and their size is then of the image alone.
 #include <algorithm>
 
 #include "ridge.h"
@@ -41,7 +41,8 @@ struct RidgePlan {
 
 static int up_to(int x, int of) { return (x + of - 1) / of; }
 
-// Floats of a row of responses in shared memory, or with MORE of x. Two strips of four rows that are AT_ONCE apart meet no bank twice.
+// Floats of a row of responses in shared memory, or, with MORE, of x: two strips of each of four rows that are AT_ONCE apart
+// meet no bank twice.
 template <int MORE>
 __host__ __device__ inline int stride_of(int strips, int channels) {
   int stride = PIXELS * strips + 2 * COLUMNS + MORE;
@@ -112,7 +113,8 @@ __device__ __forceinline__ int64_t place_of(const RidgePlaces& places, int64_t i
 // x_from + 1 ... x_from + depth: of squares of `side` pixels of x_from, of which a row of the image has `across`.
 __global__ void __launch_bounds__(PYRAMID_THREADS)
     ridge_pyramid_kernel(const __grid_constant__ RidgePlan p, const __grid_constant__ RidgePlaces places, const float* x,
-                         const float* mu, float* workspace, int channels, int from, int depth, int side, int across, int squares) {
+                         const float* mu, float* workspace, int channels, int from, int depth, int side, int across,
+                         int squares) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int64_t plane = blockIdx.x / squares;
   const int square = static_cast<int>(blockIdx.x % squares);
@@ -159,14 +161,14 @@ __device__ __forceinline__ double sum_of_block(double part, double* sums) {
   return sum;
 }
 
-// Of a tile in shared memory: x begins 2 MARGIN rows and 2 COLUMNS pixels before the tile, responses MARGIN rows and COLUMNS pixels.
+// Of a tile in shared memory: x begins 2 MARGIN rows and 2 COLUMNS before the tile, responses MARGIN rows and COLUMNS.
 struct RidgeTile {
   int rows, strips;          // that the image has of it
   int x_stride, x_plane, stride, plane;
   float *x, *responses;
 };
 
-// Piece i of strips x bands: eight strips of a band after another, so that eight threads read 128 bytes; then those that are left.
+// Piece i of strips x bands: eight strips of a band one after another, so that eight threads read 128 bytes; then what is left.
 __device__ __forceinline__ int2 piece_of(int i, int strips, int bands) {
   const int whole = strips / 8 * 8, left = i - whole * bands;
   if (left < 0) return make_int2(i / 8 / bands * 8 + i % 8, i / 8 % bands);
@@ -175,7 +177,8 @@ __device__ __forceinline__ int2 piece_of(int i, int strips, int bands) {
 
 // Adds the transposed filters to the thread's sums, R rows.
 template <int CHANNELS, int R>
-__device__ __forceinline__ void gather_tile(const RidgeTile& t, const float* bank, const float* responses, float (&h)[4][PIXELS]) {
+__device__ __forceinline__ void gather_tile(const RidgeTile& t, const float* bank, const float* responses,
+                                            float (&h)[4][PIXELS]) {
   float sum[R][PIXELS] = {};  // of these filters, before it meets the sum of the others: that loses less
   gather_to<R>(bank, sum, [&](int f, int v, float (&window)[WINDOW]) {
     read(responses + f * CHANNELS * t.plane + v * t.stride, window);
@@ -189,7 +192,8 @@ __device__ __forceinline__ void gather_tile(const RidgeTile& t, const float* ban
 template <int CHANNELS>
 __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     ridge_tiles_kernel(const __grid_constant__ RidgeEnergy energy, const __grid_constant__ RidgePlan p,
-                       const __grid_constant__ RidgePlaces places, const float* x, float* workspace, double* energies, int64_t images) {
+                       const __grid_constant__ RidgePlaces places, const float* x, float* workspace, double* energies,
+                       int64_t images) {
   constexpr int T = AT_ONCE<CHANNELS>;
   int s = 0;
   int64_t block = blockIdx.x;
@@ -218,7 +222,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     const float* const plane = from + (s ? c * scale.plane : c * places.channel);
     for (int column = threadIdx.x % 32; column < t.x_stride; column += 32) {
       const int z = left - 2 * COLUMNS + column;
-      constexpr int DOWN = TILE_THREADS / 32, AHEAD = 8;  // rows between those of a thread, and reads of memory that it awaits at once
+      constexpr int DOWN = TILE_THREADS / 32, AHEAD = 8;  // rows between those of a thread, reads that it awaits at once
       for (int row = static_cast<int>(threadIdx.x) / 32; row < scale.rows + 4 * MARGIN; row += DOWN * AHEAD) {
         float ahead[AHEAD];
         ALPS_UNROLL
@@ -244,13 +248,13 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
   const int2 own = piece_of(mine % (bands * t.strips), t.strips, bands);
   const int k = own.x, row = own.y * R;
   const float q = energy.q[energy.q_of_each_image ? s * images + image : s];
-  float h[4][PIXELS] = {};
+  float h[ROWS][PIXELS] = {};
   double value = 0;
   if (sums_up) {
     float sum = 0;
     const float* at_x = t.x + channel * t.x_plane + (row + 2 * MARGIN) * t.x_stride + 2 * COLUMNS + k * PIXELS;
     ALPS_UNROLL
-    for (int r = 0; r < 4; ++r)
+    for (int r = 0; r < ROWS; ++r)
       if (r < R && row + r < t.rows) {
         float now[PIXELS];
         read(at_x + r * t.x_stride, now);
@@ -262,7 +266,8 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
   // Responses that the tile needs and the image has.
   const int first_row = top < MARGIN ? MARGIN - top : 0, first_strip = strip ? 0 : 1;
   const int below = scale.height - top + MARGIN, end_row = below < t.rows + 2 * MARGIN ? below : t.rows + 2 * MARGIN;
-  const int beside = strips - strip + 1, end_strip = beside < t.strips + 2 ? beside : t.strips + 2, wide = end_strip - first_strip;
+  const int beside = strips - strip + 1, end_strip = beside < t.strips + 2 ? beside : t.strips + 2;
+  const int wide = end_strip - first_strip;
   const int pairs = (end_row - first_row + T - 1) / T, pieces = wide * pairs;
   const float* const my_responses = t.responses + channel * t.plane + row * t.stride + k * PIXELS;
   for (int first = 0, turn = 0; first < energy.count; first += FILTERS, turn ^= 1) {
@@ -299,10 +304,10 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     __syncthreads();
   }
   if (sums_up) {
-    float* const out = workspace + scale.sums + (here * CHANNELS + channel) * scale.plane + int64_t(top + row) * scale.stride + left +
-                       k * PIXELS;
+    float* const out = workspace + scale.sums + (here * CHANNELS + channel) * scale.plane +
+                       int64_t(top + row) * scale.stride + left + k * PIXELS;
     ALPS_UNROLL
-    for (int r = 0; r < 4; ++r)
+    for (int r = 0; r < ROWS; ++r)
       if (r < R && row + r < t.rows) write(h[r], out + int64_t(r) * scale.stride);
   }
   if (energies == nullptr) return;
@@ -386,7 +391,8 @@ __global__ void __launch_bounds__(FINISH_THREADS, 4)
     __syncthreads();
   }
   if (!mine) return;
-  float* const out = grad + place_of(places, image) + plane % channels * places.channel + (int64_t(y) * finest.width + z) * places.pixel;
+  float* const out = grad + place_of(places, image) + plane % channels * places.channel +
+                     (int64_t(y) * finest.width + z) * places.pixel;
   ALPS_UNROLL
   for (int i = 0; i < PIXELS; ++i)
     if (z + i < finest.width) {
@@ -417,14 +423,16 @@ static void run(const RidgeGrad& g, const RidgePlan& p, double* energies, float*
     const RidgeScale& fine = p.scale[from];
     const bool whole = fine.height <= WHOLE && fine.width <= WHOLE;
     depth = whole ? p.levels - 1 - from : std::min(SQUARE_LEVELS, p.levels - 1 - from);
-    const int side = whole ? 1 << MOST_LEVELS : SQUARE, across = up_to(fine.width, side), squares = across * up_to(fine.height, side);
+    const int side = whole ? 1 << MOST_LEVELS : SQUARE, across = up_to(fine.width, side);
+    const int squares = across * up_to(fine.height, side);
     int floats = 0;
     for (int j = 1; j <= depth; ++j) {
       const int most = ((side >> depth) + 2) << (depth - j);
       floats += std::min(most, p.scale[from + j].height) * std::min(most, p.scale[from + j].width);
     }
     launch("ridge_grad", ridge_pyramid_kernel, dim3(static_cast<unsigned>(planes * squares)), dim3(PYRAMID_THREADS),
-           sizeof(float) * floats, stream, p, g.places, g.x, g.energy.mu, workspace, CHANNELS, from, depth, side, across, squares);
+           sizeof(float) * floats, stream, p, g.places, g.x, g.energy.mu, workspace, CHANNELS, from, depth, side, across,
+           squares);
   }
   int tile = 0;
   for (int s = 0; s < p.scales; ++s) tile = std::max(tile, tile_floats(p.scale[s].strips, p.scale[s].rows, CHANNELS));
@@ -436,8 +444,8 @@ static void run(const RidgeGrad& g, const RidgePlan& p, double* energies, float*
   const int floats = std::max(p.scale[p.levels - 1].end, 2 * FINISH_THREADS / 32);
   const bool wide = g.places.pixel == 1 && g.images.width % 4 == 0 && on_16_bytes(g.grad);
   launch("ridge_grad", ridge_finish_kernel, dim3(static_cast<unsigned>(planes * tiles + (energies ? p.count : 0))),
-         dim3(FINISH_THREADS), sizeof(float) * floats, stream, g.energy, p, g.places, workspace, energies, g.grad, g.value, CHANNELS,
-         across, tiles, g.images.images, wide);
+         dim3(FINISH_THREADS), sizeof(float) * floats, stream, g.energy, p, g.places, workspace, energies, g.grad, g.value,
+         CHANNELS, across, tiles, g.images.images, wide);
 }
 
 void ridge_grad(const RidgeGrad& g, cudaStream_t stream) {
