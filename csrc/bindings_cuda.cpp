@@ -143,22 +143,38 @@ bool ridge_fits(const alps::cuda::RidgeEnergy& energy, int channels, int height,
   return alps::cuda::ridge_fits(energy, {1, channels, height, width});
 }
 
-void ridge_grad(const alps::cuda::RidgeEnergy& energy, uintptr_t x, uintptr_t grad, uintptr_t value, int64_t images, int channels,
-                int height, int width, uintptr_t stream) {
-  alps::cuda::ridge_grad({energy, {images, channels, height, width}, pointer<float>(x), pointer<float>(grad), pointer<float>(value)},
+int64_t ridge_workspace(const alps::cuda::RidgeEnergy& energy, int64_t images, int channels, int height, int width) {
+  return alps::cuda::ridge_workspace(energy, {images, channels, height, width});
+}
+
+void ridge_grad(const alps::cuda::RidgeEnergy& energy, uintptr_t x, uintptr_t grad, uintptr_t value, uintptr_t workspace,
+                int64_t images, int channels, int height, int width, uintptr_t stream) {
+  const int pixels = height * width;
+  alps::cuda::ridge_grad({energy, {images, channels, height, width}, {1, int64_t(channels) * pixels, 0, pixels, 1},
+                          pointer<float>(x), pointer<float>(grad), pointer<float>(value), pointer<float>(workspace)},
                          stream_at(stream));
 }
 
+int64_t ridge_langevin_workspace(const alps::cuda::RidgeEnergy& energy, int64_t rows, int height, int width, int channels,
+                                 int channels_of_image) {
+  const int64_t images = rows * (channels / channels_of_image);
+  alps::cuda::RidgeLangevin steps = {energy, {images, channels_of_image, height, width}, {}, 0, nullptr};
+  steps.step.rows = rows, steps.step.pixels = int64_t(height) * width, steps.step.channels = channels;
+  return alps::cuda::ridge_langevin_workspace(steps);
+}
+
 void ridge_langevin(const alps::cuda::RidgeEnergy& energy, uintptr_t x, uintptr_t b, uintptr_t a, uintptr_t xi, uintptr_t chains,
-                    uintptr_t after, uintptr_t mean, int64_t rows, int64_t measurements, int height, int width, int channels,
-                    int channels_of_image, bool a_of_each_measurement, bool a_of_each_channel, float lam, float lin, float w,
-                    float inv_eta2, float noise_lam, int noise, int64_t seed, uint32_t step, int64_t count, uintptr_t stream) {
+                    uintptr_t after, uintptr_t mean, uintptr_t workspace, int64_t rows, int64_t measurements, int height,
+                    int width, int channels, int channels_of_image, bool a_of_each_measurement, bool a_of_each_channel, float lam, float lin,
+                    float w, float inv_eta2, float noise_lam, int noise, int64_t seed, uint32_t step, int64_t count,
+                    uintptr_t stream) {
   const alps::PixelStep pixel_step = {
       pointer<float>(x), nullptr, pointer<float>(b), pointer<float>(a), pointer<float>(xi), pointer<alps::Chain>(chains),
       pointer<float>(after), pointer<float>(mean), rows, measurements, int64_t(height) * width, channels, a_of_each_measurement,
       a_of_each_channel, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
       static_cast<uint64_t>(seed), step};
-  alps::cuda::ridge_langevin({energy, {rows * (channels / channels_of_image), channels_of_image, height, width}, pixel_step, count},
+  const int64_t images = rows * (channels / channels_of_image);
+  alps::cuda::ridge_langevin({energy, {images, channels_of_image, height, width}, pixel_step, count, pointer<float>(workspace)},
                              stream_at(stream));
 }
 
@@ -215,12 +231,18 @@ PYBIND11_MODULE(_cuda, m) {
            py::arg("w_of_each_image"), py::arg("r_of_each_image"), py::arg("q_of_each_image"));
   m.def("ridge_fits", &ridge_fits, py::arg("ridge"), py::kw_only(), py::arg("channels"), py::arg("height"), py::arg("width"),
         "Whether an image and its pyramid fit the shared memory of a block of the current device, and there is a kernel.");
+  m.def("ridge_workspace", &ridge_workspace, py::arg("ridge"), py::kw_only(), py::arg("images"), py::arg("channels"),
+        py::arg("height"), py::arg("width"), "Floats of workspace; -1: no kernel for such an energy.");
   m.def("ridge_grad", &ridge_grad, py::arg("ridge"), py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("value"),
-        py::arg("images"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("stream"), released, "value = 0: none.");
+        py::arg("workspace"), py::arg("images"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("stream"),
+        released, "value = 0: none.");
+  m.def("ridge_langevin_workspace", &ridge_langevin_workspace, py::arg("ridge"), py::kw_only(), py::arg("rows"),
+        py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("channels_of_image"),
+        "Floats of workspace; -1: no kernel for such an energy.");
   m.def("ridge_langevin", &ridge_langevin, py::arg("ridge"), py::kw_only(), py::arg("x"), py::arg("b"), py::arg("a"),
-        py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("rows"), py::arg("measurements"),
-        py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("channels_of_image"), py::arg("a_of_each_measurement"),
-        py::arg("a_of_each_channel"), py::arg("lam"), py::arg("lin"), py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"),
-        py::arg("noise"), py::arg("seed"), py::arg("step"), py::arg("count"), py::arg("stream"), released,
-        "xi = 0: Philox's noise.");
+        py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("workspace"), py::arg("rows"),
+        py::arg("measurements"), py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("channels_of_image"),
+        py::arg("a_of_each_measurement"), py::arg("a_of_each_channel"), py::arg("lam"), py::arg("lin"), py::arg("w"),
+        py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"), py::arg("step"), py::arg("count"),
+        py::arg("stream"), released, "workspace = 0: a block an image, which must fit. xi = 0: Philox's noise.");
 }

@@ -30,14 +30,16 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 blo
 struct Device {
   int64_t shared;  // bytes that a block can have
   int64_t multiprocessors;
+  int64_t cache;  // bytes of the L2 cache
 };
 
 inline Device this_device(const char* name) {
-  int device, shared, multiprocessors;
+  int device, shared, multiprocessors, cache;
   check_cuda(name, cudaGetDevice(&device));
   check_cuda(name, cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   check_cuda(name, cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
-  return {shared, multiprocessors};
+  check_cuda(name, cudaDeviceGetAttribute(&cache, cudaDevAttrL2CacheSize, device));
+  return {shared, multiprocessors, cache};
 }
 
 // A block's shared memory: all of it is dynamic, so that its size is known where the kernel is launched.

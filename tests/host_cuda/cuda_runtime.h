@@ -30,6 +30,10 @@ struct alignas(8) float2 {
   float x, y;
 };
 
+struct alignas(8) int2 {
+  int x, y;
+};
+
 struct alignas(16) float4 {
   float x, y, z, w;
 };
@@ -43,6 +47,7 @@ struct alignas(16) double2 {
 };
 
 inline float2 make_float2(float x, float y) { return {x, y}; }
+inline int2 make_int2(int x, int y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
@@ -138,7 +143,7 @@ T __shfl_down_sync(unsigned mask, T value, unsigned by) {
   return host_cuda::shuffle(mask, value, host_cuda::lane() + by);
 }
 
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMultiProcessorCount };
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMultiProcessorCount, cudaDevAttrL2CacheSize };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
 struct cudaLaunchConfig_t {
@@ -160,7 +165,9 @@ inline cudaError_t cudaGetDevice(int* device) {
 }
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? host_cuda::device.multiprocessors : host_cuda::device.shared;
+  *value = attribute == cudaDevAttrMultiProcessorCount ? host_cuda::device.multiprocessors
+           : attribute == cudaDevAttrL2CacheSize       ? 48 << 10  // so that a few images are more than a batch
+                                                       : host_cuda::device.shared;
   return cudaSuccess;
 }
 

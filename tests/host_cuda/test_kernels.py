@@ -208,9 +208,10 @@ def ridge_arguments(images, channels, shape, bank, each=False):
     return {"x": x, **dict(zip(names, constants(*bank, images if each else 1, torch.float32), strict=True))}
 
 
-# (scales, filters, side, potentials); the last is of two bands and a half, whose rows the ring has to keep
+# (scales, filters, side, potentials); the last two are larger than a tile and than what a block makes the pyramid of, and a strip
+# wide, so that a tile is all that its memory holds
 RIDGES = [((1, 1), 1, (2, 4, 5, 3)), ((2, 3), 2, (3, 5, 7, 1)), ((7, 16), 1, (2, 13, 3, 2)), ((17, 15), 2, (1, 1, 1, 1)),
-          ((33, 41), 1, (3, 5, 5, 2)), ((61, 130), 2, (1, 8, 7, 2))]
+          ((33, 41), 1, (3, 5, 5, 2)), ((43, 130), 2, (3, 5, 7, 2)), ((331, 3), 1, (2, 2, 7, 1))]
 
 
 @pytest.mark.parametrize("shape, channels, bank", RIDGES)
@@ -240,20 +241,23 @@ def test_ridges_without_a_kernel_are_left(fibers, channels, bank):
     assert fibers("ridge_grad", ridge_arguments(3, channels, (9, 8), bank)) is None
 
 
-@pytest.mark.parametrize("shape, channels, noise", [((1, 1, 1), 1, NO_NOISE), ((9, 7, 3), 1, AVERAGED),
-                                                    ((33, 31, 2), 2, AVERAGED), ((12, 10, 4), 2, INDEPENDENT)])
+# the second to last takes two bands of the block, whose rows the ring has to keep
+@pytest.mark.parametrize("shape, channels, noise", [
+    ((1, 1, 1), 1, NO_NOISE), ((9, 7, 3), 1, AVERAGED), ((33, 31, 2), 2, AVERAGED), ((12, 10, 4), 2, INDEPENDENT),
+    ((41, 130, 1), 1, INDEPENDENT), ((8, 12, 1), 1, AVERAGED)])
 def test_ridge_langevin_is_the_reference(fibers, shape, channels, noise):
-    """Law: twice what torch loses against float64, and two roundings more, as of the gradient."""
+    """Law: twice what torch loses against float64, and two roundings more, as of the gradient. A block an image has the bits of
+    tiles."""
     n, b = (4, 2) if shape[2] > 2 else (1, 1)
     a = ridge_steps(n, b, shape, channels, (b, shape[2] if n == 4 else 1), n * shape[2] // channels) | {"noise": noise}
     del a["backend"]
     given = {"xi": torch.randn(a["count"], *a["x"].shape)} if noise == INDEPENDENT else {}
-    before, got = a["x"].clone(), fibers("ridge_langevin", a | given, 3)
+    before, got = a["x"].clone(), fibers("ridge_langevin", a | given, 3, ALPS_FAST_RIDGE="tiles")
     assert torch.equal(a["x"], before)
     exact, torchs = ridge_langevin_reference(**in_double(a | given)), ridge_langevin_reference(**a, **given)
     for g, e, t in zip(got, exact, torchs, strict=True):
         assert (g - e).norm() <= 2 * (t - e).norm() + 2 * 2**-24 * e.norm()
-    assert same(fibers("ridge_langevin", a | given, 4), got)
+    assert same(fibers("ridge_langevin", a | given, 4, ALPS_FAST_RIDGE="block"), got)
     if n == 4:  # a chain is bitwise what it is alone
         images = slice(2 * shape[2] // channels, 3 * shape[2] // channels)
         tables = {"weights": a["weights"][:, :, images], "r": a["r"][:, :, images], "q": a["q"][:, images]}
@@ -269,7 +273,9 @@ def test_the_noise_of_ridge_langevin_has_the_bits_of_the_stream(fibers):
         a |= {"b": torch.zeros(1, *shape)}
         del a["backend"]
         want = [philox_normal(a["chains"], torch.Size(shape).numel(), a["seed"], k, LANGEVIN).view(2, *shape) for k in (5, 6)]
-        assert same(fibers("ridge_langevin", a)[:1], [(want[0] + want[1]) * torch.tensor(0.5**0.5)])
+        for way in ("block", "tiles"):
+            got = fibers("ridge_langevin", a, ALPS_FAST_RIDGE=way)
+            assert same(got[:1], [(want[0] + want[1]) * torch.tensor(0.5**0.5)])
 
 
 def network_arguments(images, channels, blocks, size, levels=1, width=64):
@@ -312,9 +318,11 @@ def test_no_races(threads_of_the_os):
     assert same([threads_of_the_os("philox_normal", arguments)], [philox_normal(**arguments, backend="torch")])
     arguments = pixel_step(5, 1, (7, 16, 3), (1, 1), AVERAGED)
     torch.testing.assert_close(threads_of_the_os("langevin_pixel", arguments), langevin_pixel(**arguments, backend="torch"))
-    arguments = ridge_steps(1, 1, (29, 130, 1), 1) | {"count": 2}  # two bands
+    arguments = ridge_steps(1, 1, (29, 130, 1), 1) | {"count": 2}  # two bands, three tiles
     del arguments["backend"]
-    torch.testing.assert_close(threads_of_the_os("ridge_langevin", arguments), ridge_langevin(**arguments, backend="torch"))
+    want = ridge_langevin(**arguments, backend="torch")
+    for way in ("block", "tiles"):
+        torch.testing.assert_close(threads_of_the_os("ridge_langevin", arguments, ALPS_FAST_RIDGE=way), want)
     arguments = ridge_arguments(3, 2, (9, 10), (2, 5, 5, 2))
     torch.testing.assert_close(threads_of_the_os("ridge_grad", arguments), ridge_grad(**arguments, backend="torch"))
     for is_complex in (False, True):
