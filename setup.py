@@ -41,7 +41,7 @@ if platform.machine() in ("x86_64", "AMD64"):
     avx512 += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
     ISAS |= {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx2", "-mfma", *avx512]}
     ISAS["amx"] = [*ISAS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
-ARCHITECTURES = ("80", "90", "100")  # and PTX of the last for what comes after
+ARCHITECTURES = ("80", "90a", "100")  # 90a: with what Hopper alone has; and PTX of the last for what comes after
 NVCC_FLAGS = ["-shared", "-cudart=static", "--threads=0", "-O3", "-std=c++17", "--fmad=false", "-Werror=all-warnings",
               "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
 

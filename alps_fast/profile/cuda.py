@@ -212,6 +212,67 @@ def conv_grad(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor
     return (grad, value), _launch(kernel, (n,), 32 * warps, arguments, sums + 8 * warps)
 
 
+def conv_tiles(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor, blocks: Sequence[int],
+               teams: int = 2) -> Results:
+    """conv_grad in tiles by warps, precision "fast"; `teams` of a block."""
+    n, channels, height, width = x.shape
+    packed = pack_fragments(weights, blocks)
+    sides = [(-(-height // 8) * 4 >> level, -(-width // 8) * 4 >> level) for level in range(3)]
+    tiles = [-(-h // 8) * -(-w // 8) for h, w in sides]
+    planes = [_fresh((2, n, h * w * 64 // 2)) for h, w in sides]
+    grad, value, partial = _fresh(x), _fresh((n,)), torch.full((n * tiles[0] * 2,), torch.nan, dtype=torch.float64)
+    kept: list[Tensor] = []
+    place, bias_at, transposed = 0, 0, False
+    counts: Counter[str] = Counter()
+    arrays = [v.numpy() for v in (x, packed.weights.view(torch.int16), packed.biases, scale, shift, coefficients, grad, value)]
+    numbers = struct.pack("3q6i?7x", n, scale.shape[1], coefficients.shape[1], channels, height, width, *blocks, width % 2 == 0)
+
+    def layer(kind: int, finish: int, level: int, source: Tensor, out: Tensor, film: int = 0) -> None:
+        """csrc/cuda/conv_tiles.cu: Launches::layer; kind and finish in the order of Layer and Finish."""
+        nonlocal place, bias_at
+        parts, products, columns = (4 if kind == 3 else 1), (12, 36, 16, 16, 36)[kind], 16 if kind == 4 else 64
+        size = products * 16 * columns
+        own = packed.weights[place:place + size].view(torch.int16).clone()
+        bias: Any = bytes(8)
+        if not transposed and finish in (0, 1):
+            bias = packed.biases[bias_at:bias_at + columns * parts].clone().numpy()
+            bias_at += columns * parts
+        place += size
+        held: Any = kept[film].numpy() if kept else bytes(8)
+        of_film = scale[film:].numpy(), shift[film:].numpy()
+        pointers = source.numpy(), out.numpy(), held, own.numpy(), bias, *of_film, partial.numpy()
+        (h, w), of_image = sides[level], tiles[level]
+        sizes = struct.pack("5i?3x", h, w, -(-w // 8), of_image, n * of_image * parts, transposed)
+        kernel = module("conv_tiles").kernel(f"7OfWarpsELNS0_5LayerE{kind}ELNS0_6FinishE{finish}")
+        counts.update(_launch(kernel, (n * of_image * parts,), 64 * teams, [(*arrays, bytes(8), numbers, *pointers, sizes)],
+                              73728 + teams * 2 * 12928))
+
+    def run(level: int, films: Sequence[int]) -> None:
+        here, between = planes[level]
+        for film in films:
+            if not transposed:
+                kept.append(torch.zeros(n * tiles[level] * 4096, dtype=torch.uint8))
+            layer(1, 3 if transposed else 2, level, here, between, film)
+            layer(1, 1, level, between, here)
+
+    fine, middle, coarse = blocks
+    order = list(range(2 * fine + 2 * middle + coarse))
+    for transposed in (False, True):
+        films = iter(reversed(order) if transposed else order)
+        layer(0, 0, 0, grad if transposed else x, planes[0][0])
+        run(0, [next(films) for _ in range(fine)])
+        layer(2, 0, 1, planes[0][0], planes[1][0])
+        run(1, [next(films) for _ in range(middle)])
+        layer(2, 0, 2, planes[1][0], planes[2][0])
+        run(2, [next(films) for _ in range(coarse)])
+        layer(3, 1, 2, planes[2][0], planes[1][0])
+        run(1, [next(films) for _ in range(middle)])
+        layer(3, 1, 1, planes[1][0], planes[0][0])
+        run(0, [next(films) for _ in range(fine)])
+        layer(4, 0, 0, planes[0][0], grad)
+    return (grad, value), counts
+
+
 def _step(arrays: Sequence[Tensor], chains: Tensor, sizes: bytes, noise: int, lam: float, lin: float, w: float, inv_eta2: float,
           noise_lam: float, seed: int, step: int, more: bytes = b"") -> tuple[tuple[Any, ...], bytes, tuple[Tensor, Tensor]]:
     """csrc/common/arguments.h: FourierStep, SenseStep or SenseCgStep, `arrays` from x on; its stream; x⁺ and m to be written."""

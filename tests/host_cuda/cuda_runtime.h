@@ -79,6 +79,8 @@ extern char* const shared_memory;
 // A grid's blocks one after another, each with its shared memory poisoned.
 void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread);
 void sync_threads();
+void sync_team(int number, int count);  // threads of the block that have this number, of 1 to 15
+[[noreturn]] void fail(const char* what);
 const uint64_t* exchange(unsigned mask, uint64_t mine);  // what every lane of the warp brought
 
 inline unsigned rank() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
@@ -126,14 +128,33 @@ T __shfl_down_sync(unsigned mask, T value, unsigned by) {
   return host_cuda::shuffle(mask, value, host_cuda::lane() + by);
 }
 
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMultiProcessorCount };
+template <class T>
+T __ldcg(const T* from) {
+  return *from;
+}
+
+enum cudaDeviceAttr {
+  cudaDevAttrMaxSharedMemoryPerBlockOptin,
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrL2CacheSize,
+  cudaDevAttrComputeCapabilityMajor
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
+
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes;
   cudaStream_t stream;
-  struct cudaLaunchAttribute* attrs;
+  cudaLaunchAttribute* attrs;
   unsigned numAttrs;
 };
 
@@ -148,7 +169,18 @@ inline cudaError_t cudaGetDevice(int* device) {
 }
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? 16 : host_cuda::MOST_SHARED;
+  constexpr int VALUES[] = {host_cuda::MOST_SHARED, 16, 32 << 10, 9};
+  *value = VALUES[attribute];
+  return cudaSuccess;
+}
+
+struct cudaFuncAttributes {
+  int maxThreadsPerBlock;
+};
+
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, Kernel) {
+  found->maxThreadsPerBlock = 1024;
   return cudaSuccess;
 }
 
