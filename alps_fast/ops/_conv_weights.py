@@ -120,7 +120,7 @@ AHEAD = 2  # products that the CUDA kernel of an image a block reads past the en
 
 
 class Fragments(NamedTuple):
-    """What a CUDA kernel takes: weights of both passes, bfloat16, one product of 16 by 16 after another, and the forward biases."""
+    """What a CUDA kernel takes: weights of both passes, bfloat16, a product of 16 by 16 after another, and the forward biases."""
 
     weights: Tensor
     biases: Tensor
