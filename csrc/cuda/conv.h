@@ -38,11 +38,11 @@ __device__ __forceinline__ uint4 unshuffled(const ConvGrad& s, const float* imag
 }
 
 // Four sums, of two columns twice, to phi(scale v + shift). Returns phi' in bytes.
-__device__ __forceinline__ uint32_t film(float (&v)[4], const float* scale, const float* shift) {
+__device__ __forceinline__ uint32_t film(float (&v)[4], float2 scale, float2 shift) {
   uint32_t bytes = 0;
 #pragma unroll
   for (int e = 0; e < 4; ++e) {
-    const float z = __fmaf_rn(v[e], scale[e % 2], shift[e % 2]);
+    const float z = __fmaf_rn(v[e], e % 2 ? scale.y : scale.x, e % 2 ? shift.y : shift.x);
     const float ramp = __fmaf_rn(z, 1.0f / 6, 0.5f), above = z - 3.0f;
     const float slope = ramp > 0 ? (ramp < 1 ? ramp : 1.0f) : 0.0f;
     v[e] = __fmaf_rn(3.0f * slope, slope, above < 0 ? 0.0f : above);  // NaN stays
@@ -51,9 +51,9 @@ __device__ __forceinline__ uint32_t film(float (&v)[4], const float* scale, cons
   return bytes;
 }
 
-__device__ __forceinline__ void mask(float (&v)[4], uint32_t bytes, const float* scale) {
+__device__ __forceinline__ void mask(float (&v)[4], uint32_t bytes, float2 scale) {
 #pragma unroll
-  for (int e = 0; e < 4; ++e) v[e] *= __uint2float_rn(bytes >> 8 * e & 255u) * (1.0f / 255) * scale[e % 2];
+  for (int e = 0; e < 4; ++e) v[e] *= __uint2float_rn(bytes >> 8 * e & 255u) * (1.0f / 255) * (e % 2 ? scale.y : scale.x);
 }
 
 // to = from - (skip from + factor F) of two neighbours in the image, F two sums and their biases; returns their energy.

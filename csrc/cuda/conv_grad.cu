@@ -239,9 +239,9 @@ class ConvBlock {
       for (int j = 0; j < 2 * WHOLE; ++j) {
         float (&v)[4] = sum[i][j];
         if (finish == FILM) {
-          bytes[j] = film(v, scale + 8 * j, shift + 8 * j);
+          bytes[j] = film(v, make_float2(scale[8 * j], scale[8 * j + 1]), make_float2(shift[8 * j], shift[8 * j + 1]));
         } else if (finish == MASK) {
-          mask(v, bytes[j], scale + 8 * j);
+          mask(v, bytes[j], make_float2(scale[8 * j], scale[8 * j + 1]));
         } else {
 #pragma unroll
           for (int e = 0; e < 4; ++e) v[e] += bias[8 * j + e % 2];

@@ -131,22 +131,27 @@ struct OfWarpgroups {
 template <Layer L, int THREADS>
 __device__ __forceinline__ void fetch(const ConvTiles& c, const Place& p, int load, char* tile) {
   constexpr int SIDE = Shape<L>::SIDE, HALO = Shape<L>::HALO, EIGHTS = Shape<L>::EIGHTS, STRIDE = L == DOWN ? 2 : 1;
-  const int height = STRIDE * c.height, width = STRIDE * c.width, member = threadIdx.x % THREADS;
-#pragma unroll 4
-  for (int i = member; i < SIDE * SIDE * EIGHTS; i += THREADS) {
-    const int pixel = i / EIGHTS, eight = i % EIGHTS;
-    const int y = STRIDE * (p.y + pixel / SIDE - HALO) + load / 2, x = STRIDE * (p.x + pixel % SIDE - HALO) + load % 2;
-    const bool inside = 0 <= y && y < height && 0 <= x && x < width;
-    char* const at = tile + eight * CHUNK + pixel * 16;
-    if constexpr (L == HEAD) {
-      const int64_t numbers = int64_t(c.s.channels) * c.s.height * c.s.width;
-      const float factor = c.s.coefficients[(c.transposed ? 1 : 2) * c.s.edm_levels + (c.s.edm_levels > 1 ? p.image : 0)];
-      const float* const image = static_cast<const float*>(c.from) + p.image * numbers;
-      *reinterpret_cast<uint4*>(at) = inside ? unshuffled(c.s, image, factor, eight, y, x) : make_uint4(0, 0, 0, 0);
-    } else {
-      const int64_t pixel_there = int64_t(p.image) * height * width + (inside ? y * width + x : 0);
-      copy_16(at, static_cast<const uint4*>(c.from) + pixel_there * (PIXEL / 16) + eight, inside);
+  constexpr int STEP = THREADS / EIGHTS;  // pixels
+  const int member = threadIdx.x % THREADS, first = member / EIGHTS, eight = member % EIGHTS;
+  const int height = STRIDE * c.height, width = STRIDE * c.width, end = STRIDE * (p.x + SIDE - HALO);
+  int y = STRIDE * (p.y + first / SIDE - HALO) + load / 2, x = STRIDE * (p.x + first % SIDE - HALO) + load % 2;
+#pragma unroll
+  for (int k = 0; k < SIDE * SIDE; k += STEP) {
+    if (k + STEP <= SIDE * SIDE || first + k < SIDE * SIDE) {
+      const bool inside = 0 <= y && y < height && 0 <= x && x < width;
+      char* const at = tile + eight * CHUNK + (first + k) * 16;
+      if constexpr (L == HEAD) {
+        const int64_t numbers = int64_t(c.s.channels) * c.s.height * c.s.width;
+        const float factor = c.s.coefficients[(c.transposed ? 1 : 2) * c.s.edm_levels + (c.s.edm_levels > 1 ? p.image : 0)];
+        const float* const image = static_cast<const float*>(c.from) + p.image * numbers;
+        *reinterpret_cast<uint4*>(at) = inside ? unshuffled(c.s, image, factor, eight, y, x) : make_uint4(0, 0, 0, 0);
+      } else {
+        const int64_t pixel = int64_t(p.image) * (height * width) + y * width + x;
+        copy_16(at, static_cast<const uint4*>(c.from) + pixel * (PIXEL / 16) + eight, inside);
+      }
     }
+    x += STRIDE * (STEP % SIDE), y += STRIDE * (STEP / SIDE);
+    if (x >= end) x -= STRIDE * SIDE, y += STRIDE;
   }
 }
 
@@ -165,6 +170,8 @@ __device__ __forceinline__ void transpose(uint32_t (&v)[4]) {
 }
 
 __device__ __forceinline__ void to_words(uint4 four, uint32_t (&v)[4]) { v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w; }
+
+__device__ __forceinline__ float2 two(const float* from) { return *reinterpret_cast<const float2*>(from); }
 
 // What a team stores of a tile's sums, a plane. A lane holds two channels of every eight, of two rows; it reads and stores eights.
 template <class Engine, Layer L, Finish F>
@@ -191,8 +198,7 @@ class PlaneOf {
 
   __device__ __forceinline__ void store(float (&sum)[MATRICES][2 * WHOLE][4]) {
     const int first = threadIdx.x % 4 * 2;
-    const float* const scale = of_film(c_.scale) + first;
-    const float* const shift = of_film(c_.shift) + first;
+    const float *const scale = of_film(c_.scale) + first, *const shift = of_film(c_.shift) + first;
     const float* const bias = c_.bias + p_.part * CHANNELS + first;
 #pragma unroll
     for (int i = 0; i < MATRICES; ++i)
@@ -212,12 +218,13 @@ class PlaneOf {
           const int column = 8 * (4 * h + j);
           float (&v)[4] = sum[i][4 * h + j];
           if constexpr (F == FILM) {
-            bytes[j] = film(v, scale + column, shift + column);
+            bytes[j] = film(v, two(scale + column), two(shift + column));
           } else if constexpr (F == MASK) {
-            mask(v, bytes[j], scale + column);
+            mask(v, bytes[j], two(scale + column));
           } else {
+            const float2 here = c_.bias ? two(bias + column) : make_float2(0, 0);
 #pragma unroll
-            for (int e = 0; e < 4; ++e) v[e] += c_.bias ? bias[column + e % 2] : 0.0f;
+            for (int e = 0; e < 4; ++e) v[e] += e % 2 ? here.y : here.x;
           }
 #pragma unroll
           for (int k = 0; k < 2; ++k) {
@@ -327,7 +334,7 @@ __global__ void __launch_bounds__(Engine::MOST_THREADS, 1) conv_tiles_kernel(con
   using S = Shape<L>;
   constexpr int THREADS = 32 * Engine::WARPS, PART_BYTES = S::PRODUCTS * 16 * 16 * S::Q * 2;
   char* const memory = reinterpret_cast<char*>(shared_floats());
-  const int team = threadIdx.x / THREADS, teams = blockDim.x / THREADS;
+  const int team = __shfl_sync(0xffffffffu, threadIdx.x / THREADS, 0), teams = blockDim.x / THREADS;  // the same for a warp
   char* const tiles = memory + WEIGHTS + 2 * team * TILE_BYTES;
   next_kernel_may_begin();
   for (int i = threadIdx.x; i < S::LOADS * S::PARTS * PART_BYTES / 16; i += blockDim.x)
@@ -335,13 +342,14 @@ __global__ void __launch_bounds__(Engine::MOST_THREADS, 1) conv_tiles_kernel(con
   kernels_before_wait();
   const int step = gridDim.x * teams;
   int tile = blockIdx.x + gridDim.x * team, turn = 0;
-  if (tile < c.tiles) fetch<L, THREADS>(c, place_of(c, tile, S::PARTS), 0, tiles);
+  Place here = place_of(c, tile, S::PARTS);
+  if (tile < c.tiles) fetch<L, THREADS>(c, here, 0, tiles);
   copies_wait();
   Engine::publish();
   __syncthreads();
   for (; tile < c.tiles; tile += step) {
-    const Place here = place_of(c, tile, S::PARTS);
     typename StoreOf<Engine, L, F>::type finish(c, here);
+    Place next = here;
     float sum[Engine::MATRICES][2 * S::Q][4] = {};
 #pragma unroll 1
     for (int load = 0; load < S::LOADS; ++load, turn ^= 1) {
@@ -349,13 +357,13 @@ __global__ void __launch_bounds__(Engine::MOST_THREADS, 1) conv_tiles_kernel(con
       Engine::publish();
       team_barrier(1 + team, THREADS);  // the tile is there, and nobody reads the one before any more
       const bool last = load + 1 == S::LOADS;
-      const int next = last ? tile + step : tile;
-      if (next < c.tiles)
-        fetch<L, THREADS>(c, place_of(c, next, S::PARTS), last ? 0 : load + 1, tiles + (turn ^ 1) * TILE_BYTES);
+      if (last) next = place_of(c, tile + step, S::PARTS);
+      if (!last || tile + step < c.tiles) fetch<L, THREADS>(c, next, last ? 0 : load + 1, tiles + (turn ^ 1) * TILE_BYTES);
       if (last) finish.read();
       Engine::template multiply<L>(tiles + turn * TILE_BYTES, memory + (load + here.part) * PART_BYTES, sum);
     }
     finish.store(sum);
+    here = next;
   }
 }
 

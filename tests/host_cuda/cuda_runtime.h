@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <tuple>
@@ -169,8 +170,9 @@ inline cudaError_t cudaGetDevice(int* device) {
 }
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  constexpr int VALUES[] = {host_cuda::MOST_SHARED, 16, 32 << 10, 9};
-  *value = VALUES[attribute];
+  const char* const few = std::getenv("HOST_CUDA_MULTIPROCESSORS");
+  const int values[] = {host_cuda::MOST_SHARED, few ? std::atoi(few) : 16, 32 << 10, 9};
+  *value = values[attribute];
   return cudaSuccess;
 }
 
