@@ -117,19 +117,21 @@ alps::cuda::ConvGrad conv_images(int64_t images, int channels, int height, int w
   return s;
 }
 
-int64_t conv_grad_workspace(int64_t images, int channels, int height, int width, const std::array<int, 3>& blocks) {
-  return alps::cuda::conv_grad_workspace(conv_images(images, channels, height, width, blocks));
+int64_t conv_grad_workspace(int64_t images, int channels, int height, int width, const std::array<int, 3>& blocks, int kernel) {
+  const alps::cuda::ConvGrad s = conv_images(images, channels, height, width, blocks);
+  return kernel == 0 ? alps::cuda::conv_grad_workspace(s) : alps::cuda::conv_tiles_workspace(s, kernel == 2);
 }
 
 void conv_grad(uintptr_t x, uintptr_t weights, uintptr_t biases, uintptr_t scale, uintptr_t shift, uintptr_t coefficients,
                uintptr_t grad, uintptr_t value, uintptr_t workspace, int64_t images, int channels, int height, int width,
-               const std::array<int, 3>& blocks, int64_t film_levels, int64_t edm_levels, uintptr_t stream) {
+               const std::array<int, 3>& blocks, int64_t film_levels, int64_t edm_levels, int kernel, uintptr_t stream) {
   alps::cuda::ConvGrad s = conv_images(images, channels, height, width, blocks);
   s.x = pointer<float>(x), s.weights = pointer<void>(weights), s.biases = pointer<float>(biases);
   s.scale = pointer<float>(scale), s.shift = pointer<float>(shift), s.coefficients = pointer<float>(coefficients);
   s.grad = pointer<float>(grad), s.value = pointer<float>(value), s.workspace = pointer<void>(workspace);
   s.film_levels = film_levels, s.edm_levels = edm_levels;
-  alps::cuda::conv_grad(s, stream_at(stream));
+  if (kernel == 0) alps::cuda::conv_grad(s, stream_at(stream));
+  else alps::cuda::conv_tiles(s, kernel == 2, stream_at(stream));
 }
 
 alps::cuda::RidgeEnergy ridge(uintptr_t filters, int side, uintptr_t w, uintptr_t r, uintptr_t q, uintptr_t mu, int scales,
@@ -219,11 +221,13 @@ PYBIND11_MODULE(_cuda, m) {
         py::arg("x"), py::arg("keep"), py::arg("count_after"), py::arg("mean_after"), py::arg("m2_after"), py::arg("groups"),
         py::arg("rows"), py::arg("n"), py::arg("stream"), released);
   m.def("conv_grad_workspace", &conv_grad_workspace, py::kw_only(), py::arg("images"), py::arg("channels"), py::arg("height"),
-        py::arg("width"), py::arg("blocks"), "Bytes of workspace; -1: no kernel for images of this size.");
+        py::arg("width"), py::arg("blocks"), py::arg("kernel"), "Bytes of workspace; -1: not for images of this size here.");
+  m.def("conv_has_warpgroups", &alps::cuda::conv_has_warpgroups, "Whether the current device runs the kernel of warpgroups.");
   m.def("conv_grad", &conv_grad, py::kw_only(), py::arg("x"), py::arg("weights"), py::arg("biases"), py::arg("scale"),
         py::arg("shift"), py::arg("coefficients"), py::arg("grad"), py::arg("value"), py::arg("workspace"), py::arg("images"),
         py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("blocks"), py::arg("film_levels"),
-        py::arg("edm_levels"), py::arg("stream"), released);
+        py::arg("edm_levels"), py::arg("kernel"), py::arg("stream"), released,
+        "kernel: an image a block, tiles of warps, tiles of warpgroups.");
   py::class_<alps::cuda::RidgeEnergy>(m, "Ridge", py::module_local(),  // beside which a recording's lies (lab/host.py)
                                       "What ridge kernels take beside images, of tensors that must outlive it.")
       .def(py::init(&ridge), py::kw_only(), py::arg("filters"), py::arg("side"), py::arg("w"), py::arg("r"), py::arg("q"),

@@ -156,6 +156,17 @@ def test_conv_grad_is_the_reference(channels, blocks, size, warps):
     assert count["shared_load_conflicts"] <= 0.1 * count["shared_load_wavefronts"]  # all of pixels that are two apart
 
 
+def test_conv_grad_in_tiles_has_the_bits_of_an_image_a_block():
+    """Two tiles in a row at the finest scale, of which neither is whole. Nothing conflicts in shared memory when it is read."""
+    weights, scale, shift, coefficients, blocks = single(make(1, 64, (1, 0, 0)))
+    arguments = torch.randn(1, 1, 9, 18), weights, scale, shift, coefficients, blocks
+    (grad, value), count = cuda.conv_tiles(*arguments)
+    (want, want_value), _ = cuda.conv_grad(*arguments)
+    assert torch.equal(grad.view(torch.int32), want.view(torch.int32))
+    torch.testing.assert_close(value, want_value, rtol=2e-7, atol=0)  # summed in another order in double precision
+    assert count["shared_load_conflicts"] == 0 and count["shared_store_conflicts"] <= 0.01 * count["shared_store_wavefronts"]
+
+
 def fourier_step(size, is_complex, noise):
     """One image channel, one chain."""
     kernel = torch.complex(torch.randn(size, dtype=torch.float64), torch.randn(size, dtype=torch.float64) * is_complex)

@@ -73,6 +73,10 @@ void moments(const Moments<float>& moments, cudaStream_t stream);
 void moments(const Moments<double>& moments, cudaStream_t stream);
 int64_t conv_grad_workspace(const ConvGrad& gradient);  // bytes; -1: no kernel for images of this size
 void conv_grad(ConvGrad gradient, cudaStream_t stream);
+// The same for images of any number and size, on the tensor cores of a warpgroup or of a warp, with weights packed for these.
+bool conv_has_warpgroups();  // the current device, and what is compiled for it
+int64_t conv_tiles_workspace(const ConvGrad& gradient, bool warpgroups);  // bytes; -1: no room in the device's blocks
+void conv_tiles(ConvGrad gradient, bool warpgroups, cudaStream_t stream);
 int64_t ridge_workspace(const RidgeEnergy& energy, const RidgeImages& images);  // floats; -1: no kernel for such an energy
 void ridge_grad(const RidgeGrad& gradient, cudaStream_t stream);
 bool ridge_fits(const RidgeEnergy& energy, const RidgeImages& images);  // into the shared memory of the current device's blocks

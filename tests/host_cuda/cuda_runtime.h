@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <tuple>
@@ -96,6 +97,8 @@ struct Device {
 };
 inline Device device;
 void sync_threads();
+void sync_team(int number, int count);  // threads of the block that have this number, of 1 to 15
+[[noreturn]] void fail(const char* what);
 const uint64_t* exchange(unsigned mask, uint64_t mine);  // what every lane of the warp brought
 
 inline unsigned rank() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
@@ -143,14 +146,33 @@ T __shfl_down_sync(unsigned mask, T value, unsigned by) {
   return host_cuda::shuffle(mask, value, host_cuda::lane() + by);
 }
 
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMultiProcessorCount, cudaDevAttrL2CacheSize };
+template <class T>
+T __ldcg(const T* from) {
+  return *from;
+}
+
+enum cudaDeviceAttr {
+  cudaDevAttrMaxSharedMemoryPerBlockOptin,
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrL2CacheSize,
+  cudaDevAttrComputeCapabilityMajor
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
+
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes;
   cudaStream_t stream;
-  struct cudaLaunchAttribute* attrs;
+  cudaLaunchAttribute* attrs;
   unsigned numAttrs;
 };
 
@@ -165,9 +187,20 @@ inline cudaError_t cudaGetDevice(int* device) {
 }
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? host_cuda::device.multiprocessors
-           : attribute == cudaDevAttrL2CacheSize       ? 48 << 10  // so that a few images are more than a batch
-                                                       : host_cuda::device.shared;
+  const char* const few = std::getenv("HOST_CUDA_MULTIPROCESSORS");
+  const int values[] = {host_cuda::device.shared, few ? std::atoi(few) : host_cuda::device.multiprocessors,
+                        32 << 10, 9};  // an L2 cache in which a few images are more than a batch
+  *value = values[attribute];
+  return cudaSuccess;
+}
+
+struct cudaFuncAttributes {
+  int maxThreadsPerBlock;
+};
+
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, Kernel) {
+  found->maxThreadsPerBlock = 1024;
   return cudaSuccess;
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from dense import fft_law
@@ -10,7 +12,8 @@ from test_conv_grad import LAW, make, single
 from test_ridge_grad import check_against_torch, constants
 from test_ridge_langevin import arguments as ridge_steps
 
-from alps_fast.ops.conv_grad import conv_grad, conv_grad_reference
+from alps_fast.errors import ArgumentError, BackendError
+from alps_fast.ops.conv_grad import CUDA_KERNELS, _cuda_kernel, conv_grad, conv_grad_reference
 from alps_fast.ops.langevin_fourier import langevin_fourier
 from alps_fast.ops.langevin_pixel import langevin_pixel
 from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg
@@ -293,13 +296,42 @@ def network_arguments(images, channels, blocks, size, levels=1, width=64):
 def test_conv_grad_is_the_reference(fibers, images, channels, blocks, size, levels):
     """Law: that of the CPU kernel; measured 7e-3. An image is bitwise what it is beside a broken one, in another order."""
     exact, a = network_arguments(images, channels, blocks, size, levels)
-    got = fibers("conv_grad", a, 1)
+    got = fibers("conv_grad", a, 1, ALPS_FAST_CONV_GRAD="image")
     for g, e in zip(got, conv_grad_reference(*exact), strict=True):
         assert (g - e).norm() / e.norm() < LAW["fast"]
     if images > 1:
         a["x"][1, 0, 3, 3] = torch.nan
-        both = fibers("conv_grad", a, 2)
+        both = fibers("conv_grad", a, 2, ALPS_FAST_CONV_GRAD="image")
         assert same([v[:1] for v in both], [v[:1] for v in got]) and all(v[1].isnan().any() for v in both)
+
+
+# several tiles at every scale, of which few are whole; two images at once where the cache is 32 KB
+@pytest.mark.parametrize("images, channels, blocks, size, levels", [
+    (3, 3, (1, 0, 1), (22, 26), 3), (2, 1, (0, 1, 0), (1, 2), 1)])
+@pytest.mark.parametrize("kernel", CUDA_KERNELS[1:])
+def test_conv_grad_in_tiles_has_the_bits_of_an_image_a_block(fibers, kernel, images, channels, blocks, size, levels):
+    """Whose products are the same, and in the same order; of a warpgroup's that is so here alone. With one multiprocessor each
+    team has several tiles in turn; with more an image alone has the same bits."""
+    _, a = network_arguments(images, channels, blocks, size, levels)
+    want = fibers("conv_grad", a, 1, ALPS_FAST_CONV_GRAD="image")
+    got = fibers("conv_grad", a, 1, ALPS_FAST_CONV_GRAD=kernel, HOST_CUDA_MULTIPROCESSORS="1")
+    assert same(got[:1], want[:1])
+    torch.testing.assert_close(got[1], want[1], rtol=2e-7, atol=0)  # summed in another order in double precision
+    last = {name: a[name][..., -1:, :] for name in ("scale", "shift")} | {"coefficients": a["coefficients"][:, -1:]}
+    alone = fibers("conv_grad", a | {"x": a["x"][-1:]} | (last if levels > 1 else {}), 2, ALPS_FAST_CONV_GRAD=kernel)
+    assert same(alone, [v[-1:] for v in got])
+
+
+def test_a_conv_grad_kernel_that_is_not_there_is_an_error(monkeypatch):
+    monkeypatch.setenv("ALPS_FAST_CONV_GRAD", "warpgroups")
+    monkeypatch.setattr("alps_fast._cuda", SimpleNamespace(conv_has_warpgroups=lambda: False), raising=False)
+    with pytest.raises(BackendError, match="^ALPS_FAST_CONV_GRAD: got 'warpgroups'; wanted 'image' or 'warps' on this GPU"):
+        _cuda_kernel()
+    monkeypatch.setenv("ALPS_FAST_CONV_GRAD", "blocks")
+    with pytest.raises(ArgumentError, match="^ALPS_FAST_CONV_GRAD: got 'blocks'"):
+        _cuda_kernel()
+    monkeypatch.delenv("ALPS_FAST_CONV_GRAD")
+    assert _cuda_kernel() == "warps"
 
 
 @pytest.mark.parametrize("size, width, dtype, precision", [
@@ -309,7 +341,7 @@ def test_networks_without_a_kernel_are_left(fibers, size, width, dtype, precisio
     exact, a = network_arguments(1, 1, (0, 0, 1), size, width=width)
     a = {**a, **dict(zip(a, exact, strict=False))} if dtype == torch.float64 else a
     a["precision"] = precision
-    assert fibers("conv_grad", a) is None
+    assert fibers("conv_grad", a, ALPS_FAST_CONV_GRAD="image") is None
 
 
 @pytest.mark.filterwarnings("ignore:conjugate gradients")
@@ -336,9 +368,11 @@ def test_no_races(threads_of_the_os):
     arguments = lines_step((7, 3), 0, 3, INDEPENDENT)
     torch.testing.assert_close(threads_of_the_os("langevin_sense", arguments), langevin_sense(**arguments, backend="torch"),
                                rtol=1e-4, atol=1e-5)
-    _, arguments = network_arguments(1, 1, (1, 0, 0), (8, 24))
-    for g, w in zip(threads_of_the_os("conv_grad", arguments), conv_grad(**arguments, backend="torch"), strict=True):
-        assert (g - w).norm() <= 2 * LAW["fast"] * w.norm()  # both multiply bfloat16
+    for kernel in CUDA_KERNELS:  # in tiles a team has two
+        _, arguments = network_arguments(1, 1, (1, 0, 0), (8, 24 if kernel == "image" else 72))
+        got = threads_of_the_os("conv_grad", arguments, ALPS_FAST_CONV_GRAD=kernel, HOST_CUDA_MULTIPROCESSORS="1")
+        for g, w in zip(got, conv_grad(**arguments, backend="torch"), strict=True):
+            assert (g - w).norm() <= 2 * LAW["fast"] * w.norm()  # both multiply bfloat16
     arguments = moments_state(2, 6, (9,), torch.float32)
     assert same(threads_of_the_os("moments", arguments), moments(**arguments, backend="torch"))
 

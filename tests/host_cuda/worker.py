@@ -1,7 +1,7 @@
 """Runs CUDA ops of a stand-in build of alps_fast._cuda on CPU tensors; started by build.py with a sanitizer preloaded.
 
-Reads (op, arguments, seed, environment) from stdin with torch.save, writes what the op returned, until stdin ends. A list of
-arguments, which differ in tensors alone, is run as a graph: captured with the first, and replayed with each.
+Reads (op, arguments, seed, environment variables) from stdin with torch.save, writes what the op returned, until stdin ends. A
+list of arguments, which differ in tensors alone, is run as a graph: captured with the first, and replayed with each.
 """
 
 import contextlib
