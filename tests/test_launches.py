@@ -66,7 +66,7 @@ def test_other_steps_are_two_ops(task: str, energy: str, ops: dict[str, float]) 
 def test_an_op_moves_what_it_must() -> None:
     """A step of langevin_pixel by the dispatcher's count: its states in and out, b, mask and chain indices, each once."""
     sampler, y = Workload(energy="natural-ridge", chains=16).prepare(CPU)
-    sampler.energy, n = GaussianEnergy(0.0, 0.5), 64 * 64
+    sampler, n = replace(sampler, energy=GaussianEnergy(0.0, 0.5)), 64 * 64
     plan, rows = Run(sampler, y)._planned(0)
     x = torch.randn_like(rows.x)
     with Kernels() as counted:
