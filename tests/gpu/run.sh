@@ -3,6 +3,7 @@
 # most wanted comes first, rows reach $OUT as they are made, and no part outlives its limit or the deadline.
 #
 # Run from the root of the checkout. build/site may hold the compiled modules for this Python; else they are built here.
+# GPU_RUN_BACKENDS ("cuda triton"): whose kernels are timed.
 # PYTHON (python3), OUT (gpu_report), GPU_RUN_SECONDS (575), GPU_RUN_PARTS (all), GPU_RUN_DEVICE=cpu for a trial of the scripts.
 set -uo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
@@ -91,7 +92,7 @@ part kernels   60 $PYTHON -P "$HERE/kernels.py" first  # where a call's time goe
 part ways      60 $PYTHON -P "$HERE/timing.py" ways    # kernels of one op beside each other
 part more     90 $PYTHON -P "$HERE/timing.py" more    # other sizes               65 s
 if [[ $GPU_RUN_DEVICE == cuda ]]; then
-  part tests 150 $PYTHON -P -m pytest -m gpu -q -n 8 --timeout 90 -p no:cacheprovider --junitxml="$OUT/tests.xml"  # 95 s
+  part tests 150 $PYTHON -P -m pytest -m gpu -v -n 12 --timeout 90 -p no:cacheprovider --junitxml="$OUT/tests.xml"  # 95 s by 8
   part "ncu 2" 40 bash -c "counters 2 ridge"          # 12 s each
   part "ncu 3" 40 bash -c "counters 3 langevin_sense"
   part "ncu 0" 40 bash -c "counters 0 conv"

@@ -146,15 +146,17 @@ if __name__ == "__main__":
         in_children([("ceilings", lambda: kept.write_text(json.dumps(ceilings())))], 60)
     top = json.loads(kept.read_text())
     emit("ceilings", **top)
-    jobs = []
+    jobs, backends = [], os.environ.get("GPU_RUN_BACKENDS", "cuda triton").split() if ON_GPU else ["cpu"]
     if part == "ways":
         for variable, (ways, cases) in WAYS.items():
             jobs += [(f"{case} {way}", lambda case=case, forced={variable: way}: job(
                 case, "cuda" if ON_GPU else "cpu", top, False, False, **forced)) for case in cases for way in ways]
     for case in PARTS.get(part, ()):
         has_triton = case.module not in ("langevin_fourier", "langevin_sense_cg") and part != "compiled"
-        for backend in (("cuda", "triton") if has_triton else ("cuda",)) if ON_GPU else ("cpu",):
-            first = backend != "triton"
+        for backend in backends:
+            if backend == "triton" and not has_triton:
+                continue
+            first = backend == backends[0]
             jobs.append((f"{case} {backend}", lambda case=case, backend=backend, first=first: job(
                 case, backend, top, first, part == "compiled")))
     in_children(jobs, 120 if part == "compiled" else 45)
