@@ -190,7 +190,7 @@ def _ridge_plan(n: int, channels: int, height: int, width: int, scales: int, lev
             threads, of_row, of_x = strips * height * channels, *(_apart(4 * wide + 8 + more, channels) for more in (0, 8))
 
             def of(rows: int, of_row: int = of_row, of_x: int = of_x) -> int:
-                return channels * (4 * (rows + 6) * of_row + (rows + 12) * of_x)
+                return channels * (4 * (rows + 6) * of_row + (rows + 14 - channels) * of_x)
 
             rows = 1 if threads <= 128 else 2 if threads <= 256 else 4
             most = max(n for n in range(rows, 128 // (wide * channels) * rows + 1, rows) if of(n) <= 17152)
