@@ -380,13 +380,15 @@ static ConvLayout lay_out(const ConvGrad& s, int warps) {
   return l;
 }
 
+constexpr int RESERVED = 1 << 10;  // bytes of shared memory that the device keeps of every block
+
 // Many warps share an image that leaves no room for a second; which it is depends on the image's size and the device alone.
 static bool many_warps(const ConvGrad& s, const Device& device) {
-  return 2 * lay_out(s, FEW_WARPS).bytes > device.shared && lay_out(s, MANY_WARPS).bytes <= device.shared;
+  return 2 * lay_out(s, FEW_WARPS).bytes + RESERVED > device.shared && lay_out(s, MANY_WARPS).bytes <= device.shared;
 }
 
 static int64_t blocks_of(const ConvGrad& s, const ConvLayout& l, const Device& device) {
-  const int64_t at_once = device.multiprocessors * (device.shared / l.bytes);
+  const int64_t at_once = device.multiprocessors * ((device.shared + RESERVED) / (l.bytes + RESERVED));
   return s.images < at_once ? s.images : at_once;
 }
 

@@ -81,8 +81,20 @@ constexpr size_t PLAIN_SHARED = 48 << 10;  // without cudaFuncSetAttribute
 constexpr unsigned WARP = 32, FULL = 0xffffffffu;
 extern char* const shared_memory;
 
-// A grid's blocks one after another, each with its shared memory poisoned.
-void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread);
+struct Launched {  // which kernel, and its parameters: what a launch is, beside what it does
+  const void* kernel;
+  const void* const* parameters;
+  const size_t* bytes;
+  size_t count;
+};
+
+// A grid's blocks one after another, each with its shared memory poisoned; or all of it handed to a recorder (record.cpp).
+void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread, const Launched& what);
+
+struct Device {
+  int shared = MOST_SHARED, multiprocessors = 16, cache = 48 << 10;  // of which a few images take more than half
+};
+inline Device device;
 void sync_threads();
 const uint64_t* exchange(unsigned mask, uint64_t mine);  // what every lane of the warp brought
 
@@ -153,15 +165,15 @@ inline cudaError_t cudaGetDevice(int* device) {
 }
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? 16
-           : attribute == cudaDevAttrL2CacheSize       ? 48 << 10  // so that a few images are more than a batch
-                                                       : host_cuda::MOST_SHARED;
+  *value = attribute == cudaDevAttrMultiProcessorCount ? host_cuda::device.multiprocessors
+           : attribute == cudaDevAttrL2CacheSize       ? host_cuda::device.cache
+                                                       : host_cuda::device.shared;
   return cudaSuccess;
 }
 
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int bytes) {
-  if (static_cast<size_t>(bytes) > host_cuda::MOST_SHARED) return cudaErrorInvalidConfiguration;
+  if (bytes > host_cuda::device.shared) return cudaErrorInvalidConfiguration;
   host_cuda::raised_limit() = static_cast<size_t>(bytes);
   return cudaSuccess;
 }
@@ -177,7 +189,14 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (host_cuda::captures && !(config->stream && config->stream->graph)) return cudaErrorStreamCaptureImplicit;
   const std::tuple<Parameters...> parameters(std::forward<Arguments>(arguments)...);
   const auto go = [=, shared = config->dynamicSmemBytes] {
-    host_cuda::run(grid, block, shared, [&] { std::apply(kernel, parameters); });
+    std::apply(
+        [&](const Parameters&... each) {
+          const void* const at[] = {&each..., nullptr};
+          const size_t bytes[] = {sizeof each..., 0};
+          host_cuda::run(grid, block, shared, [&] { kernel(each...); },
+                         {reinterpret_cast<const void*>(kernel), at, bytes, sizeof...(each)});
+        },
+        parameters);
   };
   if (host_cuda::captures) host_cuda::record(config->stream, go);
   else go();
