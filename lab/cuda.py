@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -139,7 +141,9 @@ def _ridge_grad_case(size: int, count: int, small: Case | None = None) -> Case:
 def _ridge_langevin_case(size: int, count: int, small: Case | None = None) -> Case:
     def step(chains: int) -> Results:
         x, b, a = randn(chains, size, size, 1), randn(1, size, size, 1), randn(1, size, size, 1).abs()
-        return run("ridge_langevin", x, b, a, torch.arange(chains), *_tables(count), channels=1, noise=AVERAGED, count=1, **LEVEL)
+        with mock.patch.dict(os.environ, ALPS_FAST_RIDGE="block"):  # tiles are the kernels of ridge_grad and langevin_pixel
+            return run("ridge_langevin", x, b, a, torch.arange(chains), *_tables(count), channels=1, noise=AVERAGED, count=1,
+                       **LEVEL)
     return _in_float32(ridge_langevin_case(size, count), step, small)
 
 

@@ -132,7 +132,7 @@ def _ridge_grad_cpu(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, 
     return grad, value
 
 
-@implements("ridge_grad", "cuda", "float32 images of one or two channels that fit shared memory")
+@implements("ridge_grad", "cuda", "float32 images of one or two channels, filters of at most seven taps a row")
 def _ridge_grad_cuda(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                      want_value: bool = True) -> tuple[Tensor, Tensor]:
     """In tiles, for images of any size; not for filters of more than seven taps a row."""

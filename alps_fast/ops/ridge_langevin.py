@@ -69,7 +69,7 @@ def in_tiles(images: int, pixels: int) -> bool:
     return pixels > MOST_PIXELS or images < LEAST_IMAGES
 
 
-@implements("ridge_langevin", "cuda", "float32 images of one or two channels")
+@implements("ridge_langevin", "cuda", "float32 images of one or two channels, filters of at most seven taps a row")
 def _ridge_langevin_cuda(
     x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
     channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,

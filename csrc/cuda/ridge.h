@@ -171,14 +171,14 @@ template <int CHANNELS>
 constexpr int AT_ONCE = 2 / CHANNELS;  // rows of responses of a thread
 
 // Responses of FILTERS filters at PIXELS neighbours in AT_ONCE rows; `at` is x MARGIN rows and COLUMNS before, from where `rows`
-// rows may be read.
+// rows may be read. Two rows of filters at a time: then no register moves.
 template <int CHANNELS>
 __device__ __forceinline__ void respond_to(const float* at, int stride, int plane, int rows, const float* taps,
                                            float (&z)[AT_ONCE<CHANNELS>][CHANNELS][FILTERS][PIXELS]) {
   constexpr int T = AT_ONCE<CHANNELS>;
   float window[T][CHANNELS][WINDOW];
   if constexpr (T == 2) read(at, window[1][0]);
-#pragma unroll 1
+#pragma unroll 2
   for (int dy = 0; dy < SIDE; ++dy, taps += TAPS) {
     if constexpr (T == 2) {
       ALPS_UNROLL

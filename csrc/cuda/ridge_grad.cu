@@ -51,9 +51,12 @@ __host__ __device__ inline int stride_of(int strips, int channels) {
 }
 constexpr int OF_RESPONSES = 0, OF_X = 2 * COLUMNS;
 
+// Rows of x that the responses of a tile's rows take; the last is nobody's but the second's of two rows.
+__host__ __device__ inline int rows_of_x(int rows, int channels) { return rows + 4 * MARGIN + 2 / channels - 1; }
+
 static int tile_floats(int strips, int rows, int channels) {
   return channels * (FILTERS * (rows + 2 * MARGIN) * stride_of<OF_RESPONSES>(strips, channels) +
-                     (rows + 4 * MARGIN) * stride_of<OF_X>(strips, channels));
+                     rows_of_x(rows, channels) * stride_of<OF_X>(strips, channels));
 }
 
 // A tile of `at_once` rows a thread: its strips and rows about alike in all tiles.
@@ -202,11 +205,12 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
   const int64_t here = block / scale.tiles, image = p.first + here;
   const int tile = static_cast<int>(block % scale.tiles), top = tile / scale.across * scale.rows;
   const int strips = (scale.width + PIXELS - 1) / PIXELS, strip = tile % scale.across * scale.strips, left = strip * PIXELS;
+  const int x_rows = rows_of_x(scale.rows, CHANNELS);
   RidgeTile t;
   t.rows = scale.height - top < scale.rows ? scale.height - top : scale.rows;
   t.strips = strips - strip < scale.strips ? strips - strip : scale.strips;
   t.stride = stride_of<OF_RESPONSES>(scale.strips, CHANNELS), t.x_stride = stride_of<OF_X>(scale.strips, CHANNELS);
-  t.plane = (scale.rows + 2 * MARGIN) * t.stride, t.x_plane = (scale.rows + 4 * MARGIN) * t.x_stride;
+  t.plane = (scale.rows + 2 * MARGIN) * t.stride, t.x_plane = x_rows * t.x_stride;
   double* const sums = reinterpret_cast<double*>(shared_floats());
   float* const bank = shared_floats() + 2 * TILE_THREADS / 32;  // and potentials, of these filters and the next in turn
   const int staged = SIDE * TAPS * FILTERS + POTENTIAL * FILTERS * ((energy.potentials + 1) / 2);
@@ -223,7 +227,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     for (int column = threadIdx.x % 32; column < t.x_stride; column += 32) {
       const int z = left - 2 * COLUMNS + column;
       constexpr int DOWN = TILE_THREADS / 32, AHEAD = 8;  // rows between those of a thread, reads that it awaits at once
-      for (int row = static_cast<int>(threadIdx.x) / 32; row < scale.rows + 4 * MARGIN; row += DOWN * AHEAD) {
+      for (int row = static_cast<int>(threadIdx.x) / 32; row < x_rows; row += DOWN * AHEAD) {
         float ahead[AHEAD];
         ALPS_UNROLL
         for (int i = 0; i < AHEAD; ++i) {
@@ -233,7 +237,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
         }
         ALPS_UNROLL
         for (int i = 0; i < AHEAD; ++i)
-          if (row + DOWN * i < scale.rows + 4 * MARGIN) t.x[c * t.x_plane + (row + DOWN * i) * t.x_stride + column] = ahead[i];
+          if (row + DOWN * i < x_rows) t.x[c * t.x_plane + (row + DOWN * i) * t.x_stride + column] = ahead[i];
       }
     }
   }
@@ -278,8 +282,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
       const int2 piece = piece_of(i, wide, pairs);
       const int z = first_strip + piece.x, y = first_row + piece.y * T;
       float responses[T][CHANNELS][FILTERS][PIXELS] = {};
-      respond_to<CHANNELS>(t.x + y * t.x_stride + z * PIXELS, t.x_stride, t.x_plane, scale.rows + 4 * MARGIN - y, taps,
-                           responses);
+      respond_to<CHANNELS>(t.x + y * t.x_stride + z * PIXELS, t.x_stride, t.x_plane, SIDE + T - 1, taps, responses);
       ALPS_UNROLL
       for (int u = 0; u < T; ++u) {
         if (y + u >= end_row) continue;

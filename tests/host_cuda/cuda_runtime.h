@@ -93,7 +93,7 @@ struct Launched {  // which kernel, and its parameters: what a launch is, beside
 void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread, const Launched& what);
 
 struct Device {
-  int shared = MOST_SHARED, multiprocessors = 16;
+  int shared = MOST_SHARED, multiprocessors = 16, cache = 48 << 10;  // of which a few images take more than half
 };
 inline Device device;
 void sync_threads();
@@ -189,7 +189,7 @@ inline cudaError_t cudaGetDevice(int* device) {
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   const char* const few = std::getenv("HOST_CUDA_MULTIPROCESSORS");
   const int values[] = {host_cuda::device.shared, few ? std::atoi(few) : host_cuda::device.multiprocessors,
-                        32 << 10, 9};  // an L2 cache in which a few images are more than a batch
+                        host_cuda::device.cache, 9};
   *value = values[attribute];
   return cudaSuccess;
 }
