@@ -8,69 +8,72 @@ TRITON ?= triton==3.9.0
 
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.alps_fast
-NATIVE := $(shell find csrc -type f)
 
 # The tests of every CPU kernel, found by its name.
 KERNEL_TESTS := $(wildcard $(patsubst csrc/cpu/%.cpp,tests/test_%.py,$(wildcard csrc/cpu/*.cpp)))
 
-.PHONY: demo test lint profile triton-versions sanitize gpu dist clean
+.PHONY: build demo test lint fuzz fuzz-short profile triton-versions sanitize gpu dist clean
 
-demo: $(STAMP)                 ## pictures and metrics of every task in demo_out/
-	$(BIN)/alps-fast demo --out demo_out
+build: $(STAMP)                ## the compiled parts, as ALPS_FAST_BUILD says; what has not changed costs nothing
+	$(BIN)/python setup.py -q build_ext --inplace
+
+demo: build                    ## pictures and metrics of every task in demo_out/
+	$(BIN)/alps-fast demo --out demo_out --force
 
 # Two workers share the cores: while one compiles GPU kernels or waits for a process, the other tests. Their threads must not spin.
-test: $(STAMP)                 ## the whole test suite
+test: build                    ## the whole test suite
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n 2
 
 lint: $(STAMP)                 ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Files that fail are kept in build/fuzz. The short one is the same files everywhere, as far as its time lets it come.
+FUZZ_SECONDS ?= 1800
+fuzz: $(STAMP)                 ## damage files for FUZZ_SECONDS: every reader must refuse them in one line
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) --out build/fuzz
+
+fuzz-short: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds 100 --seed 0 --out build/fuzz
+
 # The kernels' tests under AddressSanitizer and UBSan; the first finding ends the run. Built and imported from build/sanitize alone.
 # libstdc++ is preloaded too, for libasan must find its __cxa_throw; leaks are off, as Python has many; pytest leaves stderr to the report.
-sanitize: $(STAMP)
+sanitize: build
 	ALPS_FAST_BUILD=sanitize $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 	  UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib $(BIN)/python -P -m pytest -q --capture=sys $(KERNEL_TESTS)
 
-profile: $(STAMP)              ## fail where a GPU kernel holds or moves more than the baseline; needs no GPU
-	TRITON_CACHE_DIR=build/triton $(BIN)/alps-fast profile --static --emulate --check
+profile: build                 ## fail where a GPU kernel holds or moves more than the baseline; needs no GPU
+	TRITON_CACHE_DIR=build/triton $(BIN)/python -m lab --check
 
 # The versions that CUDA builds of torch 2.11 to 2.14 bring.
-triton-versions: $(STAMP)      ## the Triton kernels' tests under each Triton they are for, without a GPU
+triton-versions: build         ## the Triton kernels' tests under each Triton they are for, without a GPU
 	tests/triton_versions.sh $(BIN)/python 3.6.0 3.7.1 3.8.0 3.9.0
 
-# sdist, wheel, and from the sdist the wheel of a machine without a compiler; both wheels must import where they are unpacked. The
-# CUDA module has been compiled once, by the set-up; that takes minutes.
+# sdist, and from it two wheels: with all that is compiled, and that of a machine without a compiler; both must import where they are
+# unpacked. Without nvcc: ALPS_FAST_BUILD=cpu make dist.
 dist: $(STAMP)
-	rm -rf dist build
-	ALPS_FAST_BUILD=cpu $(BIN)/python -m build
+	rm -rf dist build/none
+	ALPS_FAST_BUILD=$${ALPS_FAST_BUILD:-cuda} $(BIN)/python -m build
 	ALPS_FAST_BUILD=none $(BIN)/pip wheel -q --no-deps --wheel-dir build/none dist/*.tar.gz
 	set -e; for wheel in dist/*.whl build/none/*.whl; do \
 	  rm -rf build/unpacked; $(BIN)/pip install -q --no-deps --target build/unpacked $$wheel; \
 	  $(BIN)/python tests/check_wheel.py build/unpacked; done
 
-# On a machine with an NVIDIA GPU and nvcc; fails where torch sees no device, so that a report is never one of skipped tests. What
-# fails ends the run at the last, not the first: the report is whole.
-gpu: $(STAMP)                  ## kernels built, tested, timed and profiled on the GPU: gpu_report/
-	$(BIN)/python -c "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 'make gpu: torch sees no CUDA device')"
-	mkdir -p gpu_report
-	nvidia-smi > gpu_report/machine.txt
-	ALPS_FAST_BUILD=cuda $(BIN)/python setup.py build_ext --inplace > gpu_report/build.txt 2>&1
-	failed=; try() { file=$$1; shift; "$$@" > gpu_report/$$file 2>&1 || failed="$$failed $$file"; }; \
-	try tests.txt $(BIN)/python -m pytest -m gpu -v --junitxml=gpu_report/tests.xml; \
-	try benchmarks.txt $(BIN)/alps-fast bench --device cuda --levels 5 --no-progress --json gpu_report/benchmarks.json; \
-	try roofline.txt $(BIN)/alps-fast profile --roofline gpu_report/roofline.png; \
-	try run.txt $(BIN)/alps-fast profile --trace gpu_report/run.json; \
-	test -z "$$failed" || { echo "what failed is in gpu_report:$$failed"; exit 1; }
+# On a machine with an NVIDIA GPU, nvcc, torch and Triton, and no network; fails where torch sees no device, so that a report is never
+# one of skipped tests. What fails ends the run at the last, not the first: the report is whole.
+gpu:                           ## kernels built, tested, timed and profiled on the GPU: gpu_report/
+	$(PYTHON) -c "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 'make gpu: torch sees no CUDA device')"
+	PYTHON=$(PYTHON) tests/gpu/run.sh
 
 clean:
 	rm -rf build dist demo_out gpu_report *.egg-info alps_fast/*.so .pytest_cache .mypy_cache .ruff_cache .benchmarks
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-$(STAMP): pyproject.toml setup.py $(NATIVE)
+# Compiles nothing: `build` does, beside what is compiled already and with pybind11 where it stays.
+$(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q $(TORCH)
 	$(BIN)/python -m pip show -q triton 2> /dev/null || $(BIN)/python -m pip install -q $(TRITON)
-	$(BIN)/python -m pip install -q -e '.[dev]'
+	ALPS_FAST_BUILD=none $(BIN)/python -m pip install -q -e '.[dev]'
 	touch $@

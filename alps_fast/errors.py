@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
+from typing import Any
 
 
 class ArgumentError(ValueError):
@@ -12,6 +13,10 @@ class ArgumentError(ValueError):
 
 class BackendError(ArgumentError, RuntimeError):
     """A backend that was asked for by name and cannot run here."""
+
+
+class PlannedError(ArgumentError, AttributeError):
+    """An attribute that a plan was made from and that cannot be set afterwards."""
 
 
 def refused(name: str, value: object, wanted: str) -> ArgumentError:
@@ -25,19 +30,33 @@ def check(ok: bool, name: str, value: object, wanted: str) -> None:
         raise refused(name, value, wanted)
 
 
-def check_positive(name: str, value: float) -> None:
-    """`value` must be a finite number above zero."""
-    check(isinstance(value, Real) and math.isfinite(value) and value > 0, name, value, "a finite number > 0")
+def number(value: Any) -> Any:
+    """`value`, or what it holds if it is a tensor or array without axes, which is a number too."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def check_positive(name: str, value: float, low: float = 0.0, high: float = math.inf) -> float:
+    """`value` as a float, which must be a finite number above zero, and not outside [low, high] where they are given."""
+    value = number(value)
+    wanted = "a finite number > 0" if (low, high) == (0.0, math.inf) else f"a number in [{low:g}, {high:g}]"
+    check(isinstance(value, Real) and value > 0 and low <= value <= high and value < math.inf, name, value, wanted)
+    return float(value)
+
+
+def check_std(name: str, value: float) -> float:
+    """`value`, a standard deviation, as a float: its square, that square's inverse and either times an image fit in float32."""
+    return check_positive(name, value, 1e-15, 1e15)
 
 
 def whole(name: str, value: object, low: int, end: int | None = None) -> int:
     """`value` as an int, which must be of an integer type (NumPy's too, but no bool) in [low, end)."""
     wanted = f"an integer >= {low}" if end is None else f"an integer in [{low}, {end})"
+    value = number(value)
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise refused(name, value, wanted)
-    number = int(value)
-    check(low <= number and (end is None or number < end), name, number, wanted)
-    return number
+    count = int(value)
+    check(low <= count and (end is None or count < end), name, count, wanted)
+    return count
 
 
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .ops._modes import ordinary
+
 
 class Placed:
     """Tensors on the device and in the precision of whoever asks, each moved there once: a step waits for no copy."""
@@ -22,7 +24,9 @@ class Placed:
         """The tensors in the real or, where they are complex, complex dtype of x and on its device."""
         key = x.dtype.to_real(), x.device
         if key not in self._there:
-            self._there[key] = tuple(v.to(x.device, key[0].to_complex() if v.is_complex() else key[0]) for v in self.tensors)
+            with torch.inference_mode(False):  # they outlive whatever mode they are first asked for in
+                self._there[key] = tuple(ordinary(v.to(x.device, key[0].to_complex() if v.is_complex() else key[0]))
+                                         for v in self.tensors)
         return self._there[key]
 
 
@@ -52,5 +56,9 @@ def as_real(state: Tensor) -> Tensor:
 
 
 def network_view(state: Tensor) -> Tensor:
-    """View of a state (N, H, W, C') as (N, C', H, W) with channels-last strides, for convolutions."""
-    return state.movedim(-1, 1)
+    """View of a state (N, H, W, C') as (N, C', H, W) with channels-last strides, for convolutions.
+
+    Also where a side of one leaves strides open, by which torch chooses among its convolutions: an op leaves others than a
+    checkpoint does.
+    """
+    return state.flatten().view(state.shape).movedim(-1, 1)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import ArgumentError, check
+from .errors import check, whole
+from .io.files import check_is_file, reading, replacing, write_npz
 
 if TYPE_CHECKING:
     from .samplers.schedule import Schedule
 
+WANTED = "a file that Posterior.save wrote"
 ARRAYS = ("mean", "channel_std", "samples", "count", "trace")
 
 
@@ -58,6 +59,10 @@ class Posterior:
     count: () draws in the statistics, chains × draws less those of broken chains.
     trace: (chains, draws, <= 256) numbers at fixed places of every draw, for diagnostics.
     gradients: evaluations of the energy's gradient a chain. seconds: of this call.
+    chi2: () float64, ‖A x − y‖²/(η² n) averaged over the last draw of every chain, n real data: about 1 if noise_std,
+        operator and prior are those of the data. NaN in files that do not have it.
+    support: (H, W) bool, where the operator measures anything; None: everywhere. Elsewhere mean, std and samples are 0, no
+        number is traced, and neither scales of pictures nor averages count what is there.
     """
 
     mean: Tensor
@@ -73,6 +78,8 @@ class Posterior:
     schedule: Schedule
     seconds: float
     gradients: int
+    chi2: Tensor = field(default_factory=lambda: torch.tensor(torch.nan, dtype=torch.float64))
+    support: Tensor | None = None
 
     @property
     def std(self) -> Tensor:
@@ -80,6 +87,11 @@ class Posterior:
         if not self.mean.is_complex():
             return self.channel_std
         return self.channel_std.unflatten(-3, (-1, 2)).square().sum(-3).sqrt()
+
+    @property
+    def mean_std(self) -> Tensor:
+        """() the average of std over the support."""
+        return self.std.mean() if self.support is None else self.std[..., self.support].mean()
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
         """Lower and upper end of the central interval of every pixel, mean ± q · std.
@@ -130,13 +142,15 @@ class Posterior:
         return (rhat[0], ess[0]) if trace.ndim == 3 else (rhat, ess)
 
     def save(self, path: str | Path) -> None:
-        """Write arrays and figures to one .npz file, without pickles."""
+        """Write arrays and figures to one .npz file, without pickles; whole or, where the disk is full, not at all."""
         arrays = {name: getattr(self, name).cpu().numpy() for name in ARRAYS}
+        arrays["chi2"] = self.chi2.cpu().numpy()
+        if self.support is not None:
+            arrays["support"] = self.support.cpu().numpy()
         facts = {"by_level": self.by_level, "acceptance": self.acceptance, "interrupted": self.interrupted,
                  "broken": [lost._asdict() for lost in self.broken], "seed": self.seed, "schedule": asdict(self.schedule),
                  "seconds": self.seconds, "gradients": self.gradients}
-        with open(path, "wb") as file:
-            np.savez_compressed(file, **arrays, facts=np.array(json.dumps(facts)))
+        write_npz(Path(path), arrays | {"facts": np.array(json.dumps(facts))})
 
     @classmethod
     def load(cls, path: str | Path) -> Posterior:
@@ -147,16 +161,43 @@ class Posterior:
         """
         from .samplers.schedule import Schedule
 
-        try:
-            with open(path, "rb") as file:  # by NumPy's own hand a broken archive stays open
-                stored = np.load(file, allow_pickle=False)
-                arrays: dict[str, Any] = {name: torch.from_numpy(stored[name]) for name in ARRAYS}
-                facts = json.loads(str(stored["facts"]))
+        check_is_file(Path(path), "path")
+        with reading(path, "path", WANTED), open(path, "rb") as file:  # by NumPy's own hand a broken archive stays open
+            stored = np.load(file, allow_pickle=False)
+            arrays: dict[str, Any] = {name: torch.from_numpy(stored[name]) for name in ARRAYS}
+            if "chi2" in stored.files:
+                arrays["chi2"] = torch.from_numpy(stored["chi2"])
+            arrays["support"] = torch.from_numpy(stored["support"]) if "support" in stored.files else None
+            facts = json.loads(str(stored["facts"]))
             facts["broken"] = [BrokenChain(**lost) for lost in facts["broken"]]
             facts["schedule"] = Schedule(**facts["schedule"])
-            return cls(**arrays, **facts)
-        except (OSError, ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile) as error:
-            raise ArgumentError(f"path: got {path} ({error}); wanted a file that Posterior.save wrote") from error
+            loaded = cls(**arrays, **facts)
+            loaded._check(path)
+        return loaded
+
+    def _check(self, path: str | Path) -> None:
+        """What was read must fit together, so that nothing that is asked of it later fails."""
+        batched = int(self.mean.ndim == 4)
+        axes = {"mean": 3, "channel_std": 3, "samples": 4, "count": 0, "trace": 3}
+        for name, count in axes.items():
+            array = getattr(self, name)
+            check(array.ndim == count + batched, "path", f"{path}, whose {name} has shape {tuple(array.shape)}", WANTED)
+        parts = 2 if self.mean.is_complex() else 1
+        *first, channels, height, width = self.mean.shape
+        fits = (self.channel_std.shape == (*first, parts * channels, height, width)
+                and self.samples.shape == (*first, len(self.trace[0] if batched else self.trace), channels, height, width)
+                and self.samples.dtype == self.mean.dtype and self.count.shape == tuple(first) and self.count.dtype == torch.int64
+                and (self.mean.is_complex() or self.mean.is_floating_point())
+                and self.channel_std.is_floating_point() and self.trace.is_floating_point())
+        fits &= self.chi2.shape == self.count.shape and self.chi2.is_floating_point()
+        fits &= self.support is None or (self.support.shape == (height, width) and self.support.dtype == torch.bool)
+        check(fits, "path", f"{path}, whose arrays do not fit together", WANTED)
+        ok = (isinstance(self.by_level, dict) and all(isinstance(v, list) for v in self.by_level.values())
+              and len({len(v) for v in self.by_level.values()}) <= 1 and isinstance(self.acceptance, float | None)
+              and isinstance(self.interrupted, bool) and isinstance(self.seconds, float | int))
+        check(ok, "path", f"{path}, whose figures do not fit together", WANTED)
+        whole("seed", self.seed, 0, 1 << 63)
+        whole("gradients", self.gradients, 0)
 
     def plot(self, path: str | Path, index: int = 0) -> None:
         """Write a picture of mean, standard deviation and two samples; of measurement `index` of a batch.
@@ -183,6 +224,11 @@ class Posterior:
             else:
                 grey = shown.mean(0).cpu().numpy()
                 if low is None:  # one scale for all: the mean's
-                    low, high = float(np.nanmin(grey)), float(np.nanmax(grey))
+                    inside = grey if self.support is None else grey[self.support.cpu().numpy()]
+                    low, high = float(np.nanmin(inside)), float(np.nanmax(inside))
                 axes.imshow(grey, cmap="gray", vmin=low, vmax=high)
-        figure.savefig(path, dpi=150)
+        file = Path(path) if Path(path).suffix else Path(f"{path}.png")
+        kinds = figure.canvas.get_supported_filetypes()
+        check(file.suffix[1:].lower() in kinds, "path", path, "a name that ends in ." + ", .".join(sorted(kinds)))
+        with replacing(file) as partial:
+            figure.savefig(partial, dpi=150)

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import alps_fast as af
 from alps_fast import data
-from alps_fast.bench.common import Measure, Work, parametrize
+from alps_fast.bench.common import Measure, Work, full_float32, parametrize
 from alps_fast.energies import DenoiserEnergy, Energy, RidgeEnergy
 from alps_fast.operators import CartesianMRI, Inpainting
 from alps_fast.ops.conv_grad import conv_grad_reference
@@ -53,6 +53,8 @@ def plain_gradient(energy: Energy, precision: str) -> Gradient:
             if isinstance(energy, RidgeEnergy):
                 value = ridge_value(image, *energy._constants(t, image))
             else:
+                if next(energy.network.parameters()).device != image.device:
+                    energy.network.to(image.device)
                 with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "fast"):
                     psi = energy.network(image, t)
                 value = 0.5 * (image - psi).square().sum()
@@ -229,8 +231,10 @@ def run(measure: Measure, case: str, op: Inpainting | CartesianMRI, y: Tensor, n
     exact = as_pair(exact[:, 0]) if mri else exact
     checked = near.t().tolist(), 1, False
     converged = PlainMRI(op, device, 100) if mri else plain_a
-    for mine in (plain_loop(converged, plain_gradient(energy, "high"), bound, b, 1, *checked),
-                 tuned_loop(tuned_a, tuned_gradient(energy, "high", Measure(True, device=device)), bound, b, 1, *checked)):
+    with full_float32():
+        found = (plain_loop(converged, plain_gradient(energy, "high"), bound, b, 1, *checked),
+                 tuned_loop(tuned_a, tuned_gradient(energy, "high", Measure(True, device=device)), bound, b, 1, *checked))
+    for mine in found:
         assert (mine - exact).norm() <= 1e-3 * exact.norm(), f"{case}: a baseline computes something else"
 
     schedule = af.Schedule(levels=50, steps=STEPS)

@@ -22,7 +22,7 @@ def work(chains: int, size: int, channels: int, is_complex: bool) -> Work:
 
 
 class Plain:
-    """§2.3 as it is written: complex transforms, P every step, every term a tensor of its own; ξ counts pixels."""
+    """docs/design.md §3 as it is written: complex transforms, P every step, each term a tensor of its own; ξ counts pixels."""
 
     def __init__(self, x, grad, b, h, is_complex, averaged):
         self.x, self.grad, self.b = (self.image(v, is_complex) for v in (x, grad, b))

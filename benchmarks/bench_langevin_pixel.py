@@ -17,7 +17,7 @@ def work(chains: int, numbers: int, pixels: int, draws: int) -> Work:
 
 
 class Plain:
-    """§2.3 as it is written: P every step, every term a tensor of its own."""
+    """The step of docs/design.md §3 as it is written: P every step, every term a tensor of its own."""
 
     def __init__(self, x, grad, b, a, averaged):
         self.x, self.grad, self.b, self.a = x, grad, b, a

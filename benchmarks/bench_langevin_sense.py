@@ -41,7 +41,7 @@ def line_mask(size: int, generator: torch.Generator) -> torch.Tensor:
 
 
 class Plain:
-    """§2.3 as it is written: perturb and solve, by ten iterations of conjugate gradients."""
+    """The step of docs/design.md §3 as it is written: perturb and solve, by ten iterations of conjugate gradients."""
 
     def __init__(self, x, grad, b, maps, mask):
         self.x, self.grad, self.b = (as_complex(v)[..., 0][:, None] for v in (x, grad, b))

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 import alps_fast as af
-from alps_fast.bench.common import Work, fastest, isa, parametrize
+from alps_fast.bench.common import Work, fastest, full_float32, isa, parametrize
 from alps_fast.bench.fma_peak import fma_peak
 from alps_fast.ops.ridge_grad import down, down_transposed, ridge_grad
 
@@ -61,6 +61,7 @@ def tuned(x, filters, w, r, q, mu):
 
 @parametrize("want_value", [False, True], ids=["gradient", "value too"])
 @parametrize("name, shape", CASES)
+@full_float32()
 def test_ridge_grad(measure, name, shape, want_value):
     x, backend = 0.5 * torch.randn(shape, device=measure.device), fastest("ridge_grad", measure.device)
     constants = af.energies.load(name)._constants(T, x)

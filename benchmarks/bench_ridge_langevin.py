@@ -6,7 +6,7 @@ import alps_fast as af
 from alps_fast.bench import bench_langevin_pixel
 from alps_fast.bench.bench_ridge_grad import T, plain, tuned
 from alps_fast.bench.bench_ridge_grad import work as gradient_work
-from alps_fast.bench.common import Work, fastest, isa, parametrize
+from alps_fast.bench.common import Work, fastest, full_float32, isa, parametrize
 from alps_fast.bench.fma_peak import fma_peak
 from alps_fast.ops.philox_normal import AVERAGED
 from alps_fast.ops.ridge_langevin import ridge_langevin
@@ -27,6 +27,7 @@ def steps(gradient, step, x, constants, channels):
 
 
 @parametrize("name, shape", CASES)
+@full_float32()
 def test_ridge_langevin(measure, name, shape):
     energy = af.energies.load(name)
     device = measure.device

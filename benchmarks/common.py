@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,15 +21,17 @@ from typing import Any, NamedTuple
 import torch
 
 from alps_fast.ops import _dispatch
+from alps_fast.samplers.graphs import waits
 
 HERE = Path(__file__).parent
 GEMM = 2048  # side of the square matrices whose product is the machine's own rate
 QUICK_ROUNDS, QUICK_SECONDS = 5, 1.5
+MOST_CALLS, ENOUGH_SECONDS = 50, 0.02  # of what is timed as one on a GPU
 BASELINES = ("plain", "tuned", *(["deepinv"] if importlib.util.find_spec("deepinv") else []))
 CPU = torch.device("cpu")
 
 Row = dict[str, Any]
-Timer = Callable[[Callable[[], object], Callable[[], None], int, int, torch.device], float]
+Timer = Callable[["Contender", Callable[[], None], int, int, torch.device], float]
 
 
 class Work(NamedTuple):
@@ -98,29 +101,74 @@ def _cases_of(name: str, function: Callable[..., None]) -> Iterator[Case]:
 
 # --- how it is measured --------------------------------------------------------------------------------------------
 
-def seconds_of(run: Callable[[], object], device: torch.device) -> float:
+class Contender(NamedTuple):
+    """What is timed: `calls` calls at a time, on a GPU as a CUDA graph where they are short and can be captured.
+
+    A call between two events on an idle GPU would measure Python: a kernel of 5 µs takes 50 to be asked for.
+    """
+
+    run: Callable[[], object]
+    calls: int = 1
+    captured: bool = False
+
+
+def contender(run: Callable[[], object], device: torch.device) -> Contender:
+    """`run`, warmed up and captured where the device is a GPU."""
+    if device.type == "cpu":
+        return Contender(run)
+    for _ in range(2):
+        run()
+    with waits() as told:  # a capture that fails leaves torch's random numbers and memory in disorder
+        seconds = seconds_of(Contender(run), device)
+    calls = min(MOST_CALLS, int(ENOUGH_SECONDS / seconds))
+    if calls < 1:  # whole runs, which are to be timed as they are
+        return Contender(run)
+
+    def again() -> None:
+        for _ in range(calls):
+            run()
+
+    if told:
+        return Contender(again, calls)
+    graph, kept = torch.cuda.CUDAGraph(), []
+    try:
+        with torch.cuda.graph(graph):
+            kept += [run() for _ in range(calls)]  # results held, for one call not to write where another's go
+    except RuntimeError:  # as torch.compile's own graphs
+        return Contender(again, calls)
+    return Contender(lambda: (graph.replay(), kept), calls, True)
+
+
+def seconds_of(timed: Contender, device: torch.device) -> float:
     """Of one call: by the clock on a CPU, by events on a GPU, with which it waits for all that was asked before and now."""
     if device.type == "cpu":
         began = time.perf_counter()
-        run()
-        return time.perf_counter() - began
+        timed.run()
+        return (time.perf_counter() - began) / timed.calls
     began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize(device)
     began.record()
-    run()
+    timed.run()
     ended.record()
     ended.synchronize()
-    return 1e-3 * began.elapsed_time(ended)
+    return 1e-3 * began.elapsed_time(ended) / timed.calls
 
 
-def stopwatch(run: Callable[[], object], before: Callable[[], None], rounds: int, warmup: int, device: torch.device,
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Convolutions as float32 asks, where torch would round their factors to TF32 on a GPU."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+def stopwatch(timed: Contender, before: Callable[[], None], rounds: int, warmup: int, device: torch.device,
               enough: float = math.inf) -> float:
-    """Median seconds of `run`, `before` called ahead of each round; after `enough` seconds no other round begins."""
+    """Median seconds of a call of `timed`, `before` called ahead of each round; after `enough` seconds no other round begins."""
     seconds: list[float] = []
     began = time.perf_counter()
     while len(seconds) < warmup + rounds and (not seconds or time.perf_counter() - began < enough):
         before()
-        seconds.append(seconds_of(run, device))
+        seconds.append(seconds_of(timed, device))
     return median_of(seconds, warmup)
 
 
@@ -167,22 +215,23 @@ def compare(timer: Timer, device: torch.device, case: str, backend: str, run: Ca
     ratio = baseline / run; roofline_fraction: the share that is reached of copy bandwidth or, where `gemm` names a
     dtype, of the rate of torch's matrix product in it, or of `peak` operations a second.
     """
-    contenders = baselines | {"machine": copier(work.bytes, device) if gemm is None else multiplier(gemm, device)}
+    runs = baselines | {"machine": copier(work.bytes, device) if gemm is None else multiplier(gemm, device)}
+    timed, contenders = contender(run, device), {name: contender(other, device) for name, other in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     warmup = min(3, rounds // 2)
 
     def others() -> None:
-        for name, contender in contenders.items():
-            seconds[name].append(seconds_of(contender, device))
+        for name, other in contenders.items():
+            seconds[name].append(seconds_of(other, device))
 
-    ours = timer(run, others, rounds, warmup, device)
+    ours = timer(timed, others, rounds, warmup, device)
     medians = {name: median_of(values, warmup) for name, values in seconds.items()}
     ideal = medians.pop("machine") * (1 if gemm is None else work.flops / (2 * GEMM**3))
     if peak is not None:
         ideal = work.flops / peak
     shared = {"case": case, "device": device.type, "backend": backend, "isa": isa(backend), "seconds": ours, **work._asdict(),
               "roofline_fraction": ideal / ours, "roofline": "peak" if peak else "copy" if gemm is None else "gemm",
-              "threads": torch.get_num_threads(), "commit": commit()}
+              "captured": timed.captured, "threads": torch.get_num_threads(), "commit": commit()}
     return [shared | {"baseline": name, "baseline_seconds": median, "ratio": median / ours} for name, median in medians.items()]
 
 
@@ -206,7 +255,7 @@ def speeds(device: torch.device) -> dict[str, float]:
     size = 1 << 28
 
     def seconds(run: Callable[[], object], rounds: int) -> float:
-        return stopwatch(run, lambda: None, rounds, 1, device)
+        return stopwatch(contender(run, device), lambda: None, rounds, 1, device)
 
     products = {f"gemm_{str(dtype).removeprefix('torch.')}": 2 * GEMM**3 / seconds(multiplier(dtype, device), 3)
                 for dtype in (torch.float32, torch.bfloat16)}

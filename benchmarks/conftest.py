@@ -22,9 +22,9 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture
 def measure(benchmark, request):
     """The case's `Measure`, timed by pytest-benchmark; its rows are printed at the end."""
-    def timer(run, before, rounds, warmup, device):
-        benchmark.pedantic(run, setup=before, rounds=rounds, warmup_rounds=warmup)
-        return benchmark.stats.stats.median
+    def timer(timed, before, rounds, warmup, device):
+        benchmark.pedantic(timed.run, setup=before, rounds=rounds, warmup_rounds=warmup)
+        return benchmark.stats.stats.median / timed.calls
 
     handed = Measure(levels=LEVELS, timer=timer)
     yield handed

@@ -5,7 +5,6 @@
 #include <array>
 #include <cstdint>
 #include <cstdlib>
-#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -96,7 +95,9 @@ const Isa& chosen() {
   if (best) return *best;
   std::string wanted;
   for (const std::string& name : isas()) wanted += (wanted.empty() ? "" : ", ") + name;
-  throw std::invalid_argument("ALPS_FAST_ISA: got '" + std::string(forced) + "'; wanted one this processor has: " + wanted);
+  const std::string what = "ALPS_FAST_ISA: got '" + std::string(forced) + "'; wanted one this processor has: " + wanted;
+  py::set_error(py::module_::import("alps_fast.errors").attr("ArgumentError"), what.c_str());
+  throw py::error_already_set();
 }
 
 void philox_normal(uintptr_t chains, int64_t rows, int64_t n, int64_t seed, uint32_t step, uint32_t tag, uintptr_t out,

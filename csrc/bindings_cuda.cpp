@@ -212,7 +212,8 @@ PYBIND11_MODULE(_cuda, m) {
         py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("blocks"), py::arg("film_levels"),
         py::arg("edm_levels"), py::arg("kernel"), py::arg("stream"), released,
         "kernel: an image a block, tiles of warps, tiles of warpgroups.");
-  py::class_<alps::cuda::RidgeEnergy>(m, "Ridge", "What ridge kernels take beside images, of tensors that must outlive it.")
+  py::class_<alps::cuda::RidgeEnergy>(m, "Ridge", py::module_local(),  // beside which a recording's lies (lab/host.py)
+                                      "What ridge kernels take beside images, of tensors that must outlive it.")
       .def(py::init(&ridge), py::kw_only(), py::arg("filters"), py::arg("side"), py::arg("w"), py::arg("r"), py::arg("q"),
            py::arg("mu"), py::arg("scales"), py::arg("count"), py::arg("potentials"), py::arg("levels"),
            py::arg("w_of_each_image"), py::arg("r_of_each_image"), py::arg("q_of_each_image"));

@@ -144,7 +144,7 @@ def langevin_sense(
         return after, mean
     given, (lines, n) = xi is not None and noise != NO_NOISE, eigenvalues.shape
     blocks = lines * triton.cdiv(len(x), CHAINS)
-    coefficients = torch.empty(blocks, 2 if noise == NO_NOISE else 3, n, 2 * CHAINS, device=x.device)
+    coefficients = torch.empty(blocks, 2 if noise == NO_NOISE else 3, n, 2 * CHAINS, dtype=x.dtype, device=x.device)
     launch(langevin_sense_kernel, (blocks,), WARPS, x=x, grad=grad, b=b, u=torch.view_as_real(u.resolve_conj()),
            eigenvalues=eigenvalues, xi=xi.to(x.dtype).contiguous() if given else None, chains=chains.contiguous(),
            coefficients=coefficients, after=after, mean=mean, rows=len(x), each=len(x) // len(b), lines=lines, n=n, lam=lam,

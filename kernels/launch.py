@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +28,7 @@ class Launch(NamedTuple):
     num_warps: int
 
 
-_observer: Callable[[Launch], None] | None = None
+_observer: ContextVar[Callable[[Launch], None] | None] = ContextVar("observer", default=None)
 
 
 def kernel(function: Callable[..., None]) -> Any:
@@ -38,8 +39,8 @@ def kernel(function: Callable[..., None]) -> Any:
 
 def launch(kernel: Any, grid: tuple[int, ...], num_warps: int, **arguments: Any) -> None:
     """Run `kernel` on the device of its tensors, or hand the launch to the observer."""
-    if _observer is not None:
-        _observer(Launch(kernel, grid, arguments, num_warps))
+    if (observer := _observer.get()) is not None:
+        observer(Launch(kernel, grid, arguments, num_warps))
         return
     tensor = next(a for a in arguments.values() if isinstance(a, torch.Tensor))
     with torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext():
@@ -48,13 +49,12 @@ def launch(kernel: Any, grid: tuple[int, ...], num_warps: int, **arguments: Any)
 
 @contextmanager
 def observed(observer: Callable[[Launch], None]) -> Iterator[None]:
-    """Give every launch to `observer` instead of running it."""
-    global _observer
-    before, _observer = _observer, observer
+    """Give every launch of this thread to `observer` instead of running it."""
+    token = _observer.set(observer)
     try:
         yield
     finally:
-        _observer = before
+        _observer.reset(token)
 
 
 def word(value: int) -> int:

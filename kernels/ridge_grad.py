@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from alps_fast.ops._packed import packed_once
+from alps_fast.ops.ridge_grad import stacked
 
 from .launch import EXACT_PRODUCTS, kernel, launch
 from .partial import sum_of_tiles
@@ -217,12 +219,6 @@ def sizes_of(height: int, width: int, levels: int) -> list[tuple[int, int]]:
     return [(triton.cdiv(height, 1 << s), triton.cdiv(width, 1 << s)) for s in range(levels)]
 
 
-def stacked(filters: Sequence[Tensor]) -> Tensor:
-    """The filters of all scales (S, K, 1, k, k), small ones with zeros around."""
-    side = max(bank.shape[-1] for bank in filters)
-    return torch.stack([F.pad(bank, [(side - bank.shape[-1]) // 2] * 4) for bank in filters])
-
-
 def constants_of(bank: Tensor, w: Tensor, r: Tensor, q: Tensor) -> dict[str, Any]:
     """What a kernel with `ridge_tile` is compiled for; bank: the stacked filters."""
     return {"FILTERS": bank.shape[1], "SIDE": bank.shape[-1], "POTENTIALS": w.shape[1], "W_EACH": int(w.shape[2] > 1),
@@ -242,7 +238,7 @@ def run(x: Tensor, layout: Layout, height: int, width: int, filters: Sequence[Te
         layouts.append(Layout(images, 1, c, h, ww, False))
         launch(ridge_down_kernel, (images * c * triton.cdiv(h * ww, 256),), 4, x=levels[s], mu=zero if s else mu,
                out=levels[s + 1], height=tall, width=wide, TILE=256, **layouts[s].arguments())
-    bank = stacked(filters)
+    bank = packed_once(stacked, filters)
     side = bank.shape[-1]
     tiles = [triton.cdiv(h, POSITIONS_Y - side + 1) * triton.cdiv(ww, POSITIONS_X - side + 1) for h, ww in sizes]
     partial = None if value is None else x.new_empty(images, sum(tiles))

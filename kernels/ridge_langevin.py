@@ -17,12 +17,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from alps_fast.ops._packed import packed_once
 from alps_fast.ops.philox_normal import NO_NOISE
+from alps_fast.ops.ridge_grad import stacked
 
 from .langevin_pixel import GIVEN, langevin_pixel, pixel_gains
 from .launch import kernel, launch, word
 from .philox import step_noise, step_pairs
-from .ridge_grad import WARPS, Layout, constants_of, down, fits, ridge_tile, run, sizes_of, stacked
+from .ridge_grad import WARPS, Layout, constants_of, down, fits, ridge_tile, run, sizes_of
 
 ALONE = 128 * 128  # pixels: 240 tiles a step. By the image alone, never by the number of chains
 POINTS = 32  # pixels a warp that are stepped, or shrunk, at a time
@@ -145,7 +147,7 @@ def ridge_langevin(
                                      None if xi is None else xi[k])
         return x, mean
     after, mean, images = torch.empty_like(x), torch.empty_like(x), n * c // channels
-    given, bank = xi is not None and noise != NO_NOISE, stacked(filters)
+    given, bank = xi is not None and noise != NO_NOISE, packed_once(stacked, filters)
     pyramid = channels * sum(h * ww for h, ww in sizes_of(height, width, len(q)))
     launch(ridge_langevin_kernel, (images,), WARPS[channels], x=x, b=b, a=a, xi=xi.to(x.dtype).contiguous() if given else None,
            chains=chains.contiguous(), bank=bank, weights=weights.contiguous(), r=r.contiguous(), q=q.contiguous(), mu=mu,

@@ -2,12 +2,14 @@
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # for lab: last, as the package may be another build
 os.environ.setdefault("TRITON_CACHE_DIR", str(Path(__file__).resolve().parent.parent / "build" / "triton"))
 
 

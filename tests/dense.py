@@ -28,7 +28,7 @@ def image_matrix(function: Callable[[Tensor], Tensor], image: Sequence[int], is_
 
 
 def fft_law(n: int) -> float:
-    """Relative error allowed to a float32 FFT of n points (kernels.md §2)."""
+    """Relative error allowed to a float32 FFT of n points (docs/design.md §9)."""
     return 2e-6 + 5e-7 * float(torch.log10(torch.tensor(float(n))))
 
 

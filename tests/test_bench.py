@@ -17,7 +17,7 @@ from alps_fast.cli import main
 from alps_fast.energies import GaussianEnergy
 
 COLUMNS = {"case", "device", "backend", "isa", "seconds", "baseline", "baseline_seconds", "ratio", "bytes", "flops",
-           "roofline_fraction", "roofline", "threads", "commit"}
+           "roofline_fraction", "roofline", "captured", "threads", "commit"}
 ROOT = Path(__file__).parents[1]
 
 
@@ -140,17 +140,28 @@ def test_a_gpu_is_timed_by_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: done.append("idle"))
     gpu = torch.device("cuda")
-    assert common.seconds_of(lambda: done.append("run"), gpu) == pytest.approx(0.02)
+    timed = common.Contender(lambda: done.append("run"), 4, True)
+    assert common.seconds_of(timed, gpu) == pytest.approx(0.005)  # of a call
     assert done == ["idle", "record", "run", "record", "wait", "read"]
     done.clear()
-    median = common.stopwatch(lambda: done.append("run"), lambda: done.append("before"), 2, 1, gpu)
-    assert median == pytest.approx(0.02) and done == ["before", "idle", "record", "run", "record", "wait", "read"] * 3
+    median = common.stopwatch(timed, lambda: done.append("before"), 2, 1, gpu)
+    assert median == pytest.approx(0.005) and done == ["before", "idle", "record", "run", "record", "wait", "read"] * 3
+
+
+@pytest.mark.gpu
+def test_what_can_be_captured_is_timed_as_a_graph() -> None:
+    gpu, x = torch.device("cuda"), torch.ones(1000, device="cuda")
+    kernel, looks = (common.contender(run, gpu) for run in (lambda: x * 2, lambda: float(x.sum())))
+    assert kernel.captured and kernel.calls > 1 and not looks.captured
+    assert all(common.stopwatch(timed, lambda: None, 3, 1, gpu) > 0 for timed in (kernel, looks))
+    assert torch.randn(3, device="cuda").isfinite().all()
 
 
 def test_a_glance_ends_when_it_has_seen_enough() -> None:
     calls: list[int] = []
-    assert common.stopwatch(lambda: calls.append(1), lambda: None, 5, 2, common.CPU, enough=0.0) >= 0 and len(calls) == 1
-    common.stopwatch(lambda: calls.append(1), lambda: None, 5, 2, common.CPU)
+    timed = common.contender(lambda: calls.append(1), common.CPU)
+    assert common.stopwatch(timed, lambda: None, 5, 2, common.CPU, enough=0.0) >= 0 and len(calls) == 1
+    common.stopwatch(timed, lambda: None, 5, 2, common.CPU)
     assert len(calls) == 8
 
 

@@ -113,7 +113,8 @@ def test_demo_keeps_what_other_tasks_left(tmp_path: Path, prior: Path, monkeypat
     assert call("demo", "--task", "inpaint", "--energy", prior, "--out", tmp_path, *TINY).exit_code == 0
     before = (tmp_path / "inpaint.npz").read_bytes()
     monkeypatch.setattr(demo, "build", lambda name, setting: 1 / 0)
-    result = call("demo", "--task", "all", "--energy", prior, "--out", tmp_path, *TINY)
+    assert_refused(call("demo", "--task", "all", "--energy", prior, "--out", tmp_path, *TINY), "out", "inpaint.npz", "--force")
+    result = call("demo", "--task", "all", "--energy", prior, "--out", tmp_path, "--force", *TINY)
     assert result.exit_code == 1
     assert result.stderr.count("failed: ZeroDivisionError") == 4
     assert (tmp_path / "inpaint.npz").read_bytes() == before
@@ -263,7 +264,7 @@ def test_reconstruct_with_a_kernel_from_a_file(tmp_path: Path, prior: Path, pict
     args = ["reconstruct", picture, "--energy", prior, *TINY, "--operator", "deblur", "--out", tmp_path / "out"]
     means = []
     for options in (["--psf", tmp_path / "psf.npy"], ["--motion", 5, 30]):
-        assert call(*args, *options).exit_code == 0
+        assert call(*args, *options, "--force").exit_code == 0
         means.append(Posterior.load(tmp_path / "out.npz").mean)
     assert torch.equal(*means)
     np.save(tmp_path / "psf.npy", np.ones((3, 4, 4)))
@@ -349,6 +350,7 @@ def test_distill_takes_the_batch_of_its_kind(tmp_path: Path, kind: str, monkeypa
 
     monkeypatch.setattr(matching, f"distill_{kind}", distilled)
     args = ["distill", "brain-teacher", "--domain", "brain", "--kind", kind, "--out", tmp_path / "out"]
-    assert call(*args).exit_code == call(*args, "--batch", 3).exit_code == 0
+    assert call(*args).exit_code == call(*args, "--batch", 3, "--force").exit_code == 0
+    assert_refused(call(*args), "out", "energy.safetensors")
     assert "batch" not in calls[0]
     assert calls[1]["batch"] == 3

@@ -19,7 +19,7 @@ from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg
 from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
 from alps_fast.ops.ridge_langevin import ridge_langevin
-from alps_fast.profile import cuda
+from lab import cuda
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on the PATH")
 
@@ -29,7 +29,7 @@ LEVEL = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "s
 @pytest.mark.parametrize("n", [5, 1021, 1024])
 def test_philox_normal_has_the_bits_of_the_reference(n):
     arguments = torch.tensor([0, 7, 2**32 - 1]), n, 11, 5, LANGEVIN
-    (out,), _ = cuda.philox_normal(*arguments)
+    (out,), _ = cuda.run("philox_normal", *arguments)
     assert torch.equal(out.view(torch.int32), philox_normal(*arguments, "torch").view(torch.int32))
 
 
@@ -44,7 +44,7 @@ def pixel_step(rows, shape):
 @pytest.mark.parametrize("rows, shape", [(1, (1, 3, 1)), (5, (13, 11, 3)), (4, (16, 16, 1)), (3, (7, 6, 2))])
 def test_langevin_pixel_is_the_reference(rows, shape, noise):
     a = pixel_step(rows, shape)
-    got, _ = cuda.langevin_pixel(**a, noise=noise)
+    got, _ = cuda.run("langevin_pixel", **a, noise=noise)
     torch.testing.assert_close(got, langevin_pixel(**a, noise=noise, backend="torch"), rtol=1e-5, atol=1e-6)
 
 
@@ -54,14 +54,14 @@ def test_langevin_pixel_takes_a_of_each_channel_and_measurement_and_given_noise(
     x, grad, xi = torch.randn(3, 10, *size, 3)
     a = {"x": x, "grad": grad, "xi": xi, "b": torch.randn(2, *size, 3), "a": torch.rand(channels[0], *size, channels[1]),
          "chains": torch.arange(10), "noise": AVERAGED, **LEVEL}
-    got, _ = cuda.langevin_pixel(**a)
+    got, _ = cuda.run("langevin_pixel", **a)
     torch.testing.assert_close(got, langevin_pixel(**a, backend="torch"), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("rows, channels", [(1, 3), (8, 3), (8, 1), (8, 2)])
 def test_langevin_pixel_touches_what_it_must(rows, channels):
     """Sectors of 32 bytes: x, grad, x⁺, m of each chain, b and a once; at most 1.2 times that, measured 1.07 to 1.09."""
-    _, counts = cuda.langevin_pixel(**pixel_step(rows, (32, 32, channels)), noise=AVERAGED)
+    _, counts = cuda.run("langevin_pixel", **pixel_step(rows, (32, 32, channels)), noise=AVERAGED)
     n = 32 * 32 * channels
     floor = 4 * (4 * rows * n + n + n // channels) / 32
     assert (counts["global_load_sectors"] + counts["global_store_sectors"]) / floor <= 1.2
@@ -74,7 +74,7 @@ def test_moments_has_the_bits_of_the_reference(dtype, shape):
     state = torch.arange(3) + 2, torch.randn(3, *shape, dtype=dtype), torch.rand(3, *shape, dtype=dtype)
     want = moments(*state, x, keep, "torch")
     x[~keep] = torch.nan
-    got, _ = cuda.moments(*state, x, keep)
+    got, _ = cuda.run("moments", *state, x, keep)
     assert all(torch.equal(g, w) for g, w in zip(got, want, strict=True))
 
 
@@ -82,7 +82,7 @@ def test_moments_touches_what_it_must():
     """Sectors of 32 bytes: x, mean and M2 read, mean and M2 written once; at most 1.2 times that, measured 1.06."""
     n = 32 * 32
     state = torch.tensor([2]), torch.randn(1, n), torch.rand(1, n)
-    _, counts = cuda.moments(*state, torch.randn(16, n), torch.ones(16, dtype=torch.bool))
+    _, counts = cuda.run("moments", *state, torch.randn(16, n), torch.ones(16, dtype=torch.bool))
     assert (counts["global_load_sectors"] + counts["global_store_sectors"]) / (4 * n * (16 + 4) / 32) <= 1.2
     assert counts["global_store_sectors"] == 4 * n * 2 / 32 + 1  # and the count
 
@@ -90,18 +90,25 @@ def test_moments_touches_what_it_must():
 @pytest.mark.parametrize("channels, shape, bank", [(1, (6, 7), (2, 5, 3, 2)), (2, (5, 9), (1, 3, 7, 1))])
 def test_ridge_grad_is_the_reference(channels, shape, bank):
     x, args = torch.randn(3, channels, *shape), constants(*bank, 3, torch.float32)
-    check_against_torch(x, args, cuda.ridge_grad(x, *args)[0])
+    check_against_torch(x, args, cuda.run("ridge_grad", x, *args)[0])
 
 
 @pytest.mark.parametrize("shape, room", [((5, 7, 2), True), ((3, 4, 3), False)])
 def test_ridge_langevin_is_the_reference(shape, room):
     """Two steps of two chains of one measurement, a state of several one-channel images with tables of their own; the law is that
-    of tests/host_cuda.
+    of tests/host_cuda. `room`: of shared memory, for the image between steps.
     """
     arguments = (torch.randn(2, *shape), torch.randn(1, *shape), torch.rand(1, *shape[:2], 1), torch.arange(2) + 3,
                  *constants(1, 3, 5, 2, 2 * shape[2], torch.float32))
     steps = {**LEVEL, "channels": 1, "noise": AVERAGED, "count": 2}
-    got, _ = cuda.ridge_langevin(*arguments, **steps, room=room)
+    with cuda.recorded() as launches:
+        cuda.run("ridge_langevin", *arguments, **steps)
+    needed = launches[0].shared - (0 if room else 4)
+    with cuda.recorded() as launches:
+        cuda.run("ridge_langevin", *arguments, **steps, shared=needed)
+    image = 4 * shape[0] * shape[1]
+    assert (launches[0].shared == needed) == room and (room or launches[0].shared <= needed + 4 - image)
+    got, _ = cuda.run("ridge_langevin", *arguments, **steps, shared=needed)
     exact, torchs = (ridge_langevin(*v, **steps, backend="torch") for v in (in_double(arguments), arguments))
     for g, e, t in zip(got, exact, torchs, strict=True):
         assert (g - e).norm() <= 2 * (t - e).norm() + 2 * 2**-24 * e.norm()
@@ -112,7 +119,7 @@ def test_ridge_langevin_touches_what_it_must(shape):
     """x, b and a read, x⁺ and m written, the filters once; at most 1.2 times that, measured 1.04."""
     a = torch.rand(1, *shape[:2], 1)
     arguments = torch.randn(1, *shape), torch.randn(1, *shape), a, torch.arange(1), *constants(1, 2, 3, 1, dtype=torch.float32)
-    _, count = cuda.ridge_langevin(*arguments, **LEVEL, channels=shape[2], noise=AVERAGED, count=1, room=True)
+    _, count = cuda.run("ridge_langevin", *arguments, **LEVEL, channels=shape[2], noise=AVERAGED, count=1)
     floor = 4 * (4 * torch.Size(shape).numel() + a.numel() + 2 * 3 * 3) / 32
     assert (count["global_load_sectors"] + count["global_store_sectors"]) / floor <= 1.2
 
@@ -123,31 +130,39 @@ def test_ridge_langevin_keeps_an_image_of_several_between_steps():
     shape, n = (16, 32, 3), 16 * 32
     arguments = (torch.randn(1, *shape), torch.randn(1, *shape), torch.rand(1, *shape[:2], 1), torch.arange(1),
                  *constants(1, 2, 3, 1, dtype=torch.float32))
-    one, three = (cuda.ridge_langevin(*arguments, **LEVEL, channels=1, noise=INDEPENDENT, count=k, room=True)[1] for k in (1, 3))
+    one, three = (cuda.run("ridge_langevin", *arguments, **LEVEL, channels=1, noise=INDEPENDENT, count=k)[1] for k in (1, 3))
     assert one["global_store_sectors"] == three["global_store_sectors"] == 3 * 4 * 2 * 3 * n / 32
     assert (three["global_load_sectors"] - one["global_load_sectors"]) / 2 <= 1.2 * 3 * 4 * (3 * n + 4 * n) / 32
 
 
 @pytest.mark.parametrize("channels, blocks, size, warps", [(2, (0, 0, 1), (5, 7), 4), (1, (1, 0, 0), (7, 13), 8)])
-def test_conv_grad_is_the_reference(channels, blocks, size, warps):
-    """Law: that of the CPU kernel; measured 5e-3. With four warps two images, of a level each."""
+def test_conv_grad_is_the_reference(monkeypatch, channels, blocks, size, warps):
+    """An image a block. Law: that of the CPU kernel; measured 5e-3. With four warps two images, of a level each."""
+    monkeypatch.setenv("ALPS_FAST_CONV_GRAD", "image")
     weights, scale, shift, coefficients, blocks = make(channels, 64, blocks)
     each = torch.tensor([1, 0.7], dtype=torch.float64)[:2 if warps == 4 else 1]
     args = weights, each[:, None] * scale, each[:, None] * shift, each * coefficients, blocks
     x = torch.randn(len(each), channels, *size, dtype=torch.float64)
-    got, count = cuda.conv_grad(x.float(), *single(args), warps=warps)
+    arguments = x.float(), *single(args), "fast"
+    with cuda.recorded() as launches:
+        cuda.run("conv_grad", *arguments)
+    shared = cuda.SHARED if warps == 4 else 2 * launches[0].shared  # of which two blocks do not have room beside each other
+    with cuda.recorded() as launches:
+        cuda.run("conv_grad", *arguments, shared=shared)
+    assert launches[0].threads == 32 * warps
+    got, count = cuda.run("conv_grad", *arguments, shared=shared)
     for g, e in zip(got, conv_grad_reference(x, *args), strict=True):
         for image, exact in zip(g, e, strict=True):
             assert (image - exact).norm() / exact.norm() < LAW["fast"]
     assert count["shared_load_conflicts"] <= 0.1 * count["shared_load_wavefronts"]  # all of pixels that are two apart
 
 
-def test_conv_grad_in_tiles_has_the_bits_of_an_image_a_block():
+def test_conv_grad_in_tiles_has_the_bits_of_an_image_a_block(monkeypatch):
     """Two tiles in a row at the finest scale, of which neither is whole. Nothing conflicts in shared memory when it is read."""
-    weights, scale, shift, coefficients, blocks = single(make(1, 64, (1, 0, 0)))
-    arguments = torch.randn(1, 1, 9, 18), weights, scale, shift, coefficients, blocks
-    (grad, value), count = cuda.conv_tiles(*arguments)
-    (want, want_value), _ = cuda.conv_grad(*arguments)
+    arguments = torch.randn(1, 1, 9, 18), *single(make(1, 64, (1, 0, 0))), "fast"
+    (grad, value), count = cuda.run("conv_grad", *arguments)
+    monkeypatch.setenv("ALPS_FAST_CONV_GRAD", "image")
+    (want, want_value), _ = cuda.run("conv_grad", *arguments)
     assert torch.equal(grad.view(torch.int32), want.view(torch.int32))
     torch.testing.assert_close(value, want_value, rtol=2e-7, atol=0)  # summed in another order in double precision
     assert count["shared_load_conflicts"] == 0 and count["shared_store_conflicts"] <= 0.01 * count["shared_store_wavefronts"]
@@ -166,7 +181,7 @@ def fourier_step(size, is_complex, noise):
 def test_langevin_fourier_keeps_the_fft_law(size, is_complex, whole, noise):
     """Worst measured 0.06 of it."""
     a = fourier_step(size, is_complex, noise)
-    got, _ = cuda.langevin_fourier(**a, whole=whole)
+    got, _ = cuda.run("langevin_fourier", **a, multiprocessors=1 if whole else 1 << 30)
     want = langevin_fourier(**in_double(a), backend="torch")
     assert all((g - w).norm() <= fft_law(size[0] * size[1]) * w.norm() for g, w in zip(got, want, strict=True))
 
@@ -174,7 +189,7 @@ def test_langevin_fourier_keeps_the_fft_law(size, is_complex, whole, noise):
 @pytest.mark.parametrize("whole", [True, False])
 def test_langevin_fourier_touches_what_it_must(whole):
     """The transfer's half and every state once, measured 1.04 and 1.08; one in eight passes to shared memory waits for a bank."""
-    _, total = cuda.langevin_fourier(**fourier_step((32, 64), False, INDEPENDENT), whole=whole)
+    _, total = cuda.run("langevin_fourier", **fourier_step((32, 64), False, INDEPENDENT), multiprocessors=1 if whole else 1 << 30)
     n = 32 * 64
     floor = 4 * (5 * n + n + (0 if whole else 8 * n)) / 32
     assert (total["global_load_sectors"] + total["global_store_sectors"]) / floor <= 1.2
@@ -191,7 +206,7 @@ def sense_step(size, axis, rows, noise):
 
 def check_sense(a):
     """What the compiled kernel did, after its numbers were held against the reference."""
-    got, counts = cuda.langevin_sense(**a)
+    got, counts = cuda.run("langevin_sense", **a)
     want = langevin_sense(**in_double(a), backend="torch")
     assert all((g - w).norm() <= 1e-6 * w.norm() for g, w in zip(got, want, strict=True))
     return counts
@@ -220,7 +235,7 @@ def test_langevin_sense_cg_holds_the_iterate_of_the_reference():
     (height, width), coils = (5, 6), 2
     maps, mask = torch.complex(*torch.randn(2, coils, height, width)), (torch.rand(height, width) < 0.6).float()
     a = states(1, 1, (height, width, 2), torch.float32) | {"maps": maps, "mask": mask, "noise": INDEPENDENT, "max_iter": 1}
-    got, _ = cuda.langevin_sense_cg(**a)
+    got, _ = cuda.run("langevin_sense_cg", **a, tol=0.0)
     want = langevin_sense_cg(**in_double(a), backend="torch")
     assert all((g - w).norm() <= 2e-6 * w.norm() for g, w in zip(got, want, strict=True))
 

@@ -104,6 +104,11 @@ class Shrink(torch.nn.Module):
         return x * (0.25 / (0.25 + sigma.view(-1, 1, 1, 1) ** 2))
 
 
+class Stronger(Shrink):
+    def forward(self, x, sigma):
+        return 0.9 * super().forward(x, sigma)
+
+
 def test_any_module_can_teach(tmp_path, coarse_bounds):
     denoiser = distill_denoiser(Shrink(), "natural", tmp_path / "d", steps=2, **SMALL)
     learned = distill_ridge(Shrink(), "brain", tmp_path / "r", steps=2, **SMALL)
@@ -174,3 +179,20 @@ def test_psnr_table_of_the_identity():
     rows = evaluate.psnr_table("natural", {"none": lambda x, t: x}, levels=(0.2,))
     assert abs(rows["none"][0] - 20 * np.log10(2 / 0.2)) < 0.1
     assert evaluate.markdown_table(rows, (0.2,)).splitlines()[2] == f"| 0.2 | {rows['none'][0]:.2f} |"
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    train_teacher("natural", tmp_path, steps=2, **SMALL)
+    path = tmp_path / "checkpoint.safetensors"
+    before = path.read_bytes()
+    with pytest.raises(ArgumentError, match="^out: got .*, which is of .*; wanted a checkpoint of this run"):
+        train_teacher("brain", tmp_path, steps=4, **SMALL)
+    with pytest.raises(ArgumentError, match="^out: got"):
+        distill_denoiser(Shrink(), "natural", tmp_path, steps=4, **SMALL)
+    path.write_bytes(before[:-9])
+    with pytest.raises(ArgumentError, match="^out: got .*, which cannot be read"):
+        train_teacher("natural", tmp_path, steps=4, **SMALL)
+    distill_denoiser(Shrink(), "natural", tmp_path / "d", steps=2, **SMALL)
+    with pytest.raises(ArgumentError, match="by another teacher"):
+        distill_denoiser(Stronger(), "natural", tmp_path / "d", steps=4, **SMALL)
+    assert (tmp_path / "log.jsonl").read_text().count("\n") == 1

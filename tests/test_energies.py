@@ -235,12 +235,14 @@ def test_bad_arguments(build, name):
 # --- somebody's network --------------------------------------------------------------------------------------------
 
 class Seen(torch.nn.Module):
-    """A convolution that notes what it is given and gives."""
+    """A convolution that notes what it is given and gives, for the twin that runs in its place too."""
+
+    seen = []  # noqa: RUF012
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.first, self.second, self.seen = torch.nn.Conv2d(2, 16, 3, padding=1), torch.nn.Conv2d(16, 2, 3, padding=1), []
+        self.first, self.second = torch.nn.Conv2d(2, 16, 3, padding=1), torch.nn.Conv2d(16, 2, 3, padding=1)
 
     def forward(self, x, t):
         y = self.first(x)

@@ -175,8 +175,9 @@ def test_early_stopping_still_lowers_the_quadratic():
 def test_what_every_step_must_do(dtype):
     for axis in (0, 1):
         a = line_arguments(axis, 34, dtype=dtype)  # more chains than one product takes
-        check_noise_modes(langevin_sense, a, tuple(a["x"].shape))
-        check_rows_stand_alone(langevin_sense, a)
+        same = torch.equal if dtype == torch.float32 else torch.allclose  # a BLAS's product, which may hang on a column's place
+        check_noise_modes(langevin_sense, a, tuple(a["x"].shape), same)
+        check_rows_stand_alone(langevin_sense, a, same)
     a = cg_arguments(dtype=dtype, tol=1e-9)
     check_noise_modes(langevin_sense_cg, a, noise_shape(a))
     check_rows_stand_alone(langevin_sense_cg, a)

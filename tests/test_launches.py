@@ -9,6 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from alps_fast.bench.plain_step import plain_step
 from alps_fast.cli import main
 from alps_fast.energies import GaussianEnergy
 from alps_fast.profile import launches
@@ -35,7 +36,7 @@ def test_what_counts() -> None:
 def test_ridge_energies_with_pixel_data_take_less_than_a_launch_a_step(chains: int) -> None:
     """Four steps of a level of five are one op; the fifth, whose energy is recorded, is two. In draws every step is that op."""
     sampler, y = Workload(energy="natural-ridge", chains=chains).prepare(CPU)
-    ours, plain = launches.ours(sampler, y), launches.plain(sampler, y)
+    ours, plain = launches.ours(sampler, y), plain_step(sampler, y)
     assert ours["ops"] == {"ridge_langevin": 0.2, "ridge_grad": 0.2, "langevin_pixel": 0.2}
     assert plain is not None and plain["torch_kernels"] > 40 * (sum(ours["ops"].values()) + ours["torch_kernels"])
     assert plain["bytes"] > 100 * ours["bytes"]
@@ -53,7 +54,7 @@ def test_ridge_energies_with_pixel_data_take_less_than_a_launch_a_step(chains: i
 ])
 def test_other_steps_are_two_ops(task: str, energy: str, ops: dict[str, float]) -> None:
     sampler, y = Workload(task, energy, chains=2, side=32).prepare(CPU)
-    ours, plain = launches.ours(sampler, y), launches.plain(sampler, y)
+    ours, plain = launches.ours(sampler, y), plain_step(sampler, y)
     assert ours["ops"] == ops and ours["torch_kernels"] < 15
     if task == "deblur":
         assert plain is None  # the published loop is written out for pixels and many coils alone

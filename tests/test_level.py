@@ -18,14 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from alps_fast import data
-from alps_fast.energies import DenoiserEnergy, GaussianEnergy, GaussianMixtureEnergy, RidgeEnergy, SumEnergy
+from alps_fast.energies import DenoiserEnergy, DiffusionPrior, GaussianEnergy, GaussianMixtureEnergy, RidgeEnergy, SumEnergy
 from alps_fast.energies.base import Energy
 from alps_fast.energies.compact import CompactNet
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, Operator, SuperResolution
 from alps_fast.ops import _cg, _dispatch
 from alps_fast.posterior import Posterior
-from alps_fast.samplers import Progress, Sampler, Schedule
-from alps_fast.samplers.graphs import CudaGraphs, Graphs, flat, rebuilt
+from alps_fast.samplers import Progress, Sampler, Schedule, map_estimate
+from alps_fast.samplers.graphs import CudaGraphs, Graphs, flat, rebuilt, waits
 from alps_fast.samplers.level import Plan, Rows, Stepped
 from alps_fast.samplers.sampler import Run
 
@@ -68,6 +68,7 @@ ENERGIES: dict[str, Callable[[int], Energy]] = {
     "compact": compact,
     "module": lambda channels: DenoiserEnergy(Psi(channels)),
     "module, fast": lambda channels: DenoiserEnergy(Psi(channels), precision="fast"),
+    "diffusion": lambda channels: DiffusionPrior(Psi(channels), channels, probe=False),
     "sum": lambda channels: SumEnergy([ridge(), GaussianEnergy(0.0, 1.0)], [0.5, 0.5]),
 }
 OPERATORS: dict[str, Callable[[], Operator]] = {
@@ -86,6 +87,14 @@ def problem(operator: str, energy: str, count: int = 1) -> tuple[Operator, Energ
     g = torch.Generator().manual_seed(2)
     image = torch.randn(count, 1, 10, 10, generator=g, dtype=torch.complex64 if op.is_complex else torch.float32)
     return op, ENERGIES[energy](2 if op.is_complex else 1), op.forward(image)
+
+
+def problem_on_gpu(operator: str, energy: str) -> tuple[Operator, Energy, Tensor]:
+    """The same there: a network of another's stays where it is put."""
+    op, prior, y = problem(operator, energy)
+    if isinstance(prior, DenoiserEnergy):
+        prior.network.cuda()
+    return op, prior, y.cuda()
 
 
 def sampler(op: Operator, energy: Energy, **options: Any) -> Sampler:
@@ -136,6 +145,41 @@ def test_what_does_not_fuse() -> None:
         sampler(op, GaussianEnergy(0.0, 0.5))(y)
         sampler(op, ridge(), correction="mala")(y)
     assert "ridge_langevin" not in calls.names
+
+
+@pytest.mark.parametrize("energy", ["ridge", "compact"])
+def test_the_backend_that_is_asked_for_serves_the_energy_too(energy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the energy has one of its own; noise, which has the same bits everywhere, is drawn where that is fastest."""
+    pytest.importorskip("alps_fast._cpu")
+    monkeypatch.delenv("ALPS_FAST_BACKEND", raising=False)
+    op, prior, y = problem("blur", energy)
+    name = "ridge_grad" if energy == "ridge" else "conv_grad"
+    served: list[str] = []
+    for backend in ("cpu", "torch"):
+        serve = _dispatch._implementations[name, backend]
+        monkeypatch.setitem(_dispatch._implementations, (name, backend),
+                            lambda *args, serve=serve, backend=backend: served.append(backend) or serve(*args))
+    for asked, own, wanted in (("auto", "auto", "cpu"), ("torch", "auto", "torch"), ("torch", "cpu", "cpu"),
+                               ("auto", "torch", "torch")):
+        prior.backend = own  # type: ignore[attr-defined]
+        for options in ({}, {"correction": "mala"}):
+            served.clear()
+            sampler(op, prior, backend=asked, **options)(y)
+            assert set(served) == {wanted}
+
+
+def test_a_backend_that_leaves_an_op_to_another_says_so_once() -> None:
+    pytest.importorskip("alps_fast._cpu")
+    op, prior, y = problem("superres", "ridge")
+    with pytest.warns(UserWarning) as told:
+        sampler(op, prior, backend="cpu", draws=3)(y)
+    assert [str(w.message) for w in told] == [
+        "backend: 'cpu' takes langevin_fourier for float32, no decimation and sides without a prime factor above 7 alone; "
+        "'torch' ran it"]
+    with pytest.warns(UserWarning, match="^backend: 'cpu' takes langevin_fourier for .*; 'torch' ran it$"):
+        map_estimate(y, op, prior, schedule=FEW, backend="cpu", progress=False)
+    for backend in ("auto", "torch"):  # which is no choice, or takes all
+        sampler(op, prior, backend=backend)(y)
 
 
 class Overflows(RidgeEnergy):
@@ -219,6 +263,7 @@ def tape(run: Callable[[], Stepped], device: torch.device) -> tuple[Callable[[],
     ("blur", "compact", {}),
     ("one coil", "module", {}),
     ("inpainting", "module, fast", {}),
+    ("inpainting", "diffusion", {"draws": 3, "thin": 2}),
     ("lines", "ridge", {"noise": "independent"}),
     ("coils", "gaussian", {}),
 ])
@@ -282,7 +327,7 @@ def test_solves_on_torch_are_not_captured_and_say_nothing(operator: Operator) ->
 
 
 def test_a_graph_is_captured_on_the_device_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever is current, with one pool a device; torch.cuda is a stand-in here."""
+    """Whichever is current, with one pool and one stream a device; torch.cuda is a stand-in here."""
     current, captures = [torch.device("cuda", 0)], []
 
     @contextmanager
@@ -297,16 +342,17 @@ def test_a_graph_is_captured_on_the_device_of_its_rows(monkeypatch: pytest.Monke
         yield
 
     made = SimpleNamespace(replay=lambda: None)
-    for name, stand_in in {"device": device, "graph": graph, "Stream": lambda on: on, "CUDAGraph": lambda: made,
-                           "graph_pool_handle": object}.items():
+    for name, stand_in in {"device": device, "graph": graph, "Stream": lambda on: [on], "CUDAGraph": lambda: made,
+                           "graph_pool_handle": object, "current_stream": lambda on: on}.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     op, energy, y = problem("inpainting", "gaussian")
     plan, rows = Run(sampler(op, energy), y)._planned(0)
     capture, done = CudaGraphs(), plan.run(rows, lambda _: None)
     devices = [torch.device("cuda", index) for index in (1, 0, 1)]
     assert all(capture(lambda: done, on) == (made.replay, done) for on in devices)
-    assert [(stream, on) for _, stream, on in captures] == [(on, on) for on in devices]
-    assert captures[0][0] is captures[2][0] is not captures[1][0]
+    assert [(stream, on) for _, stream, on in captures] == [([on], on) for on in devices]
+    for pool_or_stream in range(2):
+        assert captures[0][pool_or_stream] is captures[2][pool_or_stream] is not captures[1][pool_or_stream]
 
 
 @pytest.mark.gpu
@@ -315,7 +361,7 @@ def test_graphs_change_nothing_on_a_gpu_that_is_not_current() -> None:
     op, prior, y = problem("inpainting", "ridge")
     y = y.to("cuda:1")
     plain, graphed = sampler(op, prior, graphs=False), sampler(op, prior)
-    for factor in (1.0, 0.5, -1.0):
+    for factor in (1.0, 0.5, -1.0, 2.0):  # plain, watched, captured, replayed
         same(graphed(factor * y), plain(factor * y))
 
 
@@ -323,10 +369,9 @@ def test_graphs_change_nothing_on_a_gpu_that_is_not_current() -> None:
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("energy", ENERGIES)
 def test_graphs_change_nothing_on_a_gpu(operator: str, energy: str) -> None:
-    op, prior, y = problem(operator, energy)
-    y = y.cuda()
+    op, prior, y = problem_on_gpu(operator, energy)
     plain, graphed = sampler(op, prior, graphs=False), sampler(op, prior)
-    for factor in (1.0, 0.5, -1.0):
+    for factor in (1.0, 0.5, -1.0, 2.0):  # plain; its first level watched; captured; replayed
         same(graphed(factor * y), plain(factor * y))
     assert len(graphed._graphs.recorded) == FEW.levels and graphed._graphs.why_not is None
 
@@ -358,15 +403,46 @@ def test_a_graph_tells_that_max_iter_did_not_suffice() -> None:
 @pytest.mark.parametrize("operator", [name for name in OPERATORS if name != "coils"])  # which looks where nothing is captured
 @pytest.mark.parametrize("energy", ENERGIES)
 def test_a_level_waits_for_nothing_on_a_gpu(operator: str, energy: str) -> None:
-    op, prior, y = problem(operator, energy)
-    run = Run(sampler(op, prior, graphs=False), y.cuda())
+    op, prior, y = problem_on_gpu(operator, energy)
+    run = Run(sampler(op, prior, graphs=False), y)
     plan, rows = run._planned(0)
     plan.run(rows, lambda _: None)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waits() as told:
         plan.run(rows, lambda _: None)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    assert told == []
+
+
+@pytest.mark.gpu
+def test_who_waits_for_a_gpu_is_never_captured() -> None:
+    """It says so once, and torch's memory, random numbers and current stream are what they were."""
+    op, _, y = problem("inpainting", "gaussian")
+    y, before = y.cuda(), torch.cuda.current_stream()
+    plain, graphed = (sampler(op, Looks(0.3, 0.5), graphs=g) for g in (False, True))
+    graphed(y)
+    with pytest.warns(UserWarning, match="graphs: level 0 cannot be captured .*synchronizing"):
+        same(graphed(y), plain(y))
+    same(graphed(y), plain(y))
+    assert torch.cuda.current_stream() == before and not graphed._graphs.recorded
+    assert torch.randn(3, device="cuda").isfinite().all()
+
+
+@pytest.mark.gpu
+def test_a_capture_that_fails_all_the_same_leaves_torch_as_it_was() -> None:
+    """What torch does not see waiting."""
+    before, capture = torch.cuda.current_stream(), CudaGraphs()
+
+    def run() -> Any:
+        torch.zeros(1 << 20, device="cuda")
+        torch.cuda.current_stream().synchronize()
+
+    with pytest.raises(RuntimeError, match="captur"):
+        capture(run, torch.device("cuda", torch.cuda.current_device()))
+    assert torch.cuda.current_stream() == before
+    assert torch.randn(3, device="cuda").isfinite().all()
+    op, prior, y = problem("inpainting", "gaussian")
+    graphed = sampler(op, prior)
+    for _ in range(4):
+        same(graphed(y.cuda()), sampler(op, prior, graphs=False)(y.cuda()))
 
 
 # --- nothing waits -------------------------------------------------------------------------------------------------
@@ -383,7 +459,7 @@ class NoCopies(TorchDispatchMode):
 
 def without_values(name: str, channels: int, t: float) -> Energy:
     """An energy of meta tensors: networks are made there; tables of a ridge energy are read once a level, and moved."""
-    if name in ("compact", "module", "module, fast"):
+    if name in ("compact", "module", "module, fast", "diffusion"):
         with torch.device("meta"):
             return ENERGIES[name](channels)
     energy = ENERGIES[name](channels)
@@ -407,6 +483,7 @@ def test_a_level_waits_for_nothing(operator: str, energy: str, way: str, monkeyp
     run.target = None
     plan, rows = run._planned(0)
     op = OPERATORS[operator]()  # that has placed nothing yet
+    monkeypatch.setattr(CartesianMRI, "_ask", lambda *_: None)  # once a level, in the run before the one that is recorded
     if operator == "lines":  # factored once, before any level
         factors = op.factors(torch.complex64, torch.device("cpu"))
         op._factors[torch.complex64, torch.device("meta")] = tuple(v.to("meta") for v in factors)

@@ -1,4 +1,4 @@
-"""Samplers against posteriors known in closed form (kernels.md §5), smoothed by σ_min as the prior is."""
+"""Samplers against posteriors known in closed form (docs/design.md §8), smoothed by σ_min as the prior is."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_the_published_rule_has_its_own_bias() -> None:
 
 
 def test_annealed_publication_is_underdispersed_as_measured() -> None:
-    """kernels.md §4: s = 0.5, η = 0.05, variance 0.119 of 0.25 where nothing is observed, 7.6e-5 of 2.5e-3 where all is."""
+    """docs/design.md §8: s = 0.5, η = 0.05, variance 0.119 of 0.25 where nothing is observed, 7.6e-5 of 2.5e-3 where all is."""
     mask = torch.zeros(1, 24, 24)
     mask[:, :12] = 1
     op = Inpainting(mask, 0.05)
@@ -225,7 +225,7 @@ def mixture_posterior(std: float, centre: float, eta: float, y: float, t: float)
 
 
 def test_overlapping_mixture_needs_mala_and_the_bias_without_it_is_known() -> None:
-    """One dimension, modes ±0.4 of std 0.3, η = 0.5, y = 0.3 (kernels.md §5 g): variance 0.144 exact."""
+    """One dimension, modes ±0.4 of std 0.3, η = 0.5, y = 0.3 (docs/design.md §8): variance 0.144 exact."""
     op, y, chains = Denoising(0.5), torch.full((1, 1, 1), 0.3), 8000
     mean, variance, _, _ = mixture_posterior(0.3, 0.4, 0.5, 0.3, 0.1)
     assert variance == pytest.approx(0.144, abs=5e-4)
@@ -242,7 +242,7 @@ def test_overlapping_mixture_needs_mala_and_the_bias_without_it_is_known() -> No
 
 
 def test_separated_modes_are_exact_inside_and_freeze_between() -> None:
-    """Modes ±1 of std 0.15 (kernels.md §5 g): variance 0.0288 inside, weight 0.89 exact, about 0.81 as frozen."""
+    """Modes ±1 of std 0.15 (docs/design.md §8): variance 0.0288 inside, weight 0.89 exact, about 0.81 as frozen."""
     # y is chosen so that the exact weight is the 0.89 of the figure
     eta, t = 0.5, 0.1
     y = 0.5 * math.log(0.89 / 0.11) * (0.15**2 + t**2 + eta**2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from PIL import Image
 from torch.autograd import profiler
 
 from alps_fast import energies
-from alps_fast.bench import common
+from alps_fast.bench import common, roofline
 from alps_fast.bench.common import Measure, Work
 from alps_fast.cli import main
 from alps_fast.ops.philox_normal import philox_normal
-from alps_fast.profile import roofline, sampling
+from alps_fast.profile import sampling
 from alps_fast.profile.work import GPUS
 from alps_fast.samplers import alps
 
@@ -93,7 +94,7 @@ def test_kernels_belong_to_the_op_that_launched_them() -> None:
 
 
 def test_ops_are_ranges_while_somebody_profiles_and_nothing_else() -> None:
-    with profiler.profile() as seen:
+    with profiler.profile(acc_events=True) as seen:
         philox_normal(torch.arange(2), 4, 0, 0)
     assert [e.name for e in seen.function_events if "alps_fast" in e.name] == ["alps_fast::philox_normal"]
     assert not profiler._is_profiler_enabled
@@ -184,3 +185,19 @@ def test_the_step_is_between_start_and_stop_with_its_ops_as_ranges(prior: Path, 
 def test_wrong_arguments_are_named(arguments: list[str], named: str) -> None:
     result = call(*arguments)
     assert result.exit_code == 2 and named in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_what_needs_the_repository_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alps_fast.cli.profile.CHECKOUT", tmp_path)
+    for option in ("--static", "--emulate", "--check"):
+        result = call(option)
+        assert result.exit_code == 1 and f"{option} needs the repository, with lab/ and csrc/" in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_the_package_imports_no_benchmark_and_no_laboratory() -> None:
+    """Commands do, when they are called."""
+    package = Path(sampling.__file__).parents[1]
+    for path in package.rglob("*.py"):
+        imported = re.findall(r"^ *(?:from|import) +((?:\.+|alps_fast\.)?bench\b|lab\b)", path.read_text(), re.M)
+        assert not imported or (path.parent.name == "cli" and "\nfrom ..bench" not in path.read_text()), path

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alps_fast.ops.philox_normal import philox_normal
-from alps_fast.profile.ptxsim import Module, PtxError
+from lab.ptxsim import Module, Pointer, PtxError
 
 HEADER = ".version 8.0\n.target sm_80\n.address_size 64\n"
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +69,17 @@ def test_a_sector_asked_for_twice_is_one_distinct_sector():
     count = copy_kernel(4).launch((256,), (4,), [source, out, 1024], chunk=64)
     assert count["global_load_sectors"] == 512 and count["global_store_sectors"] == 256
     assert count["distinct_load_sectors"] == 512 and count["distinct_store_sectors"] == 128
+
+
+def test_pointers_into_one_memory_meet_there():
+    """The second half becomes the first, whose sectors are those that were read before; past its end is past the memory's."""
+    memory = np.arange(64, dtype=np.float32).view(np.uint8)
+    halves = [(Pointer(memory, 128),), (Pointer(memory, 0),)]
+    count = copy_kernel().launch((1,), (32,), [*halves, 32])
+    assert memory.view(np.float32)[:32].tolist() == list(range(32, 64))
+    assert count["distinct_load_sectors"] == count["distinct_store_sectors"] == 4
+    with pytest.raises(PtxError, match="byte 256 of 256"):
+        copy_kernel().launch((1,), (64,), [*halves, 33])
 
 
 def test_an_access_out_of_bounds_raises():

@@ -20,7 +20,7 @@ from alps_fast.energies.base import Energy
 from alps_fast.energies.gaussian import GaussianEnergy
 from alps_fast.errors import ArgumentError
 from alps_fast.layout import from_state
-from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, Operator
+from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, Operator, SuperResolution
 from alps_fast.ops.moments import moments
 from alps_fast.ops.ridge_langevin import ridge_langevin
 from alps_fast.posterior import Posterior
@@ -49,15 +49,27 @@ def inpainting(shape: tuple[int, int, int], count: int = 1) -> tuple[Inpainting,
     return op, op.forward(torch.rand(count, *shape, generator=g))
 
 
-def single_coil() -> tuple[CartesianMRI, Tensor]:
+def single_coil(height: int = 9, width: int = 7) -> tuple[CartesianMRI, Tensor]:
     g = torch.Generator().manual_seed(2)
-    op = CartesianMRI(torch.rand(9, 7, generator=g) < 0.5, noise_std=0.1)
-    return op, op.forward(torch.randn(3, 1, 9, 7, generator=g, dtype=torch.complex64))
+    op = CartesianMRI(torch.rand(height, width, generator=g) < 0.5, noise_std=0.1)
+    return op, op.forward(torch.randn(3, 1, height, width, generator=g, dtype=torch.complex64))
 
 
-def blurred() -> tuple[CircularBlur, Tensor]:
+def coils(height: int, width: int) -> tuple[CartesianMRI, Tensor]:
+    g = torch.Generator().manual_seed(4)
+    maps = torch.randn(3, height, width, generator=g, dtype=torch.complex64)
+    op = CartesianMRI(torch.rand(height, width, generator=g) < 0.5, maps, noise_std=0.1)
+    return op, op.forward(torch.randn(3, 1, height, width, generator=g, dtype=torch.complex64))
+
+
+def blurred(height: int = 9, width: int = 7) -> tuple[CircularBlur, Tensor]:
     op = CircularBlur.gaussian(1.0, 0.1)
-    return op, op.forward(torch.rand(3, 2, 9, 7, generator=torch.Generator().manual_seed(3)))
+    return op, op.forward(torch.rand(3, 2, height, width, generator=torch.Generator().manual_seed(3)))
+
+
+def coarse(height: int, width: int) -> tuple[SuperResolution, Tensor]:
+    op = SuperResolution(2, 0.1, 0.7)
+    return op, op.forward(torch.rand(3, 1, 2 * height, 2 * width, generator=torch.Generator().manual_seed(5)))
 
 
 ENERGY = Sharp(0.3, 0.5)
@@ -87,13 +99,16 @@ def test_a_chain_is_the_same_alone_and_in_any_batch(way: str) -> None:
     assert torch.equal(one.samples[0], together.samples[1, 2])
 
 
-@pytest.mark.parametrize("problem", [single_coil, blurred], ids=["mri", "blur"])
-def test_a_chain_is_the_same_in_any_batch_where_ffts_run(problem: Any) -> None:
-    """To rounding: torch's batched transforms need not give the same bits in another batch."""
-    op, y = problem()
-    together = run(y, op)
-    assert torch.allclose(run(y[2], op).samples, together.samples[2], atol=1e-5)
-    assert torch.allclose(run(y[2], op, chains=1, first_chain=3).samples[0], together.samples[2, 3], atol=1e-5)
+@pytest.mark.parametrize("correction", [None, "mala"])
+@pytest.mark.parametrize("size", [(9, 7), (11, 13)])  # the second has prime factors that send it to torch's transforms
+@pytest.mark.parametrize("problem", [single_coil, coils, blurred, coarse])
+def test_a_chain_is_the_same_in_any_batch_where_ffts_run(problem: Any, size: tuple[int, int], correction: str | None) -> None:
+    op, y = problem(*size)
+    for backend in ("auto", "torch"):
+        together = run(y, op, correction=correction, backend=backend)
+        assert torch.equal(run(y[2], op, correction=correction, backend=backend).samples, together.samples[2])
+        alone = run(y[2], op, chains=1, first_chain=3, correction=correction, backend=backend)
+        assert torch.equal(alone.samples[0], together.samples[2, 3])
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -144,6 +159,33 @@ def test_a_restart_gives_the_same_bits(way: str, tmp_path: Path) -> None:
         same(run(y, op, checkpoint=path, callback=lambda p, seen=seen: seen.append(p.level), **options), whole)
         assert seen[0] > 0
         same(run(y, op, checkpoint=path, **options), whole)  # nothing is left to do
+
+
+class Looking(Sharp):
+    """Notes the strides of what it is given, with which torch chooses among its convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__(0.3, 0.5)
+        self.seen: set[tuple[int, ...]] = set()
+
+    def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        self.seen.add(x.stride())
+        return super()._value_and_grad(x, t)
+
+    def _grad(self, x: Tensor, t: float) -> Tensor:
+        self.seen.add(x.stride())
+        return super()._grad(x, t)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_energy_sees_one_layout(way: str) -> None:
+    """Of images of one channel too, from whatever op or file they come."""
+    for op, y in (inpainting((1, 5, 7), 2), blurred(5, 7)):
+        energy = Looking()
+        for backend in ("auto", "torch"):
+            for more in ({}, {"max_chains": 1}):
+                run(y[:, :1], op, energy, backend=backend, **more, **WAYS[way])
+        assert energy.seen == {(35, 1, 7, 1)}
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ from alps_fast.ops.langevin_sense import langevin_sense_reference
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, NO_NOISE
 from alps_fast.ops.ridge_grad import ridge_grad_reference
 from alps_fast.ops.ridge_langevin import ridge_langevin_reference
-from alps_fast.profile.emulate import emulated, interpreting, recorded
-from alps_fast.profile.ptxsim import _fma
+from lab.emulate import emulated, interpreting, recorded
+from lab.ptxsim import _fma
 
 # Images, and chains, measurements and a's batch and channels of langevin_pixel. The interpreter takes as long for a number as for
 # a tile, so there each branch once: less than a quad, two blocks of chains, one of each measurement, two tiles with a quad at the
@@ -68,6 +68,13 @@ def across(value):
 def apart(a):
     """The same call with numbers of chains that do not lie side by side."""
     return a | {"chains": a["chains"].repeat_interleave(2)[::2]}
+
+
+def same(got: torch.Tensor, want: torch.Tensor, law: float = 8 * 2**-24) -> bool:
+    """To the bit where code was compiled. Interpreted, NumPy multiplies, whose BLAS chooses among its kernels by processor,
+    threads and a number's place in a matrix; so what has products is held to their rounding, twice what a result may be off.
+    """
+    return bool((got - want).norm() <= law * want.norm()) if interpreting() else torch.equal(got, want)
 
 
 def pixel(**arguments: Any) -> Any:
@@ -251,7 +258,10 @@ def test_langevin_sense_is_the_reference(axis, size, n, b, noise):
     a = lines(axis, size, n, b, noise)
     a |= {k: shifted(a[k]) for k in ("x", "grad", "b", "eigenvalues")}
     got = ran(langevin_sense, **apart(a))
-    assert all(torch.equal(g, u) for g, u in zip(got, ran(langevin_sense, **a, aligned=False), strict=True))
+    assert all(same(u, g) for g, u in zip(got, ran(langevin_sense, **a, aligned=False), strict=True))
+    if not interpreting():
+        last = a | {k: a[k][-1:] for k in ("x", "grad", "b", "chains")}
+        assert all(torch.equal(o[0], g[-1]) for o, g in zip(ran(langevin_sense, **last, aligned=False), got, strict=True))
     exact, torchs = (langevin_sense_reference(**{k: f(v) for k, v in a.items()}) for f in (wide, lambda v: v))
     for g, e, t in zip(got, exact, torchs, strict=True):
         assert (g - e).norm() <= max(2 * (t - e).norm(), 4 * 2**-24 * e.norm())
@@ -261,16 +271,16 @@ def test_langevin_sense_is_the_reference(axis, size, n, b, noise):
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_langevin_sense_does_what_every_step_must():
     a = lines(0, (3, 2), 18, 2, 1)
-    check_noise_modes(partial(ran, langevin_sense), a, tuple(a["x"].shape))
-    check_rows_stand_alone(partial(ran, langevin_sense), a)
+    check_noise_modes(partial(ran, langevin_sense), a, tuple(a["x"].shape), same)
+    check_rows_stand_alone(partial(ran, langevin_sense), a, same)
     assert langevin_sense(**{k: wide(v) for k, v in a.items()}) is NotImplemented
     xi = torch.randn(a["x"].shape)
-    assert torch.equal(langevin_sense(**a, xi=xi)[0], langevin_sense(**a, xi=across(xi.double()))[0])
+    assert same(langevin_sense(**a, xi=xi)[0], langevin_sense(**a, xi=across(xi.double()))[0])
     assert torch.equal(*langevin_sense(**a | {"noise": NO_NOISE}, xi=xi))
     want = langevin_sense(**a)
     a["x"][1], a["grad"][2] = torch.nan, torch.inf
     for w, g in zip(want, langevin_sense(**a), strict=True):
-        assert torch.equal(w[[0, *range(3, 18)]], g[[0, *range(3, 18)]]) and not g[1:3].isfinite().any()
+        assert same(g[[0, *range(3, 18)]], w[[0, *range(3, 18)]]) and not g[1:3].isfinite().any()
 
 
 def worst(got, exact, torchs):
@@ -296,7 +306,7 @@ def test_ridge_grad_is_the_reference(c, size, bank):
     got = ran(ridge_grad, x, *tables)
     assert worst(got, ridge_grad_reference(wide(x), *map(wide, tables)), ridge_grad_reference(x, *tables)) <= 1
     one = ran(ridge_grad, x[:1].expand_as(x), filters, w[:, :, :1].expand_as(w), r[:, :, :1], q[:, :1], mu, aligned=False)
-    assert all(torch.equal(o, g[:1].expand_as(o)) for o, g in zip(one, got, strict=True))
+    assert all(same(o, g[:1].expand_as(o)) for o, g in zip(one, got, strict=True))
 
 
 @pytest.mark.skipif(not interpreting(), reason="a variant that takes long to compile, for little")
@@ -308,7 +318,7 @@ def test_ridge_grad_without_its_value():
     grad, value = ran(ridge_grad, x, *tables, want_value=False)
     assert value.shape == (0,)
     torch.testing.assert_close(grad, want, rtol=1e-5, atol=1e-6)
-    assert torch.equal(grad, ran(ridge_grad, x, *tables)[0])
+    assert same(grad, ran(ridge_grad, x, *tables)[0])
 
 
 def ridge_steps(n, b, shape, channels, noise, a=(1, 1), images=1):
@@ -336,17 +346,17 @@ def test_ridge_langevin_is_the_reference(n, b, shape, channels, noise, a, images
         first = {k: a[k][:1].repeat_interleave(2, 0) for k in ("x", "b", "a", "chains")}
         first |= {k: a[k][:, :, :images // 2].repeat(1, 1, 2, 1) for k in ("weights", "r")}
         twice = ran(ridge_langevin, **a | first | {"q": a["q"][:, :images // 2].repeat(1, 2)}, aligned=False)
-        assert all(torch.equal(t, g[:1].expand_as(t)) for t, g in zip(twice, got, strict=True))
+        assert all(same(t, g[:1].expand_as(t)) for t, g in zip(twice, got, strict=True))
     if not interpreting():
         return
     if b == 2 and n == 4:
         monkeypatch.setattr(ridge_langevin_file, "ALONE", 0)
-        assert all(torch.equal(o, g) for o, g in zip(ran(ridge_langevin, **a), got, strict=True))
+        assert all(same(o, g) for o, g in zip(ran(ridge_langevin, **a), got, strict=True))
     if b == 1 and n == 2:
         drawn = [philox_normal_op.philox_normal(a["chains"], a["x"][0].numel(), a["seed"], k, 1, backend="torch").view_as(a["x"])
                  for k in (a["step"], a["step"] + 1)]
         xi = torch.stack(drawn, 1).transpose(0, 1)
-        assert all(torch.equal(o, g) for o, g in zip(ran(ridge_langevin, **a, xi=xi), got, strict=True))
+        assert all(same(o, g) for o, g in zip(ran(ridge_langevin, **a, xi=xi), got, strict=True))
 
 
 def test_ridge_langevin_is_one_launch_a_call():
@@ -382,7 +392,7 @@ def test_conv_grad_is_the_reference(channels, width, blocks, size, films, edms, 
     if interpreting():  # as PTX one run is long enough
         x[1, 0, 3, 3] = torch.nan
         broken = ran(conv_grad, x.float(), weights32, *(v[:, :1].expand_as(v) for v in vectors), blocks, precision)
-        assert all(torch.equal(w[:1], g[:1]) for w, g in zip(got, broken, strict=True))
+        assert all(same(g[:1], w[:1], LAW[precision]) for w, g in zip(got, broken, strict=True))
         assert broken[0][1].isnan().any() and broken[1][1].isnan()
 
 

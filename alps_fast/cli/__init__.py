@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 import click
@@ -12,8 +13,33 @@ from ..errors import ArgumentError
 COMMANDS = ("demo", "reconstruct", "train", "distill", "evaluate", "bench", "profile", "info")
 
 
-class Commands(click.Group):
-    """A group that imports its commands late and says in one line, with exit code 2, what was wrong with an argument."""
+class OneLineErrors(click.Command):
+    """Says in one line what was wrong, with an argument with exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                return super().invoke(ctx)
+        except ArgumentError as error:
+            raise click.UsageError(_one_line(error)) from error
+        except click.UsageError as error:
+            raise click.UsageError(_one_line(error.format_message())) from error  # without its context: no usage lines
+        except (OSError, FloatingPointError, ImportError, MemoryError) as error:  # a full disk, no package, all chains lost
+            raise click.ClickException(_one_line(error)) from error
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):  # torch's, GPU and CPU
+                raise
+            raise click.ClickException("memory: not enough for so many chains, or images so large") from error
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as a line for people, without the place in the code."""
+    click.echo(f"warning: {_one_line(message)}", err=True)
+
+
+class Commands(OneLineErrors, click.Group):
+    """A group that imports its commands late."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -22,16 +48,6 @@ class Commands(click.Group):
         if name not in COMMANDS:
             return None
         return importlib.import_module(f".{name}", __name__).command
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ArgumentError as error:
-            raise click.UsageError(_one_line(error)) from error
-        except click.UsageError as error:
-            raise click.UsageError(_one_line(error.format_message())) from error  # without its context: no usage lines
-        except (OSError, FloatingPointError, ImportError) as error:  # a full disk, a package not installed, every chain lost
-            raise click.ClickException(_one_line(error)) from error
 
 
 def _one_line(error: object) -> str:

@@ -12,9 +12,11 @@ from typing import Any
 import click
 
 from ..errors import check
-from ..io import check_writable, replacing
+from ..io import check_outputs, replacing
+from .options import force_option
 
 QUICK_LEVELS = 1
+SCALING_FILES = ("scaling.json", "scaling.png")
 
 
 @click.command(short_help="Time the kernels and whole runs here, beside plain and tuned torch.")
@@ -32,8 +34,9 @@ QUICK_LEVELS = 1
 @click.option("--scaling", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Instead of cases: the cost of "
               "a chain over 1 to 1024 chains and of a pixel over sides 32 to 1024; writes scaling.json and scaling.png into DIR.")
 @click.option("--progress/--no-progress", default=True, show_default=True, help="A progress bar on stderr.")
+@force_option
 def command(wanted: tuple[str, ...], quick: bool, levels: int | None, device: str | None, only_list: bool, as_markdown: bool,
-            json_file: Path | None, scaling: Path | None, progress: bool) -> None:
+            json_file: Path | None, scaling: Path | None, progress: bool, force: bool) -> None:
     """Time ops and whole runs on this machine, contenders side by side in one process, after checking their results.
 
     plain: the same work as the papers write it, in eager torch. tuned: torch with care, compiled where that helps. Medians of
@@ -56,6 +59,7 @@ def command(wanted: tuple[str, ...], quick: bool, levels: int | None, device: st
                  "json": json_file}
         given = [f"--{name}" for name, value in alone.items() if value]
         check(not given, "scaling", f"it with {', '.join(given)}", "it alone, or with --quick and --progress")
+        check_outputs("scaling", [scaling / name for name in SCALING_FILES], force)
         run_scaling(scaling, quick, progress)
         return
     chosen = common.select(wanted, quick)
@@ -64,7 +68,7 @@ def command(wanted: tuple[str, ...], quick: bool, levels: int | None, device: st
         click.echo("\n".join(case.name for case in chosen))
         return
     if json_file is not None and str(json_file) != "-":
-        check_writable(json_file, "json")
+        check_outputs("json", [json_file], force)
     place = torch.device(device) if device else common.default_device()
     check(place.type == "cpu" or torch.cuda.is_available(), "device", device, "cpu: torch sees no CUDA device")
     measure = common.Measure(quick=quick, levels=levels or (QUICK_LEVELS if quick else 50), device=place,
@@ -107,9 +111,6 @@ def run_scaling(out: Path, quick: bool, progress: bool) -> None:
     from tqdm import tqdm
 
     from alps_fast.bench import scaling
-
-    for name in ("scaling.json", "scaling.png"):
-        check_writable(out / name, "scaling")
 
     with tqdm(total=len(scaling.points()), file=sys.stderr, disable=not progress) as bar:
         def before(point: scaling.Point) -> None:

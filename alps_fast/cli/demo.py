@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +12,7 @@ import click
 import numpy as np
 
 from ..errors import ArgumentError, check
-from .options import check_backend, chosen_precision, print_json, sampling_options
+from .options import check_backend, chosen_precision, force_option, print_json, sampling_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +98,7 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
     import alps_fast as af
 
     from .. import metrics
-    from ..io import replacing
+    from ..io.files import replacing, write_npz
 
     problem = build(name, setting)
     truth, is_mri = problem.truth, problem.truth.is_complex()
@@ -129,8 +130,7 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
         "least_squares_t": baseline_t, "noise_std": setting.noise_std, "seed": seed, "broken_chains": len(posterior.broken),
     }
     arrays = {**images, "y": problem.y, "std": posterior.std, "samples": posterior.samples}
-    with replacing(out / f"{name}.npz") as path:
-        np.savez_compressed(path, allow_pickle=False, **{key: value.numpy() for key, value in arrays.items()})
+    write_npz(out / f"{name}.npz", {key: value.numpy() for key, value in arrays.items()})
     with replacing(out / f"{name}.png") as path:
         picture(path, setting.title, {key: view(image) for key, image in images.items()}, posterior, error, entry)
     return entry
@@ -188,14 +188,38 @@ def summary(entries: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def entries_of(path: Path) -> list[dict[str, Any]]:
+    """What metrics.json holds, nothing where there is none.
+
+    Raises:
+        ArgumentError: it is no file that the demo wrote; that is not replaced.
+    """
+    from ..io.files import reading
+
+    if not path.exists():
+        return []
+    with reading(path, "out", "metrics.json of the demo, or none"):
+        entries = json.loads(path.read_text())
+        check(isinstance(entries, list) and all(isinstance(e["task"], str) for e in entries), "out", path, "a list of tasks")
+        return entries
+
+
+def check_results(out: Path, tasks: Iterable[str], energy: str | None, force: bool) -> None:
+    """No file that is written may be an input or, unless `force`, there already, nor a task's entry in metrics.json."""
+    from ..io import check_outputs
+
+    metrics = out / "metrics.json"
+    check_outputs("out", [metrics], force=True, energy=energy)  # the entries of other tasks stay in it
+    check_outputs("out", [out / f"{task}{suffix}" for task in tasks for suffix in (".npz", ".png")], force, energy=energy)
+    there = {e["task"] for e in entries_of(metrics)} & set(tasks)
+    check(force or not there, "out", f"{metrics} with {', '.join(sorted(there))}", "another folder, or --force to replace them")
+
+
 def merge(path: Path, entry: dict[str, Any]) -> None:
     """Put the entry in place of the one of its task in metrics.json; the others stay."""
     from ..io import replacing
 
-    try:
-        before = [e for e in json.loads(path.read_text()) if e["task"] != entry["task"]]
-    except (OSError, ValueError, TypeError, KeyError):
-        before = []
+    before = [e for e in entries_of(path) if e["task"] != entry["task"]]
     order = list(SETTINGS)
     entries = sorted([*before, entry], key=lambda e: order.index(e["task"]) if e["task"] in order else len(order))
     with replacing(path) as partial:
@@ -211,9 +235,11 @@ def merge(path: Path, entry: dict[str, Any]) -> None:
 @click.option("--draws", type=int, help="Draws a chain, once annealed.")
 @click.option("--levels", type=int, help="Noise levels of the annealing.")
 @click.option("--steps", type=int, help="Langevin steps a level.")
+@force_option
 @sampling_options
 def command(task: str, out: Path, energy: str | None, chains: int | None, draws: int | None, levels: int | None,
-            steps: int | None, backend: str, precision: str | None, seed: int, progress: bool, as_json: bool) -> None:
+            steps: int | None, force: bool, backend: str, precision: str | None, seed: int, progress: bool,
+            as_json: bool) -> None:
     """Reconstruct shipped, held-out images from simulated measurements, and say how good the result is.
 
     mri: a brain slice from 8-coil k-space at accelerations 4 and 8. inpaint: a photograph from a fifth of its
@@ -224,8 +250,6 @@ def command(task: str, out: Path, energy: str | None, chains: int | None, draws:
     """
     import alps_fast as af
 
-    from ..io import check_writable
-
     check_backend(backend)
     numbers = {"chains": chains, "draws": draws, "levels": levels, "steps": steps}
     for key, number in numbers.items():
@@ -234,7 +258,7 @@ def command(task: str, out: Path, energy: str | None, chains: int | None, draws:
     settings = {name: replace(SETTINGS[name], **given) for name in TASKS[task]}
     precision = chosen_precision(precision)
     energies = {s.energy: af.energies.load(s.energy, precision=precision, backend=backend) for s in settings.values()}
-    check_writable(out / "metrics.json", "out")
+    check_results(out, settings, energy, force)
     entries, failed = [], []
     for name, setting in settings.items():
         try:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from ..io import check_writable
-from .options import add, compile_option, json_option, print_json, progress_option, seed_option
+from ..io import check_outputs
+from .options import add, compile_option, force_option, json_option, print_json, progress_option, seed_option
 
 
 @click.command(short_help="Make an energy from a teacher.")
@@ -19,9 +19,9 @@ from .options import add, compile_option, json_option, print_json, progress_opti
               help="Folder of checkpoint, log and energy.safetensors; distillation goes on from what is there.")
 @click.option("--steps", type=click.IntRange(min=1), default=6000, show_default=True, help="Optimiser steps in all.")
 @click.option("--batch", type=click.IntRange(min=1), help="Crops a step.  [default: 8; 4 for ridge]")
-@add(compile_option, seed_option, progress_option, json_option)
-def command(teacher: str, domain: str, kind: str, out: Path, steps: int, batch: int | None, compile: bool, seed: int,
-            progress: bool, as_json: bool) -> None:
+@add(compile_option, force_option, seed_option, progress_option, json_option)
+def command(teacher: str, domain: str, kind: str, out: Path, steps: int, batch: int | None, compile: bool, force: bool,
+            seed: int, progress: bool, as_json: bool) -> None:
     """Match the gradient of an energy to TEACHER, a shipped name (brain-teacher) or a file that `train` wrote.
 
     The energy can then be used by its file: alps-fast reconstruct ... --energy OUT/energy.safetensors
@@ -30,7 +30,7 @@ def command(teacher: str, domain: str, kind: str, out: Path, steps: int, batch: 
     Example:  alps-fast distill brain-teacher --domain brain --kind ridge --out runs/brain-ridge
     """
     file = out / "energy.safetensors"
-    check_writable(file, "out")
+    check_outputs("out", [file], force, teacher=teacher)
 
     from ..distill import matching
     from ..energies import load_teacher, save

@@ -30,7 +30,7 @@ def command(domain: str, teacher: str | None, energies: tuple[str, ...], bm3d: b
     from ..energies import load_teacher
 
     denoisers: dict[str, Denoiser] = {}
-    name = teacher or f"{domain}-teacher"
+    name = f"{domain}-teacher" if teacher is None else teacher
     net = load_teacher(name)
     denoisers[name] = lambda x, t: net(x, x.new_full((1,), t))
     for energy in energies or (f"{domain}-denoiser", f"{domain}-ridge"):

@@ -18,6 +18,7 @@ backend_option = click.option("--backend", type=click.Choice(["auto", "torch", "
 precision_option = click.option("--precision", type=click.Choice(["high", "fast"]), help="Multiplications of denoiser energies "
                                 "in float32 or bfloat16.  [default: fast where the processor multiplies bfloat16]")
 progress_option = click.option("--progress/--no-progress", default=True, show_default=True, help="A progress bar on stderr.")
+force_option = click.option("--force", is_flag=True, help="Replace results that are there already; inputs never.")
 compile_option = click.option("--compile/--no-compile", default=True, show_default=True,
                               help="Train through torch.compile; needs a C++ compiler.")
 

@@ -1,10 +1,9 @@
-"""`alps-fast profile`: where the time of a run goes; and what the GPU kernels hold, move and compute, found without a GPU."""
+"""`alps-fast profile`: where the time of a run goes; what the GPU kernels hold, move and compute is the laboratory's to find."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -13,14 +12,21 @@ from typing import Any
 import click
 
 from ..errors import check as check_argument
-from ..errors import check_choice, refused
-from ..io import check_writable, replacing
-from .options import add, backend_option, check_backend, chosen_precision, json_option, precision_option, print_json
+from ..errors import refused
+from ..io import check_outputs, replacing
+from .options import (
+    add,
+    backend_option,
+    check_backend,
+    chosen_precision,
+    force_option,
+    json_option,
+    precision_option,
+    print_json,
+)
 
-BASELINE = Path(__file__).resolve().parent.parent / "profile" / "baseline.json"
+CHECKOUT = Path(__file__).resolve().parents[2]  # of which lab/ and csrc/ are no part of a wheel
 RUN = ("task", "energy", "chains", "side", "levels", "steps", "backend", "precision")  # options of a run
-PACKAGES = "alps_fast[profile]"
-OTHER_COMPILER = 3  # exit code: nothing was compared, as facts of another compiler are no better or worse
 SHOWN = 1e-3  # share of a run from which an op has a line of its own
 
 run_options = add(
@@ -34,6 +40,19 @@ run_options = add(
     backend_option,
     precision_option,
 )
+kernel_options = add(
+    click.option("--static", "static_", is_flag=True, help="Instead of a run: compile the GPU kernels, read the machine code."),
+    click.option("--emulate", is_flag=True, help="Instead of a run: run the GPU kernels' sm_80 code on the CPU, check every "
+                 "address, count traffic and instructions."),
+    click.option("--arch", type=click.Choice(["sm_80", "sm_90", "sm_100"]), multiple=True, help="For --static: GPU to compile "
+                 "for; may be given more than once.  [default: all]"),
+    click.option("--op", "ops", multiple=True, help="For --static and --emulate: only kernels of this op; may be given more than "
+                 "once."),
+    click.option("--check", is_flag=True, help="Fail with exit code 1 if a fact of --static or a count of --emulate (both, "
+                 "where neither is given) is worse than in the baseline, with 3 if that is of another Triton and says nothing."),
+    click.option("--update", is_flag=True, help="Write the baseline anew: what --static or --emulate finds, both where neither "
+                 "is given."),
+)
 file_type = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -44,26 +63,16 @@ file_type = click.Path(path_type=Path, dir_okay=False)
               "what this machine can do, and as modelled, or on a GPU measured, for GPUs.")
 @click.option("--ncu", is_flag=True, help="Print the Nsight Compute command line that profiles exactly one step, and stop.")
 @click.option("--one-step", is_flag=True, help="Run one step to warm up and one that Nsight Compute looks at, and stop.")
-@click.option("--static", "static_", is_flag=True, help="Instead of a run: compile the GPU kernels and read the machine code.")
-@click.option("--emulate", is_flag=True, help="Instead of a run: run the GPU kernels' sm_80 code on the CPU, check every "
-              "address, count traffic and instructions.")
-@click.option("--arch", type=click.Choice(["sm_80", "sm_90", "sm_100"]), multiple=True, help="For --static: GPU to compile for; "
-              "may be given more than once.  [default: all]")
-@click.option("--op", "ops", multiple=True, help="For --static and --emulate: only kernels of this op; may be given more than "
-              "once.")
-@click.option("--check", is_flag=True, help="Fail with exit code 1 if a fact of --static or a count of --emulate (both, where "
-              "neither is given) is worse than in the baseline, with 3 if the baseline is of another Triton and says nothing.")
-@click.option("--update", is_flag=True, help="Write the baseline anew: what --static or --emulate finds, both where neither is "
-              "given.")
-@add(json_option)
+@add(kernel_options, force_option, json_option)
 @click.pass_context
 def command(ctx: click.Context, task: str, energy: str | None, chains: int, side: int, levels: int, steps: int, backend: str,
             precision: str | None, trace: Path | None, roofline: Path | None, ncu: bool, one_step: bool, static_: bool,
-            emulate: bool, arch: tuple[str, ...], ops: tuple[str, ...], check: bool, update: bool, as_json: bool) -> None:
+            emulate: bool, arch: tuple[str, ...], ops: tuple[str, ...], check: bool, update: bool, force: bool,
+            as_json: bool) -> None:
     """Where the time of a sampling run goes on this machine, op by op; on a GPU by CUPTI.
 
     With --static or --emulate, what every Triton kernel, and where nvcc is found every CUDA kernel, holds, moves and computes,
-    found without a GPU: times are then modelled (roofline of the data-sheet peaks), none is measured.
+    found without a GPU: times are then modelled (roofline of the data-sheet peaks), none is measured. That needs a checkout.
 
     \b
     Examples:  alps-fast profile --task mri --chains 16 --side 128 --trace run.json
@@ -80,14 +89,15 @@ def command(ctx: click.Context, task: str, energy: str | None, chains: int, side
     if (kernels or roofline is not None) and (options := list(_given(ctx, RUN))):
         raise refused(options[0].strip("-"), f"it with {given[0]}", "it with a run, --ncu or --one-step")
     if kernels:
-        profile_kernels(static_, emulate, arch, ops, check, update, as_json)
+        laboratory(given[0]).profile_kernels(static_, emulate, arch, ops, check, update, as_json)
         return
     if roofline is not None:
-        draw_roofline(roofline, as_json)
+        draw_roofline(roofline, force, as_json)
         return
     if ncu:
         click.echo(ncu_command(ctx))
         return
+    from ..bench.plain_step import plain_step
     from ..profile import sampling
 
     check_backend(backend)
@@ -97,11 +107,11 @@ def command(ctx: click.Context, task: str, energy: str | None, chains: int, side
         sampling.one_step(workload, device)
         return
     if trace is not None:
-        check_writable(trace, "trace")
+        check_outputs("trace", [trace], force, energy=energy)
         with replacing(trace) as path:
-            found = sampling.run_shares(workload, device, path)
+            found = sampling.run_shares(workload, device, plain_step, path)
     else:
-        found = sampling.run_shares(workload, device)
+        found = sampling.run_shares(workload, device, plain_step)
     if as_json:
         print_json({"workload": vars(workload), **found})
     else:
@@ -124,21 +134,26 @@ def ncu_command(ctx: click.Context) -> str:
                        "--force-overwrite", "alps-fast", "profile", "--one-step", *options])
 
 
-def _needs(option: str, module: str, install: str) -> None:
-    """Said at once, and not after what takes a minute."""
-    if importlib.util.find_spec(module) is None:
-        raise ImportError(f"{option} needs {module}: pip install '{install}'")
+def laboratory(option: str) -> Any:
+    """lab.command, of the checkout that this package is imported from."""
+    if not (CHECKOUT / "lab").is_dir() or not (CHECKOUT / "csrc").is_dir():
+        raise ImportError(f"{option} needs the repository, with lab/ and csrc/, and this package lies in none: clone it, and "
+                          "there pip install -e '.[profile]'")
+    if str(CHECKOUT) not in sys.path:
+        sys.path.append(str(CHECKOUT))
+    return importlib.import_module("lab.command")
 
 
-def draw_roofline(file: Path, as_json: bool) -> None:
+def draw_roofline(file: Path, force: bool, as_json: bool) -> None:
     """Measure, draw, and print the points."""
     from tqdm import tqdm
 
-    from ..profile import roofline
+    from ..bench import roofline
 
-    _needs("--roofline", "matplotlib", "matplotlib")
+    if importlib.util.find_spec("matplotlib") is None:  # said at once, and not after what takes a minute
+        raise ImportError("--roofline needs matplotlib: pip install matplotlib")
     check_argument(file.suffix.lower() == ".png", "roofline", str(file), "a file named *.png")
-    check_writable(file, "roofline")
+    check_outputs("roofline", [file], force)
     with tqdm(total=1 + len(roofline.cpu_cases()), file=sys.stderr, desc="roofline") as bar:
         def before(name: str) -> None:
             bar.set_postfix_str(name)
@@ -176,98 +191,3 @@ def _print_run(found: dict[str, Any]) -> None:
         click.echo(f"a step of the published loop in eager torch: {plain['torch_kernels']} kernels at least, "
                    f"{plain['bytes'] / 1e6:.2f} MB")
     click.echo(f"a step here: {ops} and {ours['torch_kernels']:g} kernels of torch, {ours['bytes'] / 1e6:.2f} MB")
-
-
-def profile_kernels(static_: bool, emulate: bool, arch: tuple[str, ...], ops: tuple[str, ...], check: bool, update: bool,
-                    as_json: bool) -> None:
-    """Facts of the compiled kernels and counts of a step, and how they stand beside the baseline."""
-    check_argument(not (check and update), "update", "it with --check", "one of them: the new baseline would meet itself")
-    check_argument(not (update and arch), "update", f"it with --arch {' '.join(arch)}", "the baseline to be of every GPU")
-    if not (static_ or emulate):
-        static_, emulate = True, check or update
-    check_argument(static_ or not arch, "arch", f"{' '.join(arch)} with --emulate", "it with --static: what is run is sm_80 code")
-    _needs("profile --static or --emulate", "triton", PACKAGES)
-    if static_:
-        _needs("--static", "cuxray", PACKAGES)
-    import triton
-
-    from ..profile import cuda, nvcc, report
-    from ..profile.cases import CASES
-
-    for op in ops:
-        check_choice("op", op, tuple(sorted({case.op for case in CASES + cuda.CASES} | set(nvcc.ops()))))
-    cases = [case for case in CASES if not ops or case.op in ops]
-    sources = [op for op in nvcc.ops() if not ops or op in ops] if nvcc.version() else []
-    cuda_cases = [case for case in cuda.CASES if case.op in sources]
-    shown = {case.op for case in cases + cuda_cases} | set(sources if static_ else ())
-    why = "no nvcc is on the PATH" if nvcc.version() is None else "csrc/cuda is not here"
-    for op in ops:
-        if op not in shown:
-            raise refused("op", repr(op), "one that has a case to run" if op in sources else
-                          f"one with a Triton kernel: this one is CUDA C++, and {why}")
-    if not ops and not sources:
-        click.echo(f"csrc/cuda left out: {why}", err=True)
-    workers = 1 if ops else min(os.cpu_count() or 1, 8)  # each loads torch; an op alone is quicker done here
-    found = {"triton": triton.__version__,
-             **report.gather(cases, sources, cuda_cases, static_, emulate, arch or report.ARCHITECTURES, workers)}
-    if as_json:
-        print_json(found)
-    else:
-        _print(found)
-    baseline = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
-    same_compiler = baseline.get("triton") == triton.__version__
-    if update:
-        partly = bool(ops) or not (static_ and emulate)
-        check_argument(same_compiler or not partly or not baseline, "update", f"a part, with triton {triton.__version__}",
-                       f"it without --op, --static and --emulate: the baseline is of triton {baseline.get('triton')}")
-        kept = baseline if partly else report.of_cuda(baseline) if nvcc.version() is None else {}
-        BASELINE.write_text(json.dumps(report.written(found, kept), indent=1) + "\n")
-    if check:
-        if not same_compiler:
-            click.echo(f"Not checked: the baseline is of triton {baseline['triton']}; this is {triton.__version__}", err=True)
-            raise click.exceptions.Exit(OTHER_COMPILER)
-        if baseline["nvcc"] != nvcc.version():
-            click.echo(f"csrc/cuda not checked: the baseline is of nvcc {baseline['nvcc']}; this is {nvcc.version()}", err=True)
-        if worse := report.worse(found, baseline):
-            raise click.ClickException("\n".join(("worse than the baseline:", *worse)))
-
-
-def _print(report: dict[str, Any]) -> None:
-    for name, case in report["cases"].items():
-        _print_model(name, case["model"])
-        for row in case.get("static", []):
-            _print_row(row, f"{row['blocks']} blocks of {row['threads']}", "")
-        _print_emulated(case)
-    for op, rows in report.get("cuda_static", {}).items():
-        click.echo(f"csrc/cuda/{op}.cu, nvcc {report['nvcc']}:")
-        for row in rows:
-            blocks = f"blocks of {row['threads']}"
-            if row["case"]:
-                blocks += f" for {row['case']}, at least {report['cuda'][row['case']]['model']['bytes'] / 1e6:.2f} MB"
-            _print_row(row, blocks, "" if row["case"] or not row["shared_bytes"] else ", the largest")
-    for name, case in report["cuda"].items():
-        _print_model(f"csrc/cuda: {name}", case["model"])
-        _print_emulated(case)
-
-
-def _print_model(name: str, m: dict[str, Any]) -> None:
-    times = ", ".join(f"{gpu} {us:g}" for gpu, us in m["modelled_us"].items())
-    click.echo(f"{name}: {m['chains']} chains, at least {m['bytes'] / 1e6:.2f} MB and {m['flops'] / 1e6:.1f} Mflop a step, "
-               f"{(m['tf32'] + m['bf16']) / 1e6:.1f} more on tensor cores; modelled, not measured: {times} µs")
-
-
-def _print_row(row: dict[str, Any], blocks: str, shared: str) -> None:
-    click.echo(f"  {row['arch']:<7}{row['kernel']}: {blocks}, {row['registers']} registers, {row['spill_instructions']} spills, "
-               f"{row['shared_bytes']} B shared{shared}, occupancy {row['occupancy_percent']:g} % ({row['occupancy_limit']}), "
-               f"loads of up to {row['global_load_bytes']} and stores of up to {row['global_store_bytes']} bytes, "
-               f"{row['tensor_instructions']} tensor-core of {row['instructions']} instructions, {row['barriers']} barriers")
-
-
-def _print_emulated(case: dict[str, Any]) -> None:
-    if done := case.get("emulated"):
-        tensor = (f", {done['tensor_flops'] / 1e6:g} Mflop on tensor cores, {done['tensor_over_least']:.2f} of the least"
-                  if done["tensor_over_least"] else "")
-        click.echo(f"  run as PTX, {done['chains']} chains of {done['case']}: {done['distinct_sectors']} distinct sectors, "
-                   f"{done['distinct_over_floor']:.2f} of the floor; {done['sectors']} asked for, {done['over_floor']:.2f}; "
-                   f"{done['bank_conflicts']} bank conflicts, {done['divergent_branches']} divergent branches, "
-                   f"{done['instructions']} warp instructions{tensor}")

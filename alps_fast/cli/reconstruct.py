@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..errors import ArgumentError, check, check_positive
-from .options import check_backend, chosen_precision, print_json, sampling_options
+from ..errors import ArgumentError, check
+from .options import check_backend, chosen_precision, force_option, print_json, sampling_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..operators.base import Operator
 
 T = TypeVar("T")
+ASSUMED = 0.02  # noise_std of images in [−1, 1] where nothing tells it
 OPERATORS = ("denoise", "inpaint", "deblur", "superres", "mri")
 APPLY_TO = {"mask": ("inpaint",), "blur_std": ("deblur", "superres"), "motion": ("deblur", "superres"),
             "psf": ("deblur", "superres"), "factor": ("superres",), "scale": ("mri",)}  # options of some operators alone
@@ -44,11 +45,10 @@ def read_blur(blur_std: float | None, motion: tuple[float, float] | None, psf: P
     given = [name for name, value in (("blur_std", blur_std), ("motion", motion), ("psf", psf)) if value is not None]
     check(len(given) <= 1, " and ".join(given), "all of these", "one description of the blur")
     if blur_std is not None:
-        check_positive("blur_std", blur_std)
-        return gaussian_psf(blur_std)
+        return gaussian_psf(blur_std, "blur_std")
     if motion is not None:
         check(0 < motion[0] < math.inf and math.isfinite(motion[1]), "motion", motion, "a length > 0 and an angle, both finite")
-        return motion_psf(*motion)
+        return motion_psf(*motion, "motion")
     return None if psf is None else read_psf(psf)
 
 
@@ -70,21 +70,22 @@ def image_operator(kind: str, image: Tensor, noise_std: float, mask: Path | None
     return operators.Denoising(noise_std, is_complex=is_complex)
 
 
-def read_mri(path: Path, noise_std: float | None, scale: float | None) -> tuple[Tensor, Operator, float]:
-    """y, A and the scale that y has been divided by, so that the image's magnitudes reach about 1."""
-    from .. import operators
-    from ..io import read_kspace
+def image_noise_std(kind: str, image: Tensor, noise_std: float | None) -> tuple[float, str]:
+    """η of a measurement that is an image, and whether it was given, estimated or assumed."""
+    from ..io import image_noise
 
-    kspace, maps, mask = read_kspace(path)
-    if scale is None:  # from a rough least-squares image; with noise unknown, one that is small beside the data's energy
-        energy = float(kspace.abs().square().sum() / kspace.shape[-1] / kspace.shape[-2]) ** 0.5 or 1.0
-        rough = operators.CartesianMRI(mask, maps, noise_std=0.05)
-        scale = energy * float(rough.project(rough.adjoint(kspace / energy) / 0.05**2, 1.0).abs().flatten().quantile(0.999))
-    check_positive("scale", scale)
     if noise_std is not None:
-        check_positive("noise_std", noise_std)
-    eta = 0.02 if noise_std is None else noise_std / scale
-    return kspace / scale, operators.CartesianMRI(mask, maps, noise_std=eta), scale
+        return noise_std, "given"
+    found = image_noise(image) if kind in ("denoise", "deblur") else None  # pixels that are missing or apart are no neighbours
+    return (ASSUMED, "assumed") if found is None else (found, "estimated")
+
+
+def results(measurement: Path, out: Path | None) -> list[Path]:
+    """The files that are written: OUT.npz and OUT.png."""
+    stem = measurement.with_name(measurement.stem + "_posterior") if out is None else out
+    check(stem.name not in ("", ".."), "out", f"'{stem}'", "the name of a file")
+    stem = stem.with_suffix("") if stem.suffix in (".npz", ".png") else stem
+    return [stem.with_name(stem.name + suffix) for suffix in (".npz", ".png")]
 
 
 @click.command(short_help="Sample the posterior of your own measurement.")
@@ -93,7 +94,7 @@ def read_mri(path: Path, noise_std: float | None, scale: float | None) -> tuple[
 @click.option("--energy", help="The prior: a name of `alps-fast info`, or a file.  [default: brain for mri, else natural]")
 @click.option("--mask", type=click.Path(path_type=Path), help="inpaint: a picture or array, 1 or white = observed.")
 @click.option("--noise-std", type=float, help="Standard deviation of the noise, of real and imaginary part each, in units of "
-              "INPUT as read.  [default: 0.02; mri: 0.02 of --scale]")
+              "INPUT as read.  [default: estimated for denoise, deblur and mri; else assumed to be 0.02, or 0.02 of --scale]")
 @click.option("--blur-std", type=float, help="deblur, superres: Gaussian blur, its standard deviation in pixels.")
 @click.option("--motion", type=(float, float), metavar="LENGTH ANGLE", help="deblur, superres: motion blur, its length in pixels "
               "and degrees counter-clockwise from the horizontal.")
@@ -116,12 +117,15 @@ def read_mri(path: Path, noise_std: float | None, scale: float | None) -> tuple[
 @click.option("--steps", type=int, default=4, show_default=True, help="Langevin steps a level.")
 @click.option("--sigma-max", type=float, default=10.0, show_default=True, help="First noise level.")
 @click.option("--sigma-min", type=float, default=0.02, show_default=True, help="Last noise level.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE", help="Written every minute, on Ctrl-C "
+              "and on SIGTERM; where it is there already, the run goes on from it.")
+@force_option
 @sampling_options
 def command(measurement: Path, operator: str, energy: str | None, mask: Path | None, noise_std: float | None,
             blur_std: float | None, motion: tuple[float, float] | None, psf: Path | None, factor: int | None, scale: float | None,
             out: Path | None, chains: int, draws: int | None, thin: int | None, method: str, noise: str, correction: str,
-            levels: int, steps: int, sigma_max: float, sigma_min: float, backend: str, precision: str | None, seed: int,
-            progress: bool, as_json: bool) -> None:
+            levels: int, steps: int, sigma_max: float, sigma_min: float, checkpoint: Path | None, force: bool,
+            backend: str, precision: str | None, seed: int, progress: bool, as_json: bool) -> None:
     """Sample the posterior of the image behind INPUT; write mean, deviation and samples (npz) and a picture (png).
 
     INPUT is an image (PNG, JPEG, TIFF, npy, npz), or for mri an .npz or HDF5 file with kspace (coils, H, W), maps of
@@ -134,7 +138,7 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     """
     import alps_fast as af
 
-    from ..io import check_writable, read_image, replacing
+    from ..io import check_outputs, read_image, read_kspace, scaled_kspace
 
     check_backend(backend)
     check_applicable(operator, {"mask": mask, "blur_std": blur_std, "motion": motion, "psf": psf, "factor": factor,
@@ -143,40 +147,48 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
         draws = 1 if noise == "independent" else 20
     check(thin is None or draws > 1, "thin", thin, "it with more than one draw alone")
     blur = read_blur(blur_std, motion, psf)
-    prior = af.energies.load(energy or ("brain" if operator == "mri" else "natural"), backend=backend,
+    prior = af.energies.load(("brain" if operator == "mri" else "natural") if energy is None else energy, backend=backend,
                              precision=chosen_precision(precision))
+    op: Operator
     if operator == "mri":
-        y, op, scale = read_mri(measurement, noise_std, scale)
+        found = scaled_kspace(read_kspace(measurement), noise_std, scale)
+        y, op, scale, noise_from = found.y, found.operator, found.scale, found.noise_from
     else:
         y, scale = read_image(measurement), 1.0
-        op = image_operator(operator, y, 0.02 if noise_std is None else noise_std, mask, blur, factor)
+        noise_std, noise_from = image_noise_std(operator, y, noise_std)
+        op = image_operator(operator, y, noise_std, mask, blur, factor)
     sampler = af.Sampler(op, prior, chains=chains, draws=draws, thin=1 if thin is None else thin, seed=seed,
                          schedule=af.Schedule(sigma_max=sigma_max, sigma_min=sigma_min, levels=levels, steps=steps),
                          method=method, noise=noise, correction=None if correction == "none" else correction, backend=backend,
-                         progress=progress)
-    stem = out or measurement.with_name(measurement.stem + "_posterior")
-    stem = stem.with_suffix("") if stem.suffix in (".npz", ".png") else stem
-    files = [stem.with_name(stem.name + suffix) for suffix in (".npz", ".png")]
-    for file in files:
-        check_writable(file, "out")
-        check(file.resolve() != measurement.resolve(), "out", file, "another file than INPUT")
+                         progress=progress, checkpoint=checkpoint)
+    inputs = {"INPUT": measurement, "mask": mask, "psf": psf, "energy": energy}
+    files = results(measurement, out)
+    check_outputs("out", files, force, **inputs, checkpoint=checkpoint)
+    if checkpoint is not None:
+        check_outputs("checkpoint", [checkpoint], force=True, **inputs)  # one of another run is refused when it is read
     posterior = sampler(y)
     if scale != 1.0:  # back to the units of the data
         scaled = ("mean", "channel_std", "samples", "trace")
         posterior = replace(posterior, **{name: scale * getattr(posterior, name) for name in scaled})
     for file, write in zip(files, (posterior.save, posterior.plot), strict=True):
-        with replacing(file) as path:
-            write(path)
-    report(posterior, op, operator, files, scale, as_json)
+        write(file)
+    if posterior.interrupted and checkpoint is not None:
+        click.echo(f"interrupted: the same command with --force goes on from {checkpoint}", err=True)
+    report(posterior, op, operator, files, scale, noise_from, as_json)
 
 
-def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: float, as_json: bool) -> None:
+def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: float, noise_from: str, as_json: bool) -> None:
     """What was done and where it is."""
-    mean_std = float(posterior.std.mean()) if int(posterior.count) > 1 else None  # NaN is no JSON
-    result = {"operator": kind, "image": list(posterior.mean.shape), "noise_std": op.noise_std * scale, "scale": scale,
+    mean_std = float(posterior.mean_std) if int(posterior.count) > 1 else None  # NaN is no JSON
+    result = {"operator": kind, "image": list(posterior.mean.shape), "noise_std": op.noise_std * scale,
+              "noise_from": noise_from, "scale": scale,
               "draws": int(posterior.count), "gradients": posterior.gradients, "seconds": posterior.seconds,
-              "mean_std": mean_std, "acceptance": posterior.acceptance, "interrupted": posterior.interrupted,
+              "mean_std": mean_std, "chi2": float(posterior.chi2),
+              "acceptance": posterior.acceptance, "interrupted": posterior.interrupted,
               "broken_chains": [lost._asdict() for lost in posterior.broken], "files": [str(f) for f in files]}
+    if noise_from == "assumed":
+        click.echo(f"noise_std: {result['noise_std']:.4g} is assumed, as the data do not tell; give --noise-std if you know it",
+                   err=True)
     if as_json:
         print_json(result)
         return
@@ -184,4 +196,6 @@ def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: fl
         click.echo(f"chain {lost.chain} turned non-finite at level {lost.level}, step {lost.step}, and was left out", err=True)
     deviation = "" if mean_std is None else f"; mean standard deviation {mean_std:.4g}"
     click.echo(f"{result['draws']} draws in {posterior.seconds:.1f} s{deviation}")
+    click.echo(f"chi-squared a datum of the samples: {result['chi2']:.3g}, about 1 expected")
+    click.echo(f"noise_std {result['noise_std']:.4g}, {noise_from}" + (f"; scale {scale:.4g}" if kind == "mri" else ""))
     click.echo("wrote " + ", ".join(result["files"]))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from ..io import check_writable
-from .options import add, compile_option, json_option, print_json, progress_option, seed_option
+from ..io import check_outputs
+from .options import add, compile_option, force_option, json_option, print_json, progress_option, seed_option
 
 
 @click.command(short_help="Train a teacher denoiser.")
@@ -21,16 +21,16 @@ from .options import add, compile_option, json_option, print_json, progress_opti
 @click.option("--sharp", type=click.FloatRange(min=0), default=0.0, show_default=True,
               help="Photographs are drawn by (longer side)^-SHARP: reduced, sharper versions of them more often.")
 @click.option("--symmetric", is_flag=True, help="Teacher: the mean of its answers to the image turned and mirrored.")
-@add(compile_option, seed_option, progress_option, json_option)
+@add(compile_option, force_option, seed_option, progress_option, json_option)
 def command(domain: str, out: Path, steps: int, batch: int, size: int, sharp: float, symmetric: bool, compile: bool,
-            seed: int, progress: bool, as_json: bool) -> None:
+            force: bool, seed: int, progress: bool, as_json: bool) -> None:
     """Train a teacher denoiser D(x, t) for DOMAIN on images of installed packages (docs/training.md).
 
     \b
     Example:  alps-fast train brain --out runs/brain-teacher
     """
     file = out / "teacher.safetensors"
-    check_writable(file, "out")
+    check_outputs("out", [file], force)
 
     from ..distill.teacher import train_teacher
     from ..energies import SymmetricDenoiser, save_teacher

@@ -78,13 +78,13 @@ def line_mask(height: int, width: int, acceleration: int, centre: int = 16, seed
 
 def pixel_mask(height: int, width: int, keep: float = 0.2, seed: int = 0) -> Tensor:
     """Pixels that are measured: (1, height, width) float32 of 0 and 1, the fraction `keep` of them, at random."""
-    return (torch.rand(1, height, width, generator=torch.Generator().manual_seed(seed)) < keep).float()
+    return (torch.rand(1, height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float32) < keep).float()
 
 
 def measure(operator: Operator, x: Tensor, mask: Tensor | None = None, seed: int = 0) -> Tensor:
     """y = mask (A x + noise): noise of std `operator.noise_std` in every real component."""
     clean = operator.forward(x)
     parts = torch.view_as_real(clean) if clean.is_complex() else clean
-    noise = operator.noise_std * torch.randn(parts.shape, generator=torch.Generator().manual_seed(seed))
+    noise = operator.noise_std * torch.randn(parts.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
     y = clean + (torch.view_as_complex(noise) if clean.is_complex() else noise)
     return y if mask is None else y * mask

@@ -1,1 +1,1 @@
-"""From images to a teacher denoiser, and from a teacher to energies (design.md §2.2)."""
+"""From images to a teacher denoiser, and from a teacher to energies (docs/design.md §2)."""

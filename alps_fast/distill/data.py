@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..errors import check_choice
+from ..errors import check, check_choice
+from ..limits import check_memory
 
 COLIN = ("/usr/share/mricron/templates/ch2better.nii.gz", "/usr/share/mricron/templates/ch2.nii.gz")
 BRAIN_PACKAGES = ("mricron-data",)
@@ -118,6 +119,9 @@ class Crops:
         check_choice("domain", domain, ("brain", "natural"))
         self.domain, self.size, self.batch, self.seed = domain, size, batch, seed
         self.images = brain_images() if domain == "brain" else natural_images()
+        largest = max(min(i.shape) for i in self.images)
+        check(size <= largest, "size", size, f"at most {largest}, which an image of {domain} has")
+        check_memory("batch", batch, 5 * batch * size**2, torch.device("cpu"))
         self.images = [i for i in self.images if min(i.shape) >= size]
         weight = np.array([float(i.size)**0.5 if domain == "brain" else max(i.shape)**-sharp for i in self.images])
         self.weight = weight / weight.sum()

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ..errors import ArgumentError, check
+from ..io.files import first_line, reading
+from ..io.tensors import DIGEST, read_tensors, write_tensors
+
+OPTIMISER = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -31,28 +38,63 @@ def training_noise(n: int, generator: torch.Generator) -> Tensor:
     return torch.where(torch.rand(n, generator=generator) < 0.125, wide, t)
 
 
+def keep(path: Path, step: int, facts: str, probes: Tensor, params: list[nn.Parameter], averaged: list[Tensor],
+         optimiser: torch.optim.Optimizer) -> None:
+    """Write a checkpoint; where the disk is full the run goes on with a warning."""
+    tensors = {"probes": probes}
+    for i, (p, a) in enumerate(zip(params, averaged, strict=True)):
+        tensors |= {f"params.{i}": p, f"averaged.{i}": a} | {f"{name}.{i}": optimiser.state[p][name] for name in OPTIMISER}
+    try:
+        write_tensors(path, tensors, {"step": str(step), "of": facts})
+    except (OSError, SafetensorError, ArgumentError) as error:  # the last where the folder is gone or closed to us
+        warnings.warn(f"checkpoint: {path} could not be written ({first_line(error)}); the run goes on", stacklevel=2)
+
+
+def resume(path: Path, facts: str, probes: Tensor, params: list[nn.Parameter], averaged: list[Tensor],
+           optimiser: torch.optim.Optimizer) -> int:
+    """Read what `keep` wrote into parameters, averages and optimiser; the step to go on with."""
+    wanted = "a checkpoint of this run, or a folder without one"
+    tensors, metadata = read_tensors(path, "out", wanted)
+    check(DIGEST in metadata and "step" in metadata, "out", f"{path}, which is something else", wanted)
+    told = tensors.get("probes", probes)
+    taught = told.shape == probes.shape and torch.allclose(told, probes, rtol=1e-3)
+    check(metadata.get("of") == facts, "out", f"{path}, which is of {metadata.get('of')}", wanted)
+    check(taught, "out", f"{path}, which is taught by another teacher", wanted)
+    state: dict[int, dict[str, Tensor]] = {}
+    with reading(path, "out", wanted, "is of another network"):
+        for i, (p, a) in enumerate(zip(params, averaged, strict=True)):
+            p.data.copy_(tensors[f"params.{i}"])
+            a.copy_(tensors[f"averaged.{i}"])
+            state[i] = {name: tensors[f"{name}.{i}"] for name in OPTIMISER}
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        return int(metadata["step"])
+
+
 def fit(module: Net, loss: Callable[[int], Tensor], steps: int, out: Path, *, lr: float = 2e-3,
-        average: float = 0.999, every: int = 250, progress: bool = True) -> Net:
+        average: float = 0.999, every: int = 250, progress: bool = True, of: dict[str, object] | None = None,
+        probes: Tensor | None = None) -> Net:
     """Minimise `loss(step)` over the module's parameters and return it with averaged weights.
 
-    Resumes from `out/checkpoint.pt` where there is one; appends a JSON line to `out/log.jsonl` and writes the
+    Resumes from `out/checkpoint.safetensors` where there is one; appends a JSON line to `out/log.jsonl` and writes the
     checkpoint every `every` steps. The learning rate warms up over 300 steps and decays as a cosine.
+
+    Args:
+        of: what the run is of, to be met by a checkpoint. probes: numbers that tell, to 1e-3, what it is taught by.
+
+    Raises:
+        ArgumentError: the checkpoint is damaged or of another run.
     """
     from tqdm import tqdm
 
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.pt"
+    checkpoint = out / "checkpoint.safetensors"
     params = [p for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(params, lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
     averaged = [p.detach().clone() for p in params]
-    start = 0
+    start, facts = 0, json.dumps(of or {}, sort_keys=True)
+    told = torch.zeros(0) if probes is None else probes
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        start = state["step"]
-        optimiser.load_state_dict(state["optimiser"])
-        for p, v, a, w in zip(params, state["params"], averaged, state["averaged"], strict=True):
-            p.data.copy_(v)
-            a.copy_(w)
+        start = resume(checkpoint, facts, told, params, averaged, optimiser)
     running, clock = 0.0, time.perf_counter()
     for step in tqdm(range(start, steps), initial=start, total=steps, disable=not progress, mininterval=10):
         for group in optimiser.param_groups:
@@ -72,10 +114,7 @@ def fit(module: Net, loss: Callable[[int], Tensor], steps: int, out: Path, *, lr
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps({"step": step + 1, "loss": running / count, "seconds": round(seconds, 2)}) + "\n")
             running, clock = 0.0, time.perf_counter()
-            partial = checkpoint.with_suffix(".tmp")
-            torch.save({"step": step + 1, "optimiser": optimiser.state_dict(), "params": [p.detach() for p in params],
-                        "averaged": averaged}, partial)
-            partial.replace(checkpoint)
+            keep(checkpoint, step + 1, facts, told, params, averaged, optimiser)
     for p, a in zip(params, averaged, strict=True):
         p.data.copy_(a)
     return module

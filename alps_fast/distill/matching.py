@@ -45,13 +45,14 @@ def _matching(teacher: nn.Module, gradient: Callable[[Tensor, Tensor], Tensor], 
     return loss
 
 
-def _check_teacher(teacher: nn.Module, crops: Crops) -> None:
-    """One call that fails early, with a sentence, if the teacher does not take these images."""
-    x = torch.zeros(1, crops.channels, crops.size, crops.size)
+def _check_teacher(teacher: nn.Module, crops: Crops) -> Tensor:
+    """One call that fails early, with a sentence, if the teacher does not take these images; numbers that tell it from others."""
+    x, *against = torch.randn(5, 1, crops.channels, crops.size, crops.size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         out = teacher(x, torch.ones(1))
     check(isinstance(out, Tensor) and out.shape == x.shape, "teacher", f"output of shape {tuple(out.shape)}",
           f"a module D(x, sigma) that maps {tuple(x.shape)} to itself")
+    return torch.stack([(out * w).sum() for w in against])
 
 
 def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int = 6000, batch: int = 8, size: int = 64,
@@ -67,11 +68,11 @@ def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int =
         ArgumentError: the teacher does not map such images to their like, or the domain is unknown.
         FileNotFoundError, ImportError: the domain's images are not installed; says what to install.
 
-    Source: [ALPS] §3; design.md §2.2.
+    Source: [ALPS] §3; docs/design.md §2.
     """
     torch.manual_seed(seed)
     crops = Crops(domain, size=size, batch=batch, seed=seed)
-    _check_teacher(teacher, crops)
+    probes = _check_teacher(teacher, crops)
     student = CompactNet(crops.channels)
     network = network_of(teacher)
     if isinstance(network, CompactNet):
@@ -86,8 +87,9 @@ def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int =
         coefficients = edm_coefficients(t, student.sigma_data)
         return run(x, student.weights(), scale, shift, coefficients, student.blocks, precision)[0]
 
-    fit(student, _matching(teacher, gradient, crops), steps, out, lr=1e-3, progress=progress)
-    return DenoiserEnergy(student, channelwise=crops.channels == 1)
+    fit(student, _matching(teacher, gradient, crops), steps, out, lr=1e-3, progress=progress,
+        of={"kind": "denoiser", "domain": domain}, probes=probes)
+    return DenoiserEnergy(student.eval().requires_grad_(False), channelwise=crops.channels == 1)
 
 
 def distill_ridge(teacher: nn.Module, domain: str, out: Path, *, steps: int = 6000, batch: int = 4, size: int = 80, seed: int = 2,
@@ -98,16 +100,17 @@ def distill_ridge(teacher: nn.Module, domain: str, out: Path, *, steps: int = 60
         ArgumentError: the teacher does not map such images to their like, or the domain is unknown.
         FileNotFoundError, ImportError: the domain's images are not installed; says what to install.
 
-    Source: [ALPS] §3; design.md §2.7.
+    Source: [ALPS] §3; docs/design.md §1 and 2.
     """
     torch.manual_seed(seed)
     crops = Crops(domain, size=size, batch=batch, seed=seed)
-    _check_teacher(teacher, crops)
+    probes = _check_teacher(teacher, crops)
     net = RidgeNet(crops.channels)
     run = torch.compile(ridge_grad_reference) if compile else ridge_grad_reference
 
     def gradient(x: Tensor, t: Tensor) -> Tensor:
         return run(x, list(net.filters()), *net.constants(t), net.mu)[0]
 
-    fit(net, _matching(teacher, gradient, crops, margin=size // 12), steps, out, lr=5e-3, progress=progress)
+    fit(net, _matching(teacher, gradient, crops, margin=size // 12), steps, out, lr=5e-3, progress=progress,
+        of={"kind": "ridge", "domain": domain}, probes=probes)
     return net.bake()

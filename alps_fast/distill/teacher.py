@@ -32,7 +32,7 @@ def noisy_batch(crops: Crops, step: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def train_teacher(domain: str, out: Path, *, steps: int = 10_000, batch: int = 16, size: int = 64, seed: int = 0,
                   sharp: float = 0.0, compile: bool = True, progress: bool = True) -> CompactNet:
-    """Train and return a teacher for `domain`; resumes from `out/checkpoint.pt`.
+    """Train and return a teacher for `domain`; resumes from `out/checkpoint.safetensors`.
 
     Args:
         domain: "brain" or "natural". out: folder of checkpoint and log. steps: of the optimiser, in all.
@@ -56,4 +56,4 @@ def train_teacher(domain: str, out: Path, *, steps: int = 10_000, batch: int = 1
             denoised = run(noisy, t)
         return (edm_weight(t, net.sigma_data).view(-1, 1, 1, 1) * (denoised - clean) ** 2).mean()
 
-    return fit(net, loss, steps, out, progress=progress)
+    return fit(net, loss, steps, out, progress=progress, of={"kind": "teacher", "domain": domain})

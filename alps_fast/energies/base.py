@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
 from ..errors import check, check_positive
 from ..layout import as_complex, as_real
 from ..ops._memory import laid_out
+from ..ops._modes import uncast
 
 if TYPE_CHECKING:
     from ..samplers.schedule import StepScalars
 
 
-class Energy(ABC):
+class Energy:
     """E(x, t) of images x (C, H, W) or (B, C, H, W), real or complex, one value an image; x − ∇E(x, t) plays the denoiser.
 
     A complex image is its real and imaginary part as two real channels, and its gradient is that of the real
     function of both. Subclasses implement `_value_and_grad` (and may override `_grad`) on real (N, C', H, W) in any
-    memory format, t > 0 a float.
+    memory format, t > 0 a float. Where E itself is not known they implement `_grad` alone:
+
+        class Mine(af.energies.Energy):
+            channels = 3                                    # real channels of an image
+
+            def _grad(self, x, t):                          # x (N, 3, H, W) float32, t a float
+                return x - my_denoiser(x, t)                # t² times minus the score
+
+        post = af.sample(y, operator, Mine())
+
+    Such an energy samples; `value`, `value_and_grad` and correction="mala" refuse it by name, and a MAP estimate has NaN for
+    its energies.
     """
 
     channels: int | None = None  # real channels C' an image must have (or a multiple, see channelwise); None: any
+    unit: bool = True  # whether it knows images that reach about 1 in magnitude, as networks do that learned in [−1, 1]
     channelwise: bool = False  # whether every real channel group of `channels` is an image of its own
+
+    def __new__(cls, *args: object, **options: object) -> Self:
+        if cls._value_and_grad is Energy._value_and_grad and cls._grad is Energy._grad:
+            raise TypeError(f"{cls.__name__} implements neither _value_and_grad nor _grad")
+        return super().__new__(cls)
+
+    @property
+    def has_value(self) -> bool:
+        """Whether E is known, and not its gradient alone."""
+        return type(self)._value_and_grad is not Energy._value_and_grad
+
+    def revision(self) -> Hashable:
+        """What is another thing once what the energy is made of has changed; so a recorded evaluation is not replayed then."""
+        return None
 
     def curvature(self, t: float) -> float | None:
         """L(t) with ∇²E(·, t) ≼ L(t) I everywhere, or None where no bound is known."""
         return None
+
+    def begin(self) -> None:
+        """A run begins: what was made of weights is made again, as a change through `.data` is one that torch does not count."""
 
     def prepare(self, t: float, x: Tensor) -> Any:
         """What evaluations at t read beside states like x, computed and moved to their device once a level.
@@ -51,7 +81,7 @@ class Energy(ABC):
         """E(x, t), shape () or (B,).
 
         Raises:
-            ArgumentError: naming x or t.
+            ArgumentError: naming x or t, or the energy has no value.
         """
         return self.value_and_grad(x, t)[0]
 
@@ -67,8 +97,9 @@ class Energy(ABC):
         """(E, ∇E) of one evaluation, as `value` and `grad` give them.
 
         Raises:
-            ArgumentError: naming x or t.
+            ArgumentError: naming x or t, or the energy has no value.
         """
+        self.check_value()
         value, grad = self._run(x, t, value=True)
         assert value is not None
         return value, grad
@@ -78,11 +109,19 @@ class Energy(ABC):
         """(x⁺, m) after `count` steps of `ops.langevin_pixel`, gradients and all, where one op does both; else None."""
         return None
 
-    @abstractmethod
-    def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]: ...
+    def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
 
     def _grad(self, x: Tensor, t: float) -> Tensor:
         return self._value_and_grad(x, t)[1]
+
+    def check_value(self) -> None:
+        """E must be known.
+
+        Raises:
+            ArgumentError: naming the energy.
+        """
+        check(self.has_value, "energy", type(self).__name__, "one with a value, and of this only the gradient is known")
 
     def check_channels(self, name: str, count: int) -> None:
         """`count` real channels must be what the energy takes.
@@ -107,10 +146,11 @@ class Energy(ABC):
         images = real
         if self.channelwise and self.channels and real.shape[1] != self.channels:
             images = laid_out(real).view(-1, self.channels, *real.shape[2:])
-        if value:
-            e, g = self._value_and_grad(images, float(t))
-            e = e.view(x.shape[0], -1).sum(1)
-        else:
-            e, g = None, self._grad(images, float(t))
+        with uncast():
+            if value:
+                e, g = self._value_and_grad(images, float(t))
+                e = e.view(x.shape[0], -1).sum(1)
+            else:
+                e, g = None, self._grad(images, float(t))
         g = g.reshape(real.shape)
         return e, as_complex(g.movedim(1, -1).contiguous()).movedim(-1, 1) if x.is_complex() else g

@@ -10,11 +10,14 @@ what remains is convolutions, biases and φ: what `ops.conv_grad` runs and defin
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import check, check_positive, whole
 from ..ops.conv_grad import network
 from .features import level_features
 
@@ -50,8 +53,10 @@ class CompactNet(nn.Module):
     def __init__(self, channels: int = 1, width: int = 64, blocks: tuple[int, int, int] = (3, 3, 4),
                  sigma_data: float = 0.5):
         super().__init__()
-        self.channels, self.width, self.blocks, self.sigma_data = channels, width, tuple(blocks), sigma_data
-        fine, middle, coarse = self.blocks
+        check(isinstance(blocks, Sequence) and len(blocks) == 3, "blocks", blocks, "three numbers")
+        fine, middle, coarse = self.blocks = tuple(whole("blocks", count, 0) for count in blocks)
+        self.channels, self.width = whole("channels", channels, 1), whole("width", width, 1)
+        self.sigma_data = check_positive("sigma_data", sigma_data)
         count = 2 * fine + 2 * middle + coarse
         self.head = nn.Conv2d(4 * channels, width, 3, padding=1)
         self.body = nn.ModuleList(Block(width) for _ in range(count))
@@ -86,9 +91,14 @@ class CompactNet(nn.Module):
         joints = [p for conv in (*self.down, *self.up) for p in (conv.weight, conv.bias)]
         return [self.head.weight, self.head.bias, *body, *joints, self.tail.weight, self.tail.bias]
 
+    def film_weights(self) -> list[Tensor]:
+        """The tensors that make scales and shifts of t."""
+        return list(self.film.parameters())
+
     def film_vectors(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale 1 + a and shift b of every block for t (N,), each (blocks, N, width)."""
-        v = self.film(level_features(t, self.FEATURES))
+        """Scale 1 + a and shift b of every block for t (N,), each (blocks, N, width); in the dtype and on the device of t."""
+        first, bias, second, shift = (v.to(t) for v in self.film_weights())
+        v = F.linear(F.silu(F.linear(level_features(t, self.FEATURES), first, bias)), second, shift)
         v = v.view(t.shape[0], len(self.body), 2, self.width).permute(1, 2, 0, 3)
         return 1.0 + v[:, 0], v[:, 1]
 

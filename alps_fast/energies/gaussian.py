@@ -19,14 +19,20 @@ class GaussianEnergy(Energy):
         mean, std: numbers, or real tensors that broadcast to (C', H, W) with C' real channels.
     """
 
+    unit = False
+
     def __init__(self, mean: float | Tensor = 0.0, std: float | Tensor = 1.0):
-        self.mean, self.std = torch.as_tensor(mean), torch.as_tensor(std)
+        self.mean, self.std = (torch.as_tensor(v, dtype=torch.float32 if type(v) is float else None).detach().clone()
+                               for v in (mean, std))
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            check(value.ndim <= 3 and value.numel() > 0 and not value.is_complex(), name,
+                  f"{value.dtype} of shape {tuple(value.shape)}", "a number, or a real tensor that broadcasts to (C', H, W)")
         check(bool((self.std > 0).all()) and bool(self.std.isfinite().all()), "std", std, "finite numbers > 0")
         check(bool(self.mean.isfinite().all()), "mean", mean, "finite numbers")
         self._placed = Placed(self.mean, self.std)
 
     def curvature(self, t: float) -> float:
-        return t * t / (float(self.std.min()) ** 2 + t * t)
+        return t * t / (float(self.std.detach().min()) ** 2 + t * t)
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         grad = self._grad(x, t)
@@ -47,13 +53,17 @@ class GaussianMixtureEnergy(Energy):
         stds: (K,) positive.
     """
 
+    unit = False
+
     def __init__(self, weights: Tensor, means: Tensor, stds: Tensor):
-        self.weights, self.means, self.stds = (torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, stds))
+        self.weights, self.means, self.stds = (torch.as_tensor(v, dtype=torch.float64).detach().clone()
+                                               for v in (weights, means, stds))
+        check(self.weights.ndim == 1 and self.weights.numel() > 0 and bool((self.weights > 0).all()), "weights", self.weights,
+              "(K,) numbers > 0")
         count = len(self.weights)
-        check(self.weights.ndim == 1 and bool((self.weights > 0).all()), "weights", weights, "(K,) numbers > 0")
-        check(self.means.ndim == 4 and len(self.means) == count, "means", f"shape {tuple(self.means.shape)}",
-              f"({count}, C, H, W)")
-        check(self.stds.shape == (count,) and bool((self.stds > 0).all()), "stds", stds, f"({count},) numbers > 0")
+        check(self.means.ndim == 4 and len(self.means) == count and self.means.numel() > 0, "means",
+              f"shape {tuple(self.means.shape)}", f"({count}, C, H, W)")
+        check(self.stds.shape == (count,) and bool((self.stds > 0).all()), "stds", self.stds, f"({count},) numbers > 0")
         self.weights = self.weights / self.weights.sum()
         self._placed, self._stds = Placed(self.weights.log(), self.means), Placed(self.stds)
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import check
+from ..errors import check, whole
 from ..layout import Placed
+from ..ops._modes import one_thread
 from ..ops.ridge_grad import ridge_grad, ridge_grad_bytes
 from ..ops.ridge_langevin import ridge_langevin
 from .base import Energy
@@ -53,23 +54,28 @@ class RidgeEnergy(Energy):
 
     def __init__(self, filters: Tensor, knots: Tensor, w: Tensor, r: Tensor, q: Tensor, *, mu: float = 0.0, channels: int = 1,
                  channelwise: bool = False, bounds: Tensor | None = None, backend: str = "auto"):
+        ok = filters.ndim == 5 and filters.numel() > 0 and filters.shape[2] == 1 and filters.shape[3] % 2 == 1
+        check(ok and filters.shape[3] == filters.shape[4], "filters", f"shape {tuple(filters.shape)}", "(S, K, 1, k, k), k odd")
+        check(knots.ndim == 1 and len(knots) > 1 and bool((knots.diff() > 0).all()), "knots", f"shape {tuple(knots.shape)}",
+              "(T,) rising numbers, T > 1")
         scales, count = filters.shape[:2]
         size = len(knots)
-        check(filters.ndim == 5 and filters.shape[2] == 1 and filters.shape[3] % 2 == 1, "filters",
-              f"shape {tuple(filters.shape)}", "(S, K, 1, k, k), k odd")
-        check(w.ndim == 4 and w.shape[:2] == (size, scales) and w.shape[3] == count, "w", f"shape {tuple(w.shape)}",
-              f"({size}, {scales}, J, {count})")
+        check(w.ndim == 4 and w.numel() > 0 and w.shape[:2] == (size, scales) and w.shape[3] == count, "w",
+              f"shape {tuple(w.shape)}", f"({size}, {scales}, J, {count})")
         check(r.shape == w.shape and bool((r > 0).all()), "r", f"shape {tuple(r.shape)}", f"positive, {tuple(w.shape)}")
         check(q.ndim == 2 and len(q) == size and q.shape[1] >= scales, "q", f"shape {tuple(q.shape)}",
               f"({size}, Q), Q >= {scales}")
         check(bool((q[:, 0] + q[:, 1:].clamp(max=0).sum(1) >= 0).all()), "q", "an indefinite quadratic term",
               "q_0 + Σ min(q_s, 0) >= 0")
-        self.filters, self.knots, self.w, self.r, self.q = (v.detach().double() for v in (filters, knots, w, r, q))
-        self.mu, self.channels, self.channelwise, self.backend = float(mu), channels, channelwise, backend
+        self.filters, self.knots, self.w, self.r, self.q = (v.detach().double().clone() for v in (filters, knots, w, r, q))
+        self.channels, self.channelwise = whole("channels", channels, 1, 1 << 10), channelwise
+        self.mu, self.backend = float(mu), backend
         if bounds is None:
-            bounds = torch.tensor([curvature_bound(self.filters, a, b) for a, b in zip(self.w, self.q, strict=True)])
-        self.bounds = bounds.detach().double()
-        self._placed = Placed(*(f.contiguous() for f in self.filters), torch.tensor([self.mu]))
+            bounds = torch.tensor([curvature_bound(self.filters, a, b) for a, b in zip(self.w, self.q, strict=True)],
+                                  dtype=torch.float64)
+        self.bounds = bounds.detach().double().clone()
+        check(self.bounds.shape == (size,), "bounds", f"shape {tuple(self.bounds.shape)}", f"({size},)")
+        self._placed = Placed(*(f.contiguous() for f in self.filters), torch.tensor([self.mu], dtype=torch.float64))
         self._curvatures: dict[float, float] = {}
         self._levels: dict[tuple[float, torch.dtype, torch.device], tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]] = {}
 
@@ -100,7 +106,7 @@ class RidgeEnergy(Energy):
         return self._constants(t, x)
 
     def _workspace(self, shape: tuple[int, int, int, int]) -> int:
-        return ridge_grad_bytes(shape, *self._constants(1.0, torch.empty(0)), self.backend)
+        return ridge_grad_bytes(shape, *self._constants(1.0, torch.empty(0, dtype=torch.float32)), self.backend)
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         grad, value = ridge_grad(x, *self._constants(t, x), backend=self.backend)
@@ -124,6 +130,7 @@ def _keep(cache: dict[Any, Any], key: Any, value: Any) -> None:
     cache[key] = value
 
 
+@one_thread()
 @torch.no_grad()
 def curvature_bound(filters: Tensor, w: Tensor, q: Tensor, grid: int = 96) -> float:
     """The largest eigenvalue of Σ_s D^sᵀ [q_s + Σ_k c_sk W_skᵀ W_sk] D^s over the whole plane, from above.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, check, check_choice
+from ..errors import ArgumentError, check, check_choice, refused, whole
+from ..io.files import reading
+from ..io.tensors import read_tensors, write_tensors
 from ..ops._dispatch import NAMES
 from .base import Energy
 from .compact import CompactNet
@@ -49,23 +51,30 @@ def _pack(energy: Energy) -> tuple[dict[str, Any], dict[str, Tensor]]:
         packed = [_pack(e) for e in energy.energies]
         return ({"kind": "SumEnergy", "weights": energy.weights, "terms": [h for h, _ in packed]},
                 {f"{i}.{k}": v for i, (_, tensors) in enumerate(packed) for k, v in tensors.items()})
-    raise ArgumentError(f"energy: got {type(energy).__name__}; wanted an energy of alps_fast.energies")
+    raise ArgumentError(f"energy: got {type(energy).__name__}; wanted one that a file can hold, made of tensors alone")
+
+
+def _flag(header: dict[str, Any], name: str) -> bool:
+    check(isinstance(header[name], bool), name, header[name], "true or false")
+    return header[name]
 
 
 def _network(header: dict[str, Any], tensors: dict[str, Tensor]) -> CompactNet:
-    network = CompactNet(**header["config"])
-    network.load_state_dict({k: v.float() for k, v in tensors.items()})
-    return network
+    blocks = [whole("blocks", count, 0, len(tensors)) for count in header["config"]["blocks"]]  # each has tensors of its own
+    with torch.device("meta"):  # nothing is allocated for a header that claims more than the file has
+        network = CompactNet(**header["config"] | {"blocks": blocks})
+    network.load_state_dict({k: v.float() for k, v in tensors.items()}, assign=True)
+    return network.eval().requires_grad_(False)
 
 
 def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Energy:
     kind = header["kind"]
     if kind == "DenoiserEnergy":
-        return DenoiserEnergy(_network(header, tensors), channelwise=header["channelwise"])
+        return DenoiserEnergy(_network(header, tensors), channelwise=_flag(header, "channelwise"))
     if kind == "RidgeEnergy":
         args = [tensors[k].double() for k in RIDGE_TENSORS]
         return RidgeEnergy(*args[:5], bounds=args[5], mu=header["mu"], channels=header["channels"],
-                           channelwise=header["channelwise"])
+                           channelwise=_flag(header, "channelwise"))
     if kind == "GaussianEnergy":
         return GaussianEnergy(tensors["mean"], tensors["std"])
     if kind == "GaussianMixtureEnergy":
@@ -75,6 +84,16 @@ def _unpack(header: dict[str, Any], tensors: dict[str, Tensor]) -> Energy:
                  for i, h in enumerate(header["terms"])]
         return SumEnergy(terms, header["weights"])
     raise KeyError(f"kind {kind!r}")
+
+
+@contextmanager
+def fitting(path: Path, name: str) -> Iterator[None]:
+    """Makes an ArgumentError that names the file of whatever its tensors raise when they are put where its header says."""
+    with reading(path, name, "a file that save wrote", "does not fit its own header"):
+        try:
+            yield
+        except ArgumentError as error:  # of a class that does not know of a file
+            raise ValueError(str(error)) from error
 
 
 def save(energy: Energy, path: str | Path, *, half: bool = False) -> None:
@@ -96,24 +115,25 @@ def save_teacher(teacher: CompactNet | SymmetricDenoiser, path: str | Path, *, h
 def _write(header: dict[str, Any], tensors: dict[str, Tensor], path: Path, half: bool) -> None:
     shorter = {torch.float32: torch.float16, torch.float64: torch.float32} if half else {}
     stored = {k: (v if k.endswith("bounds") else v.to(shorter.get(v.dtype, v.dtype))).contiguous() for k, v in tensors.items()}
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(safetensors.torch.save(stored, {"format": FORMAT, "energy": json.dumps(header)}))
-    partial.replace(path)
+    write_tensors(path, stored, {"format": FORMAT, "energy": json.dumps(header)})
 
 
 def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ArgumentError(f"{name}: {path} is not a complete safetensors file ({error})") from None
-    if metadata.get("format") != FORMAT:
-        raise ArgumentError(f"{name}: {path} was not written by alps_fast.energies.save")
-    try:
+    tensors, metadata = read_tensors(path, name, "a complete safetensors file")
+    check(metadata.get("format") == FORMAT, name, path, "a file that alps_fast.energies.save or save_teacher wrote")
+    with reading(path, name, "a file whose header is not damaged"):
+        for key, value in tensors.items():
+            check(bool(value.isfinite().all()), name, f"{path} with NaN or infinity in {key}", "finite numbers")
         return json.loads(metadata["energy"]), tensors
-    except (KeyError, ValueError) as error:
-        raise ArgumentError(f"{name}: {path} has a damaged header ({error})") from None
+
+
+def _file(name: str | Path, argument: str, wanted: str) -> Path:
+    """The shipped file of this name, or the file of this path."""
+    for path in (MODELS / f"{name}.safetensors", Path(name)):
+        with suppress(OSError, ValueError):  # a name that no file can have
+            if path.is_file():
+                return path
+    raise refused(argument, repr(str(name)), wanted)
 
 
 def load(name: str | Path, *, precision: str = "high", backend: str = "auto") -> Energy:
@@ -128,15 +148,10 @@ def load(name: str | Path, *, precision: str = "high", backend: str = "auto") ->
     """
     check_choice("precision", precision, ("high", "fast"))
     check_choice("backend", backend, NAMES)
-    path = MODELS / f"{BEST.get(str(name), name)}.safetensors"
-    if not path.exists():
-        path = Path(name)
-        check(path.is_file(), "energy", repr(str(name)), "a file, or one of " + ", ".join(names()))
+    path = _file(BEST.get(str(name), name), "energy", "a file, or one of " + ", ".join(names()))
     header, tensors = _read(path, "energy")
-    try:
+    with fitting(path, "energy"):
         energy = _unpack(header, tensors)
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise ArgumentError(f"energy: {path} does not fit its own header ({error})") from None
     for term in energy.energies if isinstance(energy, SumEnergy) else (energy,):
         if isinstance(term, DenoiserEnergy):
             term.precision = precision
@@ -147,13 +162,10 @@ def load(name: str | Path, *, precision: str = "high", backend: str = "auto") ->
 
 def load_teacher(name: str | Path) -> CompactNet | SymmetricDenoiser:
     """A teacher denoiser D(x, t) by shipped name ("brain-teacher") or from a file that `save_teacher` wrote."""
-    shipped = MODELS / f"{name}.safetensors"
-    path = shipped if shipped.exists() else Path(name)
-    check(path.is_file(), "teacher", repr(str(name)), "a file, or 'brain-teacher' or 'natural-teacher'")
+    path = _file(name, "teacher", "a file, or 'brain-teacher' or 'natural-teacher'")
     header, tensors = _read(path, "teacher")
-    check(header.get("kind") == "teacher", "teacher", str(path), "a file that save_teacher wrote")
-    try:
+    with fitting(path, "teacher"):
+        check(header["kind"] == "teacher", "kind", header["kind"], "'teacher', what save_teacher writes")
         network = _network(header, tensors)
-    except (KeyError, RuntimeError, TypeError) as error:
-        raise ArgumentError(f"teacher: {path} does not fit its own header ({error})") from None
-    return (SymmetricDenoiser(network) if header.get("symmetric") else network).eval().requires_grad_(False)
+        symmetric = _flag({"symmetric": False} | header, "symmetric")
+    return SymmetricDenoiser(network).eval() if symmetric else network

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -27,6 +27,21 @@ class SumEnergy(Energy):
         self.weights = tuple(map(float, weights)) if weights is not None else (1.0,) * len(self.energies)
         check(len(self.weights) == len(self.energies) and min(self.weights) > 0, "weights", weights,
               f"{len(self.energies)} numbers > 0")
+
+    @property
+    def has_value(self) -> bool:
+        return all(e.has_value for e in self.energies)
+
+    def revision(self) -> Hashable:
+        return tuple(e.revision() for e in self.energies)
+
+    def begin(self) -> None:
+        for energy in self.energies:
+            energy.begin()
+
+    @property
+    def unit(self) -> bool:  # type: ignore[override]
+        return any(e.unit for e in self.energies)
 
     def check_channels(self, name: str, count: int) -> None:
         for energy in self.energies:

@@ -1,7 +1,12 @@
-"""Images and k-space in. Every error names the file and what was wanted; pickles are never loaded."""
+"""Images and k-space in, and k-space scaled to what priors know, as `alps-fast reconstruct` does both.
 
-from .files import check_writable, replacing
-from .images import read_image, read_mask, read_psf
+Every error names the file and what was wanted; pickles are never loaded.
+"""
+
+from .files import check_outputs, check_writable, replacing
+from .images import image_noise, read_image, read_mask, read_psf
 from .kspace import KSpace, read_kspace
+from .mri import ScaledKSpace, kspace_noise, normalised_maps, scaled_kspace
 
-__all__ = ["KSpace", "check_writable", "read_image", "read_kspace", "read_mask", "read_psf", "replacing"]
+__all__ = ["KSpace", "ScaledKSpace", "check_outputs", "check_writable", "image_noise", "kspace_noise", "normalised_maps",
+           "read_image", "read_kspace", "read_mask", "read_psf", "replacing", "scaled_kspace"]

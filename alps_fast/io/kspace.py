@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,9 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, check
+from ..errors import check
 from .files import check_finite, check_is_file, load_arrays
+from .hdf5 import read_hdf5
 
+NEAR = 16  # frequency zero is looked for within the n/16 samples around a place
+FAR_MORE = 10  # times the energy around the middle that another place may have
 HDF5 = (".h5", ".hdf5", ".hdf")
 
 
@@ -27,7 +31,9 @@ def read_kspace(path: str | Path, name: str = "input") -> KSpace:
     """k-space from an .npz or HDF5 file with the arrays `kspace`, `maps` and `mask`.
 
     kspace: (coils, H, W) or (H, W), complex, zero frequency in the middle. maps: as kspace; may be missing for one
-    coil. mask: (H, W), or (W,) for whole columns; where it is missing, what is not zero in kspace was measured.
+    coil. mask: (H, W), (W,) or (1, W) for whole columns, (H, 1) for whole rows; where it is missing, what is not zero in
+    kspace was measured. Files that contradict themselves are refused: a mask of 1 where all coils are exactly 0, or a
+    frequency zero that is not in the middle.
 
     Raises:
         ArgumentError: naming `name`, the file and the array.
@@ -36,7 +42,7 @@ def read_kspace(path: str | Path, name: str = "input") -> KSpace:
     check_is_file(path, name)
     suffix = path.suffix.lower()
     check(suffix == ".npz" or suffix in HDF5, name, path, "k-space in an .npz or HDF5 file")
-    arrays = load_arrays(path, name) if suffix == ".npz" else _read_hdf5(path, name)
+    arrays = load_arrays(path, name) if suffix == ".npz" else read_hdf5(path, name, ("kspace", "maps", "mask"))
     check("kspace" in arrays, name, f"{path} with {', '.join(arrays) or 'no arrays'}", "an array called 'kspace'")
     kspace = _complex(arrays["kspace"], "kspace", path)
     maps = _complex(arrays["maps"], "maps", path) if "maps" in arrays else None
@@ -44,7 +50,9 @@ def read_kspace(path: str | Path, name: str = "input") -> KSpace:
     check(maps is not None or coils == 1, "maps", f"none in {path}", f"coil maps for {coils} coils")
     check(maps is None or maps.shape == kspace.shape, "maps", f"shape {tuple(maps.shape) if maps is not None else ()}",
           f"the shape of kspace, {tuple(kspace.shape)}")
-    return KSpace(kspace, maps, _mask(arrays.get("mask"), kspace, path))
+    mask = _mask(arrays.get("mask"), kspace, path)
+    _check_middle(kspace * mask, path)
+    return KSpace(kspace, maps, mask)
 
 
 def _complex(array: np.ndarray, name: str, path: Path) -> Tensor:
@@ -61,18 +69,35 @@ def _mask(array: np.ndarray | None, kspace: Tensor, path: Path) -> Tensor:
     height, width = kspace.shape[1:]
     check(array.dtype.kind in "biuf", "mask", f"dtype {array.dtype}", "real numbers")
     check_finite(array, "mask", path)
-    check(array.shape in ((height, width), (width,)), "mask", f"shape {array.shape}", f"({height}, {width}) or ({width},)")
+    shapes = ((height, width), (width,), (1, width), (height, 1))
+    check(array.shape in shapes, "mask", f"shape {array.shape}", " or ".join(map(str, shapes)))
     check(bool((array != 0).any()), "mask", "zero everywhere", "at least one measured sample")
-    return torch.from_numpy((array != 0).astype(np.float32)).expand(height, width).clone()
+    mask = torch.from_numpy((array != 0).astype(np.float32))
+    whole, zero = mask.expand(height, width).clone(), (kspace == 0).all(0)
+    empty = int((zero & (whole > 0)).sum())
+    if mask.ndim == 1 and height == width:
+        rows = bool((zero == (mask == 0)[:, None]).all()) and empty > 0
+        check(not rows, "mask", f"({width},) in {path}, which names columns, where rows were measured", f"it as ({height}, 1)")
+        if not bool(zero.any()) and not bool((mask > 0).all()):
+            warnings.warn(f"mask: ({width},) of square k-space in {path} is taken to name columns; for rows store it as "
+                          f"({height}, 1)", stacklevel=4)
+    check(empty == 0, "mask", f"1 at {empty} of {int(whole.sum())} samples where every coil of kspace is exactly 0 in {path}",
+          "0 where nothing was measured, or no mask, which then is where kspace is not 0")
+    return whole
 
 
-def _read_hdf5(path: Path, name: str) -> dict[str, np.ndarray]:
-    try:
-        import h5py
-    except ImportError:
-        raise ArgumentError(f"{name}: got {path}; wanted h5py to read it: pip install 'alps_fast[mri]'") from None
-    try:
-        with h5py.File(path, "r") as file:
-            return {key: np.asarray(file[key]) for key in ("kspace", "maps", "mask") if key in file}
-    except (OSError, ValueError, TypeError) as error:
-        raise ArgumentError(f"{name}: got {path}; wanted an HDF5 file of arrays ({error})".replace("\n", " ")) from None
+def _check_middle(kspace: Tensor, path: Path) -> None:
+    """Frequency zero, where an image has most of its energy, must be in the middle, (H // 2, W // 2)."""
+    power = kspace.abs().double().square().sum(0)
+    height, width = power.shape
+    near = [max(1, n // NEAR) for n in (height, width)]
+
+    def around(y: int, x: int) -> float:
+        rows, columns = ((torch.arange(-r, r + 1) + at) % n for r, at, n in zip(near, (y, x), (height, width), strict=True))
+        return float(power[rows.unique()][:, columns.unique()].sum())
+
+    middle = around(height // 2, width // 2)
+    for y, x, axes in ((0, 0, "both axes"), (0, width // 2, "the first axis"), (height // 2, 0, "the second axis")):
+        check(around(y, x) <= FAR_MORE * middle, "kspace", f"most of its energy around ({y}, {x}) in {path}",
+              f"frequency zero in the middle, ({height // 2}, {width // 2}): np.fft.fftshift along {axes}, of the mask too")
+

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import check, check_positive
+from ..errors import check, check_positive, check_std
 from ..layout import from_state, to_state
 from ..ops.philox_normal import NO_NOISE
 
@@ -26,8 +26,7 @@ class Operator(ABC):
     is_complex: bool  # whether images are complex
 
     def __init__(self, noise_std: float):
-        check_positive("noise_std", noise_std)
-        self.noise_std = float(noise_std)
+        self.noise_std = check_std("noise_std", noise_std)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -58,6 +57,14 @@ class Operator(ABC):
         chains: (N,) int64 Philox chain indices. xi: noise to use in place of Philox, in the op's own basis.
         """
 
+    def support(self, x: Tensor) -> Tensor | None:
+        """Where images may differ from zero, as a state (1, H, W, 1) of zeros and ones like x; None: everywhere."""
+        return None
+
+    def data_count(self, y: Tensor) -> int:
+        """Real numbers that were measured of each image behind the checked measurement y."""
+        return y[0].numel() * (2 if y.is_complex() else 1)
+
     def diagonal(self, x: Tensor) -> Tensor | None:
         """AᴴA for states like x, as `ops.langevin_pixel` takes it, where it is diagonal in pixels; else None."""
         return None
@@ -65,17 +72,30 @@ class Operator(ABC):
     def project(self, rhs: Tensor, t: float) -> Tensor:
         """P_t rhs = (AᴴA/η² + I/t²)⁻¹ rhs, for images (C, H, W) or (B, C, H, W)."""
         check_image(rhs, self.is_complex, "rhs")
-        check_positive("t", t)
+        t = check_positive("t", t)
         out = from_state(self.project_state(to_state(rhs.reshape(-1, *rhs.shape[-3:])), t), self.is_complex)
         return out.reshape(rhs.shape)
 
     def project_state(self, rhs: Tensor, t: float) -> Tensor:
-        """P_t rhs on states: a Langevin step without data or noise, its scalars chosen to leave rhs as it is."""
+        """P_t rhs on states."""
+        return self.solve_state(rhs, self.noise_std**-2, t**-2)
+
+    def solve_state(self, rhs: Tensor, inv_eta2: float, lam: float) -> Tensor:
+        """(AᴴA inv_eta2 + lam)⁻¹ rhs on states: a step without data or noise, its scalars chosen to leave rhs as it is."""
         from ..samplers.schedule import StepScalars  # not at import: samplers import operators
 
-        s = StepScalars(lam=t**-2, lin=1.0, w=0.0, inv_eta2=self.noise_std**-2, noise_lam=t**-2, noise=NO_NOISE, seed=0, step=0)
+        s = StepScalars(lam=lam, lin=1.0, w=0.0, inv_eta2=inv_eta2, noise_lam=lam, noise=NO_NOISE, seed=0, step=0)
         chains = torch.zeros(len(rhs), dtype=torch.int64, device=rhs.device)
-        return self.langevin(rhs, rhs, torch.zeros_like(rhs[:1]), chains, s)[0]
+        return self.langevin(rhs, rhs, torch.zeros_like(rhs[:1]), chains, s, backend="torch")[0]
+
+    def centre(self, y: Tensor, inv_eta2: float, lam: float) -> Tensor:
+        """(AᴴA inv_eta2 + lam)⁻¹ Aᴴy inv_eta2, a state (B, H, W, C') of single precision, for a checked measurement.
+
+        In double where it is formed: Aᴴy inv_eta2 is so large where η is small that its rounding in single precision alone
+        would pass for data where A says nothing.
+        """
+        double = y.to(torch.complex128 if y.is_complex() else torch.float64)
+        return self.solve_state(self.adjoint_state(double) * inv_eta2, inv_eta2, lam).float()
 
     def adjoint_state(self, y: Tensor) -> Tensor:
         """Aᴴ y as a state (B, H, W, C') for a checked measurement."""
@@ -106,9 +126,9 @@ def check_finite(name: str, value: Tensor) -> None:
 
 
 def check_binary(name: str, value: Tensor) -> Tensor:
-    """`value`, a mask of zeros and ones (any real dtype or bool) that are not all zero, as float32."""
+    """A copy of `value`, a mask of zeros and ones (any real dtype or bool) that are not all zero, as float32."""
     check(isinstance(value, Tensor) and not value.is_complex(), name, getattr(value, "dtype", type(value).__name__),
           "a real or bool tensor of zeros and ones")
     check(bool(((value == 0) | (value == 1)).all()), name, "other values", "zeros and ones only")
     check(bool((value != 0).any()), name, "all zero", "at least one observed sample")
-    return value.float()
+    return value.detach().float().clone()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check, check_positive
+from ..ops._alike import each, product
 from ..ops.langevin_fourier import langevin_fourier
 from .base import Operator, check_finite, check_image
 
@@ -16,9 +17,16 @@ if TYPE_CHECKING:
     from ..samplers.schedule import StepScalars
 
 
-def gaussian_psf(std: float) -> Tensor:
-    """exp(−r²/(2 std²)) on pixels up to 4 std from the centre, sum one, float64; std in pixels."""
-    check_positive("std", std)
+LONGEST = 8192.0  # pixels across a blur; wider than images are, and what is made of it fits in memory
+
+
+def gaussian_psf(std: float, name: str = "std") -> Tensor:
+    """exp(−r²/(2 std²)) on pixels up to 4 std from the centre, sum one, float64; std in pixels.
+
+    Raises:
+        ArgumentError: naming `name`.
+    """
+    std = check_positive(name, std, 0.0, LONGEST / 8)
     radius = math.ceil(4 * std)
     line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / std).square())
     psf = torch.outer(line, line)
@@ -33,12 +41,12 @@ def check_psf(name: str, psf: Tensor) -> None:
     check(bool((psf != 0).any()), name, "all zero", "a kernel that is not zero")
 
 
-def motion_psf(length: float, angle: float) -> Tensor:
+def motion_psf(length: float, angle: float, name: str = "length") -> Tensor:
     """A segment of this length (pixels), `angle` degrees counter-clockwise from the W axis, sum one, float64.
 
     Points 1/16 pixel apart or closer are shared bilinearly among their four neighbours.
     """
-    check_positive("length", length)
+    length = check_positive(name, length, 0.0, LONGEST)
     check(math.isfinite(angle), "angle", angle, "a finite number of degrees")
     radius = math.ceil(length / 2)
     along = torch.linspace(-length / 2, length / 2, 2 * math.ceil(8 * length) + 1, dtype=torch.float64)
@@ -70,7 +78,7 @@ class CircularBlur(Operator):
         super().__init__(noise_std)
         self.is_complex = is_complex
         check_psf("psf", psf)
-        self.psf = psf
+        self.psf = psf.detach().clone()
         self._transfers: dict[tuple[int, int, torch.dtype, torch.device], Tensor] = {}
 
     @classmethod
@@ -91,7 +99,8 @@ class CircularBlur(Operator):
             columns = (torch.arange(self.psf.shape[1]) - self.psf.shape[1] // 2) % width
             kernel = torch.zeros(height, width, dtype=torch.float64)
             kernel.index_put_((rows[:, None], columns), self.psf.double().cpu(), accumulate=True)
-            self._transfers[key] = torch.fft.fft2(kernel).to(device, dtype)
+            with torch.inference_mode(False):  # it outlives the mode it is first asked for in
+                self._transfers[key] = torch.fft.fft2(kernel).to(device, dtype)
         return self._transfers[key]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,10 +137,9 @@ class CircularBlur(Operator):
     def _filter(self, x: Tensor, conj: bool) -> Tensor:
         h = self.transfer(x.shape[-2], x.shape[-1], x.dtype.to_complex(), x.device)
         h = h.conj() if conj else h
-        x = x.contiguous()
-        if self.is_complex:
-            return torch.fft.ifft2(torch.fft.fft2(x) * h)
-        return torch.fft.irfft2(torch.fft.rfft2(x) * h[:, :x.shape[-1] // 2 + 1], s=x.shape[-2:])
+        images = x.reshape(-1, *x.shape[-2:])
+        images = each(torch.fft.ifft2, product(each(torch.fft.fft2, images), h)).view(x.shape)
+        return images if self.is_complex else images.real.contiguous()  # torch's own for real images hangs on its threads
 
     def _check_size(self, name: str, image: Tensor) -> None:
         check_image(image, self.is_complex, name)

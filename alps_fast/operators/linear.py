@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from ..errors import check, check_positive, whole
-from ..layout import to_state
-from ..ops._cg import PRECISELY, conjugate_gradients
+from ..layout import from_state, to_state
+from ..ops._cg import PRECISELY, damped_least_squares
 from ..ops._langevin import check_step, right_hand_side, unit_noise
+from ..ops._modes import settled, uncast
 from .base import Operator, check_finite, check_image
 
 if TYPE_CHECKING:
     from ..samplers.schedule import StepScalars
+
+
+MAP_TOL = 0.01  # errors of steps without noise add up, where noise would soon make them forgotten
 
 
 class LinearOperator(Operator):
@@ -24,7 +28,8 @@ class LinearOperator(Operator):
 
         x⁺ = m + P(noise_lam)(√inv_eta2 Aᴴε₁ + √noise_lam ε₂),   ξ = (ε₂, ε₁)
 
-    Each system stops as `ops.langevin_sense_cg` describes.
+    Every system is a damped least squares problem, solved by `ops._cg.damped_least_squares`, and stops once a bound of its
+    error is tol posterior standard deviations, root mean square over the unknowns; without noise, as in MAP, at most 0.01.
 
     Args:
         forward: (B, C, H, W) -> (B, ...), every image on its own.
@@ -44,10 +49,9 @@ class LinearOperator(Operator):
         for name, function in (("forward", forward), ("adjoint", adjoint)):
             check(callable(function), name, type(function).__name__, "a function")
         check(isinstance(image_shape, Sequence) and len(image_shape) == 3, "image_shape", image_shape, "(C, H, W)")
-        check_positive("tol", tol)
         self.is_complex = is_complex
-        self.tol, self.max_iter = tol, whole("max_iter", max_iter, 1)
-        self._forward, self._adjoint = forward, adjoint
+        self.tol, self.max_iter = check_positive("tol", tol), whole("max_iter", max_iter, 1)
+        self._functions = forward, adjoint
         channels, height, width = (whole("image_shape", size, 1) for size in image_shape)
         self._shape = channels, height, width
         self._measured: tuple[int, ...] | None = None  # shape of one measurement, known once _plan has run
@@ -88,10 +92,14 @@ class LinearOperator(Operator):
         """(C, H, W)."""
         return self._shape
 
-    def project_state(self, rhs: Tensor, t: float) -> Tensor:
-        """P_t rhs to the rounding of its dtype."""
-        return self._solve(rhs, torch.zeros_like(rhs), self.noise_std**-2, rhs.new_full((len(rhs),), t**-2), 0.0,
-                           PRECISELY * self.max_iter)
+    def centre(self, y: Tensor, inv_eta2: float, lam: float) -> Tensor:
+        """As every operator's, in the precision that the functions have: `damped_least_squares` never forms Aᴴy inv_eta2."""
+        prior = y.new_zeros(len(y), *self._shape[1:], self._shape[0] * (2 if self.is_complex else 1), dtype=y.dtype.to_real())
+        return self._solve(prior, self._rows(y), inv_eta2, prior.new_full((len(y),), lam), 0.0, PRECISELY * self.max_iter)
+
+    def solve_state(self, rhs: Tensor, inv_eta2: float, lam: float) -> Tensor:
+        """(AᴴA inv_eta2 + lam)⁻¹ rhs to the rounding of its dtype."""
+        return self._solve(rhs / lam, None, inv_eta2, rhs.new_full((len(rhs),), lam), 0.0, PRECISELY * self.max_iter)
 
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
@@ -100,25 +108,48 @@ class LinearOperator(Operator):
         pixels, measured = x[0].numel(), self._plan(x.device)
         total = pixels + math.prod(measured) * (2 if self._complex_data else 1)
         check_step(x, grad, b, chains, s.lam, s.lin, s.w, s.inv_eta2, s.noise_lam, s.noise, xi, (len(x), total))
-        rhs, start, shift = right_hand_side(x, grad, b, s.lin, s.w), x, x.new_full((len(x),), s.lam)
+        prior, data = right_hand_side(x, grad, b, s.lin, s.w).div_(s.lam), None
+        shift = x.new_full((len(x),), s.lam)
         if s.noise:
             eps = unit_noise(x, (len(x), total), chains, s.noise, s.seed, s.step, xi)
-            data = eps[:, pixels:].contiguous()
-            data = torch.view_as_complex(data.view(len(x), -1, 2)) if self._complex_data else data
-            data = to_state(self._adjoint(data.view(len(x), *measured)))
-            perturbed = data * math.sqrt(s.inv_eta2) + eps[:, :pixels].view(x.shape) * math.sqrt(s.noise_lam)
-            rhs, start = torch.cat([rhs, perturbed]), torch.cat([x, torch.zeros_like(x)])
+            prior = torch.cat([prior, eps[:, :pixels].view(x.shape) * s.noise_lam**-0.5])
+            if s.inv_eta2 > 0:
+                data = torch.cat([torch.zeros_like(eps[:, pixels:]), eps[:, pixels:] * s.inv_eta2**-0.5])[..., None]
             shift = torch.cat([shift, torch.full_like(shift, s.noise_lam)])
-        solved = self._solve(rhs, start, s.inv_eta2, shift, math.sqrt(pixels) * self.tol, self.max_iter)
+        tol, max_iter = (self.tol, self.max_iter) if s.noise else (min(self.tol, MAP_TOL), PRECISELY * self.max_iter)
+        solved = self._solve(prior, data, s.inv_eta2, shift, math.sqrt(pixels) * tol, max_iter)
         m = solved[:len(x)]
         return (m + solved[len(x):], m) if s.noise else (m.clone(), m)
 
-    def _solve(self, rhs: Tensor, start: Tensor, inv_eta2: float, shift: Tensor, error: float,
+    def _solve(self, prior: Tensor, data: Tensor | None, inv_eta2: float, shift: Tensor, error: float,
                max_iter: int) -> Tensor:
-        def apply(p: Tensor) -> Tensor:
-            return self.normal_state(p) * inv_eta2 + p * shift[:, None, None, None]
+        """(AᴴA inv_eta2 + shift)⁻¹ (Aᴴdata inv_eta2 + shift prior), data (N, n, 1) or zero; error 0: as the dtype allows."""
+        if inv_eta2 == 0:
+            return prior.clone()
 
-        return conjugate_gradients(apply, rhs, start, error, max_iter)
+        def forward(x: Tensor) -> Tensor:
+            return self._rows(self._forward(from_state(x, self.is_complex)))
+
+        def adjoint(rows: Tensor) -> Tensor:
+            rows = torch.view_as_complex(rows.view(len(rows), -1, 2)) if self._complex_data else rows
+            return to_state(self._adjoint(rows.reshape(len(rows), *self._plan(rows.device))))
+
+        data = torch.zeros_like(forward(prior)) if data is None else data
+        return damped_least_squares(forward, adjoint, prior, data, inv_eta2, shift, error, max_iter)
+
+    @staticmethod
+    def _rows(y: Tensor) -> Tensor:
+        """Measurements (N, ...) as real rows (N, n, 1)."""
+        y = torch.view_as_real(y.resolve_conj()) if y.is_complex() else y
+        return y.reshape(len(y), -1, 1).contiguous()
+
+    def _forward(self, x: Tensor) -> Tensor:
+        with uncast():
+            return self._functions[0](x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        with uncast():
+            return self._functions[1](y)
 
     def _batch(self, x: Tensor) -> Tensor:
         check_image(x, self.is_complex)
@@ -126,21 +157,26 @@ class LinearOperator(Operator):
         return x if x.ndim == 4 else x[None]
 
     def _plan(self, device: torch.device) -> tuple[int, ...]:
-        """The shape of a measurement, asked of `forward` once, with a test that `adjoint` is its adjoint."""
+        """The shape of a measurement, asked of `forward` once."""
         if self._measured is None:
-            generator = torch.Generator().manual_seed(0)
-            x = torch.randn(1, *self._shape, generator=generator, dtype=torch.complex64 if self.is_complex else torch.float32)
-            x = x.to(device)
-            y = self._forward(x)
-            check(y.shape[:1] == (1,) and y.ndim > 1, "forward", f"an output of shape {tuple(y.shape)}",
-                  "(B, ...) for (B, C, H, W)")
-            z = torch.randn(y.shape, generator=generator, dtype=y.dtype).to(device)
-            back = self._adjoint(z)
-            check(back.shape == x.shape and back.dtype == x.dtype, "adjoint",
-                  f"an output {back.dtype} of shape {tuple(back.shape)}", f"{x.dtype} of shape {tuple(x.shape)}")
-            there, here = (y * z.conj()).real.sum(), (x * back.conj()).real.sum()
-            scale = y.norm() * z.norm()
-            check(bool((there - here).abs() <= 1e-3 * scale), "adjoint", f"⟨Ax, z⟩ = {there:.6g} but ⟨x, Aᴴz⟩ = {here:.6g}",
-                  "the adjoint of forward")
-            self._measured, self._complex_data = tuple(y.shape[1:]), y.is_complex()
+            with settled():
+                self._measured, self._complex_data = self._probed(device)
         return self._measured
+
+    def _probed(self, device: torch.device) -> tuple[tuple[int, ...], bool]:
+        """The shape of a measurement and whether it is complex, with a test that `adjoint` is the adjoint of `forward`."""
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(1, *self._shape, generator=generator, dtype=torch.complex64 if self.is_complex else torch.float32)
+        x = x.to(device)
+        y = self._forward(x)
+        check(y.shape[:1] == (1,) and y.ndim > 1, "forward", f"an output of shape {tuple(y.shape)}",
+              "(B, ...) for (B, C, H, W)")
+        z = torch.randn(y.shape, generator=generator, dtype=y.dtype).to(device)
+        back = self._adjoint(z)
+        check(back.shape == x.shape and back.dtype == x.dtype, "adjoint",
+              f"an output {back.dtype} of shape {tuple(back.shape)}", f"{x.dtype} of shape {tuple(x.shape)}")
+        there, here = (y * z.conj()).real.sum(), (x * back.conj()).real.sum()
+        scale = y.norm() * z.norm()
+        check(bool((there - here).abs() <= 1e-3 * scale), "adjoint", f"⟨Ax, z⟩ = {there:.6g} but ⟨x, Aᴴz⟩ = {here:.6g}",
+              "the adjoint of forward")
+        return tuple(y.shape[1:]), y.is_complex()

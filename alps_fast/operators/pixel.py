@@ -66,6 +66,10 @@ class Inpainting(Operator):
         """(C, H, W) of y."""
         return y.shape[-3], y.shape[-2], y.shape[-1]
 
+    def data_count(self, y: Tensor) -> int:
+        """Numbers where the mask is 1."""
+        return int(self.mask.expand(y.shape[1:]).sum()) * (2 if self.is_complex else 1)
+
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
         """`ops.langevin_pixel` with a = mask; xi is counted in pixels."""
@@ -101,7 +105,7 @@ class Denoising(Inpainting):
     """
 
     def __init__(self, noise_std: float, *, is_complex: bool = False):
-        super().__init__(torch.ones(1, 1, 1), noise_std, is_complex=is_complex)
+        super().__init__(torch.ones(1, 1, 1, dtype=torch.bool), noise_std, is_complex=is_complex)
 
     def _check_size(self, name: str, image: Tensor) -> None:
         pass

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..errors import check, check_positive
+from ..errors import check, check_positive, whole
 from ..layout import Placed
-from ..ops._cg import PRECISELY
+from ..ops._alike import each, product
+from ..ops._cg import PRECISELY, conjugate_gradients
+from ..ops._modes import one_thread, ordinary
 from ..ops.langevin_fourier import langevin_fourier
 from ..ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_solve
 from .base import Operator, check_binary, check_finite, check_image, check_values
@@ -17,6 +22,9 @@ from .base import Operator, check_binary, check_finite, check_image, check_value
 if TYPE_CHECKING:
     from ..samplers.schedule import StepScalars
 
+CENTRE_TOL = 1e-4  # error of what all steps are taken around, in standard deviations under a prior of std one
+MAP_TOL = 1e-3  # of steps without noise, whose errors add up, where noise would soon make them forgotten
+ASKED = 8  # chains whose noise is looked at
 CHUNK = 1 << 22  # matrix elements factored at a time
 
 
@@ -35,6 +43,9 @@ class CartesianMRI(Operator):
 
     Measurements are (coils, H, W) or (B, coils, H, W) complex; with maps=None (H, W), (1, H, W) or (B, 1, H, W). What
     they hold where the mask is 0 is not used, but must be finite.
+
+    Where all maps are zero, as outside the body, nothing is measured and nothing is sampled: x is 0 there, and so is its standard
+    deviation.
 
     P_t is exact: by FFT for one coil, by one eigendecomposition a line (formed and factored in double at the first use,
     then kept) where the mask varies along one axis only, whichever it is; by conjugate gradients for other masks.
@@ -58,8 +69,7 @@ class CartesianMRI(Operator):
     def __init__(self, mask: Tensor, maps: Tensor | None = None, *, noise_std: float, axis: int | None = None,
                  tol: float = 0.03, max_iter: int = 300):
         super().__init__(noise_std)
-        check_positive("tol", tol)
-        check(max_iter >= 1, "max_iter", max_iter, "at least 1")
+        tol, max_iter = check_positive("tol", tol), whole("max_iter", max_iter, 1)
         mask = check_binary("mask", mask)
         check(mask.ndim in (1, 2), "mask", f"shape {tuple(mask.shape)}", "(H, W), or (n,) with axis")
         check(axis in ((0, 1) if mask.ndim == 1 else (None,)), "axis", axis,
@@ -71,26 +81,31 @@ class CartesianMRI(Operator):
             check(maps.ndim == 3 and maps.numel() > 0, "maps", f"shape {tuple(maps.shape)}", "(coils, H, W)")
             check_finite("maps", maps)
             self._check_size("maps", maps, mask)
-            maps, mask = maps.resolve_conj().contiguous(), mask.expand(maps.shape[-2:])
+            check(bool((maps != 0).any()), "maps", "all zero", "maps that are not")
+            maps, mask = maps.detach().resolve_conj().contiguous().clone(), mask.expand(maps.shape[-2:])
         self.mask, self.maps = mask, maps
+        seen = None if maps is None else (maps != 0).any(0)[None, ..., None]
+        self._support = None if seen is None or bool(seen.all()) else Placed(seen.float())
         self._placed_mask, self._placed_maps = Placed(mask), Placed() if maps is None else Placed(maps)
         self.tol, self.max_iter = tol, max_iter
         self.line_axis = None if maps is None else _line_axis(mask)
         self._factors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+        self._asked: set[tuple[float, float]] = set()  # levels whose noise was looked at
         self._rolled: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """mask · F(maps · x), (coils, H, W) or (B, coils, H, W)."""
         self._check_image(x)
-        return centred_fft(x if self.maps is None else x * self._maps(x)) * self._placed_mask.like(x)[0]
+        coils = x if self.maps is None else product(x, self._maps(x))
+        return _by_image(centred_fft, coils) * self._placed_mask.like(x)[0]
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Σ_c conj(maps_c) F⁻¹(mask · y_c), (1, H, W) or (B, 1, H, W)."""
         check_values("y", y, is_complex=True)
         self._check_measured(y)
-        image = centred_ifft(y * self._placed_mask.like(y)[0])
+        image = _by_image(centred_ifft, y * self._placed_mask.like(y)[0])
         if self.maps is not None:
-            return (image * self._maps(y).conj()).sum(-3, keepdim=True)
+            return product(image, self._maps(y).conj()).sum(-3, keepdim=True)
         return image if y.ndim > 2 else image[None]
 
     def normal(self, x: Tensor) -> Tensor:
@@ -98,9 +113,9 @@ class CartesianMRI(Operator):
         self._check_image(x)
         axes = (-2, -1) if self.line_axis is None else (self.line_axis - 2,)
         mask = self._rolled_mask(x)
-        coils = x if self.maps is None else x * self._maps(x)
-        coils = torch.fft.ifftn(torch.fft.fftn(coils, dim=axes) * mask, dim=axes)
-        return coils if self.maps is None else (coils * self._maps(x).conj()).sum(-3, keepdim=True)
+        coils = x if self.maps is None else product(x, self._maps(x))
+        coils = _by_image(lambda v: torch.fft.ifftn(torch.fft.fftn(v, dim=axes) * mask, dim=axes), coils)
+        return coils if self.maps is None else product(coils, self._maps(x).conj()).sum(-3, keepdim=True)
 
     def check_measurement(self, y: Tensor) -> Tensor:
         """y as (B, coils, H, W)."""
@@ -110,18 +125,43 @@ class CartesianMRI(Operator):
         y = y * self.mask.to(y.device)  # so that no misfit counts what was not measured
         return y.reshape(-1, 1 if self.maps is None else len(self.maps), *y.shape[-2:])
 
+    def support(self, x: Tensor) -> Tensor | None:
+        """Where Σ_c |maps_c|² > 0; None where that is everywhere."""
+        return None if self._support is None else self._support.like(x)[0]
+
+    def data_count(self, y: Tensor) -> int:
+        """Two for every sample of every coil where the mask is 1."""
+        return 2 * y.shape[1] * int(self.mask.expand(y.shape[-2:]).sum())
+
     def image_shape(self, y: Tensor) -> tuple[int, int, int]:
         """(1, H, W)."""
         return 1, y.shape[-2], y.shape[-1]
 
-    def project_state(self, rhs: Tensor, t: float) -> Tensor:
-        """P_t rhs, exact or, where conjugate gradients solve, to the rounding of the dtype."""
+    def solve_state(self, rhs: Tensor, inv_eta2: float, lam: float) -> Tensor:
+        """(AᴴA inv_eta2 + lam)⁻¹ rhs, exact or, where conjugate gradients solve, to the rounding of the dtype."""
         if self.maps is None or self.line_axis is not None:
-            return super().project_state(rhs, t)
-        maps = self._maps(rhs)
-        shift = rhs.new_full((len(rhs),), t**-2)
-        zero = torch.zeros_like(rhs)
-        return sense_solve(rhs, zero, maps, self._rolled_mask(rhs), self.noise_std**-2, shift, 0.0, PRECISELY * self.max_iter)
+            return super().solve_state(rhs, inv_eta2, lam)
+        maps, shift, zero = self._maps(rhs), rhs.new_full((len(rhs),), lam), torch.zeros_like(rhs)
+        return sense_solve(rhs, zero, maps, self._rolled_mask(rhs), inv_eta2, shift, 0.0, PRECISELY * self.max_iter)
+
+    def centre(self, y: Tensor, inv_eta2: float, lam: float) -> Tensor:
+        """As every operator's. By lines the factors in single precision precondition it, so that none in double are kept."""
+        if self.maps is None:
+            return super().centre(y, inv_eta2, lam)
+        b = self.adjoint_state(y.to(torch.complex128)) * inv_eta2
+        error, most = CENTRE_TOL * math.sqrt(b[0].numel()), PRECISELY * self.max_iter
+        if self.line_axis is None:
+            shift, zero = b.new_full((len(b),), lam), torch.zeros_like(b)
+            return sense_solve(b, zero, self._maps(b), self._rolled_mask(b), inv_eta2, shift, error, most).float()
+
+        def apply(p: Tensor) -> Tensor:
+            return self.normal_state(p) * inv_eta2 + p * lam
+
+        def precondition(r: Tensor) -> Tensor:
+            return solve_by_step(r.float(), inv_eta2, lam).double()
+
+        solve_by_step = super().solve_state
+        return conjugate_gradients(apply, b, torch.zeros_like(b), error, most, precondition).float()
 
     def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
@@ -135,8 +175,22 @@ class CartesianMRI(Operator):
             return langevin_sense(x, grad, b, u, eigenvalues, self.line_axis, chains, **vars(s), xi=xi, backend=backend)
         maps = self._maps(x)
         mask = self._rolled_mask(x)
-        return langevin_sense_cg(x, grad, b, maps, mask, chains, **vars(s), tol=self.tol, max_iter=self.max_iter,
-                                 xi=xi, backend=backend)
+        tol, max_iter = (self.tol, self.max_iter) if s.noise else (min(self.tol, MAP_TOL), PRECISELY * self.max_iter)
+        after, mean = langevin_sense_cg(x, grad, b, maps, mask, chains, **vars(s), tol=tol, max_iter=max_iter, xi=xi,
+                                        backend=backend)
+        if s.noise and xi is None and (s.inv_eta2, s.noise_lam) not in self._asked:
+            self._asked.add((s.inv_eta2, s.noise_lam))  # so that no captured step asks: what is captured has run before
+            self._ask(after[:ASKED] - mean[:ASKED], s.inv_eta2, s.noise_lam)
+        return after, mean
+
+    def _ask(self, noise: Tensor, inv_eta2: float, lam: float) -> None:
+        """Warn where conjugate gradients stopped before the noise had its variance: δᵀP⁻¹δ is χ² of as many numbers."""
+        noise = noise[noise.flatten(1).isfinite().all(1)]
+        if len(noise):
+            share = float((noise * (self.normal_state(noise) * inv_eta2 + noise * lam)).double().mean())
+            if share < 0.97 - 5 * (2 / noise.numel()) ** 0.5:
+                warnings.warn(f"conjugate gradients: noise has {share:.2g} of its variance at noise_std = {inv_eta2**-0.5:.3g}, "
+                              "so std comes out too small; lower tol or raise noise_std", stacklevel=2)
 
     def factors(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """(U (lines, n, n) complex `dtype`, Λ (lines, n) real) with AᴴA = U Λ Uᴴ on every line along `line_axis`.
@@ -157,7 +211,8 @@ class CartesianMRI(Operator):
             step = max(1, CHUNK // n**2)
             for first in range(0, len(lines), step):
                 s = lines[first:first + step]
-                values, vectors = torch.linalg.eigh((s.conj() @ s.mT) * gram)
+                with one_thread():  # where eigenvalues agree any basis serves, and which one LAPACK finds hangs on its threads
+                    values, vectors = torch.linalg.eigh((s.conj() @ s.mT) * gram)
                 u[first:first + step], eigenvalues[first:first + step] = vectors, values.clamp_min(0)
             self._factors[key] = u, eigenvalues
         return self._factors[key]
@@ -170,7 +225,8 @@ class CartesianMRI(Operator):
         """The mask in torch.fft order, real dtype of x: centred transforms cancel in AᴴA but for this roll."""
         key = x.real.dtype, x.device
         if key not in self._rolled:
-            self._rolled[key] = torch.fft.ifftshift(self.mask).to(x.device, x.real.dtype)
+            with torch.inference_mode(False):  # it outlives the mode it is first asked for in
+                self._rolled[key] = ordinary(torch.fft.ifftshift(self.mask).to(x.device, x.real.dtype))
         return self._rolled[key]
 
     def _check_image(self, x: Tensor) -> None:
@@ -191,6 +247,11 @@ class CartesianMRI(Operator):
     def _check_size(name: str, value: Tensor, mask: Tensor) -> None:
         ok = all(m in (1, n) for m, n in zip(mask.shape, value.shape[-2:], strict=True))
         check(ok, name, f"shape {tuple(value.shape)}", f"a height and width that fit the mask {tuple(mask.shape)}")
+
+
+def _by_image(transform: Callable[[Tensor], Tensor], coils: Tensor) -> Tensor:
+    """`transform` of the coils of an image (coils, H, W), or of each of a batch."""
+    return each(transform, coils) if coils.ndim == 4 else transform(coils)
 
 
 def _line_axis(mask: Tensor) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import check_positive, whole
+from ..errors import whole
 from .base import check_image
 from .fourier import CircularBlur, check_psf, gaussian_psf
 
@@ -29,12 +29,11 @@ class SuperResolution(CircularBlur):
     def __init__(self, factor: int, noise_std: float, blur: Tensor | float | None = None, *, is_complex: bool = False):
         self.factor = whole("factor", factor, 1)
         if blur is None:
-            blur = torch.ones(1, 1)
+            blur = torch.ones(1, 1, dtype=torch.float64)
         elif isinstance(blur, Tensor):
             check_psf("blur", blur)
         else:
-            check_positive("blur", blur)
-            blur = gaussian_psf(blur)
+            blur = gaussian_psf(blur, "blur")
         super().__init__(blur, noise_std, is_complex=is_complex)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 WINDOW = 8  # iterations between looks at the error: what it fell by meanwhile tells where it stands
-PRECISELY = 10  # times the iterations of a step are allowed where a solution is wanted to the rounding of its dtype
+PRECISELY = 10  # times the iterations of a step are allowed where a solution is wanted to the rounding of its dtype, and in MAP
 
 _solves: ContextVar[list[int] | None] = ContextVar("solves", default=None)
 _in_graphs: dict[torch.device, Tensor] = {}  # max_iter, where it did not suffice in some replay of a graph, else 0
@@ -36,6 +36,24 @@ def rowwise_dot(a: Tensor, b: Tensor) -> Tensor:
 def warn_of_max_iter(max_iter: int) -> None:
     """Tell that some row did not stop."""
     warnings.warn(f"conjugate gradients: {max_iter} iterations did not reach the tolerance; raise max_iter or tol", stacklevel=3)
+
+
+def warn_of_error(reached: float, error: float, iterations: int) -> None:
+    """Tell what some row may be off by, both in posterior standard deviations, root mean square over its unknowns."""
+    warnings.warn(f"conjugate gradients: after {iterations} iterations a step may be {reached:.2g} posterior standard deviations "
+                  f"off, tol is {error:.2g}; raise max_iter or tol, or noise_std, which may be too small for single precision",
+                  stacklevel=3)
+
+
+def looked(flag: Tensor) -> bool:
+    """Its value, for a loop that looks at the device here but not in a graph: so torch does not tell of it as of who waits."""
+    if flag.device.type != "cuda" or not (mode := torch.cuda.get_sync_debug_mode()):
+        return bool(flag)
+    torch.cuda.set_sync_debug_mode(0)
+    try:
+        return bool(flag)
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 def in_graphs(device: torch.device) -> Tensor:
@@ -106,3 +124,61 @@ def conjugate_gradients(apply: Callable[[Tensor], Tensor], rhs: Tensor, start: T
     else:
         warn_of_max_iter(max_iter)
     return torch.where(columns(rz.isfinite()), x, torch.nan)
+
+
+def damped_least_squares(forward: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], prior: Tensor, data: Tensor,
+                         inv_eta2: float, shift: Tensor, error: float, max_iter: int) -> Tensor:
+    """argmin inv_eta2 ‖A x − data‖² + shift ‖x − prior‖² row by row, by conjugate gradients on its normal equations (CGLS).
+
+    Started from the prior's x, all corrections are Aᴴ of something: where A says nothing x is the prior's to the last bit, and
+    nothing is ever added to Aᴴ data inv_eta2. With M = AᴴA inv_eta2 + shift, eᵀM e counts the error in posterior standard
+    deviations. A row stops, and changes no more, once the upper bound of Gauss and Radau for it, as the smallest eigenvalue
+    of M is at least shift, is below error², or its gradient is all rounding.
+
+    Args:
+        forward, adjoint: A and Aᴴ between rows (N, H, W, C') and (N, n, 1), real, with respect to the dot product.
+        prior: (N, H, W, C'). data: (N, n, 1). inv_eta2 > 0. shift: (N,) > 0.
+        error: √(eᵀM e) allowed; 0: what the dtype has.
+        max_iter: iterations at most. Where they, or the dtype, do not suffice for an error > 0 a warning tells the bound.
+
+    Returns:
+        x like prior.
+
+    Source: Meurant & Tichý, "On computing quadrature-based bounds for the A-norm of the error in conjugate gradients", 2013.
+    """
+    def columns(v: Tensor) -> Tensor:
+        return v[:, None, None, None]
+
+    if (solves := _solves.get()) is not None:
+        solves.append(max_iter)
+    eps, mu = torch.finfo(prior.dtype).eps, shift / inv_eta2  # the smallest eigenvalue of AᴴA + μ is at least μ
+    x, r = prior, data - forward(prior)
+    drift = (eps * rowwise_dot(r, r).sqrt()).square() * inv_eta2  # what r, which is carried along, comes to be off by
+    s = adjoint(r)
+    p, squares, radau = s, rowwise_dot(s, s), 1 / mu
+    largest = torch.zeros_like(squares)
+    bound = squares * radau * inv_eta2 + drift
+    active = squares > 0  # False where it is NaN
+    for i in range(1, max_iter + 1):
+        q = forward(p)
+        length = rowwise_dot(p, p)
+        curvature = rowwise_dot(q, q) + mu * length
+        alpha = torch.where(active, squares / curvature, 0)
+        x = x + columns(alpha) * p
+        r = r - alpha[:, None, None] * q
+        s = adjoint(r) - columns(mu) * (x - prior)
+        last, squares = squares, torch.where(active, rowwise_dot(s, s), squares)
+        beta = torch.where(active, squares / last, 0)
+        ahead = (radau - alpha).clamp_min(0)
+        radau = torch.where(active, ahead / (mu * ahead + beta), radau)
+        bound = torch.where(active, squares * radau * inv_eta2 + drift, bound)
+        p = s + columns(beta) * p
+        largest = torch.maximum(largest, torch.where(active, curvature / length, 0))
+        rounding = (4 * eps) ** 2 * (largest * rowwise_dot(r, r) + mu**2 * rowwise_dot(x - prior, x - prior))
+        active = active & (bound > error**2) & (squares > rounding)
+        if i % WINDOW == 0 and not looked(active.any()):
+            break
+    if error > 0 and looked((bound > error**2).any()):
+        unknowns = prior[0].numel()
+        warn_of_error(float(bound.max() / unknowns) ** 0.5, error / unknowns**0.5, i)
+    return torch.where(columns(squares.isfinite()), x, torch.nan)

@@ -6,8 +6,10 @@ import functools
 import importlib
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from torch.autograd import profiler
 
 from ..errors import BackendError, check, check_choice
+from ._modes import uncast
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -106,17 +109,21 @@ BACKENDS = (
 )
 NAMES = ("auto", *(b.name for b in BACKENDS))
 _implementations: dict[tuple[str, str], Callable[..., Any]] = {}
+_takes: dict[tuple[str, str], str] = {}
 _reasons: dict[str, str | None] = {}
+_asked: ContextVar[str] = ContextVar("asked", default="auto")
+_passed_on: ContextVar[set[str] | None] = ContextVar("passed_on", default=None)
 
 
 # those with a file of their name in kernels/
 TRITON_OPS = ("philox_normal", "langevin_pixel", "langevin_sense", "moments", "ridge_grad", "ridge_langevin", "conv_grad")
 
 
-def implements(op: str, backend: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function as `op` on `backend`."""
+def implements(op: str, backend: str, takes: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as `op` on `backend`; `takes`: what it takes, where it returns NotImplemented otherwise."""
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         _implementations[op, backend] = function
+        _takes[op, backend] = takes
         return function
     return register
 
@@ -129,7 +136,7 @@ def _from_kernels(op: str) -> Callable[..., Any]:
 
 
 for _op in TRITON_OPS:
-    implements(_op, "triton")(_from_kernels(_op))
+    implements(_op, "triton", "float32, and sizes that its kernels are written for,")(_from_kernels(_op))
 
 
 def why_not(backend: str) -> str | None:
@@ -139,9 +146,20 @@ def why_not(backend: str) -> str | None:
     return _reasons[backend]
 
 
+@contextmanager
+def asked(backend: str) -> Iterator[None]:
+    """Within it `backend` stands in for "auto"."""
+    token = _asked.set(backend)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
 def chosen(backend: str) -> str:
-    """`backend`, or what `ALPS_FAST_BACKEND` says in place of "auto"; BackendError if it cannot run here."""
+    """`backend`, or in place of "auto" what was `asked`, or `ALPS_FAST_BACKEND` says; BackendError if it cannot run here."""
     name = "backend"
+    backend = _asked.get() if backend == "auto" else backend
     if backend == "auto" and "ALPS_FAST_BACKEND" in os.environ:
         name, backend = "ALPS_FAST_BACKEND", os.environ["ALPS_FAST_BACKEND"]
     check_choice(name, backend, NAMES)
@@ -149,6 +167,14 @@ def chosen(backend: str) -> str:
     if reason is not None:
         raise BackendError(f"{name}: backend {backend!r} cannot run here: {reason}")
     return backend
+
+
+def resolved(backend: str, device: torch.device) -> str:
+    """`backend`, under "auto" the first that runs on `device` here."""
+    backend = chosen(backend)
+    if backend != "auto":
+        return backend
+    return next(b.name for b in BACKENDS if device.type in b.devices and why_not(b.name) is None)
 
 
 def implementations(op: str, backend: str, device: torch.device) -> list[Callable[..., Any]]:
@@ -173,8 +199,40 @@ def dispatch(op: str, backend: str, device: torch.device, *arguments: Any) -> An
     What a kernel takes depends on dtypes, options and an image's size, never on the number of chains, so that a chain's
     numbers do not either.
     """
-    results = (function(*arguments) for function in implementations(op, backend, device))
-    return next(result for result in results if result is not NotImplemented)
+    with uncast():
+        *kernels, definition = implementations(op, backend, device)
+        results = ((kernel, kernel(*arguments)) for kernel in kernels)
+        function, result = next((found for found in results if found[1] is not NotImplemented), (definition, NotImplemented))
+        if result is NotImplemented:
+            with as_defined(device):
+                result = definition(*arguments)
+    if (notes := _passed_on.get()) is not None:
+        named = chosen(backend)
+        if named not in ("auto", "torch") and function is not _implementations.get((op, named)):
+            why = f"takes {op} for {_takes[op, named]} alone" if (op, named) in _takes else f"has no {op}"
+            ran = next(name for (_, name), other in _implementations.items() if other is function)
+            notes.add(f"backend: {named!r} {why}; {ran!r} ran it")
+    return result
+
+
+def as_defined(device: torch.device) -> AbstractContextManager[None]:
+    """On a GPU torch's convolutions round float32 to TF32, and may sum in another order each time; in here they do neither."""
+    if device.type != "cuda" or torch.compiler.is_compiling():
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Warns at its end, once an op, of what a backend that was asked for by name left to another."""
+    notes: set[str] = set()
+    token = _passed_on.set(notes)
+    try:
+        yield
+    finally:
+        _passed_on.reset(token)
+    for note in sorted(notes):
+        warnings.warn(note, stacklevel=4)
 
 
 @contextmanager

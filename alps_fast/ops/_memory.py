@@ -24,7 +24,7 @@ class Pool:
     def tensor(self, shape: torch.Size) -> Tensor:
         """A contiguous float32 tensor on memory that nobody else sees, not set."""
         free = self.free.setdefault(shape.numel(), [])
-        buffer = free.pop() if free else torch.empty(shape.numel()).numpy()  # aligned as torch's own
+        buffer = free.pop() if free else torch.empty(shape.numel(), dtype=torch.float32).numpy()  # aligned as torch's own
         lent = buffer.reshape(shape)  # an array of its own, which lives as long as the storage of the tensor
         weakref.finalize(lent, self._take_back, free, buffer)
         return torch.from_numpy(lent)

@@ -2,43 +2,57 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 T = TypeVar("T")
 
-MOST = 8  # networks and banks of filters
+MOST = 16  # networks and banks of filters
 _packed: OrderedDict[tuple[object, ...], tuple[list[Tensor], Any]] = OrderedDict()  # those last used, newest last
-_holders: list[list[object]] = []
+_packing = threading.RLock()  # a pack may ask for another
+_holders: ContextVar[tuple[list[object], ...]] = ContextVar("holders", default=())
 
 
 def packed_once(pack: Callable[..., T], tensors: Sequence[Tensor], *options: object) -> T:
-    """pack(tensors, *options), once while the tensors do not change; holding them keeps their addresses."""
-    if any(v.is_inference() for v in tensors):  # they do not count their changes
-        packed = pack(tensors, *options)
-    else:
-        key = (pack, *options, tensors[0].device, *((v.data_ptr(), v.shape, v.stride(), v._version) for v in tensors))
-        if key not in _packed:
-            _packed[key] = list(tensors), pack(tensors, *options)
-            if len(_packed) > MOST:
-                _packed.popitem(last=False)
-        _packed.move_to_end(key)
-        packed = _packed[key][1]
-    for held in _holders:
+    """pack(tensors, *options), once while the tensors do not change; holding them keeps their addresses.
+
+    It is made as outside torch.inference_mode, for whoever asks next may be.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        if any(v.is_inference() for v in tensors):  # they do not count their changes
+            packed = pack(tensors, *options)
+        else:
+            key = (pack, *options, *stamp(tensors))
+            with _packing:  # samplers run in threads of their own
+                if key not in _packed:
+                    _packed[key] = list(tensors), pack(tensors, *options)
+                    if len(_packed) > MOST:
+                        _packed.popitem(last=False)
+                _packed.move_to_end(key)
+                packed = _packed[key][1]
+    for held in _holders.get():
         held.append(packed)
     return packed
 
 
+def stamp(tensors: Iterable[Tensor]) -> tuple[Hashable, ...]:
+    """Another one once any of the tensors has changed, moved or been replaced; of inference tensors never the same twice."""
+    return tuple(object() if v.is_inference() else (v.data_ptr(), v.shape, v.stride(), v.device, v._version) for v in tensors)
+
+
 @contextmanager
 def held() -> Iterator[list[object]]:
-    """What `packed_once` hands out inside, for a graph that reads it again when others have taken its place here."""
+    """What `packed_once` hands out inside, to this thread, for a graph that reads it again when others took its place here."""
     mine: list[object] = []
-    _holders.append(mine)
+    token = _holders.set((*_holders.get(), mine))
     try:
         yield mine
     finally:
-        _holders.remove(mine)
+        _holders.reset(token)

@@ -144,7 +144,7 @@ def conv_grad_bytes(shape: Sequence[int], width: int, blocks: Sequence[int], pre
                                 blocks=list(blocks), in_tiles=_in_tiles(precision), threads=torch.get_num_threads())
 
 
-@implements("conv_grad", "cpu")
+@implements("conv_grad", "cpu", "float32 images of at most four channels and networks 32 or 64 wide")
 def _conv_grad_cpu(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor,
                    blocks: Sequence[int], precision: str = "high") -> tuple[Tensor, Tensor]:
     """float32, or bfloat16 in AMX tiles where precision is "fast" and the processor has them."""
@@ -184,7 +184,7 @@ def _cuda_kernel() -> str:
     return kernel
 
 
-@implements("conv_grad", "cuda")
+@implements("conv_grad", "cuda", "precision 'fast', networks 64 wide and images of at most four channels")
 def _conv_grad_cuda(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor,
                     blocks: Sequence[int], precision: str = "high") -> tuple[Tensor, Tensor]:
     """bfloat16 on tensor cores, in tiles of all images; not for "high", nor where blocks have little shared memory."""

@@ -7,39 +7,50 @@ from torch import Tensor
 
 from ..errors import check
 from ..layout import as_complex, as_real
+from ._alike import each, power, product
 from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from ._memory import empty_like
 from .philox_normal import NO_NOISE
 
 
-def normal_power(v: Tensor, h: Tensor, factor: int, inv_eta2: float, lam: float, power: float) -> Tensor:
-    """(AᴴA inv_eta2 + lam)^power v for spectra v (..., H, W), A = decimation by `factor` after the transfer h (H, W).
+def normal_power(v: Tensor, h: Tensor, factor: int, inv_eta2: float, lam: float, exponent: float) -> Tensor:
+    """(AᴴA inv_eta2 + lam)^exponent v for spectra v (..., H, W), A = decimation by `factor` after the transfer h (H, W).
 
     The factor² frequencies that alias onto one low frequency form a group on which AᴴA is a aᴴ, a = h̄/factor:
     the eigenvalue is ‖a‖² inv_eta2 + lam along a, lam across it.
     """
     if factor == 1:
-        return v * (h.abs().square() * inv_eta2 + lam) ** power
+        return v * (power(h) * inv_eta2 + lam) ** exponent
     height, width = h.shape
     groups = (factor, height // factor, factor, width // factor)
     v, a = v.unflatten(-1, groups[2:]).unflatten(-3, groups[:2]), torch.conj_physical(h).view(groups) / factor
-    energy = a.abs().square().sum((-4, -2), keepdim=True)
+    energy = power(a).sum((-4, -2), keepdim=True)
     unit = a / energy.sqrt().clamp_min(torch.finfo(energy.dtype).tiny)
     dual = torch.conj_physical(unit)  # not conj(): inside an op called from a traced graph torch 2.13 drops its lazy bit
 
     def along(u: Tensor) -> Tensor:
-        return unit * (dual * u).sum((-4, -2), keepdim=True)
+        return product(unit, product(dual, u).sum((-4, -2), keepdim=True))
 
     head = along(v)
     rest = v - head
-    rest = rest - along(rest)  # once more: lam^power may be 1e8 times the other gain, and its rounding would pass as data
-    out = head * (energy * inv_eta2 + lam) ** power + rest * lam**power
+    rest = rest - along(rest)  # once more: lam^exponent may be 1e8 times the other gain, and its rounding would pass as data
+    out = head * (energy * inv_eta2 + lam) ** exponent + rest * lam**exponent
     return out.flatten(-4, -3).flatten(-2, -1)
 
 
+def fft(images: Tensor) -> Tensor:
+    """Orthonormal transforms of images (N, ..., H, W)."""
+    return each(lambda v: torch.fft.fft2(v, norm="ortho"), images)
+
+
+def inverse_fft(spectra: Tensor) -> Tensor:
+    """Their inverse."""
+    return each(lambda v: torch.fft.ifft2(v, norm="ortho"), spectra)
+
+
 def channels_first(state: Tensor, is_complex: bool) -> Tensor:
-    """State (N, H, W, C') as contiguous images (N, C, H, W); FFTs of this layout round alike in every batch."""
+    """State (N, H, W, C') as contiguous images (N, C, H, W)."""
     return (as_complex(state) if is_complex else state).movedim(-1, 1).contiguous()
 
 
@@ -56,19 +67,19 @@ def langevin_fourier_reference(
 ) -> tuple[Tensor, Tensor]:
     """The definition."""
     r = channels_first(right_hand_side(x, grad, b, lin, w), is_complex)
-    mean = normal_power(torch.fft.fft2(r, norm="ortho"), h, factor, inv_eta2, lam, -1.0)
+    mean = normal_power(fft(r), h, factor, inv_eta2, lam, -1.0)
     if noise == NO_NOISE:
-        m = torch.fft.ifft2(mean, norm="ortho")
+        m = inverse_fft(mean)
         m = channels_last(m if is_complex else m.real)
         return m.clone(), m
     xi = channels_first(unit_noise(x, x.shape, chains, noise, seed, step, xi), is_complex)
     if is_complex:
         spread = normal_power(xi, h, factor, inv_eta2, noise_lam, -0.5)
-        m = torch.fft.ifft2(mean, norm="ortho")
-        return channels_last(m + torch.fft.ifft2(spread, norm="ortho")), channels_last(m)
+        m = inverse_fft(mean)
+        return channels_last(m + inverse_fft(spread)), channels_last(m)
     # both are spectra of real images, so one inverse FFT serves the two
-    spread = normal_power(torch.fft.fft2(xi, norm="ortho"), h, factor, inv_eta2, noise_lam, -0.5)
-    both = torch.fft.ifft2(mean + 1j * spread, norm="ortho")
+    spread = normal_power(fft(xi), h, factor, inv_eta2, noise_lam, -0.5)
+    both = inverse_fft(mean + 1j * spread)
     return channels_last(both.real + both.imag), channels_last(both.real)
 
 
@@ -80,7 +91,7 @@ def has_fast_transform(n: int) -> bool:
     return n == 1
 
 
-@implements("langevin_fourier", "cpu")
+@implements("langevin_fourier", "cpu", "float32, no decimation and sides without a prime factor above 7")
 def _langevin_fourier_cpu(
     x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
@@ -100,7 +111,7 @@ def _langevin_fourier_cpu(
     return after, mean
 
 
-@implements("langevin_fourier", "cuda")
+@implements("langevin_fourier", "cuda", "float32, no decimation and sides without a prime factor above 7 that fit shared memory")
 def _langevin_fourier_cuda(
     x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,

@@ -26,7 +26,7 @@ def langevin_pixel_reference(
     return torch.addcmul(mean, xi, (a * inv_eta2 + noise_lam).rsqrt()).flatten(0, 1), mean.flatten(0, 1)
 
 
-@implements("langevin_pixel", "cpu")
+@implements("langevin_pixel", "cpu", "float32")
 def _langevin_pixel_cpu(
     x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
     noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
@@ -46,7 +46,7 @@ def _langevin_pixel_cpu(
     return after, mean
 
 
-@implements("langevin_pixel", "cuda")
+@implements("langevin_pixel", "cuda", "float32")
 def _langevin_pixel_cuda(
     x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
     noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,

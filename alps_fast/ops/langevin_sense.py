@@ -16,12 +16,13 @@ from torch import Tensor
 
 from ..errors import check
 from ..layout import as_complex, as_real
-from ._cg import WINDOW, conjugate_gradients, in_graphs, warn_of_max_iter
+from ._alike import each, power, product
+from ._cg import WINDOW, conjugate_gradients, in_graphs, looked, warn_of_max_iter
 from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from ._memory import empty_like
 from ._packed import packed_once
-from .langevin_fourier import has_fast_transform
+from .langevin_fourier import fft, has_fast_transform, inverse_fft
 from .philox_normal import NO_NOISE
 
 # Chains a matrix product. A product rounds according to its shape, and a chain must not feel how many run beside it,
@@ -71,7 +72,7 @@ def langevin_sense_reference(
     return x_new, mean
 
 
-@implements("langevin_sense", "cpu")
+@implements("langevin_sense", "cpu", "float32")
 def _langevin_sense_cpu(
     x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
@@ -90,7 +91,7 @@ def _langevin_sense_cpu(
     return after, mean
 
 
-@implements("langevin_sense", "cuda")
+@implements("langevin_sense", "cuda", "float32 and lines that fit shared memory")
 def _langevin_sense_cuda(
     x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
@@ -136,7 +137,7 @@ def langevin_sense(
     Raises:
         ArgumentError: naming the argument.
 
-    Source: design.md §2.5; [LM] for the averaged noise.
+    Source: docs/design.md §5; [LM] for the averaged noise.
     """
     check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
     check_stream(x.shape[1:].numel(), step, noise, xi)
@@ -157,17 +158,26 @@ def _(x: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
 def sense_normal(x: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
     """Σ_c S̄_c Fᴴ M F S_c x for states (N, H, W, 2); maps (coils, H, W), mask (H, W) in torch.fft order."""
     rows = max(1, CACHE // maps.numel()) if x.device.type == "cpu" else max(1, len(x))
+    plain, turned = _numbers(maps)
 
     def normal(image: Tensor) -> Tensor:
-        return sense_adjoint(torch.fft.fft2(as_complex(image)[..., 0][:, None] * maps, norm="ortho"), maps, mask)
+        real, imaginary = (image[..., k:k + 1].expand_as(image).contiguous()[:, None] for k in (0, 1))
+        coils = torch.view_as_complex((real * plain).add_(imaginary * turned))
+        return sense_adjoint(fft(coils), maps, mask)
 
     return torch.cat([normal(part) for part in x.split(rows)])
 
 
 def sense_adjoint(samples: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
     """Σ_c S̄_c Fᴴ M k_c as a state, of k-space (N, coils, H, W) in torch.fft order."""
-    # conj_physical, not conj(): inside an op called from a traced graph torch 2.13 drops the lazy bit
-    return as_real((torch.fft.ifft2(samples * mask, norm="ortho") * torch.conj_physical(maps)).sum(1)[..., None])
+    coils = torch.view_as_real(inverse_fft(samples * mask))
+    real, imaginary = ((coils * numbers).sum(1) for numbers in _numbers(maps))
+    return torch.stack([v[..., 0] + v[..., 1] for v in (real, imaginary)], -1)
+
+
+def _numbers(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """S and i S as real numbers (coils, H, W, 2): with them a product is one of real numbers, see `_alike.product`."""
+    return torch.view_as_real(maps.resolve_conj()), torch.view_as_real(maps * 1j)
 
 
 def sense_spectrum(maps: Tensor, mask: Tensor) -> Tensor:
@@ -175,8 +185,9 @@ def sense_spectrum(maps: Tensor, mask: Tensor) -> Tensor:
 
         d(k) = Σ_q mask(q) Σ_c |(F S_c)(q − k)|² / (H W)
     """
-    power = torch.fft.fft2(maps, norm="ortho").abs().square().sum(0)
-    return torch.fft.ifft2(torch.fft.fft2(mask) * torch.conj_physical(torch.fft.fft2(power))).real.clamp_min(0) / mask.numel()
+    total = power(fft(maps)).sum(0)
+    correlation = product(torch.fft.fft2(mask), torch.conj_physical(torch.fft.fft2(total)))
+    return torch.fft.ifft2(correlation).real.clamp_min(0) / mask.numel()
 
 
 def sense_solve(rhs: Tensor, start: Tensor, maps: Tensor, mask: Tensor, inv_eta2: float, shift: Tensor, error: float,
@@ -188,7 +199,7 @@ def sense_solve(rhs: Tensor, start: Tensor, maps: Tensor, mask: Tensor, inv_eta2
         return sense_normal(p, maps, mask) * inv_eta2 + p * shift[:, None, None, None]
 
     def precondition(r: Tensor) -> Tensor:
-        return as_real(torch.fft.ifft2(torch.fft.fft2(as_complex(r)[..., 0]) * gain)[..., None])
+        return as_real(each(torch.fft.ifft2, each(torch.fft.fft2, as_complex(r)[..., 0]) * gain)[..., None])
 
     return conjugate_gradients(apply, rhs, start, error, max_iter, precondition)
 
@@ -218,7 +229,7 @@ def _spectrum_of(maps_and_mask: Sequence[Tensor]) -> Tensor:
     return sense_spectrum(*maps_and_mask).contiguous()
 
 
-@implements("langevin_sense_cg", "cpu")
+@implements("langevin_sense_cg", "cpu", "float32 and sides without a prime factor above 7")
 def _langevin_sense_cg_cpu(
     x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
     inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, xi: Tensor | None = None,
@@ -242,7 +253,7 @@ def _langevin_sense_cg_cpu(
     return after, mean
 
 
-@implements("langevin_sense_cg", "cuda")
+@implements("langevin_sense_cg", "cuda", "float32 and sides without a prime factor above 7")
 def _langevin_sense_cg_cuda(
     x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
     inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, xi: Tensor | None = None,
@@ -277,7 +288,7 @@ def _langevin_sense_cg_cuda(
             if captured:
                 noted.masked_fill_(goes_on.any(), max_iter)
                 break
-            if not goes_on.any():
+            if not looked(goes_on.any()):
                 break
         else:
             warn_of_max_iter(max_iter)
@@ -318,7 +329,7 @@ def langevin_sense_cg(
     Raises:
         ArgumentError: naming the argument.
 
-    Source: design.md §2.5.
+    Source: docs/design.md §5; [PULA] perturbs and solves likewise.
     """
     height, width = _one_complex_channel(x)
     shape = (len(x), 1 + len(maps), height, width, 2)

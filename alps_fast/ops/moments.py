@@ -25,7 +25,7 @@ def moments_reference(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: 
     return count, mean, m2
 
 
-@implements("moments", "cpu")
+@implements("moments", "cpu", "contiguous statistics")
 def _moments_cpu(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if not (mean.is_contiguous() and m2.is_contiguous()):  # whose layout the results keep
         return NotImplemented
@@ -40,7 +40,7 @@ def _moments_cpu(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tenso
     return after
 
 
-@implements("moments", "cuda")
+@implements("moments", "cuda", "contiguous statistics")
 def _moments_cuda(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if not (mean.is_contiguous() and m2.is_contiguous()):  # whose layout the results keep
         return NotImplemented

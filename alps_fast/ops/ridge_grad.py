@@ -92,7 +92,7 @@ class Constants:
             r_of_each_image=r.shape[2] > 1, q_of_each_image=q.shape[1] > 1, mu=float(mu))
 
 
-def _stacked(filters: Sequence[Tensor]) -> Tensor:
+def stacked(filters: Sequence[Tensor]) -> Tensor:
     """(S, K, 1, k, k), smaller filters with zeros around them."""
     side = max(bank.shape[-1] for bank in filters)
     return torch.stack([F.pad(bank, [(side - bank.shape[-1]) // 2] * 4) for bank in filters])
@@ -104,7 +104,7 @@ class CudaConstants:
     def __init__(self, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor):
         from alps_fast import _cuda
 
-        self.held = packed_once(_stacked, filters), *(v.contiguous() for v in (w, r, q, mu))
+        self.held = packed_once(stacked, filters), *(v.contiguous() for v in (w, r, q, mu))
         bank, w, r, q, mu = self.held
         self.ridge = _cuda.Ridge(
             filters=bank.data_ptr(), side=bank.shape[-1], w=w.data_ptr(), r=r.data_ptr(), q=q.data_ptr(), mu=mu.data_ptr(),
@@ -117,7 +117,7 @@ def has_kernel(dtype: torch.dtype, channels: int) -> bool:
     return dtype == torch.float32 and channels in (1, 2)
 
 
-@implements("ridge_grad", "cpu")
+@implements("ridge_grad", "cpu", "float32 images of one or two channels")
 def _ridge_grad_cpu(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                     want_value: bool = True) -> tuple[Tensor, Tensor]:
     n, channels, height, width = x.shape
@@ -132,7 +132,7 @@ def _ridge_grad_cpu(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, 
     return grad, value
 
 
-@implements("ridge_grad", "cuda")
+@implements("ridge_grad", "cuda", "float32 images of one or two channels that fit shared memory")
 def _ridge_grad_cuda(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                      want_value: bool = True) -> tuple[Tensor, Tensor]:
     """Not for images that do not fit the shared memory of a block."""
@@ -201,7 +201,7 @@ def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Te
     Raises:
         ArgumentError: naming the argument.
 
-    Source: design.md §2.7.
+    Source: docs/design.md §1.
     """
     check(x.ndim == 4 and x.dtype in FLOATS, "x", described(x), "(N, C, H, W), float32 or float64")
     check_ridge(x, (1, x.shape[0]), filters, w, r, q, mu)

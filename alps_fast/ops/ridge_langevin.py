@@ -33,7 +33,7 @@ def ridge_langevin_reference(
     return x.contiguous(), mean.contiguous()
 
 
-@implements("ridge_langevin", "cpu")
+@implements("ridge_langevin", "cpu", "float32 images of one or two channels")
 def _ridge_langevin_cpu(
     x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
     channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
@@ -55,7 +55,7 @@ def _ridge_langevin_cpu(
     return after, mean
 
 
-@implements("ridge_langevin", "cuda")
+@implements("ridge_langevin", "cuda", "float32 images of one or two channels that fit shared memory")
 def _ridge_langevin_cuda(
     x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
     channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
@@ -104,7 +104,7 @@ def ridge_langevin(
     Raises:
         ArgumentError: naming the argument.
 
-    Source: [ALPS]; design.md §2.7.
+    Source: [ALPS]; docs/design.md §1 and 3.
     """
     check_step(x, x, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, None, x.shape)
     check_diagonal(a, x, b)

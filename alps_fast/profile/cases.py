@@ -1,7 +1,7 @@
 """Every compiled kernel in the configurations that matter, each as a call of its op: what is compiled, run and modelled.
 
 A case's `run(chains)` makes inputs for that many chains and calls the op's kernels, so that the same line is recorded and
-compiled for every GPU (tests, `alps-fast profile --static`) or run as PTX on the CPU (`--emulate`).
+compiled for every GPU or run as PTX on the CPU (lab), and timed where there is a GPU (`alps-fast profile --roofline`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..ops.langevin_fourier import langevin_fourier
+from ..ops.langevin_sense import langevin_sense_cg
 from ..ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE
-from .work import PIXEL, Work, philox, pixel
+from .work import PIXEL, Work, fft, philox, pixel
 
 
 class Case(NamedTuple):
@@ -45,6 +47,12 @@ LEVEL: dict[str, Any] = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noi
 
 def randn(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def states(chains: int, *shape: int) -> dict[str, Any]:
+    """Arguments that every Langevin step has, of one measurement."""
+    return {"x": randn(chains, *shape), "grad": randn(chains, *shape), "b": randn(1, *shape), "chains": torch.arange(chains),
+            "noise": AVERAGED, **LEVEL}
 
 
 def _philox_normal(shape: tuple[int, ...]) -> Case:
@@ -145,6 +153,42 @@ def langevin_sense_case(size: int, axis: int, small: Case | None = None) -> Case
     return Case(f"langevin_sense/{size}×{size}/axis {axis}", run, work, chains=16, emulated_chains=16, small=small)
 
 
+def langevin_fourier_case(size: int, chains: int) -> Case:
+    """A real image: x and ∇E read, x⁺ and m written a chain, b and half of the transfer function read once."""
+    def arguments(chains: int) -> dict[str, Any]:
+        return states(chains, size, size, 1) | {"h": torch.fft.fft2(randn(size, size), norm="ortho"), "factor": 1,
+                                                "is_complex": False}
+
+    def work(chains: int) -> Work:
+        n = size**2
+        once = Work(4 * n + 8 * size * (size // 2 + 1), 0)
+        return pixel(chains * n) + philox(chains * n, 2) + Work(0, chains * (2 * fft(n) + 20 * n)) + once
+
+    return Case(f"langevin_fourier/1×{size}×{size}", lambda chains: langevin_fourier(**arguments(chains)), work, chains, 1,
+                arguments=arguments)
+
+
+def langevin_sense_cg_case(size: int, coils: int, max_iter: int, chains: int) -> Case:
+    """x and ∇E read, x⁺ and m written a chain, b, maps, mask and spectrum read once.
+
+    A chain has two systems; each begins with a product with AᴴA, which for the noise is half a one, and has one more an
+    iteration, and the preconditioner.
+    """
+    def arguments(chains: int) -> dict[str, Any]:
+        maps, mask = torch.view_as_complex(randn(coils, size, size, 2)), (randn(size, size) > 0).float()
+        return states(chains, size, size, 2) | {"maps": maps, "mask": mask, "max_iter": max_iter}
+
+    def work(chains: int) -> Work:
+        n = size**2
+        product, preconditioner = coils * (2 * fft(n) + 16 * n), 2 * fft(n) + 24 * n
+        solve = round((2 * max_iter + 1.5) * product) + 2 * (max_iter + 1) * preconditioner
+        noise = philox(chains * 2 * n * (1 + coils), 2)
+        return pixel(2 * chains * n) + noise + Work(4 * n * (2 + 2 * coils + 2), chains * solve)
+
+    return Case(f"langevin_sense_cg/{size}×{size}/{coils} coils/{max_iter} iterations",
+                lambda chains: langevin_sense_cg(**arguments(chains)), work, chains, 1, arguments=arguments)
+
+
 def small_network(channels: int, width: int) -> tuple[Any, ...]:
     """weights, scale, shift, coefficients and blocks of `conv_grad`, of one block at the coarsest scale."""
     ends = 4 * channels
@@ -194,3 +238,5 @@ CASES = (
     conv_grad_case(2, 64, "fast", small=conv_grad_case(2, 64, "fast", 16)),
     conv_grad_case(1, 32, "high", small=conv_grad_case(1, 32, "high", 16)),
 )
+# Of ops that have no Triton kernel: called as ops.
+OP_CASES = (langevin_fourier_case(128, 64), langevin_sense_cg_case(128, 8, 16, 16))

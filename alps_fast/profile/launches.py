@@ -1,4 +1,4 @@
-"""What a Langevin step launches and moves, ours and the loop as papers write it in eager torch: counted by torch's dispatcher."""
+"""What a Langevin step launches and moves, counted by torch's dispatcher."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..bench import bench_alps
-from ..energies import DenoiserEnergy, RidgeEnergy
-from ..energies.base import Energy
-from ..operators import CartesianMRI, Inpainting
 from ..samplers.graphs import silent
 from ..samplers.sampler import Run, Sampler
 
@@ -68,25 +64,3 @@ def ours(sampler: Sampler, y: Tensor) -> dict[str, Any]:
     with Kernels() as counted:
         plan.run(rows, silent)
     return counted.a_step(len(plan.scalars))
-
-
-def plain(sampler: Sampler, y: Tensor) -> dict[str, Any] | None:
-    """A step of the published loop in eager torch, written out in `alps_fast.bench`; None for what it does not cover."""
-    op, energy = sampler.operator, sampler.energy
-    if not isinstance(energy, (DenoiserEnergy, RidgeEnergy)) or not isinstance(op, (CartesianMRI, Inpainting)):
-        return None
-    if isinstance(op, CartesianMRI) and op.maps is None:
-        return None
-    a = (bench_alps.PlainMRI if isinstance(op, CartesianMRI) else bench_alps.PlainPixels)(op, y.device)
-    b = op.adjoint(op.check_measurement(y)) / op.noise_std**2
-    b = bench_alps.as_pair(b[:, 0]) if op.is_complex else b
-    level = sampler.levels[0].t
-    _, two, three = (_loop(a, energy, b, sampler.chains, level, steps) for steps in (1, 2, 3))  # constants are made in the first
-    return {"torch_kernels": three.torch.total() - two.torch.total(), "bytes": three.bytes - two.bytes}
-
-
-def _loop(a: Any, energy: Energy, b: Tensor, chains: int, t: float, steps: int) -> Kernels:
-    gradient = bench_alps.plain_gradient(energy, getattr(energy, "precision", "high"))
-    with Kernels() as counted:
-        bench_alps.plain_loop(a, gradient, energy.curvature, b, chains, [t], steps)
-    return counted

@@ -17,6 +17,7 @@ from torch.autograd.profiler import emit_nvtx
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from .. import data, energies, operators
+from ..limits import check_memory
 from ..samplers import alps
 from ..samplers.sampler import Run, Sampler
 from ..samplers.schedule import Schedule
@@ -45,7 +46,9 @@ class Workload:
     def prepare(self, device: torch.device) -> tuple[Sampler, Tensor]:
         """The sampler, and a measurement on the device."""
         mri, side, g = self.task == "mri", self.side, torch.Generator().manual_seed(0)
-        energy = energies.load(self.energy or ("brain" if mri else "natural"), precision=self.precision, backend=self.backend)
+        check_memory("side", side, 64 * side**2, device)
+        name = ("brain" if mri else "natural") if self.energy is None else self.energy
+        energy = energies.load(name, precision=self.precision, backend=self.backend)
         operator: operators.Operator
         if mri:
             mask = data.line_mask(side, side, 4, centre=side // 16)
@@ -65,12 +68,16 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def run_shares(workload: Workload, device: torch.device, trace: Path | None = None) -> dict[str, Any]:
-    """`shares` of a run, after a level that is not looked at; the Chrome trace goes to `trace`."""
+def run_shares(workload: Workload, device: torch.device, plain: Callable[[Sampler, Tensor], dict[str, Any] | None],
+               trace: Path | None = None) -> dict[str, Any]:
+    """`shares` of a run, after a level that is not looked at; the Chrome trace goes to `trace`.
+
+    plain: counts a step of what ours is held against.
+    """
     sampler, y = workload.prepare(device)
     replace(sampler, schedule=replace(sampler.schedule, levels=1))(y)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    with profile(activities=activities) as profiler, record_function(RUN):
+    with profile(activities=activities, acc_events=True) as profiler, record_function(RUN):
         sampler(y)
         finish(device)
     with tempfile.TemporaryDirectory() as directory:
@@ -78,7 +85,7 @@ def run_shares(workload: Workload, device: torch.device, trace: Path | None = No
         profiler.export_chrome_trace(str(path))
         found = shares(json.loads(path.read_text()))
     where = y if device.type == "cpu" else y.cpu()  # operators are counted, which every device runs alike
-    step = {"plain": launches.plain(sampler, where), "ours": launches.ours(sampler, y)}
+    step = {"plain": plain(sampler, where), "ours": launches.ours(sampler, y)}
     return {"device": str(device), "steps": sum(level.steps for level in sampler.levels), "a_step": step, **found}
 
 

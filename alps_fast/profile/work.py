@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 PIXEL = 6  # operations an element of langevin_pixel spends on gains or on the step
-QUAD = 38 * 2 + 18 + 2 + 2 * 8  # float operations of four normals (kernels.md §1), a square root counted as eight
+QUAD = 38 * 2 + 18 + 2 + 2 * 8  # float operations of four normals (docs/design.md §7), a square root counted as eight
 QUAD_INTEGER = 10 * (4 + 4 + 2) + 20  # integer operations of four normals: ten rounds, and the bit handling of Box–Muller
 
 
@@ -33,7 +33,7 @@ class Work(NamedTuple):
 
 
 class Gpu(NamedTuple):
-    """Peaks of NVIDIA's data sheets (A100 80 GB SXM, H100 SXM, B200 as of an HGX), without sparsity.
+    """Peaks of NVIDIA's data sheets, without sparsity: A100 80 GB SXM, H100 SXM, H200 SXM (141 GB of HBM3e), B200 as of an HGX.
 
     Bytes, float32 and int32 operations, and tensor cores' in TF32 and bfloat16 a second.
     """
@@ -50,6 +50,7 @@ class Gpu(NamedTuple):
 GPUS = (
     Gpu("A100", "sm_80", 2.04e12, 19.5e12, 9.7e12, 156e12, 312e12),
     Gpu("H100", "sm_90", 3.35e12, 66.9e12, 16.7e12, 494e12, 989e12),
+    Gpu("H200", "sm_90", 4.8e12, 66.9e12, 16.7e12, 494e12, 989e12),
     Gpu("B200", "sm_100", 8.0e12, 75e12, 37e12, 1.1e15, 2.25e15),
 )
 

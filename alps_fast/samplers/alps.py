@@ -1,7 +1,8 @@
-"""The ALPS sampler ([ALPS], design §2.3–2.4): anneal the prior, one preconditioned Langevin step after another."""
+"""The ALPS sampler ([ALPS], docs/design.md §3 and 4): anneal the prior, one preconditioned Langevin step after another."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ..layout import network_view
+from ..ops._dispatch import asked
+from ..ops._langevin import by_measurement
 from ..ops._memory import laid_out
 from .schedule import INDEPENDENT, Level, Schedule, StepScalars
 
@@ -17,11 +20,18 @@ if TYPE_CHECKING:
     from ..operators.base import Operator
 
 
+SMALLEST, LARGEST = 0.01, 30.0  # sizes of images that a prior for images that reach about 1 can be asked about
+
+
 @dataclass(frozen=True)
 class Target:
     """exp(−E(x, t)/t² − ‖Ax − y‖²/(2η²) − ‖x − x₀‖²/(2σ²)), the last term only with a warm start.
 
-    b = Aᴴy/η² + x₀/σ², shape (B, H, W, C') or one a chain; scalars: of a step at this level with its own noise.
+    b = Aᴴy/η² + x₀/σ² where AᴴA is diagonal in pixels, else (`centred`) that seen through a prior of std one,
+
+        b = c = (AᴴA/η² + 1 + 1/σ²)⁻¹ (Aᴴy/η² + x₀/σ²),
+
+    shape (B, H, W, C') or one a chain; scalars: of a step at this level with its own noise.
     """
 
     operator: Operator
@@ -33,16 +43,31 @@ class Target:
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """E (N,) and ∇E (N, H, W, C') of states, without 1/t²."""
-        value, grad = self.energy.value_and_grad(network_view(x), self.t)
+        with asked(self.backend):
+            value, grad = self.energy.value_and_grad(network_view(x), self.t)
         return value, laid_out(grad.movedim(1, -1))
 
     def grad(self, x: Tensor) -> Tensor:
         """∇E of states, without 1/t²."""
-        return laid_out(self.energy.grad(network_view(x), self.t).movedim(1, -1))
+        with asked(self.backend):
+            return laid_out(self.energy.grad(network_view(x), self.t).movedim(1, -1))
 
     def langevin(self, x: Tensor, grad: Tensor, chains: Tensor, s: StepScalars) -> tuple[Tensor, Tensor]:
-        """x⁺ = m(x) + P^{1/2} ξ and m(x), ∇E given."""
-        return self.operator.langevin(x, grad, self.b, chains, s, backend=self.backend)
+        """x⁺ = m(x) + P^{1/2} ξ and m(x), ∇E given.
+
+        With P⁻¹c = Aᴴy/η² + x₀/σ² + (L/t² − 1) c a step around c is one whose data is c: m − c = P (c + L (x − c)/t² − ∇E/t²).
+        So nothing is ever added to Aᴴy/η², which in single precision drowns all else where η is small.
+        Outside the operator's support x stays 0; AᴴA couples it to nothing there, so the step within is that of the rest.
+        """
+        if not centred(self.operator, x):
+            return self.operator.langevin(x, grad, self.b, chains, s, backend=self.backend)
+        support = self.operator.support(x)
+        around = by_measurement(x, self.b).sub(self.b[:, None]).flatten(0, 1)
+        for v in (stepped := self.operator.langevin(around, grad, self.b, chains, s, backend=self.backend)):
+            by_measurement(v, self.b).add_(self.b[:, None])
+            if support is not None:
+                v.mul_(support)
+        return stepped
 
     def fused(self, x: Tensor, chains: Tensor, s: StepScalars, count: int) -> tuple[Tensor, Tensor] | None:
         """x⁺ and m after `count` steps, where one op takes them, gradients and all; else None."""
@@ -50,9 +75,24 @@ class Target:
         return None if a is None else self.energy.langevin_pixel(x, self.b, a, chains, self.t, s, count, self.backend)
 
 
+def centred(operator: Operator, x: Tensor) -> bool:
+    """Whether steps on states like x are taken around c, see `Target`."""
+    return operator.diagonal(x) is None
+
+
 def in_single(y: Tensor) -> Tensor:
     """y as float32 or complex64: states have that precision."""
     return y.to(torch.complex64 if y.is_complex() else torch.float32)
+
+
+def warn_of_size(operator: Operator, energy: Energy, adjoint: Tensor, centre: Tensor) -> None:
+    """Warn where the image behind y is of a size that the energy cannot know: Aᴴy where A is a mask, else c of `Target`."""
+    if energy.unit:
+        eta = operator.noise_std
+        size = float(centre.abs().max()) * (1 + eta**2) if centred(operator, adjoint) else float(adjoint.abs().max())
+        if 0 < size < SMALLEST or size > LARGEST + 6 * eta:
+            warnings.warn(f"y: the image behind it reaches {size:.2g}, and the energy knows images that reach about 1; divide y "
+                          "and noise_std by a common scale, as alps_fast.io.scaled_kspace does with k-space", stacklevel=5)
 
 
 def alps_levels(schedule: Schedule, eta: float) -> list[Level]:
@@ -62,7 +102,7 @@ def alps_levels(schedule: Schedule, eta: float) -> list[Level]:
 
 def start(target: Target, shape: tuple[int, ...], chains: Tensor) -> Tensor:
     """x = P b + P^{1/2} R₀ of the first level. The chain goes on from step 1, so R₀ is used here alone."""
-    nothing = torch.zeros(len(chains), *shape, device=target.b.device)
+    nothing = target.b.new_zeros(len(chains), *shape)
     return target.langevin(nothing, nothing, chains, replace(target.scalars, noise=INDEPENDENT, step=0))[0]
 
 

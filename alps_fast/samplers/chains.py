@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, check
+from ..io.files import first_line, reading
+from ..io.tensors import DIGEST, read_tensors, write_tensors
 from ..ops.moments import moments
 from .mala import Point
 
@@ -49,20 +50,18 @@ class Record:
     tau: Tensor  # (levels, N) MALA's step at the end of a level; NaN without MALA
 
     @classmethod
-    def empty(cls, measurements: int, x: Tensor, draws: int, levels: int) -> Record:
-        """Nothing gathered yet, for states shaped like x."""
+    def empty(cls, measurements: int, x: Tensor, draws: int, levels: int, traced: int) -> Record:
+        """Nothing gathered yet, for states shaped like x, of which `traced` numbers are kept."""
         rows, image = len(x), x.shape[1:]
-        images = [torch.zeros(measurements, *image, device=x.device) for _ in range(3)]
+        images = [x.new_zeros(measurements, *image) for _ in range(3)]
         counts = [torch.zeros(measurements, dtype=torch.int64, device=x.device) for _ in range(2)]
-        by_level = [torch.full((levels, rows), torch.nan, device=x.device) for _ in range(3)]
-        trace = torch.zeros(draws, rows, min(TRACED, image.numel()), device=x.device)
+        by_level = [x.new_full((levels, rows), torch.nan) for _ in range(3)]
+        trace = x.new_zeros(draws, rows, traced)
         return cls(counts[0], images[0], images[1], counts[1], images[2], trace, *by_level)
 
-    def draw(self, index: int, x: Tensor, mean: Tensor, alive: Tensor, backend: str) -> None:
-        """Take the samples x and their projections into the statistics, broken chains left out."""
+    def draw(self, index: int, x: Tensor, mean: Tensor, alive: Tensor, kept: Tensor, backend: str) -> None:
+        """Take the samples x and their projections into the statistics, broken chains left out; trace the numbers `kept`."""
         self.take(x, mean, alive, backend)
-        size = x[0].numel()
-        kept = torch.arange(self.trace.shape[2], device=x.device) * size // self.trace.shape[2]
         self.trace[index] = x.flatten(1)[:, kept]
 
     def take(self, x: Tensor, mean: Tensor, alive: Tensor, backend: str) -> None:
@@ -73,37 +72,61 @@ class Record:
         self.count, self.mean, self.m2, self.projected_count, self.projected = *samples, *projections[:2]
 
 
+def traced(x: Tensor, support: Tensor | None) -> Tensor:
+    """Which numbers of states like x are traced: evenly spaced ones of those in the support."""
+    inside = torch.arange(x[0].numel(), device=x.device)
+    if support is not None:
+        inside = inside[support.expand(1, *x.shape[1:]).flatten() > 0]
+    count = min(TRACED, len(inside))
+    return inside[torch.arange(count, device=x.device) * len(inside) // count]
+
+
 COUNTERS = ("level", "step", "gradients")
+WANTED = "a file that this sampler wrote"
 
 
-def save_checkpoint(path: Path, chains: Chains, record: Record, identity: str) -> None:
-    """Write everything to `path` at once: a reader finds the old file or the new one."""
+class Identity(NamedTuple):
+    """What a run's result hangs on. facts: options and digests, to be met exactly. probes: inner products (groups, n) that say
+    what operator and energy do, to be met within `tolerances` (groups,): another number of threads may round otherwise."""
+
+    facts: str
+    probes: Tensor
+    tolerances: Tensor
+
+    def differs(self, facts: str, probes: Tensor) -> bool:
+        """Whether these are another run's."""
+        return facts != self.facts or probes.shape != self.probes.shape or bool(
+            ((probes - self.probes).abs() > self.tolerances[:, None]).any() or (probes.isnan() != self.probes.isnan()).any())
+
+
+def save_checkpoint(path: Path, chains: Chains, record: Record, identity: Identity) -> None:
+    """Write everything to `path` at once: a reader finds the old file or the new one. A disk that is full costs the run nothing
+    but this checkpoint, with a warning."""
     tensors = {f"chains.{f.name}": getattr(chains, f.name) for f in fields(chains) if isinstance(getattr(chains, f.name), Tensor)}
     tensors |= {f"record.{f.name}": getattr(record, f.name) for f in fields(record)}
     if chains.point is not None:
         tensors |= {f"point.{name}": value for name, value in chains.point._asdict().items() if name != "x"}
-    metadata = {"identity": identity} | {name: str(getattr(chains, name)) for name in COUNTERS}
-    part = path.with_name(path.name + ".part")
-    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, part, metadata)
-    os.replace(part, path)
-
-
-def load_checkpoint(path: Path, identity: str, device: torch.device) -> tuple[Chains, Record]:
-    """Read what `save_checkpoint` wrote; ArgumentError if it is damaged or of another run."""
+    tensors["identity.probes"] = identity.probes
+    metadata = {"identity": identity.facts} | {name: str(getattr(chains, name)) for name in COUNTERS}
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            groups: dict[str, dict[str, Any]] = {"chains": {}, "record": {}, "point": {}}
-            if metadata.get("identity") == identity:
-                for name in list(file.keys()):
-                    group, field = name.split(".")
-                    groups[group][field] = file.get_tensor(name).to(device)
-    except (SafetensorError, OSError) as error:
-        raise ArgumentError(f"checkpoint: {path} cannot be read ({error}); wanted a file that this sampler wrote") from error
-    if metadata.get("identity") != identity:
-        raise ArgumentError(f"checkpoint: {path} belongs to another run; wanted one of the same measurement, operator, energy "
-                            "and options, or a path where there is no file")
-    chains = Chains(**groups["chains"])
-    chains.level, chains.step, chains.gradients = (int(metadata[name]) for name in COUNTERS)
-    chains.point = Point(x=chains.x, **groups["point"]) if groups["point"] else None
-    return chains, Record(**groups["record"])
+        write_tensors(path, tensors, metadata)
+    except (OSError, SafetensorError, ArgumentError) as error:  # the last where the folder is gone or closed to us
+        warnings.warn(f"checkpoint: {path} could not be written ({first_line(error)}); the run goes on", stacklevel=2)
+
+
+def load_checkpoint(path: Path, identity: Identity, device: torch.device) -> tuple[Chains, Record]:
+    """Read what `save_checkpoint` wrote; ArgumentError if it is damaged or of another run."""
+    tensors, metadata = read_tensors(path, "checkpoint", WANTED)
+    check(DIGEST in metadata and "identity.probes" in tensors, "checkpoint", f"{path}, which is something else", WANTED)
+    if identity.differs(metadata.get("identity", ""), tensors.pop("identity.probes")):
+        raise ArgumentError(f"checkpoint: {path} belongs to another run; wanted one of the same measurement, operator, energy, "
+                            "backend and options, or a path where there is no file")
+    groups: dict[str, dict[str, Any]] = {"chains": {}, "record": {}, "point": {}}
+    with reading(path, "checkpoint", WANTED):
+        for name, value in tensors.items():
+            group, field = name.split(".")
+            groups[group][field] = value.to(device)
+        chains = Chains(**groups["chains"])
+        chains.level, chains.step, chains.gradients = (int(metadata[name]) for name in COUNTERS)
+        chains.point = Point(x=chains.x, **groups["point"]) if groups["point"] else None
+        return chains, Record(**groups["record"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -34,14 +35,18 @@ class Graphs:
 
     A graph holds a whole level with its scalars, as kernels take these from the host. Its steps are counted on from where it was
     captured, on the device, in the high bits of `chains`; so every draw of a run is one graph, and a replay is to the bit what
-    the steps would be without. A sampler that is called once gains by it from its third draw on.
+    the steps would be without. A sampler that is called once gains by it from its third draw on. The level that would be
+    captured first runs plainly once more, for torch to tell whether it waits for the device: a capture that fails is never begun,
+    as torch's memory and random numbers do not come out of one as they were.
     """
 
     def __init__(self, capture: Capture, device: str):
         self.capture, self.device = capture, device  # the type of device that it captures
+        self.watched = device != "cuda"  # others have nothing that tells who waits
         self.seen: set[Any] = set()
         self.recorded: dict[Any, Recorded] = {}
         self.why_not: str | None = None
+        self.revision: object = None  # of the energy that was recorded
 
     def run(self, plan: Plan, rows: Rows, tick: Callable[[int], object]) -> Stepped:
         """`plan.run(rows, tick)`; a replay tells no progress."""
@@ -52,6 +57,10 @@ class Graphs:
                *((v.shape, v.dtype, v.device) for v in flat(rows)))
         if self.why_not is not None:
             return plan.run(rows, tick)
+        if (revision := target.energy.revision()) != self.revision:  # a graph reads what was made of the weights as they were
+            self.clear()
+            self.seen.clear()
+            self.revision = revision
         if key not in self.seen:
             self.seen.add(key)
             with _cg.looks() as solves:
@@ -59,15 +68,23 @@ class Graphs:
             if solves:
                 self.why_not = "torch's conjugate gradients look whether they may stop"
             return done
+        if not self.watched:
+            held = plan.target.energy.prepare(target.t, rows.x)  # as before a capture
+            with waits() as told:
+                done = plan.run(rows, tick)
+            del held
+            self.watched = True
+            if told:
+                self._give_up(plan, told[0])
+            return done
         if key not in self.recorded:
             try:
                 self.recorded[key] = self._record(plan, rows)
             except torch.OutOfMemoryError:  # for whoever asks for fewer chains then
                 raise
             except RuntimeError as error:  # a network that looks at what it computes
-                self.why_not = " ".join(str(error).split())
                 self.clear()
-                warnings.warn(f"graphs: level {plan.level} cannot be captured ({self.why_not}); it runs without", stacklevel=2)
+                self._give_up(plan, " ".join(str(error).split()))
                 return plan.run(rows, tick)
         recorded = self.recorded[key]
         for mine, given in zip(flat(recorded.rows), flat(rows), strict=True):
@@ -80,12 +97,37 @@ class Graphs:
         """Give back the memory of all graphs."""
         self.recorded.clear()
 
+    def _give_up(self, plan: Plan, why: str) -> None:
+        self.why_not = why
+        warnings.warn(f"graphs: level {plan.level} cannot be captured ({why}); it runs without", stacklevel=3)
+
     def _record(self, plan: Plan, rows: Rows) -> Recorded:
         held = plan.target.energy.prepare(plan.target.t, rows.x)
         mine = rebuilt(rows, [v.clone() for v in flat(rows)])
         with _packed.held() as packed:
             replay, result = self.capture(lambda: plan.run(mine, silent), rows.x.device)
         return Recorded(plan.scalars[0].step, mine, replay, result, (held, packed, plan))
+
+
+@contextmanager
+def waits() -> Iterator[list[str]]:
+    """What torch says of whatever inside waits for a CUDA device."""
+    told: list[str] = []
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")  # which warns of itself too
+        before = len(caught)
+        try:
+            yield told
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+    for w in caught[before:]:
+        message = str(w.message)
+        if "synchronizing CUDA operation" in message:
+            told.append(message.split(" (Triggered")[0])
+        elif "Synchronization debug mode" not in message:  # told whenever the mode is set
+            warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
 
 
 def silent(_: int) -> None:
@@ -106,16 +148,29 @@ def rebuilt(like: Any, tensors: list[Tensor]) -> Any:
 
 
 class CudaGraphs:
-    """Captures into CUDA graphs; those of a device share their temporary memory, as they are replayed one after another."""
+    """Captures into CUDA graphs; those of a device share their temporary memory, as they are replayed one after another.
+
+    They share the stream that they are captured on too: torch keeps a stream's blocks for it, in a graph's pool too.
+    """
 
     def __init__(self) -> None:
-        self.pools: dict[torch.device, Any] = {}
+        self.shared: dict[torch.device, tuple[Any, torch.cuda.Stream]] = {}
 
     def __call__(self, run: Callable[[], Stepped], device: torch.device) -> tuple[Replay, Stepped]:
         with torch.cuda.device(device):  # else torch captures a stream of whichever is current, and what runs here is not in it
-            if device not in self.pools:
-                self.pools[device] = torch.cuda.graph_pool_handle()
-            graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
-            with torch.cuda.graph(graph, pool=self.pools[device], stream=stream, capture_error_mode="thread_local"):
-                result = run()
+            if device not in self.shared:
+                self.shared[device] = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
+            pool, stream = self.shared[device]
+            graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
+            try:
+                with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                    result = run()
+            except BaseException:  # torch leaves the capture's stream the current one, and goes on allocating in its pool
+                torch.cuda.set_stream(before)
+                del self.shared[device]
+                with suppress(RuntimeError):
+                    torch._C._cuda_endAllocateToPool(before.device_index, pool)
+                random = torch.cuda.default_generators[before.device_index]  # which takes itself for captured still
+                random.graphsafe_set_state(random.clone_state())
+                raise
         return graph.replay, result

@@ -51,7 +51,7 @@ class Plan:
     target: Target  # whose b is that of all chains; its rows are in `Rows`
     scalars: tuple[StepScalars, ...]
     tunes: int | None
-    records: bool  # whether E before the last step is wanted, else NaN
+    records: bool  # whether E before the last step is wanted, where there is one; else NaN
 
     def run(self, rows: Rows, tick: Callable[[int], object]) -> Stepped:
         """All steps; `tick` is told how many were done. Nothing here waits for the device."""
@@ -63,7 +63,7 @@ class Plan:
         value = torch.full_like(rows.log_tau, torch.nan)
         while done < len(self.scalars):
             s, rest = self.scalars[done], len(self.scalars) - done
-            if rest == 1 and self.records:
+            if rest == 1 and self.records and target.energy.has_value:
                 value, grad = target.value_and_grad(x)
                 x, mean = target.langevin(x, grad, rows.chains, s)
                 count = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 
@@ -12,9 +13,11 @@ from tqdm import tqdm
 from ..energies.base import Energy
 from ..errors import check, check_choice
 from ..layout import from_state
+from ..limits import check_memory
 from ..operators.base import Operator
-from ..ops._dispatch import NAMES
-from .alps import Target, in_single
+from ..ops._dispatch import NAMES, telling
+from ..ops._modes import ordinary, settled
+from .alps import Target, centred, in_single, warn_of_size
 from .schedule import NO_NOISE, PUBLISHED, Schedule, StepScalars
 
 
@@ -26,6 +29,9 @@ class MapEstimate:
     energy: () U(x) = E(x, t)/t² + ‖Ax − y‖²/(2η²) at t = σ_min.
     trace: (levels, steps) U at the level's t before each of its steps; it never rises along a row, nor from the last of all to
         `energy`, if the energy's curvature is a true bound, up to the rounding of U in float32.
+
+    energy and trace are NaN for a prior without a value, such as a `DiffusionPrior`: the image is the point that the same steps
+    lead to, where the denoiser's residual and the data balance.
     """
 
     image: Tensor
@@ -33,6 +39,8 @@ class MapEstimate:
     trace: Tensor
 
 
+@telling()
+@settled()
 def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Schedule = PUBLISHED, backend: str = "auto",
                  progress: bool = True) -> MapEstimate:
     """argmax of exp(−E(x, t)/t² − ‖Ax − y‖²/(2η²)) at t = σ_min, followed down from σ_max; deterministic.
@@ -53,9 +61,15 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
     for name, given, kind in (("operator", operator, Operator), ("energy", energy, Energy), ("schedule", schedule, Schedule)):
         check(isinstance(given, kind), name, type(given).__name__, f"an alps_fast {kind.__name__}")
     check_choice("backend", backend, NAMES)
-    checked = in_single(operator.check_measurement(y))
-    b = operator.adjoint_state(checked) * operator.noise_std**-2
+    checked = in_single(ordinary(operator.check_measurement(y)).detach())
+    image = operator.image_shape(checked)
+    check_memory("y", f"an image {image}", 8 * 4 * len(checked) * math.prod(image) * (1 + operator.is_complex), checked.device)
+    adjoint = operator.adjoint_state(checked)
+    around = centred(operator, adjoint)
+    b = operator.centre(checked, operator.noise_std**-2, 1.0) if around else adjoint * operator.noise_std**-2
+    warn_of_size(operator, energy, adjoint, b)
     energy.check_channels("energy", b.shape[-1])
+    energy.begin()
     rows = torch.arange(len(b), device=b.device)
     x, trace = torch.zeros_like(b), []
     with tqdm(total=schedule.levels * schedule.steps, desc="MAP", unit="step", file=sys.stderr, disable=not progress) as bar:
@@ -64,13 +78,23 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
             if i == 0:
                 x = target.langevin(x, torch.zeros_like(x), rows, target.scalars)[1]
             for _ in range(schedule.steps):
-                value, grad = target.value_and_grad(x)
+                value, grad = evaluated(target, x)
                 trace.append(posterior_energy(value, t, operator, x, checked))
                 x = target.langevin(x, grad, rows, target.scalars)[1]
                 bar.update()
-    last = posterior_energy(target.value_and_grad(x)[0], t, operator, x, checked)
+    last = posterior_energy(evaluated(target, x)[0] if energy.has_value else unknown(x), t, operator, x, checked)
     found = MapEstimate(from_state(x, operator.is_complex), last, torch.stack(trace, 1).unflatten(1, (schedule.levels, -1)))
     return found if y.ndim == checked.ndim else MapEstimate(found.image[0], found.energy[0], found.trace[0])
+
+
+def evaluated(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
+    """E, NaN where the energy has no value, and ∇E."""
+    return target.value_and_grad(x) if target.energy.has_value else (unknown(x), target.grad(x))
+
+
+def unknown(x: Tensor) -> Tensor:
+    """NaN for every image."""
+    return x.new_full((len(x),), torch.nan)
 
 
 def map_target(operator: Operator, energy: Energy, t: float, b: Tensor, backend: str) -> Target:

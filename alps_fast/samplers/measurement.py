@@ -1,4 +1,4 @@
-"""Annealing the measurement ([XGP], design §2.6): first the prior alone, then ever less noise on y."""
+"""Annealing the measurement ([XGP], docs/design.md §6): first the prior alone, then ever less noise on y."""
 
 from __future__ import annotations
 

@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
-import safetensors.torch
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ..energies.base import Energy
-from ..errors import check, check_choice, check_positive, whole
+from ..errors import PlannedError, check, check_choice, check_std, whole
+from ..io.files import check_writable
+from ..io.tensors import digest_of
 from ..layout import from_state, network_view, to_state
+from ..limits import check_memory
 from ..operators.base import Operator
 from ..ops._cg import warn_of_graphs
-from ..ops._dispatch import NAMES
+from ..ops._dispatch import NAMES, asked, resolved, telling
 from ..ops._memory import reused_memory
+from ..ops._modes import ordinary, settled
 from ..posterior import BrokenChain, Posterior
-from .alps import Target, alps_levels, in_single, start
-from .chains import Chains, Record, load_checkpoint, save_checkpoint
+from .alps import Target, alps_levels, centred, in_single, start, warn_of_size
+from .chains import TRACED, Chains, Identity, Record, load_checkpoint, save_checkpoint, traced
 from .graphs import CudaGraphs, Graphs, silent
 from .level import Plan, Rows, Stepped, joined, part
 from .mala import first_log_tau
 from .measurement import bridge, measurement_levels
-from .schedule import AVERAGED, INDEPENDENT, NO_NOISE, PUBLISHED, Level, Schedule, StepScalars, with_draws
+from .schedule import AVERAGED, INDEPENDENT, MOST, NO_NOISE, PUBLISHED, Level, Schedule, StepScalars, with_draws
 
-CHECKPOINT_DRAWS = 10  # while drawing, a checkpoint every so many draws
+CHI2_FAR = 0.25  # χ² a datum may be so far from 1: good data gave 0.98, and the slightest of wrong ones that were tried 1.33
+CHI2_ABOVE = ("noise_std is too small, or maps, mask or kernel are not those of the data, signal lies where all maps are zero, "
+              "frequency zero is not in the middle, or data and prior differ in scale")
+CHI2_BELOW = "noise_std is too large, or the mask counts as measured what was not"
+CHI2_ROWS = 16  # images whose misfit is formed at a time
+CHECKPOINT_SECONDS = 60.0  # between checkpoints, at level ends
+PROBES = 8  # inner products of everything that tells one run from another
+OPERATOR_TOLERANCE, ENERGY_TOLERANCE = 1e-4, 1e-3  # of them, relative: rounding in float32, and of networks in bfloat16
+FREE = ("progress", "checkpoint", "callback")  # what may be set on a sampler that is planned
 
 
 class Progress(NamedTuple):
@@ -69,7 +85,9 @@ class Sampler:
             conditional means and std is too small; draws must be 1.
         correction: "mala" adds accept/reject with a step tuned a chain at a time while annealing, one AᴴA more a step.
         backend: see `alps_fast.ops`. progress: a bar on stderr.
-        checkpoint: a file that is written at level ends, and gone on from, bit for bit, where it exists.
+        checkpoint: a file that is written at the first level end after every minute, on Ctrl-C, SIGTERM and exceptions (as of
+            the last level end), and when all is done; and gone on from, bit for bit, where it exists. One that is damaged or of
+            another run is refused; a disk that is full is warned of.
         callback: is called with a `Progress` at level ends.
         max_chains: chains, of all measurements together, whose steps run at a time; None: all, and where the device's
             memory does not suffice half as many, until it does. Results are the same.
@@ -116,8 +134,8 @@ class Sampler:
         check(isinstance(self.operator, Operator), "operator", type(self.operator).__name__, "an alps_fast operator")
         check(isinstance(self.energy, Energy), "energy", type(self.energy).__name__, "an alps_fast energy")
         check(isinstance(self.schedule, Schedule), "schedule", type(self.schedule).__name__, "a Schedule")
-        for name in ("chains", "draws", "thin"):
-            setattr(self, name, whole(name, getattr(self, name), 1))
+        self.chains = whole("chains", self.chains, 1, 1 << 32)
+        self.draws, self.thin = whole("draws", self.draws, 1), whole("thin", self.thin, 1, MOST)
         if self.max_chains is not None:
             self.max_chains = whole("max_chains", self.max_chains, 1)
         self._graphs = Graphs(CudaGraphs(), "cuda")
@@ -126,6 +144,8 @@ class Sampler:
         check_choice("method", self.method, ("alps", "measurement"))
         check_choice("noise", self.noise, ("averaged", "independent"))
         check(self.correction in (None, "mala"), "correction", repr(self.correction), "None or 'mala'")
+        check(self.correction is None or self.energy.has_value, "correction", repr(self.correction),
+              f"None with a {type(self.energy).__name__}, an energy without a value to accept or reject by")
         check_choice("backend", self.backend, NAMES)
         check(self.callback is None or callable(self.callback), "callback", repr(self.callback), "None or a function")
         if self.noise == "independent":
@@ -134,13 +154,35 @@ class Sampler:
                   "'averaged' with a correction or method=\"measurement\"")
         check((self.warm_start is None) == (self.warm_std is None), "warm_std", self.warm_std, "warm_start and warm_std together")
         if self.warm_std is not None:
-            check_positive("warm_std", self.warm_std)
-            self.warm_std = float(self.warm_std)
+            self.warm_std = check_std("warm_std", self.warm_std)
+        if isinstance(self.warm_start, Tensor):
+            self.warm_start = self.warm_start.detach().clone()
+        self._check_memory(1, 1, torch.device("cpu"))
         eta = self.operator.noise_std
         annealed = (alps_levels(self.schedule, eta) if self.method == "alps"
                     else measurement_levels(self.schedule, eta, self.warm_std))
         self.annealing = len(annealed)  # how many levels before draws alone remain
+        steps = sum(level.steps for level in annealed) + (self.draws - 1) * self.thin
+        check(steps < 1 << 32, "schedule, draws and thin", f"{steps} steps", "fewer than 2^32, as the noise counts them")
         self.levels = with_draws(annealed, self.draws, self.thin)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """A sampler is planned when it is made: what it was planned by stays.
+
+        Raises:
+            PlannedError: naming the attribute.
+        """
+        if "levels" in vars(self) and not name.startswith("_") and name not in FREE:
+            raise PlannedError(f"{name}: got a new value for a sampler that is planned; wanted a new sampler: "
+                               f"dataclasses.replace(sampler, {name}=...)")
+        super().__setattr__(name, value)
+
+    def _check_memory(self, measurements: int, numbers: int, device: torch.device) -> None:
+        """States of so many real numbers and what is kept of every draw and level must fit in the device's memory."""
+        levels = self.schedule.levels + self.draws
+        a_chain = 8 * numbers + 4 * min(TRACED, numbers) * self.draws + 12 * levels
+        needed = measurements * self.chains * a_chain + 8 * levels
+        check_memory("chains × draws", f"{self.chains} × {self.draws}", needed, device)
 
     def __call__(self, y: Tensor) -> Posterior:
         """The posterior of a measurement y, or of each of a batch (B, ...).
@@ -152,7 +194,8 @@ class Sampler:
             ArgumentError: y does not fit the operator, is not finite, or `checkpoint` is of another run.
             FloatingPointError: every chain turned non-finite.
         """
-        return Run(self, y).finish()
+        with settled(), telling():
+            return Run(self, y).finish()
 
     def memory(self, y: Tensor) -> int:
         """Bytes that a run on y takes on the CPU at its peak: all chains' states, statistics, and what our gradients work in.
@@ -164,7 +207,8 @@ class Sampler:
         channels, height, width = self._real_image(y)
         statistics = 10 * 4 * channels * height * width  # y, Aᴴy, b; mean, squares and projections, twice while they are taken
         rows = measurements * self.chains
-        workspace = self.energy.workspace((rows, channels, height, width))
+        with asked(self.backend):
+            workspace = self.energy.workspace((rows, channels, height, width))
         return rows * self.memory_per_chain(y) + measurements * statistics + workspace
 
     def memory_per_chain(self, y: Tensor) -> int:
@@ -189,24 +233,36 @@ class Run:
 
     def __init__(self, sampler: Sampler, y: Tensor):
         self.sampler, operator = sampler, sampler.operator
-        self.y = in_single(operator.check_measurement(y))
+        self.y = in_single(ordinary(operator.check_measurement(y)).detach())
         self.batched = y.ndim == self.y.ndim
         self.image = operator.image_shape(self.y)
+        numbers = math.prod(self.image) * (2 if operator.is_complex else 1)
+        check_memory("y", f"an image {self.image}", 8 * 4 * numbers * len(self.y), self.y.device)
+        sampler._check_memory(len(self.y), numbers, self.y.device)
         self.adjoint = operator.adjoint_state(self.y)
         sampler.energy.check_channels("energy", self.adjoint.shape[-1])
+        sampler.energy.begin()
+        self.support = operator.support(self.adjoint)
+        self.traced = traced(self.adjoint, self.support)
         self.warm = self._warm_state()
+        self.centre, self.centre_of = self.adjoint, math.nan  # the measurement's part of c, and the 1/η² that it is of
         index = torch.arange(sampler.first_chain, sampler.first_chain + sampler.chains, device=self.adjoint.device)
         self.index = index.repeat(len(self.y))
-        self.identity = self._identity() if sampler.checkpoint else ""
         self.interrupted = False
         self.most = min(sampler.max_chains or len(self.index), len(self.index))  # rows whose steps run at a time
         self.target: Target | None = None
         self.began = time.perf_counter()
-        path = Path(sampler.checkpoint) if sampler.checkpoint else None
-        if path is not None:
-            check(path.parent.is_dir() and not path.is_dir(), "checkpoint", path, "a file in a folder that exists")
-        if path is not None and path.exists():
-            self.chains, self.record = load_checkpoint(path, self.identity, self.adjoint.device)
+        if sampler.energy.unit:
+            centre = self._centre(operator.noise_std**-2, False) if centred(operator, self.adjoint) else self.adjoint
+            warn_of_size(operator, sampler.energy, self.adjoint, centre)
+        self.path = None if sampler.checkpoint is None else Path(sampler.checkpoint)
+        self.kept: tuple[Chains, Record] | None = None  # the last level's end, where it is not on the disk yet
+        self.kept_at, self.keeping, self.terminated = time.monotonic(), False, False
+        if self.path is not None:
+            check_writable(self.path, "checkpoint")
+            self.identity = self._identity()
+        if self.path is not None and self.path.exists():
+            self.chains, self.record = load_checkpoint(self.path, self.identity, self.adjoint.device)
         else:
             self.chains, self.record = self._start()
 
@@ -214,7 +270,7 @@ class Run:
         """Run all levels that are left."""
         levels = self.sampler.levels
         try:
-            with reused_memory(), tqdm(
+            with reused_memory(), self._kept_on_sigterm(), tqdm(
                     total=sum(level.steps for level in levels), initial=sum(s.steps for s in levels[:self.chains.level]),
                     desc="sampling", unit="step", file=sys.stderr, disable=not self.sampler.progress) as bar:
                 while self.chains.level < len(levels):
@@ -222,8 +278,17 @@ class Run:
                     self._level_end()
         except KeyboardInterrupt:
             self.interrupted = True
+            self._keep()
+        except FloatingPointError:  # nothing is left to go on with
+            raise
+        except BaseException:
+            self._keep()
+            raise
         posterior = self._posterior()
         warn_of_graphs(self.adjoint.device)
+        annealed = self.chains.level >= self.sampler.annealing
+        if annealed and self.sampler.noise == "averaged":  # conditional means, by the other rule, fit too well
+            warn_of_chi2(posterior.chi2, self.sampler.operator.data_count(self.y))
         return posterior
 
     def _level(self, i: int, bar: tqdm[Any]) -> None:
@@ -241,7 +306,7 @@ class Run:
         if sampler.correction:
             self.record.acceptance[i], self.record.tau[i] = done.acceptance, chains.log_tau.exp()
         if level.draw:
-            self.record.draw(i - sampler.annealing + 1, chains.x, done.mean, chains.alive, sampler.backend)
+            self.record.draw(i - sampler.annealing + 1, chains.x, done.mean, chains.alive, self.traced, sampler.backend)
         chains.level = i + 1
 
     def _planned(self, i: int) -> tuple[Plan, Rows]:
@@ -289,40 +354,106 @@ class Run:
             level, step = chains.broken[0].tolist()
             raise FloatingPointError(f"every chain turned non-finite; chain {int(self.index[0])} at level {level} "
                                      f"(t = {sampler.levels[level].t:.4g}), step {step}")
-        if sampler.checkpoint and (not drawing or done == len(sampler.levels)
-                                   or (done - sampler.annealing) % CHECKPOINT_DRAWS == 0):
-            save_checkpoint(Path(sampler.checkpoint), chains, self.record, self.identity)
+        if self.path is not None:
+            self.kept = replace(chains), replace(self.record)  # whose tensors are replaced from now on, or written in new rows
+            if done == len(sampler.levels) or time.monotonic() - self.kept_at >= CHECKPOINT_SECONDS:
+                self._keep()
         if sampler.callback:
             level = sampler.levels[done - 1]
             sampler.callback(Progress(done - 1, len(sampler.levels), level.t, level.eta, chains.x))
+
+    def _keep(self) -> None:
+        """Write a checkpoint of the last level's end, if that is not on the disk yet."""
+        if self.path is None or self.kept is None:
+            return
+        self.keeping = True
+        try:
+            save_checkpoint(self.path, *self.kept, self.identity)
+        finally:
+            self.keeping = False
+        self.kept, self.kept_at = None, time.monotonic()
+        if self.terminated:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @contextmanager
+    def _kept_on_sigterm(self) -> Iterator[None]:
+        """Within it SIGTERM writes a checkpoint, then does what it did before: by default it ends the process.
+
+        Signals can be caught in the main thread alone; in others SIGTERM is what it was.
+        """
+        before = signal.getsignal(signal.SIGTERM)
+        in_main = threading.current_thread() is threading.main_thread()
+        if self.path is None or not in_main or before in (None, signal.SIG_IGN):
+            yield
+            return
+
+        def keep(number: int, frame: FrameType | None) -> None:
+            if self.keeping:  # a checkpoint is being written: when it is, the signal comes again
+                self.terminated = True
+                return
+            self.terminated = False
+            self._keep()
+            if callable(before):
+                before(number, frame)
+            else:
+                signal.signal(signal.SIGTERM, before)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        signal.signal(signal.SIGTERM, keep)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def _start(self) -> tuple[Chains, Record]:
         rows, device = len(self.index), self.adjoint.device
         noise_shape = (rows, *self.adjoint.shape[1:]) if self.sampler.method == "measurement" else (0,)
         self.chains = Chains(
-            x=torch.empty(0), data_noise=torch.zeros(noise_shape, device=device),
+            x=torch.empty(0), data_noise=self.adjoint.new_zeros(noise_shape),
             log_tau=first_log_tau(self.index, self.adjoint[0].numel()),
             alive=torch.ones(rows, dtype=torch.bool, device=device),
             broken=torch.full((rows, 2), -1, dtype=torch.int64, device=device))
         self.chains.x = start(self._target(0), tuple(self.adjoint.shape[1:]), self.index)
-        return self.chains, Record.empty(len(self.y), self.chains.x, self.sampler.draws, len(self.sampler.levels))
+        draws, levels = self.sampler.draws, len(self.sampler.levels)
+        return self.chains, Record.empty(len(self.y), self.chains.x, draws, levels, len(self.traced))
 
     def _target(self, i: int) -> Target:
         """What level i samples from; the noise on an annealed measurement goes on to this level's."""
         sampler, levels = self.sampler, self.sampler.levels
         level, inv_eta2 = levels[i], levels[i].eta**-2
-        b = self.adjoint * inv_eta2
-        if sampler.method == "measurement" and math.isfinite(level.eta):
+        noisy = sampler.method == "measurement" and math.isfinite(level.eta)
+        if noisy:
             self._anneal_measurement(i)
-            b = (self.adjoint.repeat_interleave(sampler.chains, 0) + self.chains.data_noise) * inv_eta2
-        if self.warm is not None:
-            warm = self.warm * self._warm_lam()
-            b = b + (warm.repeat_interleave(len(b) // len(warm), 0) if len(b) > len(warm) else warm)
+        b = self._centre(inv_eta2, noisy) if centred(sampler.operator, self.adjoint) else self._data(inv_eta2, noisy)
         lin = self._lin(level)
         lam = lin + self._warm_lam()
         scalars = StepScalars(lam=lam, lin=lin, w=level.t**-2, inv_eta2=inv_eta2, noise_lam=lam, noise=AVERAGED,
                               seed=sampler.seed, step=self.chains.step)
         return Target(sampler.operator, sampler.energy, level.t, b, scalars, sampler.backend)
+
+    def _data(self, inv_eta2: float, noisy: bool) -> Tensor:
+        """b = Aᴴy/η² + x₀/σ², of every chain where its measurement is noisy."""
+        b = self.adjoint * inv_eta2
+        if noisy:
+            b = (self.adjoint.repeat_interleave(self.sampler.chains, 0) + self.chains.data_noise) * inv_eta2
+        if self.warm is not None:
+            warm = self.warm * self._warm_lam()
+            b = b + (warm.repeat_interleave(len(b) // len(warm), 0) if len(b) > len(warm) else warm)
+        return b
+
+    def _centre(self, inv_eta2: float, noisy: bool) -> Tensor:
+        """c of `Target`; the measurement's part is kept from level to level, as it hangs on η alone."""
+        operator, lam = self.sampler.operator, 1.0 + self._warm_lam()
+        if inv_eta2 != self.centre_of:
+            self.centre_of, self.centre = inv_eta2, operator.centre(self.y, inv_eta2, lam) if inv_eta2 else self.adjoint * 0.0
+        c = self.centre
+        if noisy:
+            noise = operator.solve_state(self.chains.data_noise * inv_eta2, inv_eta2, lam)
+            c = c.repeat_interleave(self.sampler.chains, 0) + noise
+        if self.warm is not None:
+            warm = operator.solve_state(self.warm * self._warm_lam(), inv_eta2, lam)
+            c = c + (warm.repeat_interleave(len(c) // len(warm), 0) if len(c) > len(warm) else warm)
+        return c
 
     def _scalars(self, target: Target, i: int, k: int) -> StepScalars:
         """Those of step k of level i: averaged noise, or by the published rule the next level's at the end of a level."""
@@ -362,25 +493,49 @@ class Run:
               f"{warm.dtype} of shape {tuple(warm.shape)}",
               f"a {'complex' if self.sampler.operator.is_complex else 'real'} image {self.image}, or one a measurement")
         check(bool(warm.isfinite().all()), "warm_start", "NaN or infinity in it", "finite numbers")
-        warm = warm.view(-1, *self.image).to(self.adjoint.device).expand(len(self.y), *self.image)
+        warm = ordinary(warm).detach().view(-1, *self.image).to(self.adjoint.device).expand(len(self.y), *self.image)
         return to_state(warm).float()
 
-    def _identity(self) -> str:
-        """A digest of all that decides the result: options, measurement, and probes of operator and energy."""
-        sampler = self.sampler
+    def _identity(self) -> Identity:
+        """All that decides the result: options, backend, precision and measurement, and what operator and energy do to noise."""
+        sampler, device = self.sampler, self.adjoint.device
         names = ("chains", "draws", "thin", "seed", "method", "noise", "correction", "first_chain", "warm_std")
         options = {name: getattr(sampler, name) for name in names} | {
-            "schedule": asdict(sampler.schedule), "operator": type(sampler.operator).__name__,
-            "eta": sampler.operator.noise_std, "energy": type(sampler.energy).__name__, "image": self.image}
-        digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
+            "schedule": asdict(sampler.schedule), "operator": type(sampler.operator).__name__, "eta": sampler.operator.noise_std,
+            "solved to": [getattr(sampler.operator, name, None) for name in ("tol", "max_iter")], "image": self.image,
+            "backend": resolved(sampler.backend, device), "energy": _described(sampler.energy, device)}
         given = {"y": self.y} if self.warm is None else {"y": self.y, "warm_start": self.warm}
-        digest.update(safetensors.torch.save({name: v.resolve_conj().cpu().contiguous() for name, v in given.items()}))
-        t = sampler.schedule.sigma_min
-        grad = sampler.energy.grad(network_view(self.adjoint), t)
-        for probe in (self.adjoint, sampler.operator.normal_state(self.adjoint), grad):
-            # three digits: another number of threads may round otherwise, another mask or prior says something else
-            digest.update(f"{float(probe.double().norm()):.2e}".encode())
-        return digest.hexdigest()
+        here = {name: v.resolve_conj().cpu().contiguous() for name, v in given.items()}
+        return Identity(digest_of(here, {"options": json.dumps(options, sort_keys=True)}), *self._probes())
+
+    def _probes(self) -> tuple[Tensor, Tensor]:
+        """⟨w_k, v⟩, w_k fixed noise, for v = Aᴴy of every measurement, AᴴA z and ∇E(z √(t² + 1/4), t) at the first, the middle
+        and the last t, z fixed noise: (groups, PROBES); and what each may differ by, (groups,). Both on the CPU, in float64."""
+        sampler, device = self.sampler, self.adjoint.device
+        noise = torch.randn(PROBES + 1, *self.adjoint.shape[1:], generator=torch.Generator().manual_seed(0)).to(device)
+        z, against = noise[:1], noise[1:]
+        answers = [*self.adjoint, *sampler.operator.normal_state(z)]
+        tolerances = [OPERATOR_TOLERANCE] * len(answers)
+        ts = sampler.schedule.t()
+        for t in (ts[0], ts[len(ts) // 2], ts[-1]):
+            grad = sampler.energy.grad(network_view(z * math.hypot(t, 0.5)), float(t))
+            answers.append(grad[0].movedim(0, -1))
+            tolerances.append(ENERGY_TOLERANCE)
+        products = torch.stack([(v.double() * against).flatten(1).sum(1) for v in answers])
+        norms = torch.stack([v.double().norm() for v in answers])
+        return products.cpu(), norms.cpu() * torch.tensor(tolerances, dtype=torch.float64)
+
+    def _chi2(self) -> Tensor:
+        """χ² a datum of the states, (B,) float64: the mean of ‖A x − y‖²/(η² n) over chains that are whole, n real data each."""
+        chains, operator, each = self.chains, self.sampler.operator, self.sampler.chains
+        sums = torch.zeros(len(self.index), dtype=torch.float64, device=chains.x.device)
+        for first in range(0, len(sums), CHI2_ROWS):
+            rows = slice(first, first + CHI2_ROWS)
+            images = from_state(chains.x[rows], operator.is_complex)
+            residual = operator.forward(images) - self.y[torch.arange(len(sums), device=sums.device)[rows] // each]
+            sums[rows] = (torch.view_as_real(residual) if residual.is_complex() else residual).double().square().flatten(1).sum(1)
+        sums = torch.where(chains.alive, sums, torch.nan).view(len(self.y), each)
+        return sums.nanmean(1) / (operator.noise_std**2 * operator.data_count(self.y))
 
     def _posterior(self) -> Posterior:
         sampler, chains, record = self.sampler, self.chains, self.record
@@ -405,7 +560,24 @@ class Run:
             mean=one(from_state(mean, complex_image)), channel_std=one(from_state(variance.sqrt(), False)),
             samples=one(samples), count=one(record.count), trace=one(trace), by_level=by_level,
             acceptance=_acceptance(record.acceptance[shown - 1:], chains.alive), interrupted=self.interrupted, broken=lost,
-            seed=sampler.seed, schedule=sampler.schedule, seconds=time.perf_counter() - self.began, gradients=chains.gradients)
+            seed=sampler.seed, schedule=sampler.schedule, seconds=time.perf_counter() - self.began, gradients=chains.gradients,
+            chi2=one(self._chi2()), support=None if self.support is None else self.support[0, ..., 0] > 0)
+
+
+def warn_of_chi2(chi2: Tensor, count: int) -> None:
+    """Warn where χ² a datum is far from 1, as it is for samples of the posterior of what was measured, within √(2/count)."""
+    for i, value in enumerate(chi2.flatten().tolist()):
+        if abs(value - 1) > CHI2_FAR + 5 * math.sqrt(2 / count):
+            which = f" of measurement {i}" if chi2.ndim else ""
+            why = CHI2_ABOVE if value > 1 else CHI2_BELOW
+            warnings.warn(f"chi-squared a datum{which} is {value:.3g} for these samples, about 1 expected: {why}", stacklevel=4)
+
+
+def _described(energy: Energy, device: torch.device) -> list[object]:
+    """What an energy is computed by and, of a sum, what its terms are."""
+    backend = getattr(energy, "backend", None)
+    return [type(energy).__name__, getattr(energy, "precision", None), None if backend is None else resolved(backend, device),
+            [_described(term, device) for term in getattr(energy, "energies", ())]]
 
 
 def _mean_over(values: Tensor, alive: Tensor) -> list[float]:

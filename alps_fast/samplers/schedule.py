@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import check, check_positive, whole
+from ..errors import check, check_positive, check_std, whole
 from ..ops.philox_normal import AVERAGED, INDEPENDENT, NO_NOISE
 
-__all__ = ["AVERAGED", "INDEPENDENT", "NO_NOISE", "PUBLISHED", "Level", "Schedule", "StepScalars", "with_draws"]
+__all__ = ["AVERAGED", "INDEPENDENT", "MOST", "NO_NOISE", "PUBLISHED", "Level", "Schedule", "StepScalars", "with_draws"]
+
+MOST = 1_000_001  # levels, and steps at one, are fewer
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,12 @@ class Schedule:
     eta_steps: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("sigma_min", "sigma_max", "rho", "eta_max"):
-            check_positive(name, getattr(self, name))
-            object.__setattr__(self, name, float(getattr(self, name)))  # NumPy's numbers have no JSON
+        for name in ("sigma_min", "sigma_max", "eta_max"):
+            object.__setattr__(self, name, check_std(name, getattr(self, name)))
+        object.__setattr__(self, "rho", check_positive("rho", self.rho, 0.1, 100.0))  # outside, powers lose all digits
         check(self.sigma_max >= self.sigma_min, "sigma_max", self.sigma_max, f"at least sigma_min = {self.sigma_min}")
         for name in ("levels", "steps", "eta_steps"):
-            object.__setattr__(self, name, whole(name, getattr(self, name), 1))
+            object.__setattr__(self, name, whole(name, getattr(self, name), 1, MOST))
 
     def t(self) -> np.ndarray:
         """The levels, float64, decreasing."""
@@ -68,7 +70,7 @@ PUBLISHED = Schedule()  # of [ALPS], for inpainting and MRI; for blur levels = 1
 
 
 class Level(NamedTuple):
-    """One target exp(−E(x, t)/t² − ‖Ax − y_i‖²/(2η²)) of the family of design §2.6, and the steps spent on it.
+    """One target exp(−E(x, t)/t² − ‖Ax − y_i‖²/(2η²)) of the family of docs/design.md §6, and the steps spent on it.
 
     eta = ∞ sees no data. The state after the last step is a posterior draw if `draw`.
     """

@@ -28,16 +28,24 @@ __global__ void __launch_bounds__(32) loop_decide(cudaGraphConditionalHandle loo
   if (threadIdx.x == 0) cudaGraphSetConditional(loop, *goes_on != 0);
 }
 
+// While it lasts, a capture does not forbid its thread what may touch other streams, as making and destroying one may.
+struct Relaxed {
+  Relaxed() { cudaThreadExchangeStreamCaptureMode(&mode); }
+  Relaxed(const Relaxed&) = delete;
+  ~Relaxed() { cudaThreadExchangeStreamCaptureMode(&mode); }
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+};
+
 struct OwnStream {
   explicit OwnStream(const char* name) {
-    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;  // or a capture may forbid its thread to make one
-    check_cuda(name, cudaThreadExchangeStreamCaptureMode(&mode));
-    const cudaError_t made = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
-    check_cuda(name, cudaThreadExchangeStreamCaptureMode(&mode));
-    check_cuda(name, made);
+    const Relaxed relaxed;
+    check_cuda(name, cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   }
   OwnStream(const OwnStream&) = delete;
-  ~OwnStream() { cudaStreamDestroy(stream); }
+  ~OwnStream() {
+    const Relaxed relaxed;
+    cudaStreamDestroy(stream);
+  }
   cudaStream_t stream;
 };
 

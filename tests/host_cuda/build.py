@@ -34,6 +34,9 @@ SANITIZERS = {  # runtime source, flags, preloaded library, options
 }
 
 
+RUNTIMES = {mode: (runtime, flags) for mode, (runtime, flags, *_) in SANITIZERS.items()} | {"record": ("record.cpp", [])}
+
+
 def why_not() -> str | None:
     """None where this machine can build and run the stand-in."""
     if shutil.which("g++") is None:
@@ -65,7 +68,7 @@ def _object(source: Path, flags: list[str]) -> Path:
 
 def objects(sources: list[Path], mode: str) -> list[Path]:
     """The sources and the runtime of `mode`, compiled under its sanitizer; bindings are not."""
-    runtime, flags, *_ = SANITIZERS[mode]
+    runtime, flags = RUNTIMES[mode]
     jobs = [(s, flags) for s in (*sources, HERE / runtime) if s.suffix == ".cu" or s.parent == HERE]
     import pybind11
 
@@ -77,8 +80,14 @@ def objects(sources: list[Path], mode: str) -> list[Path]:
 
 def link(made: list[Path], mode: str, target: Path, *flags: str) -> Path:
     """Links objects of `objects` into a program, or with -shared into a library."""
-    subprocess.run(["g++", *map(str, made), *SANITIZERS[mode][1], *flags, "-pthread", "-o", str(target)], check=True)
+    subprocess.run(["g++", *map(str, made), *RUNTIMES[mode][1], *flags, "-pthread", "-o", str(target)], check=True)
     return target
+
+
+def library(mode: str, directory: Path) -> Path:
+    """alps_fast._cuda for the CPU."""
+    sources = [ROOT / "csrc" / "bindings_cuda.cpp", *sorted((ROOT / "csrc" / "cuda").glob("*.cu"))]
+    return link(objects(sources, mode), mode, directory / f"_cuda_{mode}.so", "-shared")
 
 
 class Crashed(Exception):
@@ -89,8 +98,7 @@ class Worker:
     """A Python process with the stand-in module, started when first needed and again after a crash."""
 
     def __init__(self, mode: str, directory: Path):
-        sources = [ROOT / "csrc" / "bindings_cuda.cpp", *sorted((ROOT / "csrc" / "cuda").glob("*.cu"))]
-        self.library = link(objects(sources, mode), mode, directory / f"_cuda_{mode}.so", "-shared")
+        self.library = library(mode, directory)
         self.mode, self.process, self.said = mode, None, tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
 
     def _start(self) -> subprocess.Popen:

@@ -77,8 +77,20 @@ constexpr size_t PLAIN_SHARED = 48 << 10;  // without cudaFuncSetAttribute
 constexpr unsigned WARP = 32, FULL = 0xffffffffu;
 extern char* const shared_memory;
 
-// A grid's blocks one after another, each with its shared memory poisoned.
-void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread);
+struct Launched {  // which kernel, and its parameters: what a launch is, beside what it does
+  const void* kernel;
+  const void* const* parameters;
+  const size_t* bytes;
+  size_t count;
+};
+
+// A grid's blocks one after another, each with its shared memory poisoned; or all of it handed to a recorder (record.cpp).
+void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread, const Launched& what);
+
+struct Device {
+  int shared = MOST_SHARED, multiprocessors = 16, cache = 32 << 10, generation = 9;
+};
+inline Device device;
 void sync_threads();
 void sync_team(int number, int count);  // threads of the block that have this number, of 1 to 15
 [[noreturn]] void fail(const char* what);
@@ -171,7 +183,8 @@ inline cudaError_t cudaGetDevice(int* device) {
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   const char* const few = std::getenv("HOST_CUDA_MULTIPROCESSORS");
-  const int values[] = {host_cuda::MOST_SHARED, few ? std::atoi(few) : 16, 32 << 10, 9};
+  const host_cuda::Device& it = host_cuda::device;
+  const int values[] = {it.shared, few ? std::atoi(few) : it.multiprocessors, it.cache, it.generation};
   *value = values[attribute];
   return cudaSuccess;
 }
@@ -182,13 +195,13 @@ struct cudaFuncAttributes {
 
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, Kernel) {
-  found->maxThreadsPerBlock = 1024;
+  found->maxThreadsPerBlock = host_cuda::device.generation == 9 ? 1024 : 32;  // as conv_tiles.h bounds what only Hopper has
   return cudaSuccess;
 }
 
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int bytes) {
-  if (static_cast<size_t>(bytes) > host_cuda::MOST_SHARED) return cudaErrorInvalidConfiguration;
+  if (bytes > host_cuda::device.shared) return cudaErrorInvalidConfiguration;
   host_cuda::raised_limit() = static_cast<size_t>(bytes);
   return cudaSuccess;
 }
@@ -204,7 +217,14 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (host_cuda::captures && !(config->stream && config->stream->graph)) return cudaErrorStreamCaptureImplicit;
   const std::tuple<Parameters...> parameters(std::forward<Arguments>(arguments)...);
   const auto go = [=, shared = config->dynamicSmemBytes] {
-    host_cuda::run(grid, block, shared, [&] { std::apply(kernel, parameters); });
+    std::apply(
+        [&](const Parameters&... each) {
+          const void* const at[] = {&each..., nullptr};
+          const size_t bytes[] = {sizeof each..., 0};
+          host_cuda::run(grid, block, shared, [&] { kernel(each...); },
+                         {reinterpret_cast<const void*>(kernel), at, bytes, sizeof...(each)});
+        },
+        parameters);
   };
   if (host_cuda::captures) host_cuda::record(config->stream, go);
   else go();

@@ -112,7 +112,7 @@ static void run_block() {
   }
 }
 
-void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread) {
+void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread, const Launched&) {
   whole_warps(block);
   blockDim = block;
   gridDim = grid;

@@ -18,7 +18,7 @@ static std::mutex of_teams;
 static uint64_t slots[2][1024];
 static thread_local unsigned parity;
 
-void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread) {
+void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread, const Launched&) {
   const unsigned count = whole_warps(block) * WARP;
   std::barrier<> all(count);
   everybody = &all;

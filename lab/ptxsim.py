@@ -7,7 +7,7 @@ for (coalescing), shared-memory bank conflicts, divergence, barriers. Sectors ar
 once more as distinct ones, each once a launch: what DRAM must move at least, had the caches room for everything. It
 says nothing about time, caches or races.
 
-    from alps_fast.profile.ptxsim import Module
+    from lab.ptxsim import Module
     k = Module(ptx_text).kernel("name")              # or .kernel() where there is one
     counts = k.launch(grid=(4,), block=(128,), args=[array, array, 17, 0.5], shared=4096)
 
@@ -23,7 +23,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -128,6 +128,13 @@ def _imm(tok: str, ty: str = "b64") -> int:
         return int(np.array(v, F[32] if ty == "f32" else F[64]).view(U[32] if ty == "f32" else U[64]))
     v = int(t.rstrip("uUlL"), 0)
     return -v if neg else v
+
+
+class Pointer(NamedTuple):
+    """A byte of a memory that lies on a sector's boundary."""
+
+    memory: Array
+    offset: int
 
 
 class Kernel:
@@ -235,7 +242,8 @@ class Kernel:
                chunk: int = 1 << 16) -> Counter[str]:
         """Execute the whole grid. args: NumPy arrays (by reference) and Python scalars, in parameter order.
 
-        A structure is bytes, or a tuple of its members in order: arrays for pointers, bytes with their padding for the rest.
+        A structure is bytes, or a tuple of its members in order: arrays for pointers, or `Pointer`, bytes with their padding for
+        the rest.
         """
         grid, block = (tuple(list(map(int, d)) + [1] * (3 - len(d))) for d in (grid, block))
         if len(args) < len(self.params):  # Triton appends scratch pointers that the kernel does not touch
@@ -328,6 +336,7 @@ class _Run:
             self.s[f"ntid.{d}"], self.s[f"nctaid.{d}"] = block[i], grid[i]
         # memory: buffers by number, shared a row a CTA, local a row a lane, parameters one row
         self.buffers: list[Array] = [np.zeros(0, np.uint8)]
+        self.addresses: dict[int, int] = {}
         self.param = bytearray()
         self.sym: dict[str, tuple[str, int]] = {}
         for (name, ty, size), a in zip(k.params, args, strict=True):
@@ -337,8 +346,8 @@ class _Run:
             if isinstance(a, np.ndarray):
                 raw = self._buffer(name, a)
             elif isinstance(a, tuple):
-                packed = b"".join(self._buffer(name, v).to_bytes(8, "little") if isinstance(v, np.ndarray) else v for v in a)
-                self.param += packed.ljust(size, b"\0")
+                members = (v if isinstance(v, bytes) else self._address(name, v).to_bytes(8, "little") for v in a)
+                self.param += b"".join(members).ljust(size, b"\0")
                 continue
             elif isinstance(a, (bytes, bytearray)):
                 self.param += bytes(a).ljust(size, b"\0")
@@ -376,6 +385,14 @@ class _Run:
         for name, size in k.local.items():
             self.sym[name] = ("local", off)
             off += (size + 15) // 16 * 16
+
+    def _address(self, name: str, to: Array | Pointer) -> int:
+        """Of an array, or of a byte in memory that several pointers lead into."""
+        if isinstance(to, np.ndarray):
+            return self._buffer(name, to)
+        if id(to.memory) not in self.addresses:
+            self.addresses[id(to.memory)] = self._buffer(name, to.memory)
+        return self.addresses[id(to.memory)] + to.offset
 
     def _buffer(self, name: str, array: Array) -> int:
         """The address of an array, which from now on can be accessed."""
@@ -1147,7 +1164,10 @@ class _Run:
         A = a_held.reshape(nw, 8, 4, -1, 2, a_held.shape[4]).transpose(0, 4, 1, 3, 2, 5).reshape(nw, 16, K)
         B = b_held.transpose(0, 3, 2, 4, 1).reshape(nw, K, 8)
         C = held(a[3], ct).reshape(nw, 8, 4, 2, 2).transpose(0, 3, 1, 2, 4).reshape(nw, 16, 8)
-        D = (A.astype(np.float64) @ B.astype(np.float64) + C).astype(np.float32)
+        A, B, total = A.astype(np.float64), B.astype(np.float64), np.zeros((nw, 16, 8))
+        for k in range(K):  # in this order on every processor, where a BLAS has its own
+            total += A[:, :, k, None] * B[:, k, None, :]
+        D = (total + C).astype(np.float32)
         self.count["mma"] += nw
         self.count["mma_flops"] += nw * 2 * M * N * K
         sums = D.reshape(nw, 2, 8, 4, 2).transpose(0, 2, 3, 1, 4).reshape(-1, 4)

@@ -14,8 +14,9 @@ from typing import Any
 from cuxray.archspec import lookup
 from cuxray.occupancy import compute
 
+from alps_fast.profile.cases import Case
+
 from . import cuda, nvcc
-from .cases import Case
 from .emulate import compiled, recorded
 
 

@@ -15,8 +15,8 @@ from triton.compiler import compile as triton_compile
 from triton.runtime.jit import mangle_type
 
 from alps_fast.kernels.launch import OPTIONS, Launch, observed
+from alps_fast.profile.cases import Case
 
-from .cases import Case
 from .ptxsim import Module
 
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "sm_100": ("cuda", 100, 32), "gfx942": ("hip", "gfx942", 64)}

@@ -1,5 +1,4 @@
-// psi, r = x - psi and grad = r - J^T r of the compact network, a launch a convolution, for images of any number and size; contract
-// in alps_fast/ops/conv_grad.py, bfloat16 multiplications.
+// conv_grad again, as conv_grad.cu has it but a launch a convolution, for images of any number and size.
 //
 // Planes of activations lie outside, channels last, and pass through L2. A convolution is cut into tiles of 8 x 8 positions of all
 // images. A block keeps its weights in shared memory and has several teams of warps, each with a tile and the next one's pixels,
@@ -11,6 +10,10 @@
 // pixel. 2 x 2 positions to one are four tiles of every other pixel. Weights wait in the order in which the products take them.
 //
 // Of the forward pass c = phi' is kept in bytes, in the order in which the same lanes meet them again.
+#pragma once
+
+#include <type_traits>
+
 #include "asynchronous.h"
 #include "conv.h"
 #include "launch.h"
@@ -329,8 +332,14 @@ struct StoreOf<Engine, TAIL, F> {
   using type = ImageOf<Engine>;
 };
 
-template <class Engine, Layer L, Finish F>
-__global__ void __launch_bounds__(Engine::MOST_THREADS, 1) conv_tiles_kernel(const __grid_constant__ ConvTiles c) {
+template <bool WARPGROUPS>
+using EngineOf = std::conditional_t<WARPGROUPS, OfWarpgroups, OfWarps>;
+
+template <bool WARPGROUPS, int LAYER, int FINISH>
+__global__ void __launch_bounds__(EngineOf<WARPGROUPS>::MOST_THREADS, 1) conv_tiles_kernel(const __grid_constant__ ConvTiles c) {
+  using Engine = EngineOf<WARPGROUPS>;
+  constexpr Layer L = static_cast<Layer>(LAYER);
+  constexpr Finish F = static_cast<Finish>(FINISH);
   using S = Shape<L>;
   constexpr int THREADS = 32 * Engine::WARPS, PART_BYTES = S::PRODUCTS * 16 * 16 * S::Q * 2;
   char* const memory = reinterpret_cast<char*>(shared_floats());
@@ -374,7 +383,7 @@ struct TilesLayout {  // of the memory outside, in bytes
 
 // Bytes are -1 where an image is too large to count.
 template <class Engine>
-static TilesLayout lay_out(const ConvGrad& s, const Device& device) {
+static TilesLayout lay_out_tiles(const ConvGrad& s, const Device& device) {
   TilesLayout l = {};
   constexpr int64_t MOST = int64_t(1) << 30;  // of numbers of an image
   const int64_t height = (s.height + INT64_C(7)) / 8 * 4, width = (s.width + INT64_C(7)) / 8 * 4;
@@ -397,8 +406,10 @@ static TilesLayout lay_out(const ConvGrad& s, const Device& device) {
 }
 
 // The launches of a call, in order.
-template <class Engine>
+template <bool WARPGROUPS>
 class Launches {
+  using Engine = EngineOf<WARPGROUPS>;
+
  public:
   Launches(const ConvGrad& s, const TilesLayout& l, const Device& device, int teams, cudaStream_t stream)
       : all_(s), l_(l), device_(device), teams_(teams), stream_(stream), memory_(static_cast<char*>(s.workspace)) {}
@@ -462,7 +473,7 @@ class Launches {
     c_.of_image = l_.tiles[scale], c_.tiles = static_cast<int>(c_.s.images * c_.of_image * S::PARTS);
     const dim3 grid = static_cast<unsigned>(c_.tiles < device_.multiprocessors ? c_.tiles : device_.multiprocessors);
     const dim3 block = static_cast<unsigned>(teams_ * 32 * Engine::WARPS);
-    const auto kernel = conv_tiles_kernel<Engine, L, F>;
+    const auto kernel = conv_tiles_kernel<WARPGROUPS, L, F>;
     const size_t shared = WEIGHTS + 2 * teams_ * TILE_BYTES;
     if (begun_ && device_.generation >= 9) launch_early("conv_grad", kernel, grid, block, shared, stream_, c_);
     else launch("conv_grad", kernel, grid, block, shared, stream_, c_);
@@ -490,27 +501,27 @@ static int teams_of(const Device& device) {
 
 bool conv_has_warpgroups() {
   cudaFuncAttributes found;
-  check_cuda("conv_grad", cudaFuncGetAttributes(&found, conv_tiles_kernel<OfWarpgroups, SQUARE, ADD>));
+  check_cuda("conv_grad", cudaFuncGetAttributes(&found, conv_tiles_kernel<true, SQUARE, ADD>));
   return found.maxThreadsPerBlock >= TEAMS * 32 * OfWarpgroups::WARPS;
 }
 
 int64_t conv_tiles_workspace(const ConvGrad& s, bool warpgroups) {
   const Device device = this_device("conv_grad");
   if (teams_of(device) < 2) return -1;  // nobody multiplies while the only one stores
-  return (warpgroups ? lay_out<OfWarpgroups> : lay_out<OfWarps>)(s, device).bytes;
+  return (warpgroups ? lay_out_tiles<OfWarpgroups> : lay_out_tiles<OfWarps>)(s, device).bytes;
 }
 
-template <class Engine>
-static void run(const ConvGrad& s, cudaStream_t stream) {
+template <bool WARPGROUPS>
+static void run_tiles(const ConvGrad& s, cudaStream_t stream) {
   const Device device = this_device("conv_grad");
-  const TilesLayout l = lay_out<Engine>(s, device);
-  Launches<Engine>(s, l, device, teams_of(device), stream).run();
+  const TilesLayout l = lay_out_tiles<EngineOf<WARPGROUPS>>(s, device);
+  Launches<WARPGROUPS>(s, l, device, teams_of(device), stream).run();
 }
 
 void conv_tiles(ConvGrad s, bool warpgroups, cudaStream_t stream) {
   if (s.images == 0) return;
   s.pairs = s.width % 2 == 0 && on_bytes<8>(s.x, s.grad);
-  (warpgroups ? run<OfWarpgroups> : run<OfWarps>)(s, stream);
+  (warpgroups ? run_tiles<true> : run_tiles<false>)(s, stream);
 }
 
 }  // namespace alps::cuda

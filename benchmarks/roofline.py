@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from ..bench import common
-from . import cuda
-from .cases import CASES, Case
-from .work import GPUS, modelled_us
+from alps_fast.bench import common
+from alps_fast.profile.cases import CASES, OP_CASES, Case
+from alps_fast.profile.work import GPUS, modelled_us
 
 ROUNDS = 20  # of a kernel on a GPU
 
@@ -35,7 +33,8 @@ class Alone(common.Measure):
     def __call__(self, case: str, backend: str, run: Callable[[], object], baselines: dict[str, Callable[[], object]],
                  work: common.Work, rounds: int = 31, gemm: torch.dtype | None = None,
                  peak: float | None = None) -> list[common.Row]:
-        seconds = self.timer(run, lambda: None, min(rounds, common.QUICK_ROUNDS), 2, self.device)
+        timed = common.contender(run, self.device)
+        seconds = self.timer(timed, lambda: None, min(rounds, common.QUICK_ROUNDS), 2, self.device)
         row = {"case": case, "backend": backend, "seconds": seconds, **work._asdict()}
         self.rows.append(row)
         return [row]
@@ -67,10 +66,9 @@ def op_of(case: common.Case) -> str:
 def gpu_cases() -> list[Case]:
     """A configuration of every op that has GPU kernels: with averaged noise, where a noise is in its name, else the first.
 
-    Those of CUDA C++ where an op has no Triton kernel.
+    Of the op where it has no Triton kernel.
     """
-    of_triton = {case.op for case in CASES}
-    cases = CASES + tuple(case for case in cuda.CASES if case.op not in of_triton)
+    cases = CASES + OP_CASES
     ops = dict.fromkeys(case.op for case in cases)
     return [min((case for case in cases if case.op == op), key=lambda case: "averaged" not in case.name) for op in ops]
 
@@ -86,19 +84,12 @@ def modelled() -> list[Point]:
 
 
 def on_gpu() -> list[Point]:
-    """Those configurations on the current CUDA device, by its events: medians."""
-    points, name = [], torch.cuda.get_device_name()
+    """Those configurations on the current CUDA device, as graphs where they can be captured: medians."""
+    points, name, device = [], torch.cuda.get_device_name(), torch.device("cuda")
     for case in gpu_cases():
-        step, seconds = _on_device(case, torch.device("cuda")), []
-        for _ in range(3 + ROUNDS):
-            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            began.record()
-            step()
-            ended.record()
-            ended.synchronize()
-            seconds.append(1e-3 * began.elapsed_time(ended))
-        work = case.work(case.chains)
-        points.append(Point(case.op, case.name, name, "measured", work.bytes, work.operations, statistics.median(seconds[3:])))
+        timed = common.contender(_on_device(case, device), device)
+        seconds, work = common.stopwatch(timed, lambda: None, ROUNDS, 3, device), case.work(case.chains)
+        points.append(Point(case.op, case.name, name, "measured", work.bytes, work.operations, seconds))
     return points
 
 
@@ -111,10 +102,10 @@ def _on_device(case: Case, device: torch.device) -> Callable[[], object]:
         op, arguments = getattr(torch.ops.alps_fast, case.op), moved(case.arguments(case.chains))
         return lambda: op(**arguments)
 
-    from ..kernels.launch import launch
-    from .emulate import recorded
+    from alps_fast.kernels.launch import Launch, launch, observed
 
-    with recorded() as launches:
+    launches: list[Launch] = []
+    with observed(launches.append):  # none runs
         case.run(case.chains)
     there = [(one, moved(one.arguments)) for one in launches]
     return lambda: [launch(one.kernel, one.grid, one.num_warps, **arguments) for one, arguments in there]
@@ -139,7 +130,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
     _roof(cpu, "black", "copies", found["copy"], rates)
     _points(cpu, [p for p in found["points"] if p["where"] == "CPU"], "o", "tab:red", None)
     cpu.set_title(f"CPU, measured: {found['machine']}, {found['threads']} threads", fontsize=8)
-    for one, colour in zip(GPUS, ("tab:blue", "tab:orange", "tab:green"), strict=True):
+    for one, colour in zip(GPUS, ("tab:blue", "tab:orange", "tab:purple", "tab:green"), strict=True):
         _roof(gpu, colour, one.name, one.bandwidth, [("float32", one.float32), ("TF32", one.tf32), ("bfloat16", one.bf16)])
         _points(gpu, [p for p in found["points"] if p["where"] == one.name and p["kind"] == "modelled"], "o", colour,
                 f"{one.name}, modelled")

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "csrc" / "cuda"
 KEPT = ROOT / "build" / "nvcc"
 FLAGS = ("-std=c++17", "-O3", "--fmad=false", "-Werror=all-warnings")  # those of setup.py that say what code is made

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from . import cuda, nvcc
-from .cases import CASES, Case
-from .work import GPUS, modelled_us
+from alps_fast.profile.cases import CASES, Case
+from alps_fast.profile.work import GPUS, modelled_us
 
-ARCHITECTURES = tuple(gpu.arch for gpu in GPUS)
+from . import cuda, host, nvcc
+
+ARCHITECTURES = tuple(dict.fromkeys(gpu.arch for gpu in GPUS))
 WORSE_IF_MORE = ("registers", "spill_instructions", "shared_bytes")
 WORSE_IF_LESS = ("occupancy_percent", "global_load_bytes", "global_store_bytes", "tensor_instructions")
 COUNTS = ("least_bytes", "sectors", "distinct_sectors", "bank_conflicts", "instructions")  # worse if more, by however little
@@ -34,6 +35,8 @@ def gather(cases: Sequence[Case], sources: Sequence[str], cuda_cases: Sequence[C
     report: dict[str, Any] = {
         "nvcc": nvcc.version(), "cases": {case.name: {"model": model(case)} for case in cases},
         "cuda": {case.name: {"model": model(case)} for case in cuda_cases}}
+    if sources or cuda_cases:
+        host.library()  # compiled here, or each process would
     jobs: list[Job] = []
     if static:
         jobs += [("cuda_static", op, arch) for op in sources for arch in architectures]

@@ -1,0 +1,161 @@
+"""Somebody's network, evaluated as it stands and left as it is."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Hashable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ArgumentError, check
+from ..ops._packed import stamp
+
+MATRICES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+
+
+class Twin:
+    """A module for evaluations alone: the same code on the same weights, in evaluation mode, frozen, on `device`.
+
+    Weights of four dimensions are channels-last, as convolutions like them. With `low` those of convolutions and linear layers
+    are bfloat16, which autocast would make of them at every call. What can be is the caller's memory; the rest is copied.
+    """
+
+    def __init__(self, network: nn.Module, low: bool, channels_last: bool, device: torch.device):
+        self.places: list[tuple[dict[str, Any], str, object]] = []  # where the caller's tensors and submodules lie, and which
+        self.shared: list[tuple[Tensor, Tensor]] = []  # the caller's and the twin's, on the same memory
+        self.copied: list[tuple[Tensor, Tensor]] = []  # those on another
+        tensors: dict[int, Tensor] = {}
+        others: set[int] = set()  # that something besides a matrix product reads
+        for module in network.modules():
+            loose = {key: there for key, there in vars(module).items() if isinstance(there, Tensor)}
+            for place in (module._parameters, module._buffers, module._modules):
+                self.places += [(place, key, there) for key, there in place.items()]
+            self.places += [(vars(module), key, there) for key, there in loose.items()]
+            own = [v for v in (*module._parameters.values(), *module._buffers.values(), *loose.values()) if v is not None]
+            tensors |= {id(v): v for v in own}
+            others |= set() if isinstance(module, MATRICES) else {id(v) for v in own}
+        placed = {v.device for v in tensors.values()}
+        spread = len(placed) > 1 or torch.device("meta") in placed  # by other hands, which move them as they need them
+        mine: dict[int, Any] = {}
+        for key, v in tensors.items():
+            made = v.detach() if spread else v.detach().to(device)
+            if low and v.dtype == torch.float32 and key not in others and torch.amp.is_autocast_available(v.device.type):
+                made = made.to(torch.bfloat16)
+            if channels_last and v.ndim == 4:
+                made = made.contiguous(memory_format=torch.channels_last)
+            made = made.clone() if v.is_inference() else made
+            same = (made.data_ptr(), made.dtype, made.device) == (v.data_ptr(), v.dtype, v.device)
+            (self.shared if same else self.copied).append((v, made))
+            mine[key] = nn.Parameter(made, requires_grad=False) if isinstance(v, nn.Parameter) else made
+        try:
+            self.module = copy.deepcopy(network, mine).eval()
+        except Exception as error:  # whatever its attributes raise
+            why = " ".join(str(error).split())
+            raise ArgumentError(f"network: got a {type(network).__name__} that copy.deepcopy does not take ({why}); wanted one "
+                                "that it does, or a function that calls it") from error
+        self.kinds = [(v.dtype, v.device) for v, _ in self.copied]
+        self.seen = stamp(v for v, _ in self.copied)
+
+    def stands(self) -> bool:
+        """Whether the caller's module still is what the twin was made of, its numbers aside."""
+        return (all(place.get(key) is there for place, key, there in self.places)
+                and all(mine.data_ptr() == its.data_ptr() for its, mine in self.shared)
+                and [(v.dtype, v.device) for v, _ in self.copied] == self.kinds)
+
+    def current(self) -> bool:
+        """Whether it has the caller's numbers too, as far as torch counted their changes."""
+        return self.stands() and stamp(v for v, _ in self.copied) == self.seen
+
+    def follow(self) -> None:
+        """Take the caller's numbers."""
+        now = stamp(v for v, _ in self.copied)
+        for its, mine in self.copied:
+            mine.copy_(its)
+        self.seen = now
+
+
+class Foreign:
+    """A torch module or function as evaluations need it.
+
+    A module's own mode, gradients, dtype, memory and device stay as they are: what runs is a twin on the same weights. Where a
+    weight had to be copied, to channels-last, bfloat16 or the images' device, it is copied again once the caller's has changed. A
+    function runs as it is.
+
+    Args:
+        network: called with images (N, C, H, W), one level an image (N,), and keyword arguments.
+        dtype: what the network computes in; None: that of a module's first floating-point parameter, else of the images.
+        channels_last: whether images and weights are channels-last in memory, as convolutions are fastest.
+        name: of the argument to blame.
+    """
+
+    def __init__(self, network: Callable[..., Any], dtype: torch.dtype | None, channels_last: bool, name: str):
+        self.network, self.given, self.channels_last, self.name = network, dtype, channels_last, name
+        self.lock = threading.Lock()
+        self.twins: dict[tuple[bool, torch.device], Twin] = {}
+        if isinstance(network, nn.Module):
+            self._twin(network, False, next((v.device for v in network.parameters()), torch.device("cpu")))  # or say why not
+
+    def revision(self) -> Hashable:
+        """Another one once the weights have changed."""
+        network = self.network
+        return stamp(network.parameters()) if isinstance(network, nn.Module) else None
+
+    def _twin(self, network: nn.Module, low: bool, device: torch.device) -> Twin:
+        """The twin for such evaluations, up to date."""
+        found = self.twins.get((low, device))
+        if found is None or not found.current():
+            with self.lock, torch.inference_mode(False), torch.no_grad():
+                found = self.twins.get((low, device))
+                if found is None or not found.stands():
+                    found = Twin(network, low, self.channels_last, device)
+                    self.twins = {key: other for key, other in self.twins.items() if other.stands()} | {(low, device): found}
+                elif not found.current():
+                    found.follow()
+        return found
+
+    def renew(self) -> None:
+        """Copy again what had to be copied, whether or not torch counted a change; itself uncounted, for other threads' sake."""
+        with self.lock, torch.inference_mode(False), torch.no_grad():
+            for found in self.twins.values():
+                for its, mine in found.copied:
+                    mine.data.copy_(its)
+
+    def __call__(self, x: Tensor, levels: Tensor, precision: str, **arguments: Any) -> Tensor:
+        """The network's output for x (N, C, H, W), in the dtype of x; levels (N,) go in as they are.
+
+        precision: "high", or "fast" with bfloat16 multiplications by autocast, for a network of float32.
+
+        Raises:
+            ArgumentError: what comes back is no tensor.
+        """
+        low, network, dtype = precision == "fast", self.network, self.computes_in(x)
+        run = self._twin(network, low, x.device).module if isinstance(network, nn.Module) else network
+        with torch.autocast(x.device.type, torch.bfloat16) if low and dtype == torch.float32 else nullcontext():
+            out = run(laid(x.to(dtype), self.channels_last), levels, **arguments)
+        check(isinstance(out, Tensor), self.name, f"output of type {type(out).__name__}", "a tensor")
+        return out.to(x.dtype)
+
+    def computes_in(self, x: Tensor) -> torch.dtype:
+        """The dtype in which the network takes images and levels."""
+        weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
+        return self.given or next((v.dtype for v in weights if v.is_floating_point()), x.dtype)
+
+
+def laid(x: Tensor, channels_last: bool) -> Tensor:
+    """x (N, C, H, W) channels-last in memory, or else contiguous.
+
+    Its strides too: those of a dimension of one say nothing, but torch picks kernels, and compiles code, by them.
+    """
+    _, c, h, w = x.shape
+    strides = (h * w * c, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
+    x = x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return x if x.stride() == strides else x.as_strided(x.shape, strides)
+
+
+def ordinary(x: Tensor) -> Tensor:
+    """x as a tensor that autograd takes, which inference tensors are not."""
+    return x.clone() if x.is_inference() else x.detach()

@@ -1,0 +1,302 @@
+"""Networks of others: left as they are, evaluated with the weights they have now, in any mode, precision and thread."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from tape import Tape
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import alps_fast as af
+from alps_fast.energies import CompactNet, DenoiserEnergy, DiffusionPrior
+from alps_fast.samplers.graphs import Graphs
+
+FEW = af.Schedule(sigma_max=2.0, sigma_min=0.2, levels=4, steps=3, eta_max=0.2, eta_steps=2)
+OP = af.operators.Inpainting((torch.rand(8, 8, generator=torch.Generator().manual_seed(1)) < 0.5).float(), noise_std=0.1)
+Y = OP.forward(torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(2)))
+
+
+class Net(nn.Module):
+    """Everything that depends on mode, precision and layout: convolutions, norms with statistics, dropout, a linear layer."""
+
+    def __init__(self, channels=1):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.norm = nn.Conv2d(channels, 16, 3, padding=1), nn.BatchNorm2d(16)
+        self.film, self.drop, self.tail = nn.Linear(1, 16), nn.Dropout(0.5), nn.Conv2d(16, channels, 3, padding=1)
+
+    def forward(self, x, t):
+        h = self.norm(self.head(x)) + self.film(torch.log(t)[:, None])[..., None, None]
+        return x / (1 + 4 * t * t).view(-1, 1, 1, 1) + 0.02 * self.tail(self.drop(torch.nn.functional.silu(h)))
+
+
+def compact():
+    torch.manual_seed(0)
+    net = CompactNet(1, 8, (1, 1, 1))
+    nn.init.normal_(net.tail.weight, std=0.1)
+    return net
+
+
+MAKE = {
+    "denoiser": lambda net, **options: DenoiserEnergy(net, channels=1, **options),
+    "diffusion": lambda net, **options: DiffusionPrior(net, 1, probe=False, **options),
+}
+EVERY = {**{name: (Net, make) for name, make in MAKE.items()}, "compact": (compact, DenoiserEnergy)}
+
+
+def run(energy, **options):
+    return af.sample(Y, OP, energy, **{"chains": 3, "schedule": FEW, "progress": False} | options)
+
+
+def state(net):
+    """All that evaluations could leave behind in a module."""
+    return ([(m, m.training) for m in net.modules()],
+            [(p, p.requires_grad, p.dtype, p.stride(), p.data_ptr(), p._version, p.grad)
+             for p in (*net.parameters(), *net.buffers())])
+
+
+@pytest.mark.parametrize("precision", ["high", "fast"])
+@pytest.mark.parametrize("name", EVERY)
+def test_the_callers_network_is_left_alone(name, precision):
+    """Validated while it trains, its training goes on: in its mode, its weights where and what they were."""
+    make, prior = EVERY[name]
+    net = make().train()
+    before = state(net)
+    energy = prior(net, precision=precision)
+    run(energy)
+    energy.grad(torch.randn(2, 1, 8, 8, dtype=torch.float64), 0.5)
+    assert energy.network is net and all(a is c and b == d for (a, b), (c, d) in zip(before[0], state(net)[0], strict=True))
+    assert all(a[0] is b[0] and a[1:] == b[1:] for a, b in zip(before[1], state(net)[1], strict=True))
+    net(torch.randn(2, 1, 8, 8), torch.ones(2)).square().sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_evaluations_are_in_evaluation_mode():
+    net, x = Net().train(), torch.randn(4, 1, 8, 8)
+    for make in MAKE.values():
+        assert torch.equal(make(net).grad(x, 0.5), make(Net().eval()).grad(x, 0.5))
+
+
+def changed(net):
+    other = type(net)() if isinstance(net, Net) else compact()
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(1.5).add_(0.01)
+    return other
+
+
+def optimised(net):
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.05)
+    sum(p.square().sum() for p in net.parameters()).backward()
+    optimiser.step()
+
+
+CHANGES = {
+    "load_state_dict": lambda net: net.load_state_dict(changed(net).state_dict()),
+    "assign": lambda net: net.load_state_dict(changed(net).state_dict(), assign=True),
+    "optimiser": optimised,
+    "statistics": lambda net: net.train()(torch.randn(4, 1, 8, 8), torch.full((4,), 2.0)),
+    "half and back": lambda net: net.to(torch.bfloat16).float(),
+    "double": lambda net: net.double(),
+    "another layer": lambda net: setattr(net, "tail", changed(net).tail),
+    "channels-last": lambda net: optimised(net.to(memory_format=torch.channels_last)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("precision", ["high", "fast"])
+@pytest.mark.parametrize("name", EVERY)
+def test_evaluations_follow_the_weights(name, precision, change):
+    make, prior = EVERY[name]
+    net, x = make(), torch.randn(2, 1, 8, 8)
+    energy = prior(net, precision=precision)
+    old, revision = energy.grad(x, 0.5), energy.revision()
+    with torch.enable_grad():
+        CHANGES[change](net)
+    new, wanted = energy.grad(x, 0.5), prior(net, precision=precision).grad(x, 0.5)
+    assert torch.equal(new, wanted)
+    same = {"double", *(["statistics"] if name == "compact" else []), *(["half and back"] if precision == "fast" else [])}
+    assert change in same or not torch.equal(new, old)
+    assert energy.revision() != revision or change == "statistics"  # of buffers, which a graph reads where they are
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_run_sees_what_was_changed_through_data(name):
+    """As classes that average weights do, uncounted by torch."""
+    net = Net()
+    energy = MAKE[name](net, precision="fast")
+    run(energy)
+    for p, q in zip(net.parameters(), changed(net).parameters(), strict=True):
+        p.data.copy_(q.data)
+    assert torch.equal(run(energy).samples, run(MAKE[name](net, precision="fast")).samples)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_threads_do_not_meet(name):
+    """Two samplers at other levels on one energy, each as alone."""
+    make, prior = EVERY[name]
+    energy = prior(make())
+    schedules = [af.Schedule(sigma_max=high, sigma_min=0.2, levels=8, steps=2) for high in (2.0, 3.0, 5.0, 9.0)]
+    alone = [run(energy, schedule=s).samples for s in schedules]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda s: run(energy, schedule=s).samples, 3 * schedules))
+    assert all(torch.equal(a, b) for a, b in zip(3 * alone, together, strict=True))
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), torch.no_grad()],
+                         ids=["inference", "autocast", "no_grad"])
+@pytest.mark.parametrize("name", EVERY)
+def test_around_a_run_a_mode_changes_nothing(name, mode):
+    make, prior = EVERY[name]
+    energy = prior(make())
+    with mode:
+        first, inside = run(energy), prior(make())
+    assert torch.equal(first.samples, run(energy).samples) and torch.equal(run(inside).samples, first.samples)
+    with torch.inference_mode():
+        made_inside = make()  # of inference tensors, which count no changes
+    assert torch.equal(run(prior(made_inside)).samples, first.samples)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_torchs_default_dtype_changes_nothing(name):
+    make, prior = EVERY[name]
+    net, options = make(), [{}, {"method": "measurement"}] + [{"correction": "mala"}] * (name != "diffusion")
+    wanted = [run(prior(net), **o).samples for o in options]
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = [run(prior(net), **o).samples for o in options]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", MAKE)
+def test_half_precision_is_cast_in_and_out(name, dtype):
+    """And `precision="fast"` leaves such a network's own precision."""
+    x = torch.randn(2, 1, 8, 8)
+    single = MAKE[name](Net()).grad(x, 0.5)
+    for precision in ("high", "fast"):
+        grad = MAKE[name](Net().to(dtype), precision=precision).grad(x, 0.5)
+        assert grad.dtype == torch.float32
+        error = float((grad - single).norm() / single.norm())
+        assert 0 < error < 8 * torch.finfo(dtype).eps  # measured 0.6 and 0.7 eps
+    assert run(MAKE[name](Net().to(dtype))).samples.dtype == torch.float32
+
+
+class Casts(TorchDispatchMode):
+    """Counts what becomes bfloat16, by shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and out.dtype == torch.bfloat16:
+            self.shapes.append(tuple(out.shape))
+        return out
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_fast_casts_weights_once_and_norms_never(name):
+    net, x = Net(), torch.randn(2, 1, 8, 8)
+    weights = {tuple(p.shape) for p in net.parameters()}
+    energy = MAKE[name](net, precision="fast")
+    grad = energy.grad(x, 0.5)
+    with Casts() as casts:
+        energy.grad(x, 0.7)
+    assert casts.shapes and not weights & set(casts.shapes)
+    twin = energy._foreign.twins[True, x.device].module
+    assert twin.head.weight.dtype == twin.film.bias.dtype == torch.bfloat16 and twin.norm.weight.dtype == torch.float32
+    exact = MAKE[name](net).grad(x, 0.5)
+    assert 1e-5 < float((grad - exact).norm() / exact.norm()) < 2e-2
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_a_compiled_network_is_compiled_once(name):
+    """Over all levels and runs; t is a tensor to it, and modes that it would be compiled for are one."""
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    net = Net().train()
+    energy = MAKE[name](torch.compile(net, backend=backend))
+    found = run(energy)
+    with torch.inference_mode():
+        run(energy)
+    assert len(graphs) == 1 and net.training
+    torch.testing.assert_close(found.samples, run(MAKE[name](net)).samples)
+    CHANGES["load_state_dict"](net)
+    torch.testing.assert_close(run(energy).samples, run(MAKE[name](net)).samples)
+    assert len(graphs) == 1
+
+
+def tape(recorded_run, device):
+    with Tape() as recorded:
+        result = recorded_run()
+    return recorded.replay, result
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_graph_is_recorded_again_once_weights_have_changed(name):
+    make, prior = EVERY[name]
+    net = make()
+    options = {"chains": 3, "schedule": FEW, "progress": False}
+    graphed = af.Sampler(OP, prior(net), **options)
+    graphed._graphs = Graphs(tape, "cpu")
+    for _ in range(3):
+        replayed = graphed(Y)
+    assert len(graphed._graphs.recorded) == FEW.levels
+    CHANGES["load_state_dict"](net)
+    wanted = run(prior(net))
+    for _ in range(3):
+        found = graphed(Y)
+        assert torch.equal(found.samples, wanted.samples) and not torch.equal(found.samples, replayed.samples)
+
+
+def bare(x, t):
+    return 0.5 * x
+
+
+class Wrapped(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x, t):
+        return self.function(x, t)
+
+
+@pytest.mark.parametrize("function, sentence", [
+    (lambda x, t: x[:, :1], r"^network: got output of shape \(2, 1, 8, 8\); wanted that of x, \(2, 3, 8, 8\)"),
+    (torch.no_grad()(bare), "^network: got an output that autograd cannot follow to x .*; wanted one that it can, or a Diffus"),
+    (torch.inference_mode()(bare), "^network: got an output that autograd cannot follow"),
+    (lambda x, t: (x, t), "^network: got output of type tuple; wanted a tensor"),
+])
+def test_outputs_that_are_no_denoisers_are_refused(function, sentence):
+    with pytest.raises(af.ArgumentError, match=sentence):
+        DenoiserEnergy(Wrapped(function), channels=3).grad(torch.randn(2, 3, 8, 8), 0.5)
+
+
+def test_code_for_contiguous_images_alone():
+    net = Wrapped(lambda x, t: 0.5 * x.view(len(x), -1).view(x.shape))
+    x = torch.randn(2, 3, 8, 8)
+    for make in (lambda **o: DenoiserEnergy(net, channels=3, **o), lambda **o: DiffusionPrior(net, 3, probe=False, **o)):
+        with pytest.raises(RuntimeError, match="view size is not compatible"):
+            make().grad(x, 0.5)
+        assert make(channels_last=False).grad(x, 0.5).shape == x.shape
+
+
+def test_a_network_that_cannot_be_copied_is_named():
+    net = Wrapped(bare)
+    net.held = (i for i in range(3))
+    with pytest.raises(af.ArgumentError, match="^network: got a Wrapped that copy.deepcopy does not take .* or a function"):
+        DiffusionPrior(net, 1)
+    assert DiffusionPrior(lambda x, t: net(x, t), 1, probe=False).grad(torch.ones(1, 1, 8, 8), 0.5).mean() == 0.5
