@@ -39,8 +39,8 @@ struct Shape {
   static constexpr int EIGHTS = L == HEAD ? NARROW / 8 : CHANNELS / 8;     // of channels that come in
   static constexpr int LOADS = L == DOWN ? 4 : 1, PARTS = L == UP ? 4 : 1;  // tiles to one, and the other way round
   static constexpr int Q = L == TAIL ? ENDS : WHOLE;                       // 16 channels that go out
-  static constexpr int PRODUCTS = TAPS * EIGHTS / 2;                       // of a tile
-  static constexpr int ALL_PRODUCTS = PRODUCTS * LOADS * PARTS;
+  static constexpr int PART_BYTES = TAPS * EIGHTS / 2 * 16 * 16 * Q * 2;   // of weights, for the products of a tile
+  static constexpr int BYTES = PART_BYTES * LOADS * PARTS;
 };
 
 struct ConvTiles {  // one launch
@@ -52,6 +52,7 @@ struct ConvTiles {  // one launch
   const float *bias, *scale, *shift;
   double* partial;  // of the energy, of each warp
   int height, width, columns, of_image, tiles;  // positions that are multiplied; tiles in a row, of an image, in all
+  int buffers;      // of a team: one where it has one tile
   bool transposed;
 };
 
@@ -341,13 +342,12 @@ __global__ void __launch_bounds__(EngineOf<WARPGROUPS>::MOST_THREADS, 1) conv_ti
   constexpr Layer L = static_cast<Layer>(LAYER);
   constexpr Finish F = static_cast<Finish>(FINISH);
   using S = Shape<L>;
-  constexpr int THREADS = 32 * Engine::WARPS, PART_BYTES = S::PRODUCTS * 16 * 16 * S::Q * 2;
+  constexpr int THREADS = 32 * Engine::WARPS;
   char* const memory = reinterpret_cast<char*>(shared_floats());
   const int team = __shfl_sync(0xffffffffu, threadIdx.x / THREADS, 0), teams = blockDim.x / THREADS;  // the same for a warp
-  char* const tiles = memory + WEIGHTS + 2 * team * TILE_BYTES;
+  char* const tiles = memory + S::BYTES + c.buffers * team * TILE_BYTES;
   next_kernel_may_begin();
-  for (int i = threadIdx.x; i < S::LOADS * S::PARTS * PART_BYTES / 16; i += blockDim.x)
-    copy_16(memory + 16 * i, c.weights + i, true);
+  for (int i = threadIdx.x; i < S::BYTES / 16; i += blockDim.x) copy_16(memory + 16 * i, c.weights + i, true);
   kernels_before_wait();
   const int step = gridDim.x * teams;
   int tile = blockIdx.x + gridDim.x * team, turn = 0;
@@ -369,7 +369,7 @@ __global__ void __launch_bounds__(EngineOf<WARPGROUPS>::MOST_THREADS, 1) conv_ti
       if (last) next = place_of(c, tile + step, S::PARTS);
       if (!last || tile + step < c.tiles) fetch<L, THREADS>(c, next, last ? 0 : load + 1, tiles + (turn ^ 1) * TILE_BYTES);
       if (last) finish.read();
-      Engine::template multiply<L>(tiles + turn * TILE_BYTES, memory + (load + here.part) * PART_BYTES, sum);
+      Engine::template multiply<L>(tiles + turn * TILE_BYTES, memory + (load + here.part) * S::PART_BYTES, sum);
     }
     finish.store(sum);
     here = next;
@@ -464,17 +464,20 @@ class Launches {
   template <Layer L, Finish F>
   void layer(int scale, const void* from, void* to) {
     using S = Shape<L>;
-    constexpr int PACKED = (S::ALL_PRODUCTS + 3) / 4 * 4;  // products
+    constexpr int FOUR = 4 * 16 * 16 * S::Q * 2;  // bytes of four products, of which weights are packed
     c_.from = from, c_.to = to, c_.weights = weights_;
-    weights_ += PACKED * 16 * 16 * S::Q * 2 / 16;
+    weights_ += (S::BYTES + FOUR - 1) / FOUR * FOUR / 16;
     c_.bias = nullptr;
     if (!c_.transposed && (F == PUT || F == ADD)) c_.bias = biases_, biases_ += 16 * S::Q * S::PARTS;
     c_.height = l_.height[scale], c_.width = l_.width[scale], c_.columns = (c_.width + PATCH - 1) / PATCH;
     c_.of_image = l_.tiles[scale], c_.tiles = static_cast<int>(c_.s.images * c_.of_image * S::PARTS);
-    const dim3 grid = static_cast<unsigned>(c_.tiles < device_.multiprocessors ? c_.tiles : device_.multiprocessors);
-    const dim3 block = static_cast<unsigned>(teams_ * 32 * Engine::WARPS);
+    // No more than there is to do: so little leaves room beside it for the next launch's blocks, which then have their weights.
+    const int blocks = static_cast<int>(c_.tiles < device_.multiprocessors ? c_.tiles : device_.multiprocessors);
+    const int of_block = (c_.tiles + blocks - 1) / blocks, teams = of_block < teams_ ? of_block : teams_;
+    c_.buffers = of_block > teams || S::LOADS > 1 ? 2 : 1;
+    const dim3 grid = static_cast<unsigned>(blocks), block = static_cast<unsigned>(teams * 32 * Engine::WARPS);
     const auto kernel = conv_tiles_kernel<WARPGROUPS, L, F>;
-    const size_t shared = WEIGHTS + 2 * teams_ * TILE_BYTES;
+    const size_t shared = S::BYTES + teams * c_.buffers * TILE_BYTES;
     if (begun_ && device_.generation >= 9) launch_early("conv_grad", kernel, grid, block, shared, stream_, c_);
     else launch("conv_grad", kernel, grid, block, shared, stream_, c_);
     begun_ = true;
