@@ -362,14 +362,14 @@ __global__ void __launch_bounds__(EngineOf<WARPGROUPS>::MOST_THREADS, 1) conv_ti
     float sum[Engine::MATRICES][2 * S::Q][4] = {};
 #pragma unroll 1
     for (int load = 0; load < S::LOADS; ++load, turn ^= 1) {
-      copies_wait();
-      Engine::publish();
       team_barrier(1 + team, THREADS);  // the tile is there, and nobody reads the one before any more
       const bool last = load + 1 == S::LOADS;
       if (last) next = place_of(c, tile + step, S::PARTS);
       if (!last || tile + step < c.tiles) fetch<L, THREADS>(c, next, last ? 0 : load + 1, tiles + (turn ^ 1) * TILE_BYTES);
       if (last) finish.read();
       Engine::template multiply<L>(tiles + turn * TILE_BYTES, memory + (load + here.part) * S::PART_BYTES, sum);
+      copies_wait();
+      Engine::publish();  // before anything is stored, which it would wait for
     }
     finish.store(sum);
     here = next;
