@@ -139,8 +139,9 @@ def test_ridge_langevin_keeps_an_image_of_several_between_steps(monkeypatch):
 
 
 @pytest.mark.parametrize("channels, blocks, size, warps", [(2, (0, 0, 1), (5, 7), 4), (1, (1, 0, 0), (7, 13), 8)])
-def test_conv_grad_is_the_reference(channels, blocks, size, warps):
-    """Law: that of the CPU kernel; measured 5e-3. With four warps two images, of a level each."""
+def test_conv_grad_is_the_reference(monkeypatch, channels, blocks, size, warps):
+    """An image a block. Law: that of the CPU kernel; measured 5e-3. With four warps two images, of a level each."""
+    monkeypatch.setenv("ALPS_FAST_CONV_GRAD", "image")
     weights, scale, shift, coefficients, blocks = make(channels, 64, blocks)
     each = torch.tensor([1, 0.7], dtype=torch.float64)[:2 if warps == 4 else 1]
     args = weights, each[:, None] * scale, each[:, None] * shift, each * coefficients, blocks
@@ -159,12 +160,12 @@ def test_conv_grad_is_the_reference(channels, blocks, size, warps):
     assert count["shared_load_conflicts"] <= 0.1 * count["shared_load_wavefronts"]  # all of pixels that are two apart
 
 
-def test_conv_grad_in_tiles_has_the_bits_of_an_image_a_block():
+def test_conv_grad_in_tiles_has_the_bits_of_an_image_a_block(monkeypatch):
     """Two tiles in a row at the finest scale, of which neither is whole. Nothing conflicts in shared memory when it is read."""
-    weights, scale, shift, coefficients, blocks = single(make(1, 64, (1, 0, 0)))
-    arguments = torch.randn(1, 1, 9, 18), weights, scale, shift, coefficients, blocks
-    (grad, value), count = cuda.conv_tiles(*arguments)
-    (want, want_value), _ = cuda.conv_grad(*arguments)
+    arguments = torch.randn(1, 1, 9, 18), *single(make(1, 64, (1, 0, 0))), "fast"
+    (grad, value), count = cuda.run("conv_grad", *arguments)
+    monkeypatch.setenv("ALPS_FAST_CONV_GRAD", "image")
+    (want, want_value), _ = cuda.run("conv_grad", *arguments)
     assert torch.equal(grad.view(torch.int32), want.view(torch.int32))
     torch.testing.assert_close(value, want_value, rtol=2e-7, atol=0)  # summed in another order in double precision
     assert count["shared_load_conflicts"] == 0 and count["shared_store_conflicts"] <= 0.01 * count["shared_store_wavefronts"]

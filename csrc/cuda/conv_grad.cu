@@ -12,6 +12,7 @@
 // Weights come straight from L2 in the order of lanes; the two products that follow are on their way meanwhile. Neither the
 // steps nor the number of warps decide any bit of the gradient.
 #include "conv.h"
+#include "conv_tiles.h"
 #include "launch.h"
 
 namespace alps::cuda {

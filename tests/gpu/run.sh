@@ -50,6 +50,7 @@ build() {  # for the GPU that is here, a source a core; then the CPU's kernels, 
   include="$include -I$($PYTHON -c "import sysconfig; print(sysconfig.get_path('include'))")"
   if [[ $GPU_RUN_DEVICE == cuda ]]; then
     sm=$($PYTHON -c "import torch; print('%d%d' % torch.cuda.get_device_capability())")
+    sm=${sm/#90/90a}  # with what Hopper alone has
     mkdir -p build/gpu
     ls csrc/bindings_cuda.cpp csrc/cuda/*.cu | xargs -P "$(nproc)" -I{} sh -c "nvcc -c -O3 -std=c++17 --fmad=false -cudart=static \
       -Xcompiler=-fPIC,-fvisibility=hidden -gencode=arch=compute_$sm,code=sm_$sm -lineinfo $include {} -o build/gpu/\$(basename {}).o" &&

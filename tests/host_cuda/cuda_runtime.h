@@ -93,7 +93,7 @@ struct Launched {  // which kernel, and its parameters: what a launch is, beside
 void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread, const Launched& what);
 
 struct Device {
-  int shared = MOST_SHARED, multiprocessors = 16, cache = 48 << 10;  // of which a few images take more than half
+  int shared = MOST_SHARED, multiprocessors = 16, cache = 48 << 10, generation = 9;  // of the cache few images take more than half
 };
 inline Device device;
 void sync_threads();
@@ -188,8 +188,8 @@ inline cudaError_t cudaGetDevice(int* device) {
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   const char* const few = std::getenv("HOST_CUDA_MULTIPROCESSORS");
-  const int values[] = {host_cuda::device.shared, few ? std::atoi(few) : host_cuda::device.multiprocessors,
-                        host_cuda::device.cache, 9};
+  const host_cuda::Device& it = host_cuda::device;
+  const int values[] = {it.shared, few ? std::atoi(few) : it.multiprocessors, it.cache, it.generation};
   *value = values[attribute];
   return cudaSuccess;
 }
@@ -200,7 +200,7 @@ struct cudaFuncAttributes {
 
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, Kernel) {
-  found->maxThreadsPerBlock = 1024;
+  found->maxThreadsPerBlock = host_cuda::device.generation == 9 ? 1024 : 32;  // as conv_tiles.h bounds what only Hopper has
   return cudaSuccess;
 }
 

@@ -1,5 +1,4 @@
-// psi, r = x - psi and grad = r - J^T r of the compact network, a launch a convolution, for images of any number and size; contract
-// in alps_fast/ops/conv_grad.py, bfloat16 multiplications.
+// conv_grad again, as conv_grad.cu has it but a launch a convolution, for images of any number and size.
 //
 // Planes of activations lie outside, channels last, and pass through L2. A convolution is cut into tiles of 8 x 8 positions of all
 // images. A block keeps its weights in shared memory and has several teams of warps, each with a tile and the next one's pixels,
@@ -11,6 +10,10 @@
 // pixel. 2 x 2 positions to one are four tiles of every other pixel. Weights wait in the order in which the products take them.
 //
 // Of the forward pass c = phi' is kept in bytes, in the order in which the same lanes meet them again.
+#pragma once
+
+#include <type_traits>
+
 #include "asynchronous.h"
 #include "conv.h"
 #include "launch.h"
@@ -36,8 +39,8 @@ struct Shape {
   static constexpr int EIGHTS = L == HEAD ? NARROW / 8 : CHANNELS / 8;     // of channels that come in
   static constexpr int LOADS = L == DOWN ? 4 : 1, PARTS = L == UP ? 4 : 1;  // tiles to one, and the other way round
   static constexpr int Q = L == TAIL ? ENDS : WHOLE;                       // 16 channels that go out
-  static constexpr int PRODUCTS = TAPS * EIGHTS / 2;                       // of a tile
-  static constexpr int ALL_PRODUCTS = PRODUCTS * LOADS * PARTS;
+  static constexpr int PART_BYTES = TAPS * EIGHTS / 2 * 16 * 16 * Q * 2;   // of weights, for the products of a tile
+  static constexpr int BYTES = PART_BYTES * LOADS * PARTS;
 };
 
 struct ConvTiles {  // one launch
@@ -49,6 +52,7 @@ struct ConvTiles {  // one launch
   const float *bias, *scale, *shift;
   double* partial;  // of the energy, of each warp
   int height, width, columns, of_image, tiles;  // positions that are multiplied; tiles in a row, of an image, in all
+  int buffers;      // of a team: one where it has one tile
   bool transposed;
 };
 
@@ -329,16 +333,21 @@ struct StoreOf<Engine, TAIL, F> {
   using type = ImageOf<Engine>;
 };
 
-template <class Engine, Layer L, Finish F>
-__global__ void __launch_bounds__(Engine::MOST_THREADS, 1) conv_tiles_kernel(const __grid_constant__ ConvTiles c) {
+template <bool WARPGROUPS>
+using EngineOf = std::conditional_t<WARPGROUPS, OfWarpgroups, OfWarps>;
+
+template <bool WARPGROUPS, int LAYER, int FINISH>
+__global__ void __launch_bounds__(EngineOf<WARPGROUPS>::MOST_THREADS, 1) conv_tiles_kernel(const __grid_constant__ ConvTiles c) {
+  using Engine = EngineOf<WARPGROUPS>;
+  constexpr Layer L = static_cast<Layer>(LAYER);
+  constexpr Finish F = static_cast<Finish>(FINISH);
   using S = Shape<L>;
-  constexpr int THREADS = 32 * Engine::WARPS, PART_BYTES = S::PRODUCTS * 16 * 16 * S::Q * 2;
+  constexpr int THREADS = 32 * Engine::WARPS;
   char* const memory = reinterpret_cast<char*>(shared_floats());
   const int team = __shfl_sync(0xffffffffu, threadIdx.x / THREADS, 0), teams = blockDim.x / THREADS;  // the same for a warp
-  char* const tiles = memory + WEIGHTS + 2 * team * TILE_BYTES;
+  char* const tiles = memory + S::BYTES + c.buffers * team * TILE_BYTES;
   next_kernel_may_begin();
-  for (int i = threadIdx.x; i < S::LOADS * S::PARTS * PART_BYTES / 16; i += blockDim.x)
-    copy_16(memory + 16 * i, c.weights + i, true);
+  for (int i = threadIdx.x; i < S::BYTES / 16; i += blockDim.x) copy_16(memory + 16 * i, c.weights + i, true);
   kernels_before_wait();
   const int step = gridDim.x * teams;
   int tile = blockIdx.x + gridDim.x * team, turn = 0;
@@ -353,14 +362,14 @@ __global__ void __launch_bounds__(Engine::MOST_THREADS, 1) conv_tiles_kernel(con
     float sum[Engine::MATRICES][2 * S::Q][4] = {};
 #pragma unroll 1
     for (int load = 0; load < S::LOADS; ++load, turn ^= 1) {
-      copies_wait();
-      Engine::publish();
       team_barrier(1 + team, THREADS);  // the tile is there, and nobody reads the one before any more
       const bool last = load + 1 == S::LOADS;
       if (last) next = place_of(c, tile + step, S::PARTS);
       if (!last || tile + step < c.tiles) fetch<L, THREADS>(c, next, last ? 0 : load + 1, tiles + (turn ^ 1) * TILE_BYTES);
       if (last) finish.read();
-      Engine::template multiply<L>(tiles + turn * TILE_BYTES, memory + (load + here.part) * PART_BYTES, sum);
+      Engine::template multiply<L>(tiles + turn * TILE_BYTES, memory + (load + here.part) * S::PART_BYTES, sum);
+      copies_wait();
+      Engine::publish();  // before anything is stored, which it would wait for
     }
     finish.store(sum);
     here = next;
@@ -374,7 +383,7 @@ struct TilesLayout {  // of the memory outside, in bytes
 
 // Bytes are -1 where an image is too large to count.
 template <class Engine>
-static TilesLayout lay_out(const ConvGrad& s, const Device& device) {
+static TilesLayout lay_out_tiles(const ConvGrad& s, const Device& device) {
   TilesLayout l = {};
   constexpr int64_t MOST = int64_t(1) << 30;  // of numbers of an image
   const int64_t height = (s.height + INT64_C(7)) / 8 * 4, width = (s.width + INT64_C(7)) / 8 * 4;
@@ -397,8 +406,10 @@ static TilesLayout lay_out(const ConvGrad& s, const Device& device) {
 }
 
 // The launches of a call, in order.
-template <class Engine>
+template <bool WARPGROUPS>
 class Launches {
+  using Engine = EngineOf<WARPGROUPS>;
+
  public:
   Launches(const ConvGrad& s, const TilesLayout& l, const Device& device, int teams, cudaStream_t stream)
       : all_(s), l_(l), device_(device), teams_(teams), stream_(stream), memory_(static_cast<char*>(s.workspace)) {}
@@ -453,17 +464,20 @@ class Launches {
   template <Layer L, Finish F>
   void layer(int scale, const void* from, void* to) {
     using S = Shape<L>;
-    constexpr int PACKED = (S::ALL_PRODUCTS + 3) / 4 * 4;  // products
+    constexpr int FOUR = 4 * 16 * 16 * S::Q * 2;  // bytes of four products, of which weights are packed
     c_.from = from, c_.to = to, c_.weights = weights_;
-    weights_ += PACKED * 16 * 16 * S::Q * 2 / 16;
+    weights_ += (S::BYTES + FOUR - 1) / FOUR * FOUR / 16;
     c_.bias = nullptr;
     if (!c_.transposed && (F == PUT || F == ADD)) c_.bias = biases_, biases_ += 16 * S::Q * S::PARTS;
     c_.height = l_.height[scale], c_.width = l_.width[scale], c_.columns = (c_.width + PATCH - 1) / PATCH;
     c_.of_image = l_.tiles[scale], c_.tiles = static_cast<int>(c_.s.images * c_.of_image * S::PARTS);
-    const dim3 grid = static_cast<unsigned>(c_.tiles < device_.multiprocessors ? c_.tiles : device_.multiprocessors);
-    const dim3 block = static_cast<unsigned>(teams_ * 32 * Engine::WARPS);
-    const auto kernel = conv_tiles_kernel<Engine, L, F>;
-    const size_t shared = WEIGHTS + 2 * teams_ * TILE_BYTES;
+    // No more than there is to do: so little leaves room beside it for the next launch's blocks, which then have their weights.
+    const int blocks = static_cast<int>(c_.tiles < device_.multiprocessors ? c_.tiles : device_.multiprocessors);
+    const int of_block = (c_.tiles + blocks - 1) / blocks, teams = of_block < teams_ ? of_block : teams_;
+    c_.buffers = of_block > teams || S::LOADS > 1 ? 2 : 1;
+    const dim3 grid = static_cast<unsigned>(blocks), block = static_cast<unsigned>(teams * 32 * Engine::WARPS);
+    const auto kernel = conv_tiles_kernel<WARPGROUPS, L, F>;
+    const size_t shared = S::BYTES + teams * c_.buffers * TILE_BYTES;
     if (begun_ && device_.generation >= 9) launch_early("conv_grad", kernel, grid, block, shared, stream_, c_);
     else launch("conv_grad", kernel, grid, block, shared, stream_, c_);
     begun_ = true;
@@ -490,27 +504,27 @@ static int teams_of(const Device& device) {
 
 bool conv_has_warpgroups() {
   cudaFuncAttributes found;
-  check_cuda("conv_grad", cudaFuncGetAttributes(&found, conv_tiles_kernel<OfWarpgroups, SQUARE, ADD>));
+  check_cuda("conv_grad", cudaFuncGetAttributes(&found, conv_tiles_kernel<true, SQUARE, ADD>));
   return found.maxThreadsPerBlock >= TEAMS * 32 * OfWarpgroups::WARPS;
 }
 
 int64_t conv_tiles_workspace(const ConvGrad& s, bool warpgroups) {
   const Device device = this_device("conv_grad");
   if (teams_of(device) < 2) return -1;  // nobody multiplies while the only one stores
-  return (warpgroups ? lay_out<OfWarpgroups> : lay_out<OfWarps>)(s, device).bytes;
+  return (warpgroups ? lay_out_tiles<OfWarpgroups> : lay_out_tiles<OfWarps>)(s, device).bytes;
 }
 
-template <class Engine>
-static void run(const ConvGrad& s, cudaStream_t stream) {
+template <bool WARPGROUPS>
+static void run_tiles(const ConvGrad& s, cudaStream_t stream) {
   const Device device = this_device("conv_grad");
-  const TilesLayout l = lay_out<Engine>(s, device);
-  Launches<Engine>(s, l, device, teams_of(device), stream).run();
+  const TilesLayout l = lay_out_tiles<EngineOf<WARPGROUPS>>(s, device);
+  Launches<WARPGROUPS>(s, l, device, teams_of(device), stream).run();
 }
 
 void conv_tiles(ConvGrad s, bool warpgroups, cudaStream_t stream) {
   if (s.images == 0) return;
   s.pairs = s.width % 2 == 0 && on_bytes<8>(s.x, s.grad);
-  (warpgroups ? run<OfWarpgroups> : run<OfWarps>)(s, stream);
+  (warpgroups ? run_tiles<true> : run_tiles<false>)(s, stream);
 }
 
 }  // namespace alps::cuda
