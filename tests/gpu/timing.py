@@ -11,6 +11,7 @@ import json
 import os
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from alps_fast.bench import common as bench
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT
 
 ROUNDS, EAGER_ROUNDS = 11, 5
+WARM_SECONDS = 1.0
 
 
 def microseconds(run: Callable[[], object]) -> tuple[float, bool, float]:
@@ -38,6 +40,10 @@ def ceilings() -> dict[str, float]:
     """Bytes a second of a copy, operations a second of torch's products."""
     if not ON_GPU:
         return {"copy": 1e10, "bf16": 1e12, "tf32": 5e11, "fp32": 1e11}  # for a trial: any
+    warm, until = torch.randn(8192, 8192, device=DEVICE), time.perf_counter() + WARM_SECONDS
+    while time.perf_counter() < until:  # an idle GPU's clock takes a while to rise
+        warm @ warm
+        torch.cuda.synchronize()
     top = {"copy": 1e6 * (1 << 32) / microseconds(bench.copier(1 << 32, torch.device(DEVICE)))[0]}
     for name, dtype, tf32 in (("bf16", torch.bfloat16, False), ("tf32", torch.float32, True), ("fp32", torch.float32, False)):
         torch.backends.cuda.matmul.allow_tf32 = tf32
