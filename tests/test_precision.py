@@ -83,9 +83,10 @@ def chances(one: Ensemble, other: Ensemble) -> dict[str, float]:
     """
     draws, half = torch.cat([one.draws, other.draws]), halvings()
     (mean, std), (mean_too, std_too) = statistics(draws, half), statistics(draws, 1 - half)
-    for ensemble, found in ((one, std[0]), (other, std_too[0])):  # this is what users are given
+    for ensemble in (one, other):  # users are given that of a draw, for which draws of a chain are not independent
         given = ensemble.posterior.channel_std.movedim(0, -1).flatten().double()
-        assert torch.allclose(given, found, rtol=1e-3)
+        within, between = ensemble.draws.var(1).mean(0), ensemble.draws.mean(1).var(0)
+        assert torch.allclose(given, ((1 - 1 / DRAWS) * within + between).sqrt(), rtol=1e-3)
     apart = {"mean": (mean - mean_too).square().sum(1), "std": (std - std_too).square().sum(1),
              "overall std": (std - std_too).mean(1).square()}
     # of the MMSE estimate, a mean of projections, which scatters less than that of the samples

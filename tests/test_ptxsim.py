@@ -144,7 +144,7 @@ def test_nvcc_code_of_philox_normal_has_the_bits_of_the_reference(n, tmp_path):
     ptx = tmp_path / "philox_normal.ptx"
     subprocess.run(["nvcc", "-ptx", "-arch=sm_80", "-O3", "-std=c++17", "--fmad=false", ROOT / "csrc/cuda/philox_normal.cu",
                     "-o", ptx], check=True)
-    chains, seed, step, tag = np.array([0, 7, 2**32 - 1]), -5, 250, 1
+    chains, seed, step, tag = np.array([[0, 0], [7, 3], [2**32 - 1, 2**24 - 1]]), -5, 250, 1
     key = seed % 2**64
     stream = np.array([key % 2**32, key >> 32, step, tag], np.uint32).tobytes()
     out = np.full((3, n), np.nan, np.float32)
