@@ -385,15 +385,15 @@ static size_t bytes_of_image(const ConvGrad& s) {
 }
 
 void conv_grad(const ConvGrad& s, int threads) {
-#if defined(__AMX_BF16__)
-  if (s.in_tiles) return run<Tiles>(s, threads);
+#if defined(__AVX512BF16__)
+  if (s.in_bfloat16) return run<Bfloat16>(s, threads);
 #endif
   run<Single>(s, threads);
 }
 
 int64_t conv_grad_bytes(const ConvGrad& s, int threads) {
-#if defined(__AMX_BF16__)
-  if (s.in_tiles) return static_cast<int64_t>(bytes_of_image<Tiles>(s)) * at_once(s, threads);
+#if defined(__AVX512BF16__)
+  if (s.in_bfloat16) return static_cast<int64_t>(bytes_of_image<Bfloat16>(s)) * at_once(s, threads);
 #endif
   return static_cast<int64_t>(bytes_of_image<Single>(s)) * at_once(s, threads);
 }
