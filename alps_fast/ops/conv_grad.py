@@ -131,6 +131,11 @@ def _layout(precision: str) -> str:
     return {"avx512bf16": "pairs", "amx": "tiles"}.get(_cpu.isa(), "single") if precision == "fast" else "single"
 
 
+def fast_multiplications() -> str:
+    """What precision "fast" multiplies with in the CPU kernel."""
+    return {"single": "float32", "pairs": "bfloat16 (AVX512_BF16)", "tiles": "bfloat16 (AMX)"}[_layout("fast")]
+
+
 def conv_grad_bytes(shape: Sequence[int], width: int, blocks: Sequence[int], precision: str, backend: str) -> int:
     """Of the memory that the CPU kernel works in for float32 images of this shape (N, C, H, W); 0 where another backend runs."""
     n, channels, height, columns = shape
