@@ -51,7 +51,8 @@ if platform.machine() in ("x86_64", "AMD64"):
     # GCC 12 takes the undefined operands inside its own AVX-512 intrinsics for a mistake
     avx512 += ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]
     ISAS |= {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx2", "-mfma", *avx512]}
-    ISAS["amx"] = [*ISAS["avx512"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
+    ISAS["avx512bf16"] = [*ISAS["avx512"], "-mavx512bf16"]
+    ISAS["amx"] = [*ISAS["avx512bf16"], "-mamx-tile", "-mamx-bf16"]
 NVCC_FLAGS = ["--threads=0", "-O3", "-std=c++17", "--fmad=false", "-Werror=all-warnings",
               "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
 NVCC_FLAGS += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES.split(",")]
@@ -120,8 +121,9 @@ class Build(build_ext):
         compiler, linker = self.cpp() if is_cpu else self.nvcc(extension)
         includes = [f"-I{path}" for path in (*extension.include_dirs, *self.include_dirs)]
         compiled = [("", source, includes) for source in extension.sources]
-        for isa, flags in ISAS.items() if is_cpu else ():  # amx multiplies matrices, and is avx512 in all else
-            sources = ["csrc/cpu/conv_grad.cpp"] if isa == "amx" else sorted(map(str, Path("csrc/cpu").glob("*.cpp")))
+        for isa, flags in ISAS.items() if is_cpu else ():
+            matrices = isa in ("avx512bf16", "amx")  # which multiply bfloat16, and are avx512 in all else
+            sources = ["csrc/cpu/conv_grad.cpp"] if matrices else sorted(map(str, Path("csrc/cpu").glob("*.cpp")))
             compiled += [(isa, source, flags) for source in sources]
         for place, source, flags in compiled:
             objects.append(Path(self.build_temp, place, f"{Path(source).name}.o"))

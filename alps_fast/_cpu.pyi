@@ -27,11 +27,11 @@ def moments(
 ) -> None: ...
 def conv_grad(
     *, x: int, weights: int, biases: int, scale: int, shift: int, coefficients: int, grad: int, value: int, images: int,
-    channels: int, height: int, width: int, width_of_network: int, blocks: list[int], level_of_each: bool, in_tiles: bool,
+    channels: int, height: int, width: int, width_of_network: int, blocks: list[int], level_of_each: bool, in_bfloat16: bool,
     threads: int,
 ) -> None: ...
 def conv_grad_bytes(
-    *, images: int, channels: int, height: int, width: int, width_of_network: int, blocks: list[int], in_tiles: bool,
+    *, images: int, channels: int, height: int, width: int, width_of_network: int, blocks: list[int], in_bfloat16: bool,
     threads: int,
 ) -> int: ...
 

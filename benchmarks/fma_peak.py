@@ -26,7 +26,8 @@ float run(int64_t rounds, int threads) {
   return sum;
 }
 """
-WIDTHS = {"avx512": (16, ["-mavx512f"]), "amx": (16, ["-mavx512f"]), "avx2": (8, ["-mavx2", "-mfma"]), "portable": (4, [])}
+AVX512 = 16, ["-mavx512f"]
+WIDTHS = {"avx512": AVX512, "avx512bf16": AVX512, "amx": AVX512, "avx2": (8, ["-mavx2", "-mfma"]), "portable": (4, [])}
 
 
 @functools.cache

@@ -51,12 +51,17 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vl");
 }
 
+bool has_avx512_bf16() {
+  unsigned a, b, c, d;
+  return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
+}
+
 // Whether tiles can be used: the processor has them, and Linux, asked once a process, lets us.
 bool has_amx() {
   unsigned a, b, c, d;
-  if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  if (!has_avx512_bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
   const bool tiles = d >> 24 & 1, multiplies = d >> 22 & 1;
-  if (!tiles || !multiplies || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1)) return false;  // and AVX512-BF16
+  if (!tiles || !multiplies) return false;
 #if defined(__linux__)
   constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM of asm/prctl.h
   return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
@@ -73,6 +78,7 @@ const std::vector<Isa>& table() {  // best last
       {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), ALPS_KERNELS_OF(avx2),
        alps::avx2::conv_grad, alps::avx2::conv_grad_bytes},
       {"avx512", has_avx512(), ALPS_KERNELS_OF(avx512), alps::avx512::conv_grad, alps::avx512::conv_grad_bytes},
+      {"avx512bf16", has_avx512_bf16(), ALPS_KERNELS_OF(avx512), alps::avx512bf16::conv_grad, alps::avx512bf16::conv_grad_bytes},
       {"amx", has_amx(), ALPS_KERNELS_OF(avx512), alps::amx::conv_grad, alps::amx::conv_grad_bytes},
 #endif
   };
@@ -185,19 +191,19 @@ void moments(bool is_double, uintptr_t count, uintptr_t mean, uintptr_t m2, uint
 
 void conv_grad(uintptr_t x, uintptr_t weights, uintptr_t biases, uintptr_t scale, uintptr_t shift, uintptr_t coefficients,
                uintptr_t grad, uintptr_t value, int64_t images, int64_t channels, int64_t height, int64_t width,
-               int64_t width_of_network, std::array<int, 3> blocks, bool level_of_each, bool in_tiles, int threads) {
+               int64_t width_of_network, std::array<int, 3> blocks, bool level_of_each, bool in_bfloat16, int threads) {
   const Isa& isa = chosen();
   py::gil_scoped_release release;
   isa.conv_grad({pointer<float>(x), pointer<void>(weights), pointer<float>(biases), pointer<float>(scale), pointer<float>(shift),
                  pointer<float>(coefficients), pointer<float>(grad), pointer<float>(value), images, channels, height, width,
-                 width_of_network, {blocks[0], blocks[1], blocks[2]}, level_of_each, in_tiles},
+                 width_of_network, {blocks[0], blocks[1], blocks[2]}, level_of_each, in_bfloat16},
                 threads);
 }
 
 int64_t conv_grad_bytes(int64_t images, int64_t channels, int64_t height, int64_t width, int64_t width_of_network,
-                        std::array<int, 3> blocks, bool in_tiles, int threads) {
+                        std::array<int, 3> blocks, bool in_bfloat16, int threads) {
   return chosen().conv_grad_bytes({nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, images, channels, height,
-                                   width, width_of_network, {blocks[0], blocks[1], blocks[2]}, false, in_tiles},
+                                   width, width_of_network, {blocks[0], blocks[1], blocks[2]}, false, in_bfloat16},
                                   threads);
 }
 
@@ -277,9 +283,9 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("conv_grad", &conv_grad, py::kw_only(), py::arg("x"), py::arg("weights"), py::arg("biases"), py::arg("scale"),
         py::arg("shift"), py::arg("coefficients"), py::arg("grad"), py::arg("value"), py::arg("images"), py::arg("channels"),
         py::arg("height"), py::arg("width"), py::arg("width_of_network"), py::arg("blocks"), py::arg("level_of_each"),
-        py::arg("in_tiles"), py::arg("threads"), "in_tiles: weights are bfloat16 in AMX tiles; else float32.");
+        py::arg("in_bfloat16"), py::arg("threads"), "in_bfloat16: so are the weights; else float32.");
   m.def("conv_grad_bytes", &conv_grad_bytes, py::kw_only(), py::arg("images"), py::arg("channels"), py::arg("height"),
-        py::arg("width"), py::arg("width_of_network"), py::arg("blocks"), py::arg("in_tiles"), py::arg("threads"),
+        py::arg("width"), py::arg("width_of_network"), py::arg("blocks"), py::arg("in_bfloat16"), py::arg("threads"),
         "Of the memory that conv_grad works in.");
   m.attr("most_blocks") = alps::MOST_BLOCKS;
   py::class_<Banks>(m, "Ridge", "What ridge kernels take beside images, of tensors that must outlive it.")

@@ -76,9 +76,9 @@ def guarded(monkeypatch):
 
 
 def pytest_generate_tests(metafunc):
-    """The instruction sets; amx is avx512 but where matrices are multiplied."""
+    """The instruction sets; avx512bf16 and amx are avx512 but where matrices are multiplied."""
     if "isa" in metafunc.fixturenames:
-        more = ["amx"] if metafunc.module.__name__ == "test_conv_grad" else []
+        more = ["avx512bf16", "amx"] if metafunc.module.__name__ == "test_conv_grad" else []
         metafunc.parametrize("isa", ["portable", "avx2", "avx512", *more], indirect=True)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from alps_fast.cli.info import gather
 from alps_fast.energies.compact import CompactNet, edm_coefficients
 from alps_fast.errors import ArgumentError
 from alps_fast.ops import _packed
@@ -130,6 +131,15 @@ def test_forced_isa_is_the_one_in_use(isa):
     from alps_fast import _cpu
 
     assert _cpu.isa() == isa and isa in _cpu.isas()
+
+
+def test_info_says_what_fast_multiplies_with(isa):
+    args = single(make(1, 32, (1, 1, 1)))
+    x = torch.randn(1, 1, 16, 16)
+    fast, high = (conv_grad(x, *args, precision, "cpu")[0] for precision in ("fast", "high"))
+    said = gather()["machine"]["fast"]
+    assert said == {"amx": "bfloat16 (AMX)", "avx512bf16": "bfloat16 (AVX512_BF16)"}.get(isa, "float32")
+    assert torch.equal(fast, high) == (said == "float32")
 
 
 def test_kernel_takes_a_level_an_image(isa):

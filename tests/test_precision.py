@@ -22,11 +22,11 @@ TASKS = {4: 8, 8: 4}  # acceleration, and columns of the fully sampled centre
 
 
 def bfloat16_backend() -> str:
-    """The backend that multiplies in bfloat16 here: "cpu" does with AMX alone."""
+    """The backend that multiplies in bfloat16 here: "cpu" does with AMX or AVX512_BF16."""
     if importlib.util.find_spec("alps_fast._cpu") is not None:
         from alps_fast import _cpu
 
-        if _cpu.isa() == "amx":
+        if _cpu.isa() in ("avx512bf16", "amx"):
             return "cpu"
     return "torch"
 

@@ -22,11 +22,12 @@ def gather() -> dict[str, Any]:
     import alps_fast
     from alps_fast.ops import _dispatch
 
+    isa, fast = _kernels()
     return {
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": {"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(),
-                    "torch_threads": torch.get_num_threads(), "isa": _isa(), "nvcc": _dispatch.has_nvcc(),
+                    "torch_threads": torch.get_num_threads(), "isa": isa, "fast": fast, "nvcc": _dispatch.has_nvcc(),
                     "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]},
         "backends": _dispatch.table(),
         "ops": _dispatch.serving(),
@@ -41,11 +42,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _isa() -> str | None:
+def _kernels() -> tuple[str | None, str | None]:
+    """The instruction set of the CPU kernels, and what precision "fast" multiplies with in them."""
+    from alps_fast.ops.conv_grad import fast_multiplications
+
     try:
-        return importlib.import_module("alps_fast._cpu").isa()
+        return importlib.import_module("alps_fast._cpu").isa(), fast_multiplications()
     except (ImportError, ValueError) as error:  # not built, or ALPS_FAST_ISA asks for what is not there
-        return None if isinstance(error, ImportError) else f"none: {error}"
+        return None if isinstance(error, ImportError) else f"none: {error}", None
 
 
 @click.command(short_help="What is installed, what can run here, and why not.")
@@ -65,6 +69,7 @@ def command(as_json: bool) -> None:
     click.echo(f"python {found['python']}, {machine['system']}, {machine['cores']} cores, "
                f"{machine['torch_threads']} torch threads, ISA {machine['isa'] or '- (extension not built)'}, "
                f"GPU {', '.join(machine['gpus']) or '-'}, nvcc {'yes' if machine['nvcc'] else 'no'}")
+    click.echo(f'precision "fast" in the CPU kernels: {machine["fast"] or "-"}')
     click.echo("backends, in order of preference:")
     for row in found["backends"]:
         state = f"{len(row['ops'])} ops" if row["usable"] else f"not here: {row['why_not']}"

@@ -11,10 +11,11 @@ from torch import Tensor
 
 COLUMNS = 32  # output channels of a block of the CPU kernel, see csrc/cpu/conv_block.h
 WIDTHS = (32, 64)  # networks the kernels are compiled for
+LAYOUTS = {"single": 16, "pairs": 16, "tiles": 32}  # of the CPU kernel's paths: the channels of an unshuffled image, with zeros
 
 
 class Packed(NamedTuple):
-    """What the CPU kernel takes: weights of both passes, bfloat16 in AMX tiles or float32, and the biases of the forward pass."""
+    """What the CPU kernel takes: weights of both passes, in one of LAYOUTS, and the biases of the forward pass."""
 
     weights: Tensor
     biases: Tensor
@@ -89,19 +90,21 @@ def layers(weights: Sequence[Tensor], blocks: Sequence[int]) -> Iterator[Layer]:
     yield Layer(_transposed_taps(weights[0]))
 
 
-def _blocked(taps: Tensor, in_tiles: bool, width: int) -> Tensor:
+def _blocked(taps: Tensor, layout: str, width: int) -> Tensor:
     """(taps, k, n), padded with zeros, flat in the order in which the kernel multiplies."""
     _, k, n = taps.shape
-    channels = k if k == width else (32 if in_tiles else 16)  # of the unshuffled image
+    channels = k if k == width else LAYOUTS[layout]
     taps = F.pad(taps, (0, -n % COLUMNS, 0, channels - k))
     columns = taps.unflatten(2, (-1, COLUMNS)).permute(2, 0, 1, 3)  # (n / 32, taps, k, 32)
-    if not in_tiles:
+    if layout == "single":
         return columns.float().flatten()
+    if layout == "pairs":
+        return columns.unflatten(2, (-1, 2)).transpose(3, 4).to(torch.bfloat16).flatten()  # (n / 32, taps, k / 2, 32, 2)
     pairs = columns.unflatten(3, (2, 16)).unflatten(2, (-1, 16, 2))  # (n / 32, taps, k / 32, 16, 2, 2, 16)
     return pairs.permute(0, 1, 2, 5, 3, 6, 4).to(torch.bfloat16).flatten()
 
 
-def pack(weights: Sequence[Tensor], blocks: Sequence[int], in_tiles: bool) -> Packed:
+def pack(weights: Sequence[Tensor], blocks: Sequence[int], layout: str) -> Packed:
     """All weights of one network for the CPU kernel, which runs the four matrices of a shuffle as layers of their own."""
     width = weights[0].shape[0]
     parts: list[Tensor] = []
@@ -109,7 +112,7 @@ def pack(weights: Sequence[Tensor], blocks: Sequence[int], in_tiles: bool) -> Pa
     with torch.no_grad():
         for taps, bias, spread in layers(weights, blocks):
             for part in range(4 if spread else 1):
-                parts += [_blocked(taps[part, None] if spread else taps, in_tiles, width)]
+                parts += [_blocked(taps[part, None] if spread else taps, layout, width)]
                 if bias is not None:
                     own = bias[part::4] if spread else bias
                     biases += [F.pad(own, (0, -len(own) % COLUMNS))]

@@ -125,10 +125,16 @@ def _has_kernel(dtype: torch.dtype, channels: int, width: int, count: int) -> bo
     return dtype == torch.float32 and width in WIDTHS and channels <= 4 and count <= _cpu.most_blocks
 
 
-def _in_tiles(precision: str) -> bool:
+def _layout(precision: str) -> str:
+    """Of the weights, on the path that the kernel takes; all but "single" are bfloat16."""
     from alps_fast import _cpu
 
-    return precision == "fast" and _cpu.isa() == "amx"
+    return {"avx512bf16": "pairs", "amx": "tiles"}.get(_cpu.isa(), "single") if precision == "fast" else "single"
+
+
+def fast_multiplications() -> str:
+    """What precision "fast" multiplies with in the CPU kernel."""
+    return {"single": "float32", "pairs": "bfloat16 (AVX512_BF16)", "tiles": "bfloat16 (AMX)"}[_layout("fast")]
 
 
 def conv_grad_bytes(shape: Sequence[int], width: int, blocks: Sequence[int], precision: str, backend: str) -> int:
@@ -141,31 +147,31 @@ def conv_grad_bytes(shape: Sequence[int], width: int, blocks: Sequence[int], pre
     from alps_fast import _cpu
 
     return _cpu.conv_grad_bytes(images=n, channels=channels, height=height, width=columns, width_of_network=width,
-                                blocks=list(blocks), in_tiles=_in_tiles(precision), threads=torch.get_num_threads())
+                                blocks=list(blocks), in_bfloat16=_layout(precision) != "single", threads=torch.get_num_threads())
 
 
 @implements("conv_grad", "cpu", "float32 images of at most four channels and networks 32 or 64 wide")
 def _conv_grad_cpu(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor,
                    blocks: Sequence[int], precision: str = "high") -> tuple[Tensor, Tensor]:
-    """float32, or bfloat16 in AMX tiles where precision is "fast" and the processor has them."""
+    """float32, or bfloat16 where precision is "fast" and the processor has AMX or AVX512_BF16."""
     from alps_fast import _cpu
 
     n, channels, height, width = x.shape
     if not _has_kernel(x.dtype, channels, weights[0].shape[0], scale.shape[0]) or x.numel() == 0:
         return NotImplemented
-    in_tiles = _in_tiles(precision)
+    layout = _layout(precision)
     x, scale, shift, coefficients = laid_out(x), scale.contiguous(), shift.contiguous(), coefficients.contiguous()
     levels = max(scale.shape[1], shift.shape[1], coefficients.shape[1])
     if levels > 1:
         scale, shift = (v.expand(-1, levels, -1).contiguous() for v in (scale, shift))
         coefficients = coefficients.expand(-1, levels).contiguous()
-    packed = packed_once(pack, weights, tuple(blocks), in_tiles)
+    packed = packed_once(pack, weights, tuple(blocks), layout)
     grad, value = empty_like(x), torch.empty_like(x[:, 0, 0, 0])
     _cpu.conv_grad(
         x=x.data_ptr(), weights=packed.weights.data_ptr(), biases=packed.biases.data_ptr(), scale=scale.data_ptr(),
         shift=shift.data_ptr(), coefficients=coefficients.data_ptr(), grad=grad.data_ptr(), value=value.data_ptr(), images=n,
         channels=channels, height=height, width=width, width_of_network=weights[0].shape[0], blocks=list(blocks),
-        level_of_each=levels > 1, in_tiles=in_tiles, threads=torch.get_num_threads())
+        level_of_each=levels > 1, in_bfloat16=layout != "single", threads=torch.get_num_threads())
     return grad, value
 
 

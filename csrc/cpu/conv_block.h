@@ -12,7 +12,7 @@
 #include "../common/philox.h"
 #include "lanes.h"
 
-#if defined(__AMX_BF16__)
+#if defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
 
@@ -83,12 +83,36 @@ struct Single {
   static void end() {}
 };
 
+#if defined(__AVX512BF16__)
+
+// What bfloat16 paths keep between layers.
+struct Stored {
+  using T = uint16_t;
+  using Kept = uint8_t;  // of a number in [0, 1]; 1/255 is bfloat16's own rounding near 1
+
+  ALPS_INLINE Lanes::F load(const T* in) {
+    return (Lanes::F)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(in))), 16);
+  }
+  ALPS_INLINE void save(Lanes::F x, T* out) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), (__m256i)_mm512_cvtneps_pbh((__m512)x));
+  }
+  ALPS_INLINE Lanes::F load_kept(const Kept* in) {
+    const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in)));
+    return (Lanes::F)_mm512_cvtepi32_ps(bytes) * (1.0f / 255.0f);
+  }
+  ALPS_INLINE void save_kept(Lanes::F x, Kept* out) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32((__m512)(x * 255.0f))));
+  }
+  ALPS_INLINE void put(float x, T* out) {  // to nearest, ties to even
+    const uint32_t bits = bit_cast<uint32_t>(x);
+    *out = static_cast<T>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
+  }
+};
+
 #if defined(__AMX_BF16__)
 
 // bfloat16 in AMX tiles, sums in float32. Weights [tap][k / 32][column / 16][16 pairs of k][16 columns][2].
-struct Tiles {
-  using T = uint16_t;
-  using Kept = uint8_t;  // of a number in [0, 1]; 1/255 is bfloat16's own rounding near 1
+struct Bfloat16 : Stored {
   static constexpr int64_t ROWS = 32;
   static constexpr int64_t INPUT = 32;
 
@@ -120,24 +144,6 @@ struct Tiles {
     _tile_stored(3, out + 16 * COLUMNS + 16, 4 * COLUMNS);
   }
 
-  ALPS_INLINE Lanes::F load(const T* in) {
-    return (Lanes::F)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(in))), 16);
-  }
-  ALPS_INLINE void save(Lanes::F x, T* out) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), (__m256i)_mm512_cvtneps_pbh((__m512)x));
-  }
-  ALPS_INLINE Lanes::F load_kept(const Kept* in) {
-    const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in)));
-    return (Lanes::F)_mm512_cvtepi32_ps(bytes) * (1.0f / 255.0f);
-  }
-  ALPS_INLINE void save_kept(Lanes::F x, Kept* out) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32((__m512)(x * 255.0f))));
-  }
-  ALPS_INLINE void put(float x, T* out) {  // to nearest, ties to even
-    const uint32_t bits = bit_cast<uint32_t>(x);
-    *out = static_cast<T>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
-  }
-
   static void begin() {  // a thread's tiles: eight of 16 rows of 64 bytes
     struct alignas(64) {
       uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -149,6 +155,43 @@ struct Tiles {
   static void end() { _tile_release(); }
 };
 
+#else
+
+// bfloat16 in pairs of input channels, sums in float32. Weights [tap][k / 2][32][2].
+struct Bfloat16 : Stored {
+  static constexpr int64_t ROWS = 12;  // 24 sums, 2 weights, 1 pixel: 27 of 32 registers; 14 loads for 24 products
+  static constexpr int64_t INPUT = 16;
+
+  template <int64_t STRIDE, int64_t K, class Between>
+  ALPS_INLINE void block(const T* a, const int64_t* taps, int64_t count, const T* w, float* out, Between) {
+    __m512 sum[ROWS][2];
+    ALPS_UNROLL
+    for (int64_t p = 0; p < ROWS; ++p) sum[p][0] = sum[p][1] = _mm512_setzero_ps();
+    for (int64_t tap = 0; tap < count; ++tap) {
+      const T* at = a + taps[tap];
+      for (int64_t k = 0; k < K; k += 2, w += 2 * COLUMNS) {
+        const __m512bh w0 = (__m512bh)_mm512_loadu_si512(w), w1 = (__m512bh)_mm512_loadu_si512(w + COLUMNS);
+        ALPS_UNROLL
+        for (int64_t p = 0; p < ROWS; ++p) {
+          int32_t pair;
+          std::memcpy(&pair, at + p * STRIDE + k, sizeof pair);
+          const __m512bh pixel = (__m512bh)_mm512_set1_epi32(pair);
+          sum[p][0] = _mm512_dpbf16_ps(sum[p][0], pixel, w0);
+          sum[p][1] = _mm512_dpbf16_ps(sum[p][1], pixel, w1);
+        }
+      }
+    }
+    ALPS_UNROLL
+    for (int64_t p = 0; p < ROWS; ++p) {
+      _mm512_storeu_ps(out + p * COLUMNS, sum[p][0]);
+      _mm512_storeu_ps(out + p * COLUMNS + 16, sum[p][1]);
+    }
+  }
+  static void begin() {}
+  static void end() {}
+};
+
+#endif
 #endif
 
 }  // namespace alps::ALPS_ISA

@@ -232,11 +232,13 @@ class Network {
       for (int64_t y = team_.from(to.height); y < team_.to(to.height); ++y) {
         for (int64_t x = 0; x < to.width; x += ROWS) {
           Path::template block<2 * W, W>(in + 2 * (y * row + x * W), taps, 4, w_, sums, [] {});
-          for (int64_t m = x; m < std::min(x + ROWS, to.width); ++m)
+          for (int64_t m = x; m < std::min(x + ROWS, to.width); ++m) {
+            const float* of_pixel = sums + (m - x) * COLUMNS;  // [=] would copy all the sums
             vectors([=](int64_t v) {
-              const F sum = Lanes::load(sums + (m - x) * COLUMNS + v);
+              const F sum = Lanes::load(of_pixel + v);
               Path::save(biased ? sum + Lanes::load(bias + n + v) : sum, out + (y * to.pitch() + m) * W + n + v);
             });
+          }
         }
         zero(out + (y * to.pitch() + to.width) * W);
       }
@@ -256,8 +258,9 @@ class Network {
             Path::template block<W, W>(in + (y * from.pitch() + x) * W, taps, 1, w_, sums, [] {});
             for (int64_t m = x; m < std::min(x + ROWS, from.width); ++m) {
               T* at = out + ((2 * y + part / 2) * to.pitch() + 2 * m + part % 2) * W + n;
+              const float* of_pixel = sums + (m - x) * COLUMNS;
               vectors([=](int64_t v) {
-                const F sum = Lanes::load(sums + (m - x) * COLUMNS + v) + Path::load(at + v);
+                const F sum = Lanes::load(of_pixel + v) + Path::load(at + v);
                 Path::save(biased ? sum + Lanes::load(bias + n + v) : sum, at + v);
               });
             }
@@ -385,15 +388,15 @@ static size_t bytes_of_image(const ConvGrad& s) {
 }
 
 void conv_grad(const ConvGrad& s, int threads) {
-#if defined(__AMX_BF16__)
-  if (s.in_tiles) return run<Tiles>(s, threads);
+#if defined(__AVX512BF16__)
+  if (s.in_bfloat16) return run<Bfloat16>(s, threads);
 #endif
   run<Single>(s, threads);
 }
 
 int64_t conv_grad_bytes(const ConvGrad& s, int threads) {
-#if defined(__AMX_BF16__)
-  if (s.in_tiles) return static_cast<int64_t>(bytes_of_image<Tiles>(s)) * at_once(s, threads);
+#if defined(__AVX512BF16__)
+  if (s.in_bfloat16) return static_cast<int64_t>(bytes_of_image<Bfloat16>(s)) * at_once(s, threads);
 #endif
   return static_cast<int64_t>(bytes_of_image<Single>(s)) * at_once(s, threads);
 }

@@ -16,7 +16,7 @@ struct ConvGrad {  // contract: alps_fast/ops/conv_grad.py; weights and biases a
   float *grad, *value;
   int64_t images, channels, height, width, width_of_network;
   int blocks[3];
-  bool level_of_each, in_tiles;
+  bool level_of_each, in_bfloat16;
 };
 
 struct Ridge {  // what alps_fast/ops/ridge_grad.py takes beside the images
@@ -43,6 +43,10 @@ struct RidgeLangevin {  // contract: alps_fast/ops/ridge_langevin.py; the grad o
 
 }  // namespace alps
 
+#define ALPS_CONV_GRAD                                                                                      \
+  void conv_grad(const ConvGrad& conv_grad, int threads);                                                   \
+  int64_t conv_grad_bytes(const ConvGrad& conv_grad, int threads);
+
 #define ALPS_CPU_KERNELS                                                                                    \
   void philox_normal(const Chain* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step,            \
                      uint32_t tag, float* out, int threads);                                                \
@@ -55,17 +59,14 @@ struct RidgeLangevin {  // contract: alps_fast/ops/ridge_langevin.py; the grad o
   void ridge_grad(const RidgeGrad& ridge_grad, int threads);                                                \
   int64_t ridge_grad_bytes(const RidgeGrad& ridge_grad, int threads);                                       \
   void ridge_langevin(const RidgeLangevin& ridge_langevin, int threads);                                     \
-  void conv_grad(const ConvGrad& conv_grad, int threads);                                                   \
-  int64_t conv_grad_bytes(const ConvGrad& conv_grad, int threads);
+  ALPS_CONV_GRAD
 
 namespace alps {
 namespace portable { ALPS_CPU_KERNELS }
 #if defined(__x86_64__)
 namespace avx2 { ALPS_CPU_KERNELS }
 namespace avx512 { ALPS_CPU_KERNELS }
-namespace amx {  // the other kernels multiply no matrices
-void conv_grad(const ConvGrad& conv_grad, int threads);
-int64_t conv_grad_bytes(const ConvGrad& conv_grad, int threads);
-}
+namespace avx512bf16 { ALPS_CONV_GRAD }  // these two multiply bfloat16, and are avx512 in all else
+namespace amx { ALPS_CONV_GRAD }
 #endif
 }  // namespace alps

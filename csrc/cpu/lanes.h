@@ -10,6 +10,8 @@
 
 #if defined(__AMX_BF16__)
 #define ALPS_ISA amx
+#elif defined(__AVX512BF16__)
+#define ALPS_ISA avx512bf16
 #elif defined(__AVX512F__)
 #define ALPS_ISA avx512
 #elif defined(__AVX2__) && defined(__FMA__)
