@@ -30,10 +30,10 @@ lint: $(STAMP)                 ## style and types
 
 # Files that fail are kept in build/fuzz. The short one is the same files everywhere, as far as its time lets it come.
 FUZZ_SECONDS ?= 1800
-fuzz: $(STAMP)                 ## damage files for FUZZ_SECONDS: every reader must refuse them in one line
+fuzz: build                    ## damage files for FUZZ_SECONDS: every reader must refuse them in one line
 	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS) --out build/fuzz
 
-fuzz-short: $(STAMP)
+fuzz-short: build
 	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds 100 --seed 0 --out build/fuzz
 
 # The kernels' tests under AddressSanitizer and UBSan; the first finding ends the run. Built and imported from build/sanitize alone.

@@ -9,7 +9,7 @@ cuda             alps_fast._cpu and alps_fast._cuda                is an error
 sanitize         alps_fast._cpu that stops at the first finding    is an error
                  of AddressSanitizer or UBSan, for `make sanitize`
 
-ALPS_FAST_CUDA_ARCHS  for which GPUs alps_fast._cuda has machine code, `80,90,100` unless it says otherwise; what comes after the
+ALPS_FAST_CUDA_ARCHS  for which GPUs alps_fast._cuda has machine code, `80,90a,100` unless it says otherwise; what comes after the
                       last runs its PTX.
 
 Every csrc/cpu/*.cpp is compiled once an instruction set, and the choice is made at run time (ALPS_FAST_ISA forces it). One
@@ -36,9 +36,9 @@ CHOICES = ("auto", "none", "cpu", "cuda", "sanitize")
 BUILD = os.environ.get("ALPS_FAST_BUILD", "auto")
 if BUILD not in CHOICES:
     raise SystemExit(f"ALPS_FAST_BUILD: got {BUILD!r}; wanted one of {', '.join(CHOICES)}")
-ARCHITECTURES = os.environ.get("ALPS_FAST_CUDA_ARCHS", "80,90,100")
+ARCHITECTURES = os.environ.get("ALPS_FAST_CUDA_ARCHS", "80,90a,100")  # 90a: with what Hopper alone has
 if not re.fullmatch(r"\d{2,3}[af]?(,\d{2,3}[af]?)*", ARCHITECTURES):
-    raise SystemExit(f"ALPS_FAST_CUDA_ARCHS: got {ARCHITECTURES!r}; wanted numbers as that of sm_90, such as 80,90,100")
+    raise SystemExit(f"ALPS_FAST_CUDA_ARCHS: got {ARCHITECTURES!r}; wanted numbers as that of sm_90, such as 80,90a,100")
 
 # Results are defined to the bit: nothing may contract or reorder their arithmetic, so no -ffast-math.
 CXX_FLAGS = ["-O3", "-std=c++17", "-ffp-contract=off", "-fvisibility=hidden", "-fopenmp", "-g0", "-Wall", "-Wextra"]

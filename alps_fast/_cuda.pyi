@@ -30,10 +30,12 @@ def moments(
 ) -> None: ...
 
 
-def conv_grad_workspace(*, images: int, channels: int, height: int, width: int, blocks: list[int]) -> int: ...
+def conv_grad_workspace(*, images: int, channels: int, height: int, width: int, blocks: list[int], kernel: int) -> int: ...
+def conv_has_warpgroups() -> bool: ...
 def conv_grad(
     *, x: int, weights: int, biases: int, scale: int, shift: int, coefficients: int, grad: int, value: int, workspace: int,
-    images: int, channels: int, height: int, width: int, blocks: list[int], film_levels: int, edm_levels: int, stream: int,
+    images: int, channels: int, height: int, width: int, blocks: list[int], film_levels: int, edm_levels: int, kernel: int,
+    stream: int,
 ) -> None: ...
 
 class Ridge:
@@ -44,12 +46,17 @@ class Ridge:
 
 
 def ridge_fits(ridge: Ridge, *, channels: int, height: int, width: int) -> bool: ...
+def ridge_workspace(ridge: Ridge, *, images: int, channels: int, height: int, width: int) -> int: ...
 def ridge_grad(
-    ridge: Ridge, *, x: int, grad: int, value: int, images: int, channels: int, height: int, width: int, stream: int,
-) -> None: ...
-def ridge_langevin(
-    ridge: Ridge, *, x: int, b: int, a: int, xi: int, chains: int, after: int, mean: int, rows: int, measurements: int,
-    height: int, width: int, channels: int, channels_of_image: int, a_of_each_measurement: bool, a_of_each_channel: bool,
-    lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, count: int,
+    ridge: Ridge, *, x: int, grad: int, value: int, workspace: int, images: int, channels: int, height: int, width: int,
     stream: int,
+) -> None: ...
+def ridge_langevin_workspace(
+    ridge: Ridge, *, rows: int, height: int, width: int, channels: int, channels_of_image: int,
+) -> int: ...
+def ridge_langevin(
+    ridge: Ridge, *, x: int, b: int, a: int, xi: int, chains: int, after: int, mean: int, workspace: int, rows: int,
+    measurements: int, height: int, width: int, channels: int, channels_of_image: int, a_of_each_measurement: bool,
+    a_of_each_channel: bool, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int,
+    step: int, count: int, stream: int,
 ) -> None: ...

@@ -9,7 +9,7 @@ from alps_fast.bench.peers import ula
 from alps_fast.layout import as_complex, as_real
 from alps_fast.operators.fourier import CircularBlur
 from alps_fast.ops.langevin_fourier import langevin_fourier
-from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT
+from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, counters
 
 LEVEL = {"lam": 4.0, "lin": 4.0, "w": 4.0, "inv_eta2": 400.0, "noise_lam": 4.0}
 
@@ -92,7 +92,7 @@ def states(images, is_complex):
 def test_langevin_fourier(measure, chains, size, channels, is_complex, noise):
     device = measure.device
     x, grad = torch.randn(2, chains, size, size, channels, device=device)
-    b, index = torch.randn(1, size, size, channels, device=device), torch.arange(chains, device=device)
+    b, index = torch.randn(1, size, size, channels, device=device), counters(torch.arange(chains, device=device))
     h = CircularBlur.gaussian(1.5, 0.05).transfer(size, size, torch.complex64, x.device)
     backend, averaged = fastest("langevin_fourier", device), noise == AVERAGED
     baselines = {name: kind(x, grad, b, h, is_complex, averaged) for name, kind in (("plain", Plain), ("tuned", Tuned))}

@@ -5,7 +5,7 @@ import torch
 from alps_fast.bench.common import Work, fastest, parametrize
 from alps_fast.bench.peers import ula
 from alps_fast.ops.langevin_pixel import langevin_pixel
-from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT
+from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, counters
 
 LEVEL = {"lam": 4.0, "lin": 4.0, "w": 4.0, "inv_eta2": 400.0, "noise_lam": 4.0}
 
@@ -60,7 +60,7 @@ def test_langevin_pixel(measure, chains, size, noise):
     device = measure.device
     x, grad = torch.randn(2, chains, size, size, 3, device=device)
     b, a = torch.randn(1, size, size, 3, device=device), (torch.rand(1, size, size, 1, device=device) < 0.5).float()
-    index, backend = torch.arange(chains, device=device), fastest("langevin_pixel", device)
+    index, backend = counters(torch.arange(chains, device=device)), fastest("langevin_pixel", device)
     averaged = noise == AVERAGED
     baselines = {"plain": Plain(x, grad, b, a, averaged), "tuned": Tuned(x, grad, b, a, averaged)}
     mask = a.movedim(-1, 1)

@@ -14,7 +14,7 @@ from alps_fast.bench.peers import ula
 from alps_fast.layout import as_complex, as_real
 from alps_fast.operators import CartesianMRI
 from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg
-from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT
+from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, counters
 
 LEVEL = {"lam": 4.0, "lin": 4.0, "w": 4.0, "inv_eta2": 400.0, "noise_lam": 4.0}
 
@@ -113,7 +113,7 @@ def test_langevin_sense(measure, chains, size, coils, noise):
     maps, mask = coil_maps(coils, size).to(device), line_mask(size, torch.Generator().manual_seed(3)).to(device)
     operator = CartesianMRI(mask, maps, noise_std=0.05, axis=1)
     u, eigenvalues = operator.factors(torch.complex64, x.device)
-    index, backend, averaged = torch.arange(chains, device=device), fastest("langevin_sense", device), noise == AVERAGED
+    index, backend, averaged = counters(torch.arange(chains, device=device)), fastest("langevin_sense", device), noise == AVERAGED
     plain = Plain(x, grad, b, maps, operator.mask)
     baselines = {"plain": plain, "tuned": Tuned(x, grad, b, u, eigenvalues, averaged)}
 
@@ -153,7 +153,7 @@ def test_langevin_sense_cg(measure, chains, size, coils):
     g = torch.Generator().manual_seed(3)
     maps, mask = coil_maps(coils, size).to(device), (torch.rand(size, size, generator=g) < 0.25).float().to(device)
     mask[0, 0] = 1  # torch.fft order
-    index, backend, iterations = torch.arange(chains, device=device), fastest("langevin_sense_cg", device), 10
+    index, backend, iterations = counters(torch.arange(chains, device=device)), fastest("langevin_sense_cg", device), 10
     plain = Plain(x.repeat(2, 1, 1, 1), grad.repeat(2, 1, 1, 1), b, maps, torch.fft.fftshift(mask))
 
     def step(backend, tol=1e-9, max_iter=iterations):

@@ -3,7 +3,7 @@
 import torch
 
 from alps_fast.bench.common import Work, fastest, parametrize
-from alps_fast.ops.philox_normal import LANGEVIN, philox_normal
+from alps_fast.ops.philox_normal import LANGEVIN, counters, philox_normal
 
 
 def work(normals: int) -> Work:
@@ -14,7 +14,7 @@ def work(normals: int) -> Work:
 @parametrize("chains, n", [(64, 3 * 64 * 64), (1, 3 * 64 * 64), (16, 2 * 320 * 320)])
 def test_philox_normal(measure, chains, n):
     device = measure.device
-    index, target = torch.arange(chains, device=device), torch.empty(chains, n, device=device)
+    index, target = counters(torch.arange(chains, device=device)), torch.empty(chains, n, device=device)
     backend = fastest("philox_normal", device)
 
     def ours():

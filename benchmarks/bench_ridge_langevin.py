@@ -8,7 +8,7 @@ from alps_fast.bench.bench_ridge_grad import T, plain, tuned
 from alps_fast.bench.bench_ridge_grad import work as gradient_work
 from alps_fast.bench.common import Work, fastest, full_float32, isa, parametrize
 from alps_fast.bench.fma_peak import fma_peak
-from alps_fast.ops.philox_normal import AVERAGED
+from alps_fast.ops.philox_normal import AVERAGED, counters
 from alps_fast.ops.ridge_langevin import ridge_langevin
 
 STEPS = 4  # of a call
@@ -32,7 +32,7 @@ def test_ridge_langevin(measure, name, shape):
     energy = af.energies.load(name)
     device = measure.device
     x, b = 0.5 * torch.randn(shape, device=device), torch.randn(1, *shape[1:], device=device)
-    a, index = (torch.rand(1, *shape[1:3], 1, device=device) < 0.5).float(), torch.arange(shape[0], device=device)
+    a, index = (torch.rand(1, *shape[1:3], 1, device=device) < 0.5).float(), counters(torch.arange(shape[0], device=device))
     constants, backend = energy._constants(T, x), fastest("ridge_langevin", device)
     shared = {**LEVEL, "noise": AVERAGED, "seed": 7, "step": 3, "count": STEPS}
     baselines = {}

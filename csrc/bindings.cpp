@@ -104,7 +104,7 @@ void philox_normal(uintptr_t chains, int64_t rows, int64_t n, int64_t seed, uint
                    int threads) {
   const Isa& isa = chosen();
   py::gil_scoped_release release;
-  isa.philox_normal(reinterpret_cast<const int64_t*>(chains), rows, n, static_cast<uint64_t>(seed), step, tag,
+  isa.philox_normal(reinterpret_cast<const alps::Chain*>(chains), rows, n, static_cast<uint64_t>(seed), step, tag,
                     reinterpret_cast<float*>(out), threads);
 }
 
@@ -120,7 +120,7 @@ void langevin_pixel(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t a, uintp
   const Isa& isa = chosen();
   py::gil_scoped_release release;
   isa.langevin_pixel({pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(a), pointer<float>(xi),
-                      pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, pixels,
+                      pointer<alps::Chain>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, pixels,
                       channels, a_of_each_measurement, a_of_each_channel, lam, lin, w, inv_eta2, noise_lam,
                       noise != alps::NO_NOISE && xi ? alps::GIVEN : noise, static_cast<uint64_t>(seed), step},
                      threads);
@@ -133,7 +133,7 @@ void langevin_sense(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t u, uintp
   const Isa& isa = chosen();
   py::gil_scoped_release release;
   isa.langevin_sense({pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(u), pointer<float>(eigenvalues),
-                      pointer<float>(xi), pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows,
+                      pointer<float>(xi), pointer<alps::Chain>(chains), pointer<float>(after), pointer<float>(mean), rows,
                       measurements, lines, n, axis, lam, lin, w, inv_eta2, noise_lam,
                       noise != alps::NO_NOISE && xi ? alps::GIVEN : noise, static_cast<uint64_t>(seed), step},
                      threads);
@@ -146,7 +146,7 @@ void langevin_fourier(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t h, uin
   const Isa& isa = chosen();
   py::gil_scoped_release release;
   isa.langevin_fourier({pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(h), pointer<float>(xi),
-                        pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, height, width,
+                        pointer<alps::Chain>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, height, width,
                         channels, is_complex, lam, lin, w, inv_eta2, noise_lam,
                         noise != alps::NO_NOISE && xi ? alps::GIVEN : noise, static_cast<uint64_t>(seed), step},
                        threads);
@@ -159,7 +159,7 @@ bool langevin_sense_cg(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t maps,
   const Isa& isa = chosen();
   py::gil_scoped_release release;
   return isa.langevin_sense_cg({pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(maps),
-                                pointer<float>(mask), pointer<float>(spectrum), pointer<float>(xi), pointer<int64_t>(chains),
+                                pointer<float>(mask), pointer<float>(spectrum), pointer<float>(xi), pointer<alps::Chain>(chains),
                                 pointer<float>(after), pointer<float>(mean), rows, measurements, coils, height, width, lam, lin,
                                 w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
                                 static_cast<uint64_t>(seed), step, error, max_iter},
@@ -235,7 +235,7 @@ void ridge_langevin(const Banks& banks, uintptr_t x, uintptr_t b, uintptr_t a, u
   const Isa& isa = chosen();
   py::gil_scoped_release release;
   const alps::PixelStep pixel_step = {
-      pointer<float>(x), nullptr, pointer<float>(b), pointer<float>(a), pointer<float>(xi), pointer<int64_t>(chains),
+      pointer<float>(x), nullptr, pointer<float>(b), pointer<float>(a), pointer<float>(xi), pointer<alps::Chain>(chains),
       pointer<float>(after), pointer<float>(mean), rows, measurements, height * width, channels, a_of_each_measurement,
       a_of_each_channel, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
       static_cast<uint64_t>(seed), step};

@@ -22,7 +22,7 @@ cudaStream_t stream_at(uintptr_t address) { return reinterpret_cast<cudaStream_t
 
 void philox_normal(uintptr_t chains, int64_t rows, int64_t n, int64_t seed, uint32_t step, uint32_t tag, uintptr_t out,
                    uintptr_t stream) {
-  alps::cuda::philox_normal(pointer<const int64_t>(chains), rows, n, static_cast<uint64_t>(seed), step, tag, pointer<float>(out),
+  alps::cuda::philox_normal(pointer<const alps::Chain>(chains), rows, n, static_cast<uint64_t>(seed), step, tag, pointer<float>(out),
                             stream_at(stream));
 }
 
@@ -32,7 +32,7 @@ void langevin_pixel(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t a, uintp
                     float noise_lam, int noise, int64_t seed, uint32_t step, uintptr_t stream) {
   alps::cuda::langevin_pixel(
       {pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(a), pointer<float>(xi),
-       pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, pixels, channels,
+       pointer<alps::Chain>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, pixels, channels,
        a_of_each_measurement, a_of_each_channel, lam, lin, w, inv_eta2, noise_lam,
        noise != alps::NO_NOISE && xi ? alps::GIVEN : noise, static_cast<uint64_t>(seed), step},
       stream_at(stream));
@@ -51,7 +51,7 @@ void langevin_fourier(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t h, uin
                       int64_t seed, uint32_t step, uintptr_t stream) {
   alps::cuda::langevin_fourier(
       {pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(h), pointer<float>(xi),
-       pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, height, width, channels,
+       pointer<alps::Chain>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, height, width, channels,
        is_complex, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
        static_cast<uint64_t>(seed), step},
       pointer<float>(workspace), stream_at(stream));
@@ -63,7 +63,7 @@ bool langevin_sense(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr_t u, uintp
                     uintptr_t stream) {
   return alps::cuda::langevin_sense(
       {pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(u), pointer<float>(eigenvalues),
-       pointer<float>(xi), pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, lines, n,
+       pointer<float>(xi), pointer<alps::Chain>(chains), pointer<float>(after), pointer<float>(mean), rows, measurements, lines, n,
        axis, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
        static_cast<uint64_t>(seed), step},
       stream_at(stream));
@@ -83,7 +83,7 @@ void langevin_sense_cg_iterate(uintptr_t x, uintptr_t grad, uintptr_t b, uintptr
                                int64_t seed, uint32_t step, double error, int64_t iteration, int64_t end, uintptr_t stream) {
   alps::cuda::langevin_sense_cg_iterate(
       {pointer<float>(x), pointer<float>(grad), pointer<float>(b), pointer<float>(maps), pointer<float>(mask),
-       pointer<float>(spectrum), pointer<float>(xi), pointer<int64_t>(chains), pointer<float>(after), pointer<float>(mean), rows,
+       pointer<float>(spectrum), pointer<float>(xi), pointer<alps::Chain>(chains), pointer<float>(after), pointer<float>(mean), rows,
        measurements, coils, height, width, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
        static_cast<uint64_t>(seed), step, error, end},
       iteration, end, pointer<float>(floats), pointer<double>(doubles), stream_at(stream));
@@ -117,19 +117,21 @@ alps::cuda::ConvGrad conv_images(int64_t images, int channels, int height, int w
   return s;
 }
 
-int64_t conv_grad_workspace(int64_t images, int channels, int height, int width, const std::array<int, 3>& blocks) {
-  return alps::cuda::conv_grad_workspace(conv_images(images, channels, height, width, blocks));
+int64_t conv_grad_workspace(int64_t images, int channels, int height, int width, const std::array<int, 3>& blocks, int kernel) {
+  const alps::cuda::ConvGrad s = conv_images(images, channels, height, width, blocks);
+  return kernel == 0 ? alps::cuda::conv_grad_workspace(s) : alps::cuda::conv_tiles_workspace(s, kernel == 2);
 }
 
 void conv_grad(uintptr_t x, uintptr_t weights, uintptr_t biases, uintptr_t scale, uintptr_t shift, uintptr_t coefficients,
                uintptr_t grad, uintptr_t value, uintptr_t workspace, int64_t images, int channels, int height, int width,
-               const std::array<int, 3>& blocks, int64_t film_levels, int64_t edm_levels, uintptr_t stream) {
+               const std::array<int, 3>& blocks, int64_t film_levels, int64_t edm_levels, int kernel, uintptr_t stream) {
   alps::cuda::ConvGrad s = conv_images(images, channels, height, width, blocks);
   s.x = pointer<float>(x), s.weights = pointer<void>(weights), s.biases = pointer<float>(biases);
   s.scale = pointer<float>(scale), s.shift = pointer<float>(shift), s.coefficients = pointer<float>(coefficients);
   s.grad = pointer<float>(grad), s.value = pointer<float>(value), s.workspace = pointer<void>(workspace);
   s.film_levels = film_levels, s.edm_levels = edm_levels;
-  alps::cuda::conv_grad(s, stream_at(stream));
+  if (kernel == 0) alps::cuda::conv_grad(s, stream_at(stream));
+  else alps::cuda::conv_tiles(s, kernel == 2, stream_at(stream));
 }
 
 alps::cuda::RidgeEnergy ridge(uintptr_t filters, int side, uintptr_t w, uintptr_t r, uintptr_t q, uintptr_t mu, int scales,
@@ -143,22 +145,38 @@ bool ridge_fits(const alps::cuda::RidgeEnergy& energy, int channels, int height,
   return alps::cuda::ridge_fits(energy, {1, channels, height, width});
 }
 
-void ridge_grad(const alps::cuda::RidgeEnergy& energy, uintptr_t x, uintptr_t grad, uintptr_t value, int64_t images, int channels,
-                int height, int width, uintptr_t stream) {
-  alps::cuda::ridge_grad({energy, {images, channels, height, width}, pointer<float>(x), pointer<float>(grad), pointer<float>(value)},
+int64_t ridge_workspace(const alps::cuda::RidgeEnergy& energy, int64_t images, int channels, int height, int width) {
+  return alps::cuda::ridge_workspace(energy, {images, channels, height, width});
+}
+
+void ridge_grad(const alps::cuda::RidgeEnergy& energy, uintptr_t x, uintptr_t grad, uintptr_t value, uintptr_t workspace,
+                int64_t images, int channels, int height, int width, uintptr_t stream) {
+  const int pixels = height * width;
+  alps::cuda::ridge_grad({energy, {images, channels, height, width}, {1, int64_t(channels) * pixels, 0, pixels, 1},
+                          pointer<float>(x), pointer<float>(grad), pointer<float>(value), pointer<float>(workspace)},
                          stream_at(stream));
 }
 
+int64_t ridge_langevin_workspace(const alps::cuda::RidgeEnergy& energy, int64_t rows, int height, int width, int channels,
+                                 int channels_of_image) {
+  const int64_t images = rows * (channels / channels_of_image);
+  alps::cuda::RidgeLangevin steps = {energy, {images, channels_of_image, height, width}, {}, 0, nullptr};
+  steps.step.rows = rows, steps.step.pixels = int64_t(height) * width, steps.step.channels = channels;
+  return alps::cuda::ridge_langevin_workspace(steps);
+}
+
 void ridge_langevin(const alps::cuda::RidgeEnergy& energy, uintptr_t x, uintptr_t b, uintptr_t a, uintptr_t xi, uintptr_t chains,
-                    uintptr_t after, uintptr_t mean, int64_t rows, int64_t measurements, int height, int width, int channels,
-                    int channels_of_image, bool a_of_each_measurement, bool a_of_each_channel, float lam, float lin, float w,
-                    float inv_eta2, float noise_lam, int noise, int64_t seed, uint32_t step, int64_t count, uintptr_t stream) {
+                    uintptr_t after, uintptr_t mean, uintptr_t workspace, int64_t rows, int64_t measurements, int height,
+                    int width, int channels, int channels_of_image, bool a_of_each_measurement, bool a_of_each_channel, float lam, float lin,
+                    float w, float inv_eta2, float noise_lam, int noise, int64_t seed, uint32_t step, int64_t count,
+                    uintptr_t stream) {
   const alps::PixelStep pixel_step = {
-      pointer<float>(x), nullptr, pointer<float>(b), pointer<float>(a), pointer<float>(xi), pointer<int64_t>(chains),
+      pointer<float>(x), nullptr, pointer<float>(b), pointer<float>(a), pointer<float>(xi), pointer<alps::Chain>(chains),
       pointer<float>(after), pointer<float>(mean), rows, measurements, int64_t(height) * width, channels, a_of_each_measurement,
       a_of_each_channel, lam, lin, w, inv_eta2, noise_lam, noise != alps::NO_NOISE && xi ? alps::GIVEN : noise,
       static_cast<uint64_t>(seed), step};
-  alps::cuda::ridge_langevin({energy, {rows * (channels / channels_of_image), channels_of_image, height, width}, pixel_step, count},
+  const int64_t images = rows * (channels / channels_of_image);
+  alps::cuda::ridge_langevin({energy, {images, channels_of_image, height, width}, pixel_step, count, pointer<float>(workspace)},
                              stream_at(stream));
 }
 
@@ -203,11 +221,13 @@ PYBIND11_MODULE(_cuda, m) {
         py::arg("x"), py::arg("keep"), py::arg("count_after"), py::arg("mean_after"), py::arg("m2_after"), py::arg("groups"),
         py::arg("rows"), py::arg("n"), py::arg("stream"), released);
   m.def("conv_grad_workspace", &conv_grad_workspace, py::kw_only(), py::arg("images"), py::arg("channels"), py::arg("height"),
-        py::arg("width"), py::arg("blocks"), "Bytes of workspace; -1: no kernel for images of this size.");
+        py::arg("width"), py::arg("blocks"), py::arg("kernel"), "Bytes of workspace; -1: not for images of this size here.");
+  m.def("conv_has_warpgroups", &alps::cuda::conv_has_warpgroups, "Whether the current device runs the kernel of warpgroups.");
   m.def("conv_grad", &conv_grad, py::kw_only(), py::arg("x"), py::arg("weights"), py::arg("biases"), py::arg("scale"),
         py::arg("shift"), py::arg("coefficients"), py::arg("grad"), py::arg("value"), py::arg("workspace"), py::arg("images"),
         py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("blocks"), py::arg("film_levels"),
-        py::arg("edm_levels"), py::arg("stream"), released);
+        py::arg("edm_levels"), py::arg("kernel"), py::arg("stream"), released,
+        "kernel: an image a block, tiles of warps, tiles of warpgroups.");
   py::class_<alps::cuda::RidgeEnergy>(m, "Ridge", py::module_local(),  // beside which a recording's lies (lab/host.py)
                                       "What ridge kernels take beside images, of tensors that must outlive it.")
       .def(py::init(&ridge), py::kw_only(), py::arg("filters"), py::arg("side"), py::arg("w"), py::arg("r"), py::arg("q"),
@@ -215,12 +235,18 @@ PYBIND11_MODULE(_cuda, m) {
            py::arg("w_of_each_image"), py::arg("r_of_each_image"), py::arg("q_of_each_image"));
   m.def("ridge_fits", &ridge_fits, py::arg("ridge"), py::kw_only(), py::arg("channels"), py::arg("height"), py::arg("width"),
         "Whether an image and its pyramid fit the shared memory of a block of the current device, and there is a kernel.");
+  m.def("ridge_workspace", &ridge_workspace, py::arg("ridge"), py::kw_only(), py::arg("images"), py::arg("channels"),
+        py::arg("height"), py::arg("width"), "Floats of workspace; -1: no kernel for such an energy.");
   m.def("ridge_grad", &ridge_grad, py::arg("ridge"), py::kw_only(), py::arg("x"), py::arg("grad"), py::arg("value"),
-        py::arg("images"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("stream"), released, "value = 0: none.");
+        py::arg("workspace"), py::arg("images"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("stream"),
+        released, "value = 0: none.");
+  m.def("ridge_langevin_workspace", &ridge_langevin_workspace, py::arg("ridge"), py::kw_only(), py::arg("rows"),
+        py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("channels_of_image"),
+        "Floats of workspace; -1: no kernel for such an energy.");
   m.def("ridge_langevin", &ridge_langevin, py::arg("ridge"), py::kw_only(), py::arg("x"), py::arg("b"), py::arg("a"),
-        py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("rows"), py::arg("measurements"),
-        py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("channels_of_image"), py::arg("a_of_each_measurement"),
-        py::arg("a_of_each_channel"), py::arg("lam"), py::arg("lin"), py::arg("w"), py::arg("inv_eta2"), py::arg("noise_lam"),
-        py::arg("noise"), py::arg("seed"), py::arg("step"), py::arg("count"), py::arg("stream"), released,
-        "xi = 0: Philox's noise.");
+        py::arg("xi"), py::arg("chains"), py::arg("after"), py::arg("mean"), py::arg("workspace"), py::arg("rows"),
+        py::arg("measurements"), py::arg("height"), py::arg("width"), py::arg("channels"), py::arg("channels_of_image"),
+        py::arg("a_of_each_measurement"), py::arg("a_of_each_channel"), py::arg("lam"), py::arg("lin"), py::arg("w"),
+        py::arg("inv_eta2"), py::arg("noise_lam"), py::arg("noise"), py::arg("seed"), py::arg("step"), py::arg("count"),
+        py::arg("stream"), released, "workspace = 0: a block an image, which must fit. xi = 0: Philox's noise.");
 }

@@ -12,10 +12,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alps_fast.ops.philox_normal import NO_NOISE
+from alps_fast.ops.philox_normal import NO_NOISE, counters
 
 from .launch import kernel, launch, word
-from .philox import step_noise
+from .philox import chain_at, step_noise
 
 QUADS = 128  # of a tile: one a thread, which leaves registers for many blocks at a time
 CHAINS = 4  # of a block: gains and b cost a quarter each, and few chains still make many blocks
@@ -62,7 +62,7 @@ def langevin_pixel_kernel(
         if NOISE == 3:
             m = tl.fma(tl.load(xi + at, mask=inside, other=0.0), spread, m)
         elif NOISE > 0:
-            m = tl.fma(step_noise(quads, tl.load(chains + row), key0, key1, step, NOISE == 2), spread, m)
+            m = tl.fma(step_noise(quads, chain_at(chains, row), key0, key1, step, NOISE == 2), spread, m)
         tl.store(after + at, m, mask=inside)
 
 
@@ -80,7 +80,7 @@ def langevin_pixel(
     given = xi is not None and noise != NO_NOISE
     groups = len(b) * triton.cdiv(each, CHAINS)
     launch(langevin_pixel_kernel, (groups * triton.cdiv(n, 4 * QUADS),), WARPS, x=x, grad=grad, b=b, a=a,
-           xi=xi.to(x.dtype).contiguous() if given else None, chains=chains.contiguous(), after=after, mean=mean, each=each, n=n,
+           xi=xi.to(x.dtype).contiguous() if given else None, chains=counters(chains), after=after, mean=mean, each=each, n=n,
            lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam,
            key0=word(seed), key1=word(seed >> 32), step=word(step), A_EACH=int(len(a) > 1),
            A_SHARED=x.shape[3] // a.shape[3], NOISE=GIVEN if given else noise, WHOLE=n % 4 == 0, QUADS=QUADS, CHAINS=CHAINS)

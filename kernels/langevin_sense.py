@@ -14,11 +14,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alps_fast.ops.philox_normal import NO_NOISE
+from alps_fast.ops.philox_normal import NO_NOISE, counters
 
 from .langevin_pixel import GIVEN, pixel_gains
 from .launch import EXACT_PRODUCTS, kernel, launch, word
-from .philox import step_pairs
+from .philox import chain_at, step_pairs
 
 CHAINS = 16  # of a block: 32 columns of numbers, and few chains waste little
 OUTPUTS, TERMS = 32, 16  # complex numbers of a line that are summed up at a time, and summed over
@@ -107,9 +107,10 @@ def langevin_sense_kernel(
             if NOISE == 3:
                 drawn = tl.load(xi + state + 2 * pixel, mask=known & there, other=0.0)
             else:
-                counted = tl.load(chains + chain, mask=chain < rows, other=0)[None, :]
+                counted, image = chain_at(chains, tl.minimum(chain, rows - 1))
+                words = counted[None, :], image[None, :]
                 none = tl.zeros((OUTPUTS, CHAINS), tl.uint32)
-                real, imaginary = step_pairs(none + pixel.to(tl.uint32), counted, key0, key1, step, NOISE == 2)
+                real, imaginary = step_pairs(none + pixel.to(tl.uint32), words, key0, key1, step, NOISE == 2)
                 drawn = tl.reshape(tl.join(real, imaginary), (OUTPUTS, COLUMNS))
             tl.store(coefficients + size + to, tl.fma(drawn, spread[:, None], c), mask=known)
 
@@ -146,7 +147,7 @@ def langevin_sense(
     blocks = lines * triton.cdiv(len(x), CHAINS)
     coefficients = torch.empty(blocks, 2 if noise == NO_NOISE else 3, n, 2 * CHAINS, dtype=x.dtype, device=x.device)
     launch(langevin_sense_kernel, (blocks,), WARPS, x=x, grad=grad, b=b, u=torch.view_as_real(u.resolve_conj()),
-           eigenvalues=eigenvalues, xi=xi.to(x.dtype).contiguous() if given else None, chains=chains.contiguous(),
+           eigenvalues=eigenvalues, xi=xi.to(x.dtype).contiguous() if given else None, chains=counters(chains),
            coefficients=coefficients, after=after, mean=mean, rows=len(x), each=len(x) // len(b), lines=lines, n=n, lam=lam,
            lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, key0=word(seed), key1=word(seed >> 32), step=word(step),
            AXIS=axis, NOISE=GIVEN if given else noise, PRECISION=EXACT_PRODUCTS, CHAINS=CHAINS, OUTPUTS=OUTPUTS, TERMS=TERMS)

@@ -65,12 +65,27 @@ def box_muller(r0, r1):
 
 
 @triton.jit
+def chain_at(chains, row):
+    """A row of an op's `chains`: what is counted of the chain, and its measurement, int64."""
+    at = chains + row + row
+    return tl.load(at), tl.load(at + 1)
+
+
+@triton.jit
+def counted_words(zero, chain, key0, key1, step, tag):
+    """The last three words of the counter, and the key, of the shape of zero."""
+    counted, measurement = chain
+    ahead = step.to(tl.uint32) + (counted >> 32).to(tl.uint32)
+    above = tag.to(tl.uint32) + (measurement.to(tl.uint32) << 8)
+    return (zero + ahead, zero + counted.to(tl.uint32), zero + above, zero + key0.to(tl.uint32), zero + key1.to(tl.uint32))
+
+
+@triton.jit
 def normals(quads, chain, key0, key1, step, tag):
-    """Normals (4 len(quads),) of these quads of a chain's image, in order; quads uint32, the other words scalars, chain int64."""
-    zero = tl.zeros_like(quads)
-    counted = step.to(tl.uint32) + (chain >> 32).to(tl.uint32)
-    r0, r1, r2, r3 = philox4x32(quads, zero + counted, zero + chain.to(tl.uint32), zero + tag.to(tl.uint32),
-                                zero + key0.to(tl.uint32), zero + key1.to(tl.uint32))
+    """Normals (4 len(quads),) of these quads of a chain's image, in order; quads uint32, chain of `chain_at`, the other words
+    scalars."""
+    c1, c2, c3, k0, k1 = counted_words(tl.zeros_like(quads), chain, key0, key1, step, tag)
+    r0, r1, r2, r3 = philox4x32(quads, c1, c2, c3, k0, k1)
     n0, n1 = box_muller(r0, r1)
     n2, n3 = box_muller(r2, r3)
     return tl.interleave(tl.interleave(n0, n2), tl.interleave(n1, n3))
@@ -88,12 +103,10 @@ def step_noise(quads, chain, key0, key1, step, AVERAGED: tl.constexpr):
 
 @triton.jit
 def pairs(pair, chain, key0, key1, step, tag):
-    """Normals 2 pair and 2 pair + 1 of each chain's image; pair uint32, chain int64 of a shape that fits it, the others
+    """Normals 2 pair and 2 pair + 1 of each chain's image; pair uint32, chain of `chain_at` in a shape that fits it, the others
     scalars."""
-    zero = tl.zeros_like(pair)
-    counted = step.to(tl.uint32) + (chain >> 32).to(tl.uint32)
-    r0, r1, r2, r3 = philox4x32(pair >> 1, zero + counted, zero + chain.to(tl.uint32), zero + tag.to(tl.uint32),
-                                zero + key0.to(tl.uint32), zero + key1.to(tl.uint32))
+    c1, c2, c3, k0, k1 = counted_words(tl.zeros_like(pair), chain, key0, key1, step, tag)
+    r0, r1, r2, r3 = philox4x32(pair >> 1, c1, c2, c3, k0, k1)
     second = (pair & 1) != 0
     return box_muller(tl.where(second, r2, r0), tl.where(second, r3, r1))
 

@@ -7,8 +7,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from alps_fast.ops.philox_normal import counters
+
 from .launch import kernel, launch, word
-from .philox import normals
+from .philox import chain_at, normals
 
 QUADS = 256  # of a block: eight normals a thread
 WARPS = 4
@@ -22,7 +24,7 @@ def philox_normal_kernel(chains, out, n: tl.int64, key0: tl.int32, key1: tl.int3
     pid = tl.program_id(0)
     row, first = pid // tiles, (pid % tiles) * QUADS
     quads = (first + tl.arange(0, QUADS)).to(tl.uint32)
-    values = normals(quads, tl.load(chains + row), key0, key1, step, tag)
+    values = normals(quads, chain_at(chains, row), key0, key1, step, tag)
     here = tl.arange(0, 4 * QUADS)
     if WHOLE:  # said so that the compiler sees it: rows begin on 16 bytes and end with a quad
         tl.store(out + (row * total + first) * 4 + here, values, mask=here // 4 < total - first)
@@ -34,6 +36,6 @@ def philox_normal(chains: Tensor, n: int, seed: int, step: int, tag: int) -> Ten
     """On Triton; arguments and result of `ops.philox_normal.philox_normal_reference`."""
     out = torch.empty(len(chains), n, dtype=torch.float32, device=chains.device)
     if len(chains):
-        launch(philox_normal_kernel, (len(chains) * triton.cdiv(n, 4 * QUADS),), WARPS, chains=chains, out=out, n=n,
+        launch(philox_normal_kernel, (len(chains) * triton.cdiv(n, 4 * QUADS),), WARPS, chains=counters(chains), out=out, n=n,
                key0=word(seed), key1=word(seed >> 32), step=word(step), tag=word(tag), WHOLE=n % 4 == 0, QUADS=QUADS)
     return out

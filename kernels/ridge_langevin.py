@@ -18,12 +18,12 @@ import triton.language as tl
 from torch import Tensor
 
 from alps_fast.ops._packed import packed_once
-from alps_fast.ops.philox_normal import NO_NOISE
+from alps_fast.ops.philox_normal import NO_NOISE, counters
 from alps_fast.ops.ridge_grad import stacked
 
 from .langevin_pixel import GIVEN, langevin_pixel, pixel_gains
 from .launch import kernel, launch, word
-from .philox import step_noise, step_pairs
+from .philox import chain_at, step_noise, step_pairs
 from .ridge_grad import WARPS, Layout, constants_of, down, fits, ridge_tile, run, sizes_of
 
 ALONE = 128 * 128  # pixels: 240 tiles a step. By the image alone, never by the number of chains
@@ -108,7 +108,7 @@ def ridge_langevin_kernel(
             inside = first + here < height * width
             e = (first + here) * CHANNELS + image % GROUPS * C
             if NOISE == 1 or NOISE == 2:
-                xi0, xi1 = numbers_drawn(first, e, tl.load(chains + row), key0, key1, step.to(tl.uint32) + k, C, CHANNELS,
+                xi0, xi1 = numbers_drawn(first, e, chain_at(chains, row), key0, key1, step.to(tl.uint32) + k, C, CHANNELS,
                                          NOISE == 2, POINTS)
             for c in tl.static_range(C):
                 state = scratch + (c * height * width + first + here)
@@ -150,7 +150,7 @@ def ridge_langevin(
     given, bank = xi is not None and noise != NO_NOISE, packed_once(stacked, filters)
     pyramid = channels * sum(h * ww for h, ww in sizes_of(height, width, len(q)))
     launch(ridge_langevin_kernel, (images,), WARPS[channels], x=x, b=b, a=a, xi=xi.to(x.dtype).contiguous() if given else None,
-           chains=chains.contiguous(), bank=bank, weights=weights.contiguous(), r=r.contiguous(), q=q.contiguous(), mu=mu,
+           chains=counters(chains), bank=bank, weights=weights.contiguous(), r=r.contiguous(), q=q.contiguous(), mu=mu,
            scratch=x.new_empty(images, 2 * pyramid), after=after, mean=mean, height=height, width=width, rows=n, each=n // len(b),
            levels=len(q), scales=len(filters), pyramid=pyramid, count=count, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2,
            noise_lam=noise_lam, key0=word(seed), key1=word(seed >> 32), step=word(step), A_EACH=int(len(a) > 1),

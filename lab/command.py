@@ -15,6 +15,7 @@ from alps_fast.cli.options import add, json_option, print_json
 from alps_fast.cli.profile import kernel_options
 from alps_fast.errors import check as check_argument
 from alps_fast.errors import check_choice, refused
+from alps_fast.io import replacing
 
 BASELINE = Path(__file__).parent / "baseline.json"
 OTHER_COMPILER = 3  # exit code: nothing was compared, as facts of another compiler are no better or worse
@@ -83,7 +84,8 @@ def profile_kernels(static_: bool, emulate: bool, arch: tuple[str, ...], ops: tu
         check_argument(same_compiler or not partly or not baseline, "update", f"a part, with triton {triton.__version__}",
                        f"it without --op, --static and --emulate: the baseline is of triton {baseline.get('triton')}")
         kept = baseline if partly else report.of_cuda(baseline) if nvcc.version() is None else {}
-        BASELINE.write_text(json.dumps(report.written(found, kept), indent=1) + "\n")
+        with replacing(BASELINE) as path:
+            path.write_text(json.dumps(report.written(found, kept), indent=1) + "\n")
     if check:
         if not same_compiler:
             click.echo(f"Not checked: the baseline is of triton {baseline['triton']}; this is {triton.__version__}", err=True)

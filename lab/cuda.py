@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -62,18 +65,18 @@ class Launch(NamedTuple):
     shared: int
 
 
-_recorded: list[Launch] | None = None
+_recorded: ContextVar[list[Launch] | None] = ContextVar("recorded", default=None)
 
 
 @contextmanager
 def recorded() -> Iterator[list[Launch]]:
-    """The launches inside, none of which runs."""
-    global _recorded
-    before, _recorded = _recorded, []
+    """The launches inside, of this thread, none of which runs."""
+    launches: list[Launch] = []
+    token = _recorded.set(launches)
     try:
-        yield _recorded
+        yield launches
     finally:
-        _recorded = before
+        _recorded.reset(token)
 
 
 def run(op: str, *arguments: Any, shared: int = SHARED, multiprocessors: int = MULTIPROCESSORS, **named: Any) -> Results:
@@ -85,8 +88,8 @@ def run(op: str, *arguments: Any, shared: int = SHARED, multiprocessors: int = M
     total: Counter[str] = Counter()
 
     def take(launch: host.Launch, memory: host.Memory) -> None:
-        if _recorded is not None:
-            _recorded.append(Launch(launch.kernel, math.prod(launch.grid), math.prod(launch.block), launch.shared))
+        if (launches := _recorded.get()) is not None:
+            launches.append(Launch(launch.kernel, math.prod(launch.grid), math.prod(launch.block), launch.shared))
             return
         kernel = _kernel(op, launch.kernel)
         assert [len(parameter) for parameter in launch.parameters] == [size for _, _, size in kernel.params]
@@ -138,7 +141,9 @@ def _ridge_grad_case(size: int, count: int, small: Case | None = None) -> Case:
 def _ridge_langevin_case(size: int, count: int, small: Case | None = None) -> Case:
     def step(chains: int) -> Results:
         x, b, a = randn(chains, size, size, 1), randn(1, size, size, 1), randn(1, size, size, 1).abs()
-        return run("ridge_langevin", x, b, a, torch.arange(chains), *_tables(count), channels=1, noise=AVERAGED, count=1, **LEVEL)
+        with mock.patch.dict(os.environ, ALPS_FAST_RIDGE="block"):  # tiles are the kernels of ridge_grad and langevin_pixel
+            return run("ridge_langevin", x, b, a, torch.arange(chains), *_tables(count), channels=1, noise=AVERAGED, count=1,
+                       **LEVEL)
     return _in_float32(ridge_langevin_case(size, count), step, small)
 
 

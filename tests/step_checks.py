@@ -22,7 +22,13 @@ def states(n: int, b: int, shape: tuple[int, ...], dtype: torch.dtype = torch.fl
     """x, grad, b, chains and the level of a step of n chains on b measurements."""
     g = torch.Generator().manual_seed(n)
     x, grad, data = (torch.randn(k, *shape, generator=g, dtype=torch.float64).to(dtype) for k in (n, n, b))
-    return {"x": x, "grad": grad, "b": data, "chains": torch.arange(n) + 3 + (2 << 32), **LEVEL}
+    return {"x": x, "grad": grad, "b": data, "chains": chains_of(n, b), **LEVEL}
+
+
+def chains_of(n: int, b: int) -> Tensor:
+    """Of n chains of the last b measurements that there may be, two steps ahead."""
+    row = torch.arange(n)
+    return torch.stack([row + 3 + (2 << 32), row // (n // b) + (1 << 24) - b], 1)
 
 
 def shifted(value: Tensor) -> Tensor:
@@ -77,7 +83,7 @@ def check_rows_stand_alone(op: Callable[..., tuple[Tensor, Tensor]], a: Argument
     before = {k: v.clone() for k, v in a.items() if isinstance(v, Tensor)}
     together = op(**a)
     assert all(torch.equal(a[k], v) for k, v in before.items())
-    assert alike(together[0], op(**{**a, "chains": a["chains"].repeat_interleave(2)[::2]})[0])
+    assert alike(together[0], op(**{**a, "chains": a["chains"].repeat_interleave(2, 0)[::2]})[0])
     each = len(a["x"]) // len(a["b"])
     for n in range(len(a["x"])):
         one = {k: a[k][n:n + 1] for k in ("x", "grad", "chains")}

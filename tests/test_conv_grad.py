@@ -6,7 +6,7 @@ import torch
 from alps_fast.energies.compact import CompactNet, edm_coefficients
 from alps_fast.errors import ArgumentError
 from alps_fast.ops import _packed
-from alps_fast.ops.conv_grad import conv_grad, conv_grad_reference, network, smooth_relu
+from alps_fast.ops.conv_grad import CUDA_KERNELS, conv_grad, conv_grad_reference, network, smooth_relu
 
 
 def make(channels=2, width=8, blocks=(1, 1, 2), dtype=torch.float64, t=0.4):
@@ -178,11 +178,17 @@ def test_what_the_kernel_has_not_goes_to_the_definition(channels, width, dtype):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["high", "fast"])
+@pytest.mark.parametrize("precision, kernel", [("high", None), *(("fast", kernel) for kernel in (None, *CUDA_KERNELS))])
 @pytest.mark.parametrize("channels, width, blocks", [(1, 64, (3, 3, 4)), (2, 32, (2, 1, 0)), (4, 64, (1, 0, 2))])
 @pytest.mark.parametrize("size", [(1, 1), (7, 13), (136, 5), (64, 64), (200, 150)])
-def test_on_a_gpu(size, channels, width, blocks, precision):
-    """Blocks of four and eight warps, and what no block's memory holds, which is the next backend's; alone and in a batch."""
+def test_on_a_gpu(monkeypatch, size, channels, width, blocks, precision, kernel):
+    """Each CUDA kernel, and what it has not, which is the next backend's; alone and in a batch."""
+    if kernel is not None:
+        from alps_fast import _cuda
+
+        if kernel == "warpgroups" and not _cuda.conv_has_warpgroups():
+            pytest.skip("no products of warpgroups on this GPU")
+        monkeypatch.setenv("ALPS_FAST_CONV_GRAD", kernel)
     args = make(channels, width, blocks)
     x = torch.randn(3, channels, *size, dtype=torch.float64)
     exact = conv_grad_reference(x, *args)
@@ -193,3 +199,24 @@ def test_on_a_gpu(size, channels, width, blocks, precision):
         assert (g.cpu() - e).norm() / e.norm() < LAW[precision]
     alone = conv_grad(x[1:2].float().cuda(), *here, precision, "cuda")
     assert all(torch.equal(a, g[1:2]) for a, g in zip(alone, got, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kernel", CUDA_KERNELS[1:])
+def test_on_a_gpu_more_images_than_are_taken_at_once(monkeypatch, kernel):
+    """An image has the bits that it has alone, with a level an image."""
+    from alps_fast import _cuda
+
+    if kernel == "warpgroups" and not _cuda.conv_has_warpgroups():
+        pytest.skip("no products of warpgroups on this GPU")
+    monkeypatch.setenv("ALPS_FAST_CONV_GRAD", kernel)
+    weights, scale, shift, coefficients, blocks = single(make(1, 64, (1, 1, 1)))
+    x = torch.randn(300, 1, 128, 128, device="cuda")
+    each = torch.linspace(0.5, 1.5, len(x))
+    here = [(each[:, None] * v).cuda() for v in (scale, shift)]
+    weights, coefficients = [w.cuda() for w in weights], (each * coefficients).cuda()
+    got = conv_grad(x, weights, *here, coefficients, blocks, "fast", "cuda")
+    for i in (0, 151, 299):
+        one = [v[:, i:i + 1] for v in here]
+        alone = conv_grad(x[i:i + 1], weights, *one, coefficients[:, i:i + 1], blocks, "fast", "cuda")
+        assert all(torch.equal(a, g[i:i + 1]) for a, g in zip(alone, got, strict=True))

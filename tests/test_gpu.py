@@ -58,8 +58,8 @@ CALLS: dict[str, Callable[[], Call]] = {  # by op, and what distinguishes it
     "langevin_sense_cg": lambda: Call(solver((20, 30), 3, 3, 1) | {"tol": 1e-6, "max_iter": 300}, STEP),
     "moments": lambda: Call(dict(zip(("count", "mean", "m2"), start(1, (13, 11, 3)), strict=True))
                             | {"x": torch.randn(5, 13, 11, 3), "keep": torch.ones(5, dtype=torch.bool)}, ()),
-    "philox_normal": lambda: Call({"chains": torch.tensor([0, 7, 2**32 - 1]), "n": 1021, "seed": -5, "step": 250, "tag": 1},
-                                  ("chains",)),
+    "philox_normal": lambda: Call({"chains": torch.tensor([[0, 0], [7, 5], [2**32 - 1, 2**24 - 1]]), "n": 1021, "seed": -5,
+                                   "step": 250, "tag": 1}, ("chains",)),
     "ridge_grad": lambda: Call(ridge(), ("x",)),
     "ridge_langevin": lambda: Call(test_ridge_langevin.arguments(3, 1, (37, 29, 2), 1) | {"count": 2}, ("x", "chains")),
 }

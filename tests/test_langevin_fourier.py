@@ -194,7 +194,7 @@ def test_cpu_takes_any_real_xi_and_strided_chains(isa):
     given, same = (langevin_fourier(**a, xi=noise)[0] for noise in (xi, xi.float().contiguous()))
     assert torch.equal(given, same)
     a["noise"] = AVERAGED
-    assert torch.equal(langevin_fourier(**a)[0], langevin_fourier(**a | {"chains": a["chains"].repeat_interleave(2)[::2]})[0])
+    assert torch.equal(langevin_fourier(**a)[0], langevin_fourier(**a | {"chains": a["chains"].repeat_interleave(2, 0)[::2]})[0])
 
 
 @pytest.mark.parametrize("size, factor, dtype", [((4, 6), 2, torch.float32), ((11, 6), 1, torch.float32),

@@ -131,7 +131,7 @@ def test_cpu_takes_any_real_xi_and_strided_chains(isa):
     given, same = (langevin_pixel(**a, xi=noise)[0] for noise in (xi, xi.float().contiguous()))
     assert torch.equal(given, same)
     a["noise"] = AVERAGED
-    assert torch.equal(langevin_pixel(**a)[0], langevin_pixel(**a | {"chains": a["chains"].repeat_interleave(2)[::2]})[0])
+    assert torch.equal(langevin_pixel(**a)[0], langevin_pixel(**a | {"chains": a["chains"].repeat_interleave(2, 0)[::2]})[0])
 
 
 def test_a_broken_chain_stays_alone(isa):

@@ -256,7 +256,7 @@ def test_lines_on_cpu_take_any_real_xi_and_strided_chains(isa):
     given, same = (langevin_sense(**a, xi=noise)[0] for noise in (xi, xi.float().contiguous()))
     assert torch.equal(given, same)
     a["noise"] = AVERAGED
-    assert torch.equal(langevin_sense(**a)[0], langevin_sense(**a | {"chains": a["chains"].repeat_interleave(2)[::2]})[0])
+    assert torch.equal(langevin_sense(**a)[0], langevin_sense(**a | {"chains": a["chains"].repeat_interleave(2, 0)[::2]})[0])
 
 
 def solver(size, coils, n, b, tol=1e-6):

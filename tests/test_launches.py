@@ -64,15 +64,15 @@ def test_other_steps_are_two_ops(task: str, energy: str, ops: dict[str, float]) 
 
 
 def test_an_op_moves_what_it_must() -> None:
-    """A step of langevin_pixel by the dispatcher's count: its states in and out, b, mask and chain indices, each once."""
+    """A step of langevin_pixel by the dispatcher's count: states in and out, b, mask, indices of chains and images, once."""
     sampler, y = Workload(energy="natural-ridge", chains=16).prepare(CPU)
-    sampler.energy, n = GaussianEnergy(0.0, 0.5), 64 * 64
+    sampler, n = replace(sampler, energy=GaussianEnergy(0.0, 0.5)), 64 * 64
     plan, rows = Run(sampler, y)._planned(0)
     x = torch.randn_like(rows.x)
     with Kernels() as counted:
         plan.target.langevin(x, torch.randn_like(x), rows.chains, plan.scalars[0])
     drawn = 2 * x.numel() * 4  # randn_like writes
-    assert counted.bytes - drawn == 4 * 4 * 16 * n + 2 * 4 * n + 8 * 16
+    assert counted.bytes - drawn == 4 * 4 * 16 * n + 2 * 4 * n + 16 * 16
 
 
 def test_the_command_says_it() -> None:

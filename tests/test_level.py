@@ -102,7 +102,7 @@ def sampler(op: Operator, energy: Energy, **options: Any) -> Sampler:
 
 
 def same(a: Posterior, b: Posterior) -> None:
-    for name in ("mean", "channel_std", "samples", "count", "trace"):
+    for name in ("mean", "channel_std", "samples", "count", "trace", "chain_means"):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
     assert a.gradients == b.gradients and json.dumps(a.by_level) == json.dumps(b.by_level)
 

@@ -23,7 +23,7 @@ from alps_fast.ops.philox_normal import (
 )
 
 SIZES = (1, 2, 3, 4, 5, 31, 63, 64, 65, 127, 1021, 4095, 4097, 8209)
-CHAINS = torch.tensor([0, 1, 7, 2**31, 2**32 - 1, (3 << 32) + 1, -(1 << 32) + 7])
+CHAINS = torch.tensor([[0, 0], [1, 0], [7, 1], [2**31, 2**24 - 1], [2**32 - 1, 2**23], [(3 << 32) + 1, 0], [-(1 << 32) + 7, 9]])
 
 
 def bits(x):
@@ -58,7 +58,7 @@ def test_fma_rounds_once():
 
 @pytest.mark.parametrize("n", SIZES)
 def test_cpu_has_the_bits_of_the_reference(isa, n):
-    for seed, step, tag in ((0, 0, 0), (-1, 2**32 - 1, 2**32 - 1), (0x123456789ABCDEF, 250, LANGEVIN)):
+    for seed, step, tag in ((0, 0, 0), (-1, 2**32 - 1, 255), (0x123456789ABCDEF, 250, LANGEVIN)):
         reference = philox_normal(CHAINS, n, seed, step, tag, "torch")
         assert torch.equal(bits(philox_normal(CHAINS, n, seed, step, tag, "cpu")), bits(reference))
 
@@ -99,6 +99,20 @@ def test_the_high_bits_of_chains_are_added_to_step(backend):
         assert torch.equal(philox_normal(few + (ahead << 32), 9, 5, step, LANGEVIN, backend),
                            philox_normal(few, 9, 5, there, LANGEVIN, backend))
         assert torch.equal(philox_uniform(few + (ahead << 32), 5, step), philox_uniform(few, 5, there))
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_measurements_stand_above_the_tag_and_the_first_has_the_bits_of_none(backend):
+    chains = torch.tensor([3, 3, 3, (2 << 32) + 3])
+    drawn = philox_normal(torch.stack([chains, torch.tensor([0, 1, 2**24 - 1, 1])], 1), 9, 5, 4, LANGEVIN, backend)
+    assert torch.equal(drawn[0], philox_normal(chains, 9, 5, 4, LANGEVIN, backend)[0])
+    assert torch.equal(drawn[3], philox_normal(torch.tensor([[3, 1]]), 9, 5, 6, LANGEVIN, backend)[0])
+    for row, tag in ((1, LANGEVIN + (1 << 8)), (2, LANGEVIN + 0xFFFFFF00)):
+        words = [torch.arange(3), *(torch.full((3,), word) for word in (4, 3, tag))]
+        r0, r1, r2, r3 = philox4x32(tuple(words), (5, 0))
+        want = torch.stack((*module.box_muller(r0, r1), *module.box_muller(r2, r3)), 1).flatten()[:9]
+        assert torch.equal(drawn[row], want)
+        assert philox_uniform(torch.tensor([[3, row]]), 5, 4) != philox_uniform(chains[:1], 5, 4)
 
 
 def test_every_counter_word_and_both_halves_of_the_key_matter():
@@ -167,9 +181,9 @@ def test_philox_uniform():
     assert not torch.equal(u, philox_uniform(torch.arange(20_000), 5, 3, METROPOLIS + 1))
 
 
-@pytest.mark.parametrize("wrong", [{"chains": torch.zeros(3)}, {"chains": torch.zeros(2, 2).long()},
+@pytest.mark.parametrize("wrong", [{"chains": torch.zeros(3)}, {"chains": torch.zeros(2, 3).long()},
                                    {"chains": torch.arange(6)[::2]}, {"n": 0}, {"step": -1}, {"step": 2**32}, {"tag": -1},
-                                   {"backend": "numpy"}])
+                                   {"tag": 256}, {"backend": "numpy"}])
 def test_bad_arguments_are_named(wrong):
     arguments = {"chains": CHAINS, "n": 8, "seed": 0, "step": 0, "tag": 1, "backend": "auto"} | wrong
     with pytest.raises(ArgumentError, match=f"^{next(iter(wrong))}: got"):

@@ -121,7 +121,7 @@ def test_cpu_is_the_reference(isa, shape, channels, guarded):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("channels", [1, 2])
 def test_cuda_is_the_reference(shape, channels):
-    """Also of images that no block's memory holds, and filters that have no kernel: the next backend's."""
+    """Also filters that have no kernel: the next backend's."""
     for i, bank in enumerate(BANKS):
         args = constants(*bank, 48 if i % 2 else 1, torch.float32)
         x = torch.randn(48, channels, *shape) * torch.tensor([1.0, 0.01, 30.0]).repeat(16)[:, None, None, None]
@@ -132,6 +132,22 @@ def test_cuda_is_the_reference(shape, channels):
                 check_against_torch(x, args, [v.cpu() for v in got])
                 first = got[0]
         assert torch.equal(first, got[0]) and got[1].shape == (0,)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape, channels", [((64, 64), 1), ((256, 320), 1), ((130, 131), 2)])
+def test_cuda_has_the_same_bits_alone_and_in_any_batch(shape, channels):
+    """Smaller tiles where images are few, several batches where they are many; with the value, and without."""
+    x = torch.randn(300 if shape == (256, 320) else 40, channels, *shape, device="cuda")
+    filters, *tables = constants(4, 12, 7, 2, len(x), torch.float32)
+    filters, (w, r, q, mu) = [f.cuda() for f in filters], [v.cuda() for v in tables]
+    want = ridge_grad(x, filters, w, r, q, mu, backend="cuda")
+    assert torch.equal(ridge_grad(x, filters, w, r, q, mu, want_value=False, backend="cuda")[0], want[0])
+    for n in (0, 17, len(x) - 1):
+        one = [v[:, :, n:n + 1].contiguous() for v in (w, r)]
+        for want_value in (True, False):
+            alone = ridge_grad(x[n:n + 1], filters, *one, q[:, n:n + 1].contiguous(), mu, want_value, "cuda")
+            assert torch.equal(alone[0][0], want[0][n]) and (not want_value or alone[1][0] == want[1][n])
 
 
 @pytest.mark.parametrize("name, channels", [("natural-ridge", 1), ("brain-ridge", 2)])

@@ -6,14 +6,14 @@ import inspect
 
 import pytest
 import torch
-from step_checks import in_double
+from step_checks import chains_of, in_double
 from test_ridge_grad import constants
 
 from alps_fast.errors import ArgumentError
 from alps_fast.ops.langevin_pixel import langevin_pixel
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, NO_NOISE
 from alps_fast.ops.ridge_grad import ridge_grad
-from alps_fast.ops.ridge_langevin import ridge_langevin
+from alps_fast.ops.ridge_langevin import in_tiles, ridge_langevin
 
 
 @pytest.mark.parametrize("noise", [NO_NOISE, AVERAGED])
@@ -58,7 +58,7 @@ def arguments(n, b, shape, channels, a=(1, 1), images=1):
     names = ("filters", "weights", "r", "q", "mu")
     energy = dict(zip(names, constants(images=images, dtype=torch.float32), strict=True))
     diagonal = torch.rand(a[0], *shape[:2], a[1], generator=g)
-    return {"x": x, "b": data, "a": diagonal, "chains": torch.arange(n) + 2 + (2 << 32), **energy, "channels": channels, **LEVEL,
+    return {"x": x, "b": data, "a": diagonal, "chains": chains_of(n, b), **energy, "channels": channels, **LEVEL,
             "noise": AVERAGED, "backend": "cpu"}
 
 
@@ -94,15 +94,28 @@ def test_cpu_is_the_composition_to_the_bit(isa, shape, channels, noise, guarded,
 @pytest.mark.parametrize("noise", [NO_NOISE, INDEPENDENT, AVERAGED])
 @pytest.mark.parametrize("shape, channels", [((1, 1, 1), 1), ((9, 7, 3), 1), ((64, 64, 1), 1), ((61, 130, 2), 2),
                                              ((400, 300, 1), 1)])
-def test_cuda_is_the_reference(shape, channels, noise):
-    """Law: twice what torch loses against float64, and two roundings more; the last image is the next backend's."""
+def test_cuda_is_the_reference(shape, channels, noise, monkeypatch):
+    """Law: twice what torch loses against float64, and two roundings more. Tiles, and a block an image where it fits."""
     a = arguments(4, 2, shape, channels, (2, shape[2]), 4 * shape[2] // channels) | {"noise": noise, "backend": "cuda"}
     here = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in a.items()}
     here["filters"] = [f.cuda() for f in a["filters"]]
+    monkeypatch.setenv("ALPS_FAST_RIDGE", "tiles")
     got = [v.cpu() for v in ridge_langevin(**here)]
+    monkeypatch.setenv("ALPS_FAST_RIDGE", "block")
+    assert all(torch.equal(g, v.cpu()) for g, v in zip(got, ridge_langevin(**here), strict=True))
     exact, torchs = (ridge_langevin(**v | {"backend": "torch"}) for v in (in_double(a), a))
     for g, e, t in zip(got, exact, torchs, strict=True):
         assert (g - e).norm() <= 2 * (t - e).norm() + 2 * 2**-24 * e.norm()
+
+
+def test_the_way_that_is_forced_must_be_one(monkeypatch):
+    assert in_tiles(1, 16) and in_tiles(4096, 64 * 64) and not in_tiles(4096, 16)
+    for way in ("tiles", "block"):
+        monkeypatch.setenv("ALPS_FAST_RIDGE", way)
+        assert in_tiles(4096, 16) == (way == "tiles")
+    monkeypatch.setenv("ALPS_FAST_RIDGE", "both")
+    with pytest.raises(ArgumentError, match="^ALPS_FAST_RIDGE: got 'both'; wanted one of 'tiles', 'block'"):
+        in_tiles(1, 1)
 
 
 def test_cpu_has_the_same_bits_alone_and_on_any_threads(isa, threads):

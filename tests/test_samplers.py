@@ -80,23 +80,34 @@ def run(y: Tensor, op: Operator, energy: Energy = ENERGY, **options: Any) -> Pos
 
 
 def same(a: Posterior, b: Posterior) -> None:
-    for name in ("mean", "channel_std", "samples", "count", "trace"):
+    for name in ("mean", "channel_std", "samples", "count", "trace", "chain_means"):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
 
 
-# --- a chain depends on (seed, chain index, its y) alone -----------------------------------------------------------
+# --- a chain depends on (seed, measurement's index, its own, its y) alone ------------------------------------------
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_chain_is_the_same_alone_and_in_any_batch(way: str) -> None:
     op, y = inpainting((3, 9, 7), 3)
     together = run(y, op, **WAYS[way])
     for i in range(3):
-        alone = run(y[i], op, **WAYS[way])
+        alone = run(y[i], op, first_measurement=i, **WAYS[way])
         assert torch.equal(alone.samples, together.samples[i])
         assert torch.equal(alone.mean, together.mean[i])
         assert torch.equal(alone.channel_std, together.channel_std[i])
-    one = run(y[1], op, chains=1, first_chain=2, **WAYS[way])
+    one = run(y[1], op, chains=1, first_chain=2, first_measurement=1, **WAYS[way])
     assert torch.equal(one.samples[0], together.samples[1, 2])
+    rest = run(y[1:], op, first_measurement=1, **WAYS[way])
+    assert torch.equal(rest.samples, together.samples[1:])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_measurements_of_a_batch_have_noise_of_their_own(way: str) -> None:
+    """Of 64 measurements alike, a chain each, the mean has a 64th of the variance of a chain; law: 5 standard errors."""
+    op = Denoising(0.5)
+    samples = run(torch.zeros(64, 1, 12, 12), op, Sharp(0.0, 0.5), chains=1, **WAYS[way]).samples[:, 0]
+    variance = samples.square().mean()
+    assert float(samples.mean(0).square().mean() * 64 / variance) == pytest.approx(1.0, abs=5 * math.sqrt(2 / 144 + 2 / 144 / 64))
 
 
 @pytest.mark.parametrize("correction", [None, "mala"])
@@ -106,8 +117,9 @@ def test_a_chain_is_the_same_in_any_batch_where_ffts_run(problem: Any, size: tup
     op, y = problem(*size)
     for backend in ("auto", "torch"):
         together = run(y, op, correction=correction, backend=backend)
-        assert torch.equal(run(y[2], op, correction=correction, backend=backend).samples, together.samples[2])
-        alone = run(y[2], op, chains=1, first_chain=3, correction=correction, backend=backend)
+        whole = run(y[2], op, correction=correction, backend=backend, first_measurement=2)
+        assert torch.equal(whole.samples, together.samples[2])
+        alone = run(y[2], op, chains=1, first_chain=3, first_measurement=2, correction=correction, backend=backend)
         assert torch.equal(alone.samples[0], together.samples[2, 3])
 
 
@@ -193,7 +205,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state"
     run(y, op, checkpoint=path)
     before = path.read_bytes()
-    for other in ({"seed": 1}, {"chains": 5}, {"schedule": Schedule(2.0, 0.2, 4, 4)}, {"correction": "mala"}, {"draws": 2}):
+    for other in ({"seed": 1}, {"first_measurement": 1}, {"chains": 5}, {"schedule": Schedule(2.0, 0.2, 4, 4)},
+                  {"correction": "mala"}, {"draws": 2}):
         with pytest.raises(ArgumentError, match="checkpoint: .* another run"):
             run(y, op, checkpoint=path, **other)
     with pytest.raises(ArgumentError, match="another run"):
@@ -225,7 +238,7 @@ def test_interruption_returns_what_there_is(stop_at: int) -> None:
     assert posterior.samples.shape == (1, 4, 1, 5, 7)
 
 
-@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize("call", [1, 2])  # of the image's numbers; of its magnitudes and phases
 def test_interruption_while_the_first_draw_is_taken(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
 
@@ -237,8 +250,8 @@ def test_interruption_while_the_first_draw_is_taken(call: int, monkeypatch: pyte
         return moments(*args)
 
     monkeypatch.setattr(chains_module, "moments", stopping)
-    op, y = inpainting((1, 5, 7))
-    posterior = run(y, op)
+    op, y = single_coil()
+    posterior = run(y[:1], op)
     assert posterior.interrupted
     assert posterior.count.tolist() == [4]
     torch.testing.assert_close(posterior.mean, posterior.samples.mean(1))  # of the states as they stand
@@ -278,6 +291,9 @@ def test_a_broken_chain_is_named_and_left_out(way: str) -> None:
     assert bool(posterior.samples[1, 2].isnan().all())
     draws = WAYS[way].get("draws", 1)
     assert posterior.count.tolist() == [4 * draws, 3 * draws]
+    assert bool(posterior.chain_means[1, 2].isnan().all())
+    alone = [run(y[1], op, chains=1, first_chain=k, first_measurement=1, **WAYS[way]).chain_means for k in kept]
+    assert torch.equal(posterior.chain_means[1, kept], torch.cat(alone))
     assert bool(posterior.mean.isfinite().all())
     assert bool(posterior.std.isfinite().all())
     assert all(math.isfinite(e) for e in posterior.by_level["energy"])
@@ -343,21 +359,14 @@ def test_statistics_are_those_of_the_draws() -> None:
     posterior = run(y[0], op, chains=3, draws=4, callback=lambda p: states.append(from_state(p.state, False)))
     draws = torch.cat(states[3:])
     assert draws.shape == (12, 1, 5, 7)
-    assert torch.allclose(posterior.std, draws.std(0), rtol=1e-4)
+    by_chain = torch.stack(states[3:])
+    assert torch.allclose(posterior.chain_means, by_chain.mean(0), atol=1e-6)
+    variance = by_chain.var(0, correction=0).mean(0) + by_chain.mean(0).var(0)  # (m − 1)/m W + B/m
+    assert torch.allclose(posterior.std, variance.sqrt(), rtol=1e-4)
     assert torch.equal(posterior.samples, draws[-3:])
     assert torch.equal(posterior.trace, torch.stack(states[3:], 1).movedim(-3, -1).flatten(2))
     assert posterior.gradients == 15
     assert posterior.by_level["t"] == pytest.approx(FEW.t().tolist())
-
-
-def test_interval_uses_students_quantile() -> None:
-    """Quantiles of Student's t at 0.95: 2.1318 (4 degrees of freedom), 1.7531 (15), 1.6602 (99)."""
-    zero, one = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
-    for count, quantile in ((5, 2.1318), (16, 1.7531), (100, 1.6602)):
-        posterior = Posterior(zero, one, zero[None], torch.tensor(count), zero[None], {}, None, False, [], 0, FEW, 0.0, 0)
-        assert float(posterior.interval(0.9)[1]) == pytest.approx(quantile, rel=0.01)
-    with pytest.raises(ArgumentError, match="level: got 1.0"):
-        posterior.interval(1.0)
 
 
 def test_diagnostics_see_chains_that_mix_and_chains_that_do_not() -> None:
@@ -425,6 +434,34 @@ def resident(name):
 small, y = sampler(2, 16)
 small(y)
 run, y = sampler({chains}, {side})
+ctypes.CDLL(None).malloc_trim(0)
+before = resident("VmRSS")
+run(y)
+print((resident("VmHWM") - before) / run.memory(y))
+"""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the system does not tell a process its peak memory")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0.7 < float(found.stdout) < 1.5
+
+
+@pytest.mark.parametrize(("correction", "chains", "count"), [(None, 24, 1), (None, 1, 24), ("mala", 24, 1)])
+def test_memory_of_statistics_and_many_measurements_is_known(correction: str | None, chains: int, count: int) -> None:
+    """Complex images, of which magnitudes and phases are kept too."""
+    code = f"""
+import ctypes, pathlib, torch, alps_fast as af
+torch.set_num_threads(1)
+def sampler(chains, count, side):
+    op = af.operators.Inpainting(torch.ones(side, side), noise_std=0.1, is_complex=True)
+    run = af.Sampler(op, af.energies.GaussianEnergy(0.0, 0.5), chains=chains, draws=2, schedule=af.Schedule(levels=2, steps=2),
+                     correction={correction!r}, progress=False)
+    return run, torch.zeros(count, 1, side, side, dtype=torch.complex64)
+def resident(name):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+small, y = sampler(2, 2, 16)
+small(y)
+run, y = sampler({chains}, {count}, 96)
 ctypes.CDLL(None).malloc_trim(0)
 before = resident("VmRSS")
 run(y)

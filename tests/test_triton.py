@@ -67,7 +67,7 @@ def across(value):
 
 def apart(a):
     """The same call with numbers of chains that do not lie side by side."""
-    return a | {"chains": a["chains"].repeat_interleave(2)[::2]}
+    return a | {"chains": a["chains"].repeat_interleave(2, 0)[::2]}
 
 
 def same(got: torch.Tensor, want: torch.Tensor, law: float = 8 * 2**-24) -> bool:
@@ -185,7 +185,8 @@ def test_langevin_pixel_has_the_bits_of_the_cpu_kernel(shape):
 
 @pytest.mark.parametrize("shape", [(5, 4, 3)] if interpreting() else [(1, 2, 1), (5, 4, 3), (31, 23, 3)])
 def test_langevin_pixel_does_what_every_step_must(shape):
-    a = arguments(6, 2, (1, 1), torch.float32, shape) | {"chains": torch.tensor([0, 1, 5, 7, 2**31, 2**32 - 1])}
+    chains = torch.tensor([[0, 0], [1, 0], [5, 0], [7, 9], [2**31, 9], [2**32 - 1, 2**24 - 1]])
+    a = arguments(6, 2, (1, 1), torch.float32, shape) | {"chains": chains}
     check_noise_modes(pixel, a, tuple(a["x"].shape))
     check_rows_stand_alone(pixel, a)
     assert pixel(**arguments(2, 1, (1, 1), torch.float64, shape)) is NotImplemented
@@ -249,7 +250,7 @@ LINES = [(1, (2, 70), 3, 1, 2)] if not interpreting() else [
 def lines(axis, size, n, b, noise):
     a = random_lines(size, axis, n, b) | {"noise": noise, "seed": -3, "step": 2**32 - 2}
     a.pop("backend")
-    return a | {"chains": a["chains"] + 2**31, "u": a["u"].conj_physical().conj()}
+    return a | {"chains": a["chains"] + torch.tensor([2**31, 0]), "u": a["u"].conj_physical().conj()}
 
 
 @pytest.mark.parametrize("axis, size, n, b, noise", LINES)

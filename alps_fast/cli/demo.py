@@ -118,6 +118,7 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
     images = {"truth": truth, problem.first_name: problem.first_look, "least_squares": baseline, "mmse": posterior.mean,
               "map": most_probable.image}
     error, where = (posterior.mean - truth).abs()[0].numpy(), problem.where
+    deviation = view(posterior.magnitude_std if is_mri else posterior.std)  # of what is looked at
     low, high = (components(end, where) for end in posterior.interval(0.9))
     entry = {
         "task": name,
@@ -132,7 +133,8 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
     arrays = {**images, "y": problem.y, "std": posterior.std, "samples": posterior.samples}
     write_npz(out / f"{name}.npz", {key: value.numpy() for key, value in arrays.items()})
     with replacing(out / f"{name}.png") as path:
-        picture(path, setting.title, {key: view(image) for key, image in images.items()}, posterior, error, entry)
+        shown = {key: view(image) for key, image in images.items()}
+        picture(path, setting.title, shown, posterior, deviation, np.abs(shown["mmse"] - shown["truth"]), entry)
     return entry
 
 
@@ -156,7 +158,7 @@ def components(image: Tensor, where: np.ndarray) -> np.ndarray:
     return pixels.view(pixels.real.dtype)
 
 
-def picture(path: Path, title: str, images: dict[str, np.ndarray], posterior: Posterior, error: np.ndarray,
+def picture(path: Path, title: str, images: dict[str, np.ndarray], posterior: Posterior, deviation: np.ndarray, error: np.ndarray,
             entry: dict[str, Any]) -> None:
     """Two rows of four. Inpainting's least squares is its measurement, so a second sample takes that place."""
     from .picture import Panel, draw
@@ -169,11 +171,11 @@ def picture(path: Path, title: str, images: dict[str, np.ndarray], posterior: Po
     rows = [
         [panel("truth", "truth"), panel("zero_filled", "zero-filled") if is_mri else panel("measurement", "measurement"),
          samples[-1] if entry["task"] == "inpaint" else panel("least_squares", "least squares"),
-         Panel(view(posterior.std), "standard deviation", is_map=True)],
+         Panel(deviation, "standard deviation", is_map=True)],
         [panel("mmse", "MMSE"), panel("map", "MAP"), samples[0], Panel(error, "error of MMSE", is_map=True)],
     ]
     grey = (0.0, float(images["truth"].max())) if is_mri else (-1.0, 1.0)
-    draw(path, title, rows, grey, largest=max(float(np.quantile(shown, 0.995)) for shown in (error, view(posterior.std))))
+    draw(path, title, rows, grey, largest=max(float(np.quantile(shown, 0.995)) for shown in (error, deviation)))
 
 
 def summary(entries: list[dict[str, Any]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -179,8 +178,7 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
         check_outputs("checkpoint", [checkpoint], force=True, **inputs)  # one of another run is refused when it is read
     posterior = sampler(y)
     if scale != 1.0:  # back to the units of the data
-        scaled = ("mean", "channel_std", "samples", "trace")
-        posterior = replace(posterior, **{name: scale * getattr(posterior, name) for name in scaled})
+        posterior = posterior.scaled(scale)
     for file, write in zip(files, (posterior.save, posterior.plot), strict=True):
         write(file)
     if posterior.interrupted and checkpoint is not None:
@@ -190,7 +188,8 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
 
 def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: float, noise_from: str, as_json: bool) -> None:
     """What was done and where it is."""
-    mean_std = float(posterior.mean_std) if int(posterior.count) > 1 else None  # NaN is no JSON
+    deviation = float(posterior.mean_std)
+    mean_std = None if math.isnan(deviation) else deviation  # NaN is no JSON
     result = {"operator": kind, "image": list(posterior.mean.shape), "noise_std": op.noise_std * scale,
               "noise_from": noise_from, "scale": scale,
               "draws": int(posterior.count), "gradients": posterior.gradients, "seconds": posterior.seconds,
@@ -205,8 +204,8 @@ def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: fl
         return
     for lost in posterior.broken:
         click.echo(f"chain {lost.chain} turned non-finite at level {lost.level}, step {lost.step}, and was left out", err=True)
-    deviation = "" if mean_std is None else f"; mean standard deviation {mean_std:.4g}"
-    click.echo(f"{result['draws']} draws in {posterior.seconds:.1f} s{deviation}")
+    told = "" if mean_std is None else f"; mean standard deviation {mean_std:.4g}"
+    click.echo(f"{result['draws']} draws in {posterior.seconds:.1f} s{told}")
     click.echo(f"chi-squared a datum of the samples: {result['chi2']:.3g}, about 1 expected")
     click.echo(f"noise_std {result['noise_std']:.4g}, {noise_from}" + (f"; scale {scale:.4g}" if kind == "mri" else ""))
     click.echo("wrote " + ", ".join(result["files"]))

@@ -116,32 +116,42 @@ def pack(weights: Sequence[Tensor], blocks: Sequence[int], in_tiles: bool) -> Pa
         return Packed(torch.cat(parts), torch.cat(biases).float())
 
 
-AHEAD = 2  # products that the CUDA kernel reads past the end, see csrc/cuda/conv_grad.cu
+AHEAD = 2  # products that the CUDA kernel of an image a block reads past the end, see csrc/cuda/conv_grad.cu
 
 
 class Fragments(NamedTuple):
-    """What the CUDA kernel takes: weights of both passes, bfloat16 as a warp's lanes hold them, and the forward biases."""
+    """What a CUDA kernel takes: weights of both passes, bfloat16, a product of 16 by 16 after another, and the forward biases."""
 
     weights: Tensor
     biases: Tensor
 
 
-def _in_lanes(taps: Tensor) -> Tensor:
-    """(taps, k, n), padded with zeros to products of 16 by 16, flat as [tap, k / 16][n / 16][lane][n / 8 of 2][k / 8 of 2][2]."""
+def _products(taps: Tensor) -> Tensor:
+    """(taps, k, n), padded with zeros to products of 16 by 16: (products, 16, n)."""
     _, k, n = taps.shape
     products = F.pad(taps, (0, -n % 16, 0, -k % 16)).unflatten(1, (-1, 16)).flatten(0, 1)
-    products = F.pad(products, (0, 0, 0, 0, 0, -len(products) % 4))  # the kernel's loop takes four a turn
+    return F.pad(products, (0, 0, 0, 0, 0, -len(products) % 4))  # the loop of an image a block takes four a turn
+
+
+def _in_lanes(products: Tensor) -> Tensor:
+    """As a warp's lanes hold them: [product][n / 16][lane][n / 8 of 2][k / 8 of 2][2]."""
     lanes = products.unflatten(2, (-1, 2, 8)).unflatten(1, (2, 4, 2))  # k: half, pair, 2; n: block, half, column
-    return lanes.permute(0, 4, 6, 2, 5, 1, 3).to(torch.bfloat16).flatten()
+    return lanes.permute(0, 4, 6, 2, 5, 1, 3)
 
 
-def pack_fragments(weights: Sequence[Tensor], blocks: Sequence[int]) -> Fragments:
-    """All weights of one network for the CUDA kernel; the biases of a shuffle's four matrices one after another."""
+def _in_eights(products: Tensor) -> Tensor:
+    """As a warpgroup's products read them from shared memory: [product][k / 8 of 2][n / 8][8 of n][8 of k]."""
+    return products.unflatten(2, (-1, 8)).unflatten(1, (2, 8)).permute(0, 1, 3, 4, 2)
+
+
+def pack_fragments(weights: Sequence[Tensor], blocks: Sequence[int], of_warpgroups: bool = False) -> Fragments:
+    """All weights of one network for a CUDA kernel; the biases of a shuffle's four matrices one after another."""
+    ordered = _in_eights if of_warpgroups else _in_lanes
     parts: list[Tensor] = []
     biases: list[Tensor] = []
     with torch.no_grad():
         for taps, bias, spread in layers(weights, blocks):
-            parts += [_in_lanes(taps)]
+            parts += [ordered(_products(taps)).to(torch.bfloat16).flatten()]
             if bias is not None:
                 own = bias.unflatten(0, (-1, 4)).T.flatten() if spread else bias
                 biases += [F.pad(own, (0, -len(own) % 16))]

@@ -16,7 +16,7 @@ FLOATS = (torch.float32, torch.float64)
 
 def check_step(x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
                noise_lam: float, noise: int, xi: Tensor | None, xi_shape: Sequence[int]) -> None:
-    """The arguments every Langevin op has: x, grad (N, H, W, C'), b (B, H, W, C') with B dividing N, chains (N,)."""
+    """The arguments every Langevin op has: x, grad (N, H, W, C'), b (B, H, W, C') with B dividing N, chains (N,) or (N, 2)."""
     check_state("x", x, x)
     check_state("grad", grad, x)
     check_state("b", b, x)
@@ -25,9 +25,9 @@ def check_step(x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, lam: float, l
         raise refused("grad", f"shape {tuple(grad.shape)}", f"the shape of x, {tuple(shape)}")
     if b.shape[1:] != shape[1:] or len(b) == 0 or rows % len(b) != 0:
         raise refused("b", f"shape {tuple(b.shape)}", f"(B, *{tuple(shape[1:])}) with B dividing {rows}")
-    if chains.shape != shape[:1] or chains.dtype != torch.int64 or chains.device != x.device:
+    if chains.shape not in ((rows,), (rows, 2)) or chains.dtype != torch.int64 or chains.device != x.device:
         raise refused("chains", f"{chains.dtype} of shape {tuple(chains.shape)} on {chains.device}",
-                      f"int64 of shape ({rows},) on {x.device}")
+                      f"int64 of shape ({rows},) or ({rows}, 2) on {x.device}")
     check(math.isfinite(lin), "lin", lin, "a finite number")
     check(math.isfinite(w), "w", w, "a finite number")
     check(math.isfinite(lam) and lam > 0, "lam", lam, "a finite number > 0")

@@ -16,13 +16,14 @@ between layers are then bfloat16 too, and the residual r and all of E stay float
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import check, check_choice, refused
+from ..errors import BackendError, check, check_choice, refused
 from ._conv_weights import WIDTHS, pack, pack_fragments
 from ._dispatch import Op, dispatch, implementations, implements, stream_on
 from ._langevin import FLOATS, check_kind, described
@@ -168,20 +169,39 @@ def _conv_grad_cpu(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: T
     return grad, value
 
 
-@implements("conv_grad", "cuda", "precision 'fast', networks 64 wide and images of at most four channels that fit shared memory")
+CUDA_KERNELS = ("image", "warps", "warpgroups")  # as the module of CUDA kernels numbers them
+
+
+def _cuda_kernel() -> str:
+    """The CUDA kernel for the current device: an image a block, tiles of pixels by warps, or by warpgroups, which Hopper has."""
+    from alps_fast import _cuda
+
+    name, able = "ALPS_FAST_CONV_GRAD", _cuda.conv_has_warpgroups()
+    kernel = os.environ.get(name, "warpgroups" if able else "warps")
+    check_choice(name, kernel, CUDA_KERNELS)
+    if kernel == "warpgroups" and not able:
+        raise BackendError(f"{name}: got 'warpgroups'; wanted 'image' or 'warps' on this GPU")
+    return kernel
+
+
+@implements("conv_grad", "cuda", "precision 'fast', networks 64 wide and images of at most four channels")
 def _conv_grad_cuda(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor,
                     blocks: Sequence[int], precision: str = "high") -> tuple[Tensor, Tensor]:
-    """bfloat16 on tensor cores, an image a block; not for "high", nor for images that do not fit the block's shared memory."""
+    """bfloat16 on tensor cores, in tiles of all images; not for "high", nor where blocks have little shared memory."""
     n, channels, height, width = x.shape
     if (precision == "fast" and x.dtype == torch.float32 and weights[0].shape[0] == 64 and channels <= 4 and x.numel() > 0
             and max(height, width) < 1 << 31):
         from alps_fast import _cuda
 
         with stream_on(x.device) as stream:
-            needed = _cuda.conv_grad_workspace(images=n, channels=channels, height=height, width=width, blocks=list(blocks))
+            kernel = _cuda_kernel()
+            number = CUDA_KERNELS.index(kernel)
+            needed = _cuda.conv_grad_workspace(images=n, channels=channels, height=height, width=width, blocks=list(blocks),
+                                               kernel=number)
             if needed >= 0:
                 x, scale, shift, coefficients = (v.contiguous() for v in (x, scale, shift, coefficients))
-                packed = packed_once(pack_fragments, weights, tuple(blocks))
+                scale, shift = (v.clone() if v.data_ptr() % 8 else v for v in (scale, shift))  # which are read in pairs
+                packed = packed_once(pack_fragments, weights, tuple(blocks), kernel == "warpgroups")
                 grad, value = torch.empty_like(x), torch.empty_like(x[:, 0, 0, 0])
                 workspace = torch.empty(needed, dtype=torch.uint8, device=x.device)
                 _cuda.conv_grad(
@@ -189,7 +209,7 @@ def _conv_grad_cuda(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: 
                     scale=scale.data_ptr(), shift=shift.data_ptr(), coefficients=coefficients.data_ptr(), grad=grad.data_ptr(),
                     value=value.data_ptr(), workspace=workspace.data_ptr(), images=n, channels=channels,
                     height=height, width=width, blocks=list(blocks), film_levels=scale.shape[1],
-                    edm_levels=coefficients.shape[1], stream=stream)
+                    edm_levels=coefficients.shape[1], kernel=number, stream=stream)
                 return grad, value
     return NotImplemented
 

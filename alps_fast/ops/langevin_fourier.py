@@ -11,7 +11,7 @@ from ._alike import each, power, product
 from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from ._memory import empty_like
-from .philox_normal import NO_NOISE
+from .philox_normal import NO_NOISE, counters
 
 
 def normal_power(v: Tensor, h: Tensor, factor: int, inv_eta2: float, lam: float, exponent: float) -> Tensor:
@@ -102,7 +102,7 @@ def _langevin_fourier_cpu(
     from alps_fast import _cpu
 
     after, mean = empty_like(x), empty_like(x)
-    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
     _cpu.langevin_fourier(
         x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), h=h.data_ptr(), xi=0 if given is None else given.data_ptr(),
         chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b), height=height,
@@ -127,7 +127,7 @@ def _langevin_fourier_cuda(
     if floats < 0:
         return NotImplemented
     after, mean, workspace = torch.empty_like(x), torch.empty_like(x), x.new_empty(floats)
-    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
     with stream_on(x.device) as stream:
         _cuda.langevin_fourier(
             x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), h=h.data_ptr(), xi=0 if given is None else given.data_ptr(),

@@ -8,7 +8,7 @@ from torch import Tensor
 from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import by_measurement, check_diagonal, check_step, check_stream, right_hand_side, unit_noise
 from ._memory import empty_like
-from .philox_normal import NO_NOISE
+from .philox_normal import NO_NOISE, counters
 
 
 @implements("langevin_pixel", "torch")
@@ -36,7 +36,7 @@ def _langevin_pixel_cpu(
     from alps_fast import _cpu
 
     after, mean = empty_like(x), empty_like(x)
-    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
     _cpu.langevin_pixel(
         x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),
         chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b),
@@ -56,7 +56,7 @@ def _langevin_pixel_cuda(
     from alps_fast import _cuda
 
     after, mean = torch.empty_like(x), torch.empty_like(x)
-    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
     with stream_on(x.device) as stream:
         _cuda.langevin_pixel(
             x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),
@@ -80,7 +80,7 @@ def langevin_pixel(
         x, grad: (N, H, W, C') contiguous states, float32 or float64; grad is ∇E(x, t).
         b: (B, H, W, C'), B dividing N: the data Aᴴy inv_eta2; row n of x belongs to measurement n // (N/B).
         a: (1|B, H, W, 1|C') diagonal of AᴴA, >= 0, dtype of x.
-        chains: (N,) int64 Philox chain indices.
+        chains: (N,) or (N, 2) int64, Philox chain indices and those of measurements, as `ops.philox_normal` takes them.
         lam, lin, w, inv_eta2, noise_lam: level scalars, see `samplers.schedule.StepScalars`; lam, noise_lam > 0.
         noise: NO_NOISE (x⁺ = m), INDEPENDENT or AVERAGED, see `ops.philox_normal.step_noise`; seed, step: its stream.
         xi: (N, H, W, C') to use for ξ in place of Philox; ξ is counted in pixels, state order.

@@ -23,7 +23,7 @@ from ._langevin import check_like, check_step, check_stream, complex_dtype, righ
 from ._memory import empty_like
 from ._packed import packed_once
 from .langevin_fourier import fft, has_fast_transform, inverse_fft
-from .philox_normal import NO_NOISE
+from .philox_normal import NO_NOISE, counters
 
 # Chains a matrix product. A product rounds according to its shape, and a chain must not feel how many run beside it,
 # so the shape is fixed and the last block is padded. 32 columns cost 1.3 times what one does (64 lines of 64², one core).
@@ -82,7 +82,7 @@ def _langevin_sense_cpu(
     from alps_fast import _cpu
 
     after, mean = empty_like(x), empty_like(x)
-    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
     _cpu.langevin_sense(
         x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), u=u.data_ptr(), eigenvalues=eigenvalues.data_ptr(),
         xi=0 if given is None else given.data_ptr(), chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(),
@@ -100,7 +100,7 @@ def _langevin_sense_cuda(
         from alps_fast import _cuda
 
         after, mean = torch.empty_like(x), torch.empty_like(x)
-        chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+        chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
         with stream_on(x.device) as stream:
             if _cuda.langevin_sense(
                     x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), u=u.data_ptr(), eigenvalues=eigenvalues.data_ptr(),
@@ -240,7 +240,7 @@ def _langevin_sense_cg_cpu(
     from alps_fast import _cpu
 
     after, mean = empty_like(x), empty_like(x)
-    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
     spectrum = packed_once(_spectrum_of, (maps, mask))
     stopped = _cpu.langevin_sense_cg(
         x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), maps=maps.data_ptr(), mask=mask.data_ptr(),
@@ -272,7 +272,7 @@ def _langevin_sense_cg_cuda(
     sums = torch.ones(doubles, dtype=torch.float64, device=x.device)
     systems = len(x) if noise == NO_NOISE else 2 * len(x)
     goes_on = sums[:5 * systems].view(systems, 5)[:, 4]
-    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
     spectrum, noted = packed_once(_spectrum_of, (maps, mask)), in_graphs(x.device)
     with stream_on(x.device) as stream:
         captured = torch.cuda.is_current_stream_capturing()

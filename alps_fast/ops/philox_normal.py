@@ -12,6 +12,8 @@ LANGEVIN, MEASUREMENT, METROPOLIS = 1, 2, 3  # streams: the tag word of the coun
 NO_NOISE, INDEPENDENT, AVERAGED = 0, 1, 2  # what a Langevin step adds, see step_noise
 
 MASK = 0xFFFFFFFF
+TAG_BITS = 8  # of the counter's last word; above them stands the measurement's index
+MEASUREMENTS = 1 << 32 - TAG_BITS
 CHUNK = 1 << 14  # quads at a time: the temporaries of one chunk stay in cache
 
 
@@ -88,16 +90,25 @@ def box_muller(r0: Tensor, r1: Tensor) -> tuple[Tensor, Tensor]:
     return radius * cos, radius * sin
 
 
+def counters(chains: Tensor) -> Tensor:
+    """An op's `chains` as kernels read them, (N, 2) and contiguous."""
+    return (chains if chains.ndim == 2 else torch.stack([chains, torch.zeros_like(chains)], 1)).contiguous()
+
+
+def words(chains: Tensor, step: int, tag: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The last three words of the counter, of rows of `counters`."""
+    counted, measurement = chains.unbind(1)
+    return step + (counted >> 32) & MASK, counted & MASK, tag + (measurement << TAG_BITS) & MASK
+
+
 @implements("philox_normal", "torch")
 def philox_normal_reference(chains: Tensor, n: int, seed: int, step: int, tag: int) -> Tensor:
     """The definition; about 15 passes over memory an fma, so use it where nothing faster can run."""
-    quads = -(-n // 4)
+    quads, chains = -(-n // 4), counters(chains)
     out = torch.empty(len(chains) * quads, 4, dtype=torch.float32, device=chains.device)
-    zero = torch.zeros_like(chains[:1])
     for first in range(0, len(out), CHUNK):
         part = torch.arange(first, min(first + CHUNK, len(out)), device=chains.device)
-        of_each = chains[part // quads]
-        counter = part % quads, step + (of_each >> 32) & MASK, of_each & MASK, zero + tag
+        counter = part % quads, *words(chains[part // quads], step, tag)
         r0, r1, r2, r3 = philox4x32(counter, (seed & MASK, seed >> 32 & MASK))
         torch.stack((*box_muller(r0, r1), *box_muller(r2, r3)), 1, out=out[first:first + CHUNK])
     return out.view(len(chains), quads * 4)[:, :n].contiguous()
@@ -107,7 +118,7 @@ def philox_normal_reference(chains: Tensor, n: int, seed: int, step: int, tag: i
 def _philox_normal_cpu(chains: Tensor, n: int, seed: int, step: int, tag: int) -> Tensor:
     from alps_fast import _cpu
 
-    out = torch.empty(len(chains), n, dtype=torch.float32)
+    chains, out = counters(chains), torch.empty(len(chains), n, dtype=torch.float32)
     _cpu.philox_normal(chains.data_ptr(), len(chains), n, seed, step, tag, out.data_ptr(), torch.get_num_threads())
     return out
 
@@ -116,7 +127,7 @@ def _philox_normal_cpu(chains: Tensor, n: int, seed: int, step: int, tag: int) -
 def _philox_normal_cuda(chains: Tensor, n: int, seed: int, step: int, tag: int) -> Tensor:
     from alps_fast import _cuda
 
-    out = torch.empty(len(chains), n, dtype=torch.float32, device=chains.device)
+    chains, out = counters(chains), torch.empty(len(chains), n, dtype=torch.float32, device=chains.device)
     with stream_on(chains.device) as stream:
         _cuda.philox_normal(chains.data_ptr(), len(chains), n, seed, step, tag, out.data_ptr(), stream)
     return out
@@ -124,16 +135,17 @@ def _philox_normal_cuda(chains: Tensor, n: int, seed: int, step: int, tag: int) 
 
 @Op
 def philox_normal(chains: Tensor, n: int, seed: int, step: int, tag: int = LANGEVIN, backend: str = "auto") -> Tensor:
-    """Standard normals R_step of every chain's image, a pure function of (seed, step, tag, chain, element).
+    """Standard normals R_step of every chain's image, a pure function of (seed, step, tag, measurement, chain, element).
 
-        element e of chain c: Box–Muller of Philox4x32-10(counter = (e >> 2, step, c, tag), key = (seed_lo, seed_hi)),
-        words 0, 1 -> elements 0, 1 of the quad; words 2, 3 -> elements 2, 3
+        element e of chain c of measurement m: Box–Muller of Philox4x32-10(counter = (e >> 2, step, c, tag + 2⁸ m),
+        key = (seed_lo, seed_hi)), words 0, 1 -> elements 0, 1 of the quad; words 2, 3 -> elements 2, 3
 
     Args:
-        chains: (N,) int64, contiguous: chain indices in [0, 2³²), and in the high 32 bits what is added to step. So a CUDA graph,
-            which holds step as it was captured, counts on by an addition on the device.
+        chains: (N,) or (N, 2) int64, contiguous. First chain indices in [0, 2³²), and in the high 32 bits what is added to
+            step: so a CUDA graph, which holds step as it was captured, counts on by an addition on the device. Then the
+            indices of their measurements in [0, 2²⁴), 0 where there are none.
         n: normals a chain, the numbers of an image of the layout (H, W, C') in order; 0 < n <= 2³⁴.
-        seed: 64 bits (negative stands for its two's complement). step: in [0, 2³²). tag: stream, in [0, 2³²).
+        seed: 64 bits (negative stands for its two's complement). step: in [0, 2³²). tag: stream, in [0, 2⁸).
         backend: one of `alps_fast.ops._dispatch.NAMES`.
 
     Returns:
@@ -144,12 +156,12 @@ def philox_normal(chains: Tensor, n: int, seed: int, step: int, tag: int = LANGE
 
     Source: [Philox]; recipe of the normals in csrc/common/philox.h.
     """
-    if chains.dtype != torch.int64 or chains.ndim != 1 or not chains.is_contiguous():
+    if chains.dtype != torch.int64 or chains.shape[1:] not in ((), (2,)) or chains.ndim == 0 or not chains.is_contiguous():
         raise refused("chains", f"{chains.dtype} of shape {tuple(chains.shape)}, strides {chains.stride()}",
-                      "a contiguous int64 tensor (N,)")
+                      "a contiguous int64 tensor (N,) or (N, 2)")
     check(0 < n <= 1 << 34, "n", n, "1 to 2**34")
     check(0 <= step <= MASK, "step", step, "an integer in [0, 2**32)")
-    check(0 <= tag <= MASK, "tag", tag, "an integer in [0, 2**32)")
+    check(0 <= tag < 1 << TAG_BITS, "tag", tag, "an integer in [0, 2**8)")
     return dispatch("philox_normal", backend, chains.device, chains, n, seed, step, tag)
 
 
@@ -169,5 +181,5 @@ def step_noise(chains: Tensor, n: int, seed: int, step: int, noise: int, backend
 
 def philox_uniform(chains: Tensor, seed: int, step: int, tag: int = METROPOLIS) -> Tensor:
     """One uniform a chain in (0, 1], (N,) float32: word 0 of quad 0."""
-    zero, counted = torch.zeros_like(chains), step + (chains >> 32) & MASK
-    return uniform(philox4x32((zero, counted, chains & MASK, zero + tag), (seed & MASK, seed >> 32 & MASK))[0])
+    counter = torch.zeros_like(chains.view(len(chains), -1)[:, 0]), *words(counters(chains), step, tag)
+    return uniform(philox4x32(counter, (seed & MASK, seed >> 32 & MASK))[0])

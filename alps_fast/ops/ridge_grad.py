@@ -132,22 +132,23 @@ def _ridge_grad_cpu(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, 
     return grad, value
 
 
-@implements("ridge_grad", "cuda", "float32 images of one or two channels that fit shared memory")
+@implements("ridge_grad", "cuda", "float32 images of one or two channels, filters of at most seven taps a row")
 def _ridge_grad_cuda(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                      want_value: bool = True) -> tuple[Tensor, Tensor]:
-    """Not for images that do not fit the shared memory of a block."""
+    """In tiles, for images of any size; not for filters of more than seven taps a row."""
     n, channels, height, width = x.shape
-    if has_kernel(x.dtype, channels) and 0 < n < 1 << 31 and x.numel() > 0:
+    if has_kernel(x.dtype, channels) and x.numel() > 0 and channels * height * width < 1 << 31:
         from alps_fast import _cuda
 
         with stream_on(x.device) as stream:
             constants = CudaConstants(filters, w, r, q, mu)
-            if _cuda.ridge_fits(constants.ridge, channels=channels, height=height, width=width):
-                x = x.contiguous()
+            floats = _cuda.ridge_workspace(constants.ridge, images=n, channels=channels, height=height, width=width)
+            if floats >= 0:
+                x, workspace = x.contiguous(), torch.empty(floats, dtype=x.dtype, device=x.device)
                 grad, value = torch.empty_like(x), torch.empty_like(x[:n if want_value else 0, 0, 0, 0])
                 _cuda.ridge_grad(constants.ridge, x=x.data_ptr(), grad=grad.data_ptr(),
-                                 value=value.data_ptr() if want_value else 0, images=n, channels=channels, height=height,
-                                 width=width, stream=stream)
+                                 value=value.data_ptr() if want_value else 0, workspace=workspace.data_ptr(), images=n,
+                                 channels=channels, height=height, width=width, stream=stream)
                 return grad, value
     return NotImplemented
 

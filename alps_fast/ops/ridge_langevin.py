@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..errors import check, refused
+from ..errors import check, check_choice, refused
 from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import check_diagonal, check_step, check_stream, described
 from ._memory import empty_like
 from .langevin_pixel import langevin_pixel_reference
+from .philox_normal import counters
 from .ridge_grad import Constants, CudaConstants, check_ridge, has_kernel, ridge_grad_reference
 
 
@@ -45,7 +47,7 @@ def _ridge_langevin_cpu(
 
     constants = Constants(filters, weights, r, q, mu)
     after, mean = empty_like(x), empty_like(x)
-    chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
     _cpu.ridge_langevin(
         constants.ridge, x=x.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),
         chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b),
@@ -55,28 +57,48 @@ def _ridge_langevin_cpu(
     return after, mean
 
 
-@implements("ridge_langevin", "cuda", "float32 images of one or two channels that fit shared memory")
+MOST_PIXELS, LEAST_IMAGES = 32 * 32, 128  # where a block an image is predicted to be the faster way
+
+
+def in_tiles(images: int, pixels: int) -> bool:
+    """Whether CUDA takes tiles where a block an image would do; `ALPS_FAST_RIDGE`, tiles or block, stands in for that."""
+    forced = os.environ.get("ALPS_FAST_RIDGE")
+    if forced is not None:
+        check_choice("ALPS_FAST_RIDGE", forced, ("tiles", "block"))
+        return forced == "tiles"
+    return pixels > MOST_PIXELS or images < LEAST_IMAGES
+
+
+@implements("ridge_langevin", "cuda", "float32 images of one or two channels, filters of at most seven taps a row")
 def _ridge_langevin_cuda(
     x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
     channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
     count: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """All steps in one launch, a block an image of a chain; not for images that do not fit its shared memory."""
-    _, height, width, all_channels = x.shape
-    if has_kernel(x.dtype, channels) and x.numel() > 0 and max(len(x) * all_channels, 2 * x[0].numel(), count) < 1 << 31:
+    """Many small images: all steps in one launch, a block an image of a chain; else in tiles, with the same bits."""
+    n, height, width, all_channels = x.shape
+    if has_kernel(x.dtype, channels) and x.numel() > 0 and max(n * all_channels, 2 * x[0].numel(), count) < 1 << 31:
         from alps_fast import _cuda
 
         with stream_on(x.device) as stream:
             constants = CudaConstants(filters, weights, r, q, mu)
-            if _cuda.ridge_fits(constants.ridge, channels=channels, height=height, width=width):
+            size = {"height": height, "width": width}
+            floats = _cuda.ridge_langevin_workspace(constants.ridge, rows=n, channels=all_channels, channels_of_image=channels,
+                                                    **size)
+            by_block = floats < 0 or not in_tiles(n * all_channels // channels, height * width)
+            if by_block and _cuda.ridge_fits(constants.ridge, channels=channels, **size):
+                floats = 0
+            if floats >= 0:
+                workspace = torch.empty(floats, dtype=x.dtype, device=x.device)
                 after, mean = torch.empty_like(x), torch.empty_like(x)
-                chains, given = chains.contiguous(), None if xi is None else xi.to(x.dtype).contiguous()
+                chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
                 _cuda.ridge_langevin(
                     constants.ridge, x=x.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),
-                    chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b),
-                    height=height, width=width, channels=all_channels, channels_of_image=channels,
-                    a_of_each_measurement=len(a) > 1, a_of_each_channel=a.shape[3] == all_channels, lam=lam, lin=lin, w=w,
-                    inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise, seed=seed, step=step, count=count, stream=stream)
+                    chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(),
+                    workspace=workspace.data_ptr() if floats else 0, rows=n, measurements=len(b), channels=all_channels,
+                    channels_of_image=channels, a_of_each_measurement=len(a) > 1, a_of_each_channel=a.shape[3] == all_channels,
+                    lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise, seed=seed, step=step, count=count,
+                    stream=stream, **size)
                 return after, mean
     return NotImplemented
 

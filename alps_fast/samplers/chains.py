@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, fields
+from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +16,13 @@ from torch import Tensor
 from ..errors import ArgumentError, check
 from ..io.files import first_line, reading
 from ..io.tensors import DIGEST, read_tensors, write_tensors
+from ..layout import as_complex
+from ..ops._memory import empty_like
 from ..ops.moments import moments
 from .mala import Point
 
 TRACED = 256  # at most so many numbers of an image are kept of every draw
+BLOCK = 16  # chains, by their index, whose statistics are summed before they meet those of others
 
 
 @dataclass
@@ -37,27 +42,30 @@ class Chains:
 
 @dataclass
 class Record:
-    """What a run gathers: streaming moments of the draws, and figures by level."""
+    """What a run gathers: streaming moments of every chain's draws, and figures by level."""
 
-    count: Tensor  # (B,) draws
-    mean: Tensor  # (B, H, W, C') of the samples x⁺
-    m2: Tensor  # (B, H, W, C') sum of squared deviations of the samples
-    projected_count: Tensor  # (B,) draws
-    projected: Tensor  # (B, H, W, C') mean of the noise-free projections m(x): the MMSE estimate
+    count: Tensor  # (N,) draws
+    mean: Tensor  # (N, H, W, C') of the samples x⁺
+    m2: Tensor  # (N, H, W, C') sum of squared deviations of the samples
+    polar_mean: Tensor  # (N, H, W, 3C) the same of `polar`; empty of real images
+    polar_m2: Tensor
+    projected: Tensor  # (N, H, W, C') mean of the noise-free projections m(x): the MMSE estimate
     trace: Tensor  # (draws, N, <= 256) fixed numbers of the state of every draw
     energy: Tensor  # (levels, N) E(x, t)/t² before the last step of a level; NaN in the draws after the first
     acceptance: Tensor  # (levels, N) mean probability of acceptance; NaN without MALA
     tau: Tensor  # (levels, N) MALA's step at the end of a level; NaN without MALA
 
     @classmethod
-    def empty(cls, measurements: int, x: Tensor, draws: int, levels: int, traced: int) -> Record:
+    def empty(cls, x: Tensor, is_complex: bool, draws: int, levels: int, traced: int) -> Record:
         """Nothing gathered yet, for states shaped like x, of which `traced` numbers are kept."""
-        rows, image = len(x), x.shape[1:]
-        images = [x.new_zeros(measurements, *image) for _ in range(3)]
-        counts = [torch.zeros(measurements, dtype=torch.int64, device=x.device) for _ in range(2)]
+        rows = len(x)
+        count = torch.zeros(rows, dtype=torch.int64, device=x.device)
+        mean, m2, projected = (torch.zeros_like(x) for _ in range(3))
+        of_polar = (*x.shape[:-1], x.shape[-1] // 2 * 3) if is_complex else (0,)
+        polar_mean, polar_m2 = (x.new_zeros(of_polar) for _ in range(2))
         by_level = [x.new_full((levels, rows), torch.nan) for _ in range(3)]
         trace = x.new_zeros(draws, rows, traced)
-        return cls(counts[0], images[0], images[1], counts[1], images[2], trace, *by_level)
+        return cls(count, mean, m2, polar_mean, polar_m2, projected, trace, *by_level)
 
     def draw(self, index: int, x: Tensor, mean: Tensor, alive: Tensor, kept: Tensor, backend: str) -> None:
         """Take the samples x and their projections into the statistics, broken chains left out; trace the numbers `kept`."""
@@ -66,10 +74,89 @@ class Record:
 
     def take(self, x: Tensor, mean: Tensor, alive: Tensor, backend: str) -> None:
         """The moments alone; all of them or, where Ctrl-C comes in between, none."""
-        samples = moments(self.count, self.mean, self.m2, x, alive, backend)
-        unread = torch.zeros_like(self.projected)
-        projections = moments(self.projected_count, self.projected, unread, mean, alive, backend)
-        self.count, self.mean, self.m2, self.projected_count, self.projected = *samples, *projections[:2]
+        count, *samples = moments(self.count, self.mean, self.m2, x, alive, backend)
+        of_polar = [self.polar_mean, self.polar_m2]
+        if len(self.polar_mean):
+            _, *of_polar = moments(self.count, self.polar_mean, self.polar_m2, polar(x), alive, backend)
+        lost, taken = (v.view(-1, 1, 1, 1) for v in (~alive, count.clamp(min=1)))
+        projected = torch.sub(mean, self.projected, out=empty_like(self.projected))
+        projected.masked_fill_(lost, 0).div_(taken).add_(self.projected)
+        self.count, self.mean, self.m2, self.polar_mean, self.polar_m2, self.projected = count, *samples, *of_polar, projected
+
+    def pooled(self, alive: Tensor, measurements: int, first_chain: int, backend: str) -> Pooled:
+        """The statistics of the chains of every measurement that are alive; all of these have as many draws, m.
+
+            variance = (m − 1)/m W + B/m,   W the mean of the variances M2/(m − 1) within chains, B/m the variance of their means
+
+        W alone is too small while chains still move away from where they began, B/m is known from as many numbers as chains.
+
+        Source: Gelman & Rubin, "Inference from iterative simulation using multiple sequences", 1992.
+        """
+        def of(rows: Tensor) -> Spread:
+            return over_chains(rows, alive, measurements, first_chain, backend)
+
+        def variance(mean: Tensor, m2: Tensor) -> Tensor:
+            n, _, between = of(mean)
+            draws = torch.where(alive, self.count, 0).view(measurements, -1).amax(1)
+            n, draws = (v.view(-1, 1, 1, 1) for v in (n, draws))
+            return torch.where(n > 1, of(m2).mean / draws + between / (n - 1), torch.nan).float()
+
+        count = torch.where(alive, self.count, 0).view(measurements, -1).sum(1)
+        mean = torch.where(count.view(-1, 1, 1, 1) > 0, of(self.projected).mean, torch.nan).float()
+        return Pooled(count, mean, variance(self.mean, self.m2),
+                      variance(self.polar_mean, self.polar_m2) if len(self.polar_mean) else None)
+
+
+class Pooled(NamedTuple):
+    """Statistics of all chains of each of B measurements: NaN where there is no chain, the variances also where there is one."""
+
+    draws: Tensor  # (B,)
+    mean: Tensor  # (B, H, W, C') of the projections
+    variance: Tensor  # (B, H, W, C') of the samples
+    polar_variance: Tensor | None  # (B, H, W, 3C)
+
+
+def polar(x: Tensor) -> Tensor:
+    """Magnitude, and cosine and sine of the phase, of complex states (N, H, W, 2C): (N, H, W, 3C), a kind after another.
+
+    Cosine and sine because a phase has no mean: it jumps by 2π. Both are 0 where x is.
+    """
+    z = as_complex(x)
+    unit = torch.sgn(z)
+    return torch.cat([z.abs(), unit.real, unit.imag], -1)
+
+
+class Spread(NamedTuple):
+    """Of the chains of each of B measurements: how many (B,), their mean and the sum of squared deviations, (B, …) float64."""
+
+    chains: Tensor
+    mean: Tensor
+    m2: Tensor
+
+
+def over_chains(rows: Tensor, alive: Tensor, measurements: int, first_chain: int, backend: str) -> Spread:
+    """How rows (N, …) spread over the chains that are alive.
+
+    A chain after another within blocks of `BLOCK` by their index, in float64, then a block after another; so blocks that were
+    summed elsewhere give the same bits.
+    """
+    of_each, keep = (v.unflatten(0, (measurements, -1)) for v in (rows, alive))
+    chains, nothing = keep.shape[1], torch.zeros_like(of_each[:, 0], dtype=torch.float64)
+    none = torch.zeros(measurements, dtype=torch.int64, device=rows.device)
+    bounds = [0, *range(BLOCK - first_chain % BLOCK, chains, BLOCK), chains]
+    blocks = [Spread(*moments(none, nothing, nothing, of_each[:, begin:end].double().flatten(0, 1), keep[:, begin:end].flatten(),
+                              backend)) for begin, end in pairwise(bounds)]
+    return reduce(joined, blocks)
+
+
+def joined(a: Spread, b: Spread) -> Spread:
+    """That of the chains of both.
+
+    Source: Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
+    """
+    chains, apart = a.chains + b.chains, b.mean - a.mean
+    here, there = (v.view(-1, *[1] * (apart.ndim - 1)) for v in (a.chains, b.chains / chains.clamp(min=1)))
+    return Spread(chains, a.mean + apart * there, a.m2 + b.m2 + apart.square() * there * here)
 
 
 def traced(x: Tensor, support: Tensor | None) -> Tensor:

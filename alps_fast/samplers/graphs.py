@@ -89,7 +89,7 @@ class Graphs:
         recorded = self.recorded[key]
         for mine, given in zip(flat(recorded.rows), flat(rows), strict=True):
             mine.copy_(given)
-        recorded.rows.chains.add_(first - recorded.step << 32)
+        recorded.rows.chains[:, 0].add_(first - recorded.step << 32)
         recorded.replay()
         return rebuilt(recorded.result, [v.clone() for v in flat(recorded.result)])
 

@@ -17,7 +17,8 @@ from .schedule import Predictor, StepScalars
 class Rows(NamedTuple):
     """Chains at the start of a level: all that its steps read and that is not constant. b: (B, H, W, C'), B dividing N.
 
-    level: its number, (1,). chains: as `ops.philox_normal` takes them; a replayed graph counts its steps on in their high bits.
+    level: its number, (1,). chains: (N, 2), as `ops.philox_normal` takes them; a replayed graph counts its steps on in the high
+    bits of their indices.
     """
 
     x: Tensor

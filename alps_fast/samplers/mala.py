@@ -88,4 +88,4 @@ def tuned(log_tau: Tensor, probability: Tensor, step: int) -> Tensor:
 
 def first_log_tau(chains: Tensor, size: int) -> Tensor:
     """τ = size^{-1/3}, how the best step scales with the number of variables, (N,)."""
-    return torch.full(chains.shape, float(size) ** (-1.0 / 3.0), dtype=torch.float32, device=chains.device).log()
+    return torch.full((len(chains),), float(size) ** (-1.0 / 3.0), dtype=torch.float32, device=chains.device).log()

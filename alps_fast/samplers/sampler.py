@@ -32,6 +32,7 @@ from ..ops._cg import warn_of_graphs
 from ..ops._dispatch import NAMES, asked, resolved, telling
 from ..ops._memory import reused_memory
 from ..ops._modes import ordinary, settled
+from ..ops.philox_normal import MEASUREMENTS
 from ..posterior import BrokenChain, Posterior
 from .alps import Target, alps_levels, centred, in_single, start, warn_of_size
 from .chains import TRACED, Chains, Identity, Record, load_checkpoint, save_checkpoint, traced
@@ -81,15 +82,17 @@ class Sampler:
 
         P = (AᴴA/η² + L/t²)⁻¹,  m(x) = P (Aᴴy/η² + (L x − ∇E(x, t))/t²),  x⁺ = m(x) + P^{1/2} ξ
 
-    A chain's result depends on (seed, its chain index, its y) alone: not on the chains and measurements beside it,
-    nor on a restart; to the bit as far as the energy and operator compute each image by itself: torch's convolutions,
-    of denoiser and ridge energies, may round otherwise in another batch.
+    A chain's result depends on (seed, its measurement's index, its own, its y) alone: not on the chains and measurements
+    beside it, nor on a restart; to the bit as far as the energy and operator compute each image by itself: torch's
+    convolutions, of denoiser and ridge energies, may round otherwise in another batch.
 
     Args:
         operator, energy: A with its noise_std η, and the prior.
         chains: chains a measurement. They never touch each other.
         draws, thin: draws a chain at σ_min, thin steps apart; the first ends the last level. mean, std are over all.
         seed: in [0, 2⁶³). first_chain: index of the first chain, to continue an ensemble: chains 16…31 after 0…15.
+        first_measurement: index of the first measurement, to continue a series: chains of measurements of other indices have
+            other noise, so images of a batch are independent, and images sampled one by one where each has an index of its own.
         schedule: levels and steps. None: chosen from prior and measurement, see docs/exactness.md §3: with a predictor, at most
             250 gradients to anneal, and at most 2 % excess of variance in any direction of a Gaussian if that suffices; the
             published ones with noise="independent". `Posterior.schedule` says which.
@@ -140,6 +143,7 @@ class Sampler:
     checkpoint: str | Path | None = None
     callback: Callable[[Progress], None] | None = None
     first_chain: int = 0
+    first_measurement: int = 0
     max_chains: int | None = None
     graphs: bool = True
     warm_start: Tensor | None = None
@@ -158,6 +162,7 @@ class Sampler:
         self._graphs = Graphs(CudaGraphs(), "cuda")
         self.seed = whole("seed", self.seed, 0, 1 << 63)
         self.first_chain = whole("first_chain", self.first_chain, 0, (1 << 32) - self.chains + 1)
+        self.first_measurement = whole("first_measurement", self.first_measurement, 0, MEASUREMENTS)
         check_choice("method", self.method, ("alps", "measurement"))
         check_choice("noise", self.noise, ("averaged", "independent"))
         check(self.correction in (None, "mala"), "correction", repr(self.correction), "None or 'mala'")
@@ -229,7 +234,8 @@ class Sampler:
         """
         measurements = len(self.operator.check_measurement(y))
         channels, height, width = self._real_image(y)
-        statistics = 10 * 4 * channels * height * width  # y, Aᴴy, b; mean, squares and projections, twice while they are taken
+        images = 32 if self.operator.is_complex else 16  # y, Aᴴy, b; how mean and squares spread over chains, in float64
+        statistics = images * 4 * channels * height * width
         rows = measurements * self.chains
         with asked(self.backend):
             workspace = self.energy.workspace((rows, channels, height, width))
@@ -239,12 +245,15 @@ class Sampler:
         """Bytes of state that each chain of measurement y takes at its peak, the energy's and operator's own work aside."""
         y = self.operator.check_measurement(y)
         image = math.prod(self._real_image(y))
-        states = 6 + (9 if self.correction else 0)  # x at the level's start, x, m, ∇E, x⁺, m⁺; two points, proposal, δ, AᴴAδ
+        kept = 6 if self.operator.is_complex else 3  # projections; mean and squares, of `polar` too
+        # x at the level's start, x, m, ∇E, x⁺, m⁺; two points, proposal, δ, AᴴAδ, and sums of their products in float64
+        stepping = 6 + (18 if self.correction else 0)
         measured = 0
         if self.method == "measurement":
-            states += 2  # Aᴴw and its update, and y-sized noise
+            stepping += 2  # Aᴴw and its update, and y-sized noise
             measured = y[0].numel() * (2 if y.is_complex() else 1)
-        return 4 * (states * image + 2 * measured)
+        taking = 4 + kept + (2 if self.operator.is_complex else 0) + (4 if self.correction else 0)  # x, m, the mean's new terms
+        return 4 * ((kept + max(stepping, taking)) * image + 2 * measured)
 
     def _real_image(self, y: Tensor) -> tuple[int, int, int]:
         """(C', H, W) of a state."""
@@ -272,8 +281,11 @@ class Run:
         self.traced = traced(self.adjoint, self.support)
         self.warm = self._warm_state()
         self.centre, self.centre_of = self.adjoint, math.nan  # the measurement's part of c, and the 1/η² that it is of
-        index = torch.arange(sampler.first_chain, sampler.first_chain + sampler.chains, device=self.adjoint.device)
-        self.index = index.repeat(len(self.y))
+        check(len(self.y) <= MEASUREMENTS - sampler.first_measurement, "y", f"{len(self.y)} measurements",
+              f"at most {MEASUREMENTS - sampler.first_measurement} from first_measurement = {sampler.first_measurement} on")
+        of_measurement = torch.arange(sampler.chains, device=self.adjoint.device) + sampler.first_chain
+        measurements = torch.arange(len(self.y), device=self.adjoint.device) + sampler.first_measurement
+        self.index = torch.stack([of_measurement.repeat(len(self.y)), measurements.repeat_interleave(sampler.chains)], 1)
         self.interrupted = False
         self.most = min(sampler.max_chains or len(self.index), len(self.index))  # rows whose steps run at a time
         self.target: Target | None = None
@@ -387,7 +399,7 @@ class Run:
         asked = done == self.annealing if chains.x.is_cuda else not drawing
         if asked and not bool(chains.alive.any()):
             level, step = chains.broken[0].tolist()
-            raise FloatingPointError(f"every chain turned non-finite; chain {int(self.index[0])} at level {level} "
+            raise FloatingPointError(f"every chain turned non-finite; chain {int(self.index[0, 0])} at level {level} "
                                      f"(t = {self.levels[level].t:.4g}), step {step}")
         if self.path is not None:
             self.kept = replace(chains), replace(self.record)  # whose tensors are replaced from now on, or written in new rows
@@ -450,7 +462,7 @@ class Run:
             broken=torch.full((rows, 2), -1, dtype=torch.int64, device=device))
         self.chains.x = start(self._target(0), tuple(self.adjoint.shape[1:]), self.index)
         draws, levels = self.sampler.draws, len(self.levels)
-        return self.chains, Record.empty(len(self.y), self.chains.x, draws, levels, len(self.traced))
+        return self.chains, Record.empty(self.chains.x, self.sampler.operator.is_complex, draws, levels, len(self.traced))
 
     def _target(self, i: int) -> Target:
         """What level i samples from; the noise on an annealed measurement goes on to this level's."""
@@ -543,7 +555,8 @@ class Run:
     def _identity(self) -> Identity:
         """All that decides the result: options, backend, precision and measurement, and what operator and energy do to noise."""
         sampler, device = self.sampler, self.adjoint.device
-        names = ("chains", "draws", "thin", "seed", "method", "noise", "correction", "first_chain", "warm_std")
+        names = ("chains", "draws", "thin", "seed", "method", "noise", "correction", "first_chain", "first_measurement",
+                 "warm_std")
         options = {name: getattr(sampler, name) for name in names} | {
             "schedule": asdict(self.schedule), "operator": type(sampler.operator).__name__, "eta": sampler.operator.noise_std,
             "solved to": [getattr(sampler.operator, name, None) for name in ("tol", "max_iter")], "image": self.image,
@@ -586,23 +599,31 @@ class Run:
         if not bool(record.count.any()):  # stopped before the first draw: the states as they stand
             record.take(chains.x, chains.x, chains.alive, sampler.backend)
         rows = (len(self.y), sampler.chains)
-        count = record.count.view(-1, 1, 1, 1)
-        variance = torch.where(count > 1, record.m2 / (count - 1).clamp(min=1), torch.nan)
-        mean = torch.where(count > 0, record.projected, torch.nan)  # every chain of that measurement lost
+        found = record.pooled(chains.alive, len(self.y), sampler.first_chain, sampler.backend)
         complex_image = sampler.operator.is_complex
         samples = from_state(chains.x, complex_image).unflatten(0, rows)
+        whole = chains.alive.view(-1, 1, 1, 1)
+        means = from_state(torch.where(whole, record.mean, torch.nan), complex_image).unflatten(0, rows)
         drawn = max(chains.level - self.annealing + 1, 0)
         trace = record.trace[:drawn].unflatten(1, rows).permute(1, 2, 0, 3).contiguous()
-        lost = [BrokenChain(row // sampler.chains, int(self.index[row]), *chains.broken[row].tolist())
+        lost = [BrokenChain(row // sampler.chains, int(self.index[row, 0]), *chains.broken[row].tolist())
                 for row in (~chains.alive).nonzero().flatten().tolist()]
         shown = self.annealing
         by_level = {
             "t": [level.t for level in self.levels[:shown]], "eta": [level.eta for level in self.levels[:shown]],
             **{name: _mean_over(getattr(record, name)[:shown], chains.alive) for name in ("energy", "acceptance", "tau")}}
-        one = (lambda v: v) if self.batched else (lambda v: v[0])
+
+        def one(v: Tensor) -> Tensor:
+            return v if self.batched else v[0]
+
+        polar_means = polar_std = None
+        if found.polar_variance is not None:
+            polar_means = one(from_state(torch.where(whole, record.polar_mean, torch.nan), False).unflatten(0, rows))
+            polar_std = one(from_state(found.polar_variance.sqrt(), False))
         return Posterior(
-            mean=one(from_state(mean, complex_image)), channel_std=one(from_state(variance.sqrt(), False)),
-            samples=one(samples), count=one(record.count), trace=one(trace), by_level=by_level,
+            mean=one(from_state(found.mean, complex_image)), channel_std=one(from_state(found.variance.sqrt(), False)),
+            samples=one(samples), count=one(found.draws), trace=one(trace), chain_means=one(means), polar_means=polar_means,
+            polar_std=polar_std, by_level=by_level,
             acceptance=_acceptance(record.acceptance[shown - 1:], chains.alive), interrupted=self.interrupted, broken=lost,
             seed=sampler.seed, schedule=self.schedule, seconds=time.perf_counter() - self.began, gradients=chains.gradients,
             chi2=one(self._chi2()), support=None if self.support is None else self.support[0, ..., 0] > 0)
@@ -640,8 +661,8 @@ def sample(
     y: Tensor, operator: Operator, energy: Energy, *, chains: int = 16, draws: int = 1, thin: int = 1, seed: int = 0,
     schedule: Schedule | None = None, method: str = "alps", noise: str = "averaged", correction: str | None = None,
     backend: str = "auto", progress: bool = True, checkpoint: str | Path | None = None,
-    callback: Callable[[Progress], None] | None = None, first_chain: int = 0, max_chains: int | None = None, graphs: bool = True,
-    warm_start: Tensor | None = None, warm_std: float | None = None,
+    callback: Callable[[Progress], None] | None = None, first_chain: int = 0, first_measurement: int = 0,
+    max_chains: int | None = None, graphs: bool = True, warm_start: Tensor | None = None, warm_std: float | None = None,
 ) -> Posterior:
     """Posterior samples of the image behind y, their mean and standard deviation: `Sampler(operator, energy, …)(y)`.
 
@@ -660,5 +681,5 @@ def sample(
     """
     return Sampler(operator, energy, chains=chains, draws=draws, thin=thin, seed=seed, schedule=schedule, method=method,
                    noise=noise, correction=correction, backend=backend, progress=progress, checkpoint=checkpoint,
-                   callback=callback, first_chain=first_chain, max_chains=max_chains, graphs=graphs, warm_start=warm_start,
-                   warm_std=warm_std)(y)
+                   callback=callback, first_chain=first_chain, first_measurement=first_measurement, max_chains=max_chains,
+                   graphs=graphs, warm_start=warm_start, warm_std=warm_std)(y)

@@ -3,13 +3,15 @@
 
 #include <cstdint>
 
+#include "philox.h"
+
 namespace alps {
 
 enum Noise { NO_NOISE, INDEPENDENT, AVERAGED, GIVEN };  // the first three as in alps_fast/ops/philox_normal.py
 
 struct PixelStep {  // contract: alps_fast/ops/langevin_pixel.py; GIVEN takes the noise from xi
   const float *x, *grad, *b, *a, *xi;
-  const int64_t* chains;
+  const Chain* chains;
   float *after, *mean;
   int64_t rows, measurements, pixels, channels;
   bool a_of_each_measurement, a_of_each_channel;
@@ -21,7 +23,7 @@ struct PixelStep {  // contract: alps_fast/ops/langevin_pixel.py; GIVEN takes th
 
 struct SenseStep {  // contract: alps_fast/ops/langevin_sense.py; u and eigenvalues of every line, n numbers each
   const float *x, *grad, *b, *u, *eigenvalues, *xi;
-  const int64_t* chains;
+  const Chain* chains;
   float *after, *mean;
   int64_t rows, measurements, lines, n;
   int axis;
@@ -33,7 +35,7 @@ struct SenseStep {  // contract: alps_fast/ops/langevin_sense.py; u and eigenval
 
 struct FourierStep {  // contract: alps_fast/ops/langevin_fourier.py, factor 1; height and width have no prime factor above 7
   const float *x, *grad, *b, *h, *xi;
-  const int64_t* chains;
+  const Chain* chains;
   float *after, *mean;
   int64_t rows, measurements, height, width, channels;
   bool is_complex;
@@ -48,7 +50,7 @@ constexpr double CG_EPS = 0x1p-23;
 
 struct SenseCgStep {  // contract: alps_fast/ops/langevin_sense.py; spectrum is sense_spectrum, error the sqrt(e^T M e) allowed
   const float *x, *grad, *b, *maps, *mask, *spectrum, *xi;
-  const int64_t* chains;
+  const Chain* chains;
   float *after, *mean;
   int64_t rows, measurements, coils, height, width;
   float lam, lin, w, inv_eta2, noise_lam;

@@ -121,21 +121,28 @@ ALPS_FN void box_muller(typename L::U r0, typename L::U r1, typename L::F& n0, t
   n1 = radius * sine;
 }
 
-template <class L>
-struct Chains {  // of each lane, by an entry of an op's `chains`: its low 32 bits, and its high ones, which are added to the step
-  typename L::U index, ahead;
+struct Chain {  // a row of an op's `chains`
+  int64_t counted;  // its index, and in the high 32 bits what is added to the step
+  int64_t measurement;
 };
 
 template <class L>
-ALPS_FN Chains<L> in_all_lanes(int64_t chain) {
-  return {typename L::U{} + static_cast<uint32_t>(chain), typename L::U{} + static_cast<uint32_t>(chain >> 32)};
+struct Chains {  // of each lane
+  typename L::U index, ahead, measurement;
+};
+
+template <class L>
+ALPS_FN Chains<L> in_all_lanes(const Chain& chain) {
+  using U = typename L::U;
+  return {U{} + static_cast<uint32_t>(chain.counted), U{} + static_cast<uint32_t>(chain.counted >> 32),
+          U{} + static_cast<uint32_t>(chain.measurement)};
 }
 
 // The four normals of a quad: elements 4 quad + (0, 1, 2, 3) of the chain's image.
 template <class L>
 ALPS_FN void normal_quad(const Stream& stream, const Chains<L>& chains, typename L::U quad, typename L::F normals[4]) {
   using U = typename L::U;
-  U words[4] = {quad, chains.ahead + stream.step, chains.index, U{} + stream.tag};
+  U words[4] = {quad, chains.ahead + stream.step, chains.index, (chains.measurement << 8) + stream.tag};
   philox4x32<L>(words, stream.key0, stream.key1);
   box_muller<L>(words[0], words[1], normals[0], normals[1]);
   box_muller<L>(words[2], words[3], normals[2], normals[3]);

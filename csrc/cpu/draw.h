@@ -6,10 +6,10 @@
 namespace alps::ALPS_ISA {
 
 struct Source {  // of a step's noise, `numbers` a chain
-  Source(uint64_t seed, uint32_t step, const int64_t* chains, const float* xi, int64_t numbers)
+  Source(uint64_t seed, uint32_t step, const Chain* chains, const float* xi, int64_t numbers)
       : streams(step_streams(seed, step)), chains(chains), xi(xi), numbers(numbers) {}
   StepStreams streams;
-  const int64_t* chains;
+  const Chain* chains;
   const float* xi;
   int64_t numbers;
 };

@@ -44,7 +44,7 @@ struct RidgeLangevin {  // contract: alps_fast/ops/ridge_langevin.py; the grad o
 }  // namespace alps
 
 #define ALPS_CPU_KERNELS                                                                                    \
-  void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step,          \
+  void philox_normal(const Chain* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step,            \
                      uint32_t tag, float* out, int threads);                                                \
   void langevin_pixel(const PixelStep& step, int threads);                                                  \
   void langevin_sense(const SenseStep& step, int threads);                                                  \

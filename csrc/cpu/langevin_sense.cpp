@@ -157,10 +157,12 @@ static void draw(const SenseStep& s, const Tile& tile) {
     });
   } else {
     const StepStreams streams = step_streams(s.seed, s.step);
-    alignas(64) uint32_t chains[CHAINS] = {}, ahead[CHAINS] = {};
+    alignas(64) uint32_t chains[CHAINS] = {}, ahead[CHAINS] = {}, measurements[CHAINS] = {};
     for (int64_t c = 0; c < tile.rows; ++c) {
-      chains[c] = static_cast<uint32_t>(s.chains[tile.row + c]);
-      ahead[c] = static_cast<uint32_t>(s.chains[tile.row + c] >> 32);
+      const Chain& chain = s.chains[tile.row + c];
+      chains[c] = static_cast<uint32_t>(chain.counted);
+      ahead[c] = static_cast<uint32_t>(chain.counted >> 32);
+      measurements[c] = static_cast<uint32_t>(chain.measurement);
     }
     for_runs(s, tile, s.n, [&](int64_t pixel, int64_t count, int64_t cell, int64_t stride) {
       for (int64_t quad = pixel / 2; 2 * quad < pixel + count; ++quad)
@@ -170,6 +172,7 @@ static void draw(const SenseStep& s, const Tile& tile) {
           Chains<Lanes> lanes;
           std::memcpy(&lanes.index, chains + c, sizeof lanes.index);
           std::memcpy(&lanes.ahead, ahead + c, sizeof lanes.ahead);
+          std::memcpy(&lanes.measurement, measurements + c, sizeof lanes.measurement);
           step_quad<NOISE>(streams, lanes, quads, xi);
           ALPS_UNROLL
           for (int k = 0; k < 4; ++k) {

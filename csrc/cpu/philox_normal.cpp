@@ -24,7 +24,7 @@ static void fill(const Stream& stream, const Chains<Lanes>& chain, int64_t first
   }
 }
 
-void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
+void philox_normal(const Chain* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
                    int threads) {
   const Stream stream = make_stream(seed, step, tag);
 #pragma omp parallel for collapse(2) num_threads(team(threads, rows * ((n + BLOCK - 1) / BLOCK))) schedule(static)

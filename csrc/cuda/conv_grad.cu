@@ -11,22 +11,16 @@
 // the first. (No order does so for any eight neighbours and for any eight that are two apart, as `gather` reads them.)
 // Weights come straight from L2 in the order of lanes; the two products that follow are on their way meanwhile. Neither the
 // steps nor the number of warps decide any bit of the gradient.
-#include "kernels.h"
+#include "conv.h"
+#include "conv_tiles.h"
 #include "launch.h"
-#include "tensor_cores.h"
-#include "vectors.h"
 
 namespace alps::cuda {
 
-constexpr int CHANNELS = 64;               // of the network
-constexpr int PIXEL = 2 * CHANNELS;        // bytes of a pixel of a plane
-constexpr int NARROW = 16;                 // channels of the unshuffled image, with zeros
 constexpr int NARROW_PIXEL = 2 * NARROW;
 constexpr int TILE = 32;                   // pixels of a warp's products
 constexpr int AHEAD = 2;                   // products whose weights are read before they are needed
 constexpr int UNROLLED = 4;                // products a turn of the loop: a tap of a plane, or four of the image
-constexpr int WHOLE = CHANNELS / 16, ENDS = NARROW / 16;  // 16 channels at a time
-constexpr int SQUARE = 9 * WHOLE;          // products of a 3 x 3 convolution
 constexpr int FEW_WARPS = 4, MANY_WARPS = 8;
 constexpr int VECTORS = 6 * CHANNELS;      // floats: biases of four parts, scale, shift
 static_assert(CHANNELS == 64 && PIXEL == 128, "a pixel of a plane is a row of all banks");
@@ -38,8 +32,6 @@ struct ConvLayout {       // of a block's shared memory, in bytes, and of its me
   int beside, zero, vectors, sums, bytes;
   int64_t workspace;      // bytes outside
 };
-
-enum Finish { PUT, ADD, FILM, MASK };
 
 // A convolution, the same for all threads. Planes are where they begin in shared memory; a pixel lies at its number & mask.
 struct Convolution {
@@ -100,17 +92,6 @@ __device__ __forceinline__ void convolve(const Convolution& c, const char* memor
   }
 }
 
-// Two neighbours in a row of an image, zeros beyond it.
-__device__ __forceinline__ float2 image_pair(const ConvGrad& s, const float* image, int channel, int y, int x) {
-  float2 pair = make_float2(0, 0);
-  if (channel >= s.channels || y >= s.height || x >= s.width) return pair;
-  const int at = (channel * s.height + y) * s.width + x;
-  if (s.pairs) return pixel_at(true, image, at / 2);
-  pair.x = image[at];
-  if (x + 1 < s.width) pair.y = image[at + 1];
-  return pair;
-}
-
 template <int WARPS>
 class ConvBlock {
   static constexpr int THREADS = 32 * WARPS, STEP = TILE * WARPS;
@@ -154,10 +135,10 @@ class ConvBlock {
           __syncthreads();
           if (!joint) {
             residual_block(level, pass ? MASK : FILM, weights, kept);
-            weights += 2 * SQUARE * WHOLE * 32;
+            weights += 2 * SQUARE_PRODUCTS * WHOLE * 32;
           } else if (stage == 5) {
             energy = image_of(source, r, skip, pass ? in : out, weights);
-            weights += SQUARE * ENDS * 32;
+            weights += SQUARE_PRODUCTS * ENDS * 32;
           } else {
             weights += join(stage, level, weights);
           }
@@ -180,15 +161,9 @@ class ConvBlock {
   // image * factor beside the finest plane: 2 x 2 pixels to four channels.
   __device__ void unshuffle(const float* image, float factor) {
     for (int i = threadIdx.x; i < 2 * pixels_; i += THREADS) {
-      const int chunk = i >= pixels_, pixel = i - chunk * pixels_, y = 2 * (pixel / l_.width), x = 2 * (pixel % l_.width);
-      uint32_t packed[4];
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        const float2 pair = image_pair(s_, image, 2 * chunk + k / 2, y + k % 2, x);
-        packed[k] = pack_bf16(factor * pair.x, factor * pair.y);
-      }
+      const int chunk = i >= pixels_, pixel = i - chunk * pixels_;
       *reinterpret_cast<uint4*>(memory_ + narrow_place(l_.beside, pixel, chunk)) =
-          make_uint4(packed[0], packed[1], packed[2], packed[3]);
+          unshuffled(s_, image, factor, chunk, pixel / l_.width, pixel % l_.width);
     }
   }
 
@@ -209,8 +184,8 @@ class ConvBlock {
       const bool second = turn % 2;
       const int first = turn / 2 * STEP - (second ? lag : 0) + static_cast<int>(threadIdx.x) / 32 * TILE;
       if (0 <= first && first < count) {
-        const Convolution c = {second ? beside : plane(level), second ? mask : -1, height, width, 1, -1, 3, false, SQUARE,
-                               weights + (second ? SQUARE * WHOLE * 32 : 0)};
+        const Convolution c = {second ? beside : plane(level), second ? mask : -1, height, width, 1, -1, 3, false, SQUARE_PRODUCTS,
+                               weights + (second ? SQUARE_PRODUCTS * WHOLE * 32 : 0)};
         tile(c, second ? ADD : finish, first, width, count, second ? plane(level) : beside, second ? -1 : mask, 0, false,
              kept + first / TILE * (TILE * CHANNELS / 16));
       }
@@ -265,18 +240,9 @@ class ConvBlock {
       for (int j = 0; j < 2 * WHOLE; ++j) {
         float (&v)[4] = sum[i][j];
         if (finish == FILM) {
-#pragma unroll
-          for (int e = 0; e < 4; ++e) {
-            const float z = __fmaf_rn(v[e], scale[8 * j + e % 2], shift[8 * j + e % 2]);
-            const float ramp = __fmaf_rn(z, 1.0f / 6, 0.5f), above = z - 3.0f;
-            const float slope = ramp > 0 ? (ramp < 1 ? ramp : 1.0f) : 0.0f;
-            v[e] = __fmaf_rn(3.0f * slope, slope, above < 0 ? 0.0f : above);  // NaN stays
-            bytes[j] |= static_cast<uint32_t>(__fmaf_rn(slope, 255.0f, 0.5f)) << 8 * e;
-          }
+          bytes[j] = film(v, make_float2(scale[8 * j], scale[8 * j + 1]), make_float2(shift[8 * j], shift[8 * j + 1]));
         } else if (finish == MASK) {
-#pragma unroll
-          for (int e = 0; e < 4; ++e)
-            v[e] *= __uint2float_rn(bytes[j] >> 8 * e & 255u) * (1.0f / 255) * scale[8 * j + e % 2];
+          mask(v, bytes[j], make_float2(scale[8 * j], scale[8 * j + 1]));
         } else {
 #pragma unroll
           for (int e = 0; e < 4; ++e) v[e] += bias[8 * j + e % 2];
@@ -303,7 +269,7 @@ class ConvBlock {
     double energy = 0;
     const int lane = threadIdx.x % 32;
     for (int first = static_cast<int>(threadIdx.x) / 32 * TILE; first < pixels_; first += STEP) {
-      const Convolution c = {plane(0), -1, l_.height, l_.width, 1, -1, 3, false, SQUARE, weights};
+      const Convolution c = {plane(0), -1, l_.height, l_.width, 1, -1, 3, false, SQUARE_PRODUCTS, weights};
       float sum[2][2 * ENDS][4] = {};
       convolve<ENDS>(c, memory_, l_.zero, first, l_.width, sum);
 #pragma unroll
@@ -312,19 +278,9 @@ class ConvBlock {
         const int y = position / l_.width * 2 + lane % 2, x = position % l_.width * 2;
 #pragma unroll
         for (int j = 0; j < 2 * ENDS; ++j) {
-          const int channel = 2 * j + lane % 4 / 2;
-          if (position >= pixels_ || channel >= s_.channels || y >= s_.height || x >= s_.width) continue;
-          const float2 here = image_pair(s_, from, channel, y, x);
-          const float* const bias = vectors_ + 8 * j + lane % 4 * 2;
-          float* const at = to + (channel * s_.height + y) * s_.width + x;
-          const float *const v = sum[i / 2][j] + i % 2 * 2;
-          const float2 value = make_float2(here.x - (skip * here.x + factor * (v[0] + bias[0])),
-                                           here.y - (skip * here.y + factor * (v[1] + bias[1])));
-          energy += 0.5 * value.x * value.x;
-          if (x + 1 < s_.width) energy += 0.5 * value.y * value.y;
-          if (s_.pairs) put_pixel(true, at, 0, value);
-          else at[0] = value.x;
-          if (!s_.pairs && x + 1 < s_.width) at[1] = value.y;
+          const float *const bias = vectors_ + 8 * j + lane % 4 * 2, *const v = sum[i / 2][j] + i % 2 * 2;
+          if (position < pixels_)
+            energy += put_residual(s_, from, to, 2 * j + lane % 4 / 2, y, x, skip, factor, v[0] + bias[0], v[1] + bias[1]);
         }
       }
     }

@@ -20,11 +20,17 @@ struct RidgeImages {
   int channels, height, width;
 };
 
+struct RidgePlaces {  // where x and the gradient of image i lie, in floats: at i / groups rows and i % groups groups
+  int64_t groups, row;
+  int group, channel, pixel;
+};
+
 struct RidgeGrad {  // contract: alps_fast/ops/ridge_grad.py; value may be null
   RidgeEnergy energy;
   RidgeImages images;
+  RidgePlaces places;
   const float* x;
-  float *grad, *value;
+  float *grad, *value, *workspace;
 };
 
 struct RidgeLangevin {  // contract: alps_fast/ops/ridge_langevin.py; the grad of `step` is not read
@@ -32,6 +38,7 @@ struct RidgeLangevin {  // contract: alps_fast/ops/ridge_langevin.py; the grad o
   RidgeImages images;
   PixelStep step;
   int64_t count;
+  float* workspace;  // null: an image a block
 };
 
 struct ConvGrad {  // contract: alps_fast/ops/conv_grad.py; weights and biases as pack_fragments lays them out
@@ -45,7 +52,7 @@ struct ConvGrad {  // contract: alps_fast/ops/conv_grad.py; weights and biases a
   bool pairs;  // of neighbours lie on 8 bytes; conv_grad sees to it
 };
 
-void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
+void philox_normal(const Chain* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
                    cudaStream_t stream);
 void langevin_pixel(const PixelStep& step, cudaStream_t stream);
 int64_t langevin_fourier_workspace(const FourierStep& step);  // floats; -1: no kernel for images of this size
@@ -66,8 +73,14 @@ void moments(const Moments<float>& moments, cudaStream_t stream);
 void moments(const Moments<double>& moments, cudaStream_t stream);
 int64_t conv_grad_workspace(const ConvGrad& gradient);  // bytes; -1: no kernel for images of this size
 void conv_grad(ConvGrad gradient, cudaStream_t stream);
+// The same for images of any number and size, on the tensor cores of a warpgroup or of a warp, with weights packed for these.
+bool conv_has_warpgroups();  // the current device, and what is compiled for it
+int64_t conv_tiles_workspace(const ConvGrad& gradient, bool warpgroups);  // bytes; -1: no room in the device's blocks
+void conv_tiles(ConvGrad gradient, bool warpgroups, cudaStream_t stream);
+int64_t ridge_workspace(const RidgeEnergy& energy, const RidgeImages& images);  // floats; -1: no kernel for such an energy
+void ridge_grad(const RidgeGrad& gradient, cudaStream_t stream);
 bool ridge_fits(const RidgeEnergy& energy, const RidgeImages& images);  // into the shared memory of the current device's blocks
-void ridge_grad(const RidgeGrad& gradient, cudaStream_t stream);        // of images that fit
-void ridge_langevin(const RidgeLangevin& steps, cudaStream_t stream);   // of images that fit
+int64_t ridge_langevin_workspace(const RidgeLangevin& steps);           // floats; -1: no kernel for such an energy
+void ridge_langevin(const RidgeLangevin& steps, cudaStream_t stream);   // of images that fit, or with a workspace
 
 }  // namespace alps::cuda

@@ -38,7 +38,7 @@ __device__ __forceinline__ void load_diagonal(const float* a, uint32_t first, ui
 template <int NOISE, bool ALIGNED, int DIAGONAL>
 __global__ void __launch_bounds__(THREADS)
     langevin_pixel_kernel(const float* __restrict__ x, const float* __restrict__ grad, const float* __restrict__ b,
-                          const float* __restrict__ a, const float* __restrict__ xi, const int64_t* __restrict__ chains,
+                          const float* __restrict__ a, const float* __restrict__ xi, const Chain* __restrict__ chains,
                           float* __restrict__ after, float* __restrict__ mean, int64_t each, uint32_t groups, uint32_t pieces,
                           uint32_t n, uint32_t channels, int64_t a_stride, PixelLevel level) {
   for (uint32_t piece = blockIdx.y; piece < pieces; piece += gridDim.y) {

@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(MOST_THREADS, CHAINS == 16 ? 0 : 1) langevin_s
           drawn = pixel_at(at.whole_pixels, s.xi + row * 2 * pixels, pixel);
         } else {
           float xi[4];
-          const int64_t chain = s.chains[row];
+          const Chain chain = s.chains[row];
           const uint32_t quad = static_cast<uint32_t>(pixel / 2);
           if (s.noise == AVERAGED) step_noise<AVERAGED>(at.random, chain, quad, xi);
           else step_noise<INDEPENDENT>(at.random, chain, quad, xi);

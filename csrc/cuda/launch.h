@@ -14,30 +14,54 @@ inline void check_cuda(const char* name, cudaError_t error) {
 }
 
 template <class... Parameters, class... Arguments>
-void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaLaunchConfig_t config,
             Arguments... arguments) {
   constexpr size_t PLAIN = 48 << 10;  // bytes of shared memory that need no leave
   if (shared > PLAIN)
     check_cuda(name, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
-  cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared;
-  config.stream = stream;
   check_cuda(name, cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+}
+
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+            Arguments... arguments) {
+  cudaLaunchConfig_t config = {};
+  config.stream = stream;
+  launch(name, kernel, grid, block, shared, config, arguments...);
+}
+
+// Of a kernel whose blocks may begin while the kernel before in the stream ends, and wait for it (asynchronous.h).
+template <class... Parameters, class... Arguments>
+void launch_early(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+                  Arguments... arguments) {
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = 1;
+  launch(name, kernel, grid, block, shared, config, arguments...);
 }
 
 struct Device {
   int64_t shared;  // bytes that a block can have
   int64_t multiprocessors;
+  int64_t cache;   // bytes of L2
+  int generation;  // major number of its compute capability
 };
 
 inline Device this_device(const char* name) {
-  int device, shared, multiprocessors;
+  int device, shared, multiprocessors, cache, generation;
   check_cuda(name, cudaGetDevice(&device));
   check_cuda(name, cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   check_cuda(name, cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
-  return {shared, multiprocessors};
+  check_cuda(name, cudaDeviceGetAttribute(&cache, cudaDevAttrL2CacheSize, device));
+  check_cuda(name, cudaDeviceGetAttribute(&generation, cudaDevAttrComputeCapabilityMajor, device));
+  return {shared, multiprocessors, cache, generation};
 }
 
 // A block's shared memory: all of it is dynamic, so that its size is known where the kernel is launched.

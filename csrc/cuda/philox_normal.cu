@@ -13,7 +13,7 @@ static_assert(THREADS % 32 == 0, "whole warps");
 
 template <bool ALIGNED>  // n % 4 == 0 and out on 16 bytes: one 16-byte store a quad
 __global__ void __launch_bounds__(THREADS)
-    philox_normal_kernel(const int64_t* __restrict__ chains, int64_t rows, int64_t n, Stream random, float* __restrict__ out) {
+    philox_normal_kernel(const Chain* __restrict__ chains, int64_t rows, int64_t n, Stream random, float* __restrict__ out) {
   const int64_t quads = (n + 3) / 4;
   for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
     const Chains<Thread> chain = in_all_lanes<Thread>(chains[row]);
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(THREADS)
   }
 }
 
-void philox_normal(const int64_t* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
+void philox_normal(const Chain* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
                    cudaStream_t stream) {
   if (rows == 0) return;
   const dim3 grid(blocks_for((n + 3) / 4, MAX_BLOCKS, THREADS), blocks_for(rows, MAX_ROWS, 1));

@@ -1,13 +1,15 @@
-// The gradient of a ridge energy of one image by one block, in shared memory; contract in alps_fast/ops/ridge_grad.py.
+// The gradient of a ridge energy: its arithmetic, and one image by one block, in shared memory; ridge_grad.cu has it in tiles,
+// with the same bits. Contract in alps_fast/ops/ridge_grad.py.
 //
 //     z = W x,  v = z sum_j w_j / (1 + |z|^2 r_j),  G_s = q_s x_s + W^T v + D^T G_{s+1}
 //
 // The pyramid x_s lies in planes with zeros around them, so no loop of filters asks where the image ends; G_s beside it. FILTERS
 // filters meet a band of rows at a time: their responses v go into a ring of rows, which keeps those that the next band needs,
-// so each response is computed once and all of them never lie anywhere. The ring lies over the coarser scales: at the end of
-// G_s these have been read. A thread takes PIXELS neighbours in two rows, or one of two channels, for FILTERS responses, and
-// PIXELS x ROWS neighbours of G for as many sums, so that multiply-adds take more cycles than the shared memory, whose reads are
-// 16 bytes wide. The order of every sum is fixed; bands decide no bit.
+// so each response is computed once and all of them never lie anywhere. The ring lies over what has been read of the coarser
+// scales: all but G_{s+1}, which therefore comes before x_{s+1}. A thread takes PIXELS neighbours in two rows, or one of two
+// channels, for FILTERS responses, and PIXELS x ROWS neighbours of G for as many sums, so that multiply-adds take more cycles
+// than the shared memory, whose reads are 16 bytes wide. The order of every sum is fixed: filters of a pixel FILTERS at a time,
+// what the coarser scale adds last; bands decide no bit.
 #pragma once
 
 #include <cstdint>
@@ -47,16 +49,14 @@ struct RidgeLevel {
   int band, rows;         // rows of G at a time, and of responses that they need
 };
 
-struct RidgeLayout {  // of a block's shared memory, in floats; it begins with the layout itself and the warps' sums
+struct RidgeLayout {  // of a block's shared memory, in floats; it begins with the layout itself
   int bank, potentials, planes, end, floats, filters;
   RidgeLevel level[MOST_LEVELS];
 };
 
 __host__ __device__ inline int round_up(int x, int to) { return (x + to - 1) / to * to; }
 
-constexpr int SUMS = sizeof(RidgeLayout) / sizeof(float);  // where the warps' sums, in double, begin
-constexpr int HEAD = (SUMS + 2 * THREADS / 32 + 3) / 4 * 4;
-static_assert(SUMS % 2 == 0, "doubles are aligned");
+constexpr int HEAD = (sizeof(RidgeLayout) / sizeof(float) + 3) / 4 * 4;
 
 // The layout within `most` floats; floats is 0 where there is none.
 __host__ __device__ inline void lay_out(const RidgeEnergy& e, const RidgeImages& images, int most, RidgeLayout& l) {
@@ -77,10 +77,11 @@ __host__ __device__ inline void lay_out(const RidgeEnergy& e, const RidgeImages&
     level.height = height, level.width = width;
     level.stride = stride, level.plane = (height + 2 * MARGIN) * stride;
     level.g_stride = stride - 2 * COLUMNS, level.g_plane = height * level.g_stride;
-    level.x = static_cast<int>(at < most ? at : most);
-    at += channels * level.plane;
-    level.g = static_cast<int>(at < most ? at : most);
-    at += channels * level.g_plane;
+    const int64_t of_g = channels * level.g_plane, of_x = channels * level.plane, g = s ? at : at + of_x, x = s ? at + of_g : at;
+    level.x = static_cast<int>(x < most ? x : most);
+    level.g = static_cast<int>(g < most ? g : most);
+    if (s) l.level[s - 1].ring = static_cast<int>(x < most ? x : most);
+    at += of_g + of_x;
     level.ring = static_cast<int>(at < most ? at : most);
     height = (height + 1) / 2, width = (width + 1) / 2;
   }
@@ -117,6 +118,177 @@ __device__ __forceinline__ void clear(float* memory, int from, int to) {  // bot
   for (int i = from + 4 * threadIdx.x; i < to; i += 4 * THREADS) write({0, 0, 0, 0}, memory + i);
 }
 
+// x_{s+1} = D x_s: 2 (1 3 3 1)/8 along both axes; at(u, v) is x_s in row 2 row - 1 + u and column 2 column - 1 + v.
+template <class At>
+__device__ __forceinline__ float down_at(const At& at) {
+  float sum = 0;
+  ALPS_UNROLL
+  for (int u = 0; u < 4; ++u)
+    sum = __fmaf_rn(u == 1 || u == 2 ? 3.0f : 1.0f, __fmaf_rn(3.0f, at(u, 1) + at(u, 2), at(u, 0) + at(u, 3)), sum);
+  return sum * 0.03125f;
+}
+
+// g + D^T G_{s+1}; a pixel meets two rows and two columns of the coarser scale, the nearer of them threefold. at(row, column) is
+// G_{s+1}, of that height and width.
+template <class At>
+__device__ __forceinline__ float with_coarser(float g, int row, int column, int height, int width, const At& at) {
+  const int y = row / 2 + (row % 2 ? 1 : -1), x = column / 2 + (column % 2 ? 1 : -1);
+  const bool has_column = 0 <= x && x < width;
+  const auto across = [&](int from) { return __fmaf_rn(3.0f, at(from, column / 2), has_column ? at(from, x) : 0.0f); };
+  const float other = 0 <= y && y < height ? across(y) : 0.0f;
+  return __fmaf_rn(__fmaf_rn(3.0f, across(row / 2), other), 0.03125f, g);
+}
+
+// `filters` filters of a scale from `first` on, TAPS floats a row of each, and what slopes and energies need of its potentials,
+// two of them at a time: w0/(1 + u r0) + w1/(1 + u r1) is over one denominator. By `threads` threads, of which this is `thread`.
+__device__ __forceinline__ void stage_filters(const RidgeEnergy& e, int s, int64_t image, int64_t images, int first, int filters,
+                                              float* bank, float* potentials, int thread, int threads) {
+  const int edge = (SIDE - e.side) / 2, pairs = (e.potentials + 1) / 2;
+  for (int i = thread; i < filters * SIDE * TAPS; i += threads) {
+    const int k = first + i / TAPS / SIDE, dy = i / TAPS % SIDE - edge, dx = i % TAPS - edge;
+    const bool inside = k < e.count && 0 <= dy && dy < e.side && 0 <= dx && dx < e.side;
+    bank[i] = inside ? e.filters[((int64_t(s) * e.count + k) * e.side + dy) * e.side + dx] : 0.0f;
+  }
+  for (int i = thread; i < pairs * filters; i += threads) {
+    const int k = first + i % filters, pair = i / filters;
+    float w[2] = {0, 0}, r[2] = {0, 0}, weight[2] = {0, 0};
+    ALPS_UNROLL
+    for (int j = 0; j < 2; ++j)
+      if (2 * pair + j < e.potentials && k < e.count) {
+        const int64_t row = int64_t(s) * e.potentials + 2 * pair + j;
+        w[j] = e.w[(e.w_of_each_image ? row * images + image : row) * e.count + k];
+        r[j] = e.r[(e.r_of_each_image ? row * images + image : row) * e.count + k];
+        weight[j] = 0.5f * w[j] / r[j];
+      }
+    const float values[POTENTIAL] = {w[0] + w[1], __fmaf_rn(w[0], r[1], w[1] * r[0]), r[0] + r[1], r[0] * r[1],
+                                     r[0], r[1], weight[0], weight[1]};
+    ALPS_UNROLL
+    for (int v = 0; v < POTENTIAL; ++v) potentials[(pair * POTENTIAL + v) * filters + i % filters] = values[v];
+  }
+}
+
+template <int CHANNELS>
+constexpr int AT_ONCE = 2 / CHANNELS;  // rows of responses of a thread
+
+// Responses of FILTERS filters at PIXELS neighbours in AT_ONCE rows; `at` is x MARGIN rows and COLUMNS before, from where `rows`
+// rows may be read. Two rows of filters at a time: then no register moves.
+template <int CHANNELS>
+__device__ __forceinline__ void respond_to(const float* at, int stride, int plane, int rows, const float* taps,
+                                           float (&z)[AT_ONCE<CHANNELS>][CHANNELS][FILTERS][PIXELS]) {
+  constexpr int T = AT_ONCE<CHANNELS>;
+  float window[T][CHANNELS][WINDOW];
+  if constexpr (T == 2) read(at, window[1][0]);
+#pragma unroll 2
+  for (int dy = 0; dy < SIDE; ++dy, taps += TAPS) {
+    if constexpr (T == 2) {
+      ALPS_UNROLL
+      for (int i = 0; i < WINDOW; ++i) window[0][0][i] = window[1][0][i];
+      at += stride;
+      if (dy + 1 < rows) read(at, window[1][0]);  // no row has that one but one that nobody wants
+    } else {
+      ALPS_UNROLL
+      for (int c = 0; c < CHANNELS; ++c) read(at + c * plane, window[0][c]);
+      at += stride;
+    }
+    ALPS_UNROLL
+    for (int f = 0; f < FILTERS; ++f) {
+      float tap[TAPS];
+      read(taps + f * SIDE * TAPS, tap);
+      ALPS_UNROLL
+      for (int dx = 0; dx < SIDE; ++dx)
+        ALPS_UNROLL
+        for (int p = 0; p < PIXELS * T * CHANNELS; ++p) {
+          const int t = p / (PIXELS * CHANNELS), c = p / PIXELS % CHANNELS, i = p % PIXELS;
+          z[t][c][f][i] = __fmaf_rn(tap[dx], window[t][c][COLUMNS - MARGIN + dx + i], z[t][c][f][i]);
+        }
+    }
+  }
+}
+
+// 1/x to an ulp or so, for x that is neither denormal nor above 2^126.
+__device__ __forceinline__ float reciprocal(float x) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return 1.0f / x;
+#endif
+}
+
+// z sum_j w_j / (1 + |z|^2 r_j) for the first `inside` pixels, zero for the others; adds their energy where that is wanted.
+template <int CHANNELS>
+__device__ __forceinline__ void scale_by_slopes(float (&z)[CHANNELS][FILTERS][PIXELS], const float* potentials, int filters,
+                                                int count, int inside, bool want_value, double& energy) {
+  float square[FILTERS][PIXELS], slope[FILTERS][PIXELS] = {}, sum = 0;
+  ALPS_UNROLL
+  for (int f = 0; f < FILTERS; ++f)
+    ALPS_UNROLL
+    for (int p = 0; p < PIXELS; ++p) {
+      square[f][p] = z[0][f][p] * z[0][f][p];
+      if constexpr (CHANNELS == 2) square[f][p] = __fmaf_rn(z[1][f][p], z[1][f][p], square[f][p]);
+    }
+#pragma unroll 1
+  for (int j = 0; j < count; j += 2, potentials += POTENTIAL * filters) {
+    float above[2][FILTERS], below[2][FILTERS];
+    ALPS_UNROLL
+    for (int k = 0; k < 2; ++k) read(potentials + k * filters, above[k]), read(potentials + (2 + k) * filters, below[k]);
+    ALPS_UNROLL
+    for (int f = 0; f < FILTERS; ++f)
+      ALPS_UNROLL
+      for (int p = 0; p < PIXELS; ++p) {
+        const float under = __fmaf_rn(square[f][p], __fmaf_rn(square[f][p], below[1][f], below[0][f]), 1.0f);
+        const float over = __fmaf_rn(square[f][p], above[1][f], above[0][f]);
+        const float finite = under < 0x1p120f ? under : 0x1p120f;  // no square may make an infinity of it
+          slope[f][p] = __fmaf_rn(over, reciprocal(finite), slope[f][p]);
+      }
+    if (want_value) {
+      ALPS_UNROLL
+      for (int k = 0; k < 2; ++k) {
+        float r[FILTERS], weight[FILTERS];
+        read(potentials + (4 + k) * filters, r), read(potentials + (6 + k) * filters, weight);
+        ALPS_UNROLL
+        for (int f = 0; f < FILTERS; ++f)
+          ALPS_UNROLL
+          for (int p = 0; p < PIXELS; p += 2) {  // one logarithm for two pixels, (1 + t)(1 + u) = 1 + (t + u + t u)
+            const float t = p < inside ? square[f][p] * r[f] : 0, u = p + 1 < inside ? square[f][p + 1] * r[f] : 0;
+            sum = __fmaf_rn(weight[f], log1p<Thread>(__fmaf_rn(t, u, t + u)), sum);
+          }
+      }
+    }
+  }
+  energy += static_cast<double>(sum);
+  ALPS_UNROLL
+  for (int f = 0; f < FILTERS; ++f)
+    ALPS_UNROLL
+    for (int p = 0; p < PIXELS * CHANNELS; ++p)
+      z[p / PIXELS][f][p % PIXELS] = p % PIXELS < inside ? z[p / PIXELS][f][p % PIXELS] * slope[f][p % PIXELS] : 0.0f;
+}
+
+// Adds the transposed filters at PIXELS neighbours in R rows; read_row(f, v, window) reads the row of filter f's responses that
+// is v - MARGIN below the first, from COLUMNS before on, for v = 0, 1, ...
+template <int R, class ReadRow>
+__device__ __forceinline__ void gather_to(const float* taps, float (&sum)[R][PIXELS], const ReadRow& read_row) {
+#pragma unroll 1
+  for (int f = 0; f < FILTERS; ++f, taps += SIDE * TAPS) {
+    float window[R][WINDOW];  // of R rows of responses, row v at v % R
+    ALPS_UNROLL
+    for (int v = 0; v < SIDE + R - 1; ++v) {
+      read_row(f, v, window[v % R]);
+      if (v < R - 1) continue;
+      float tap[TAPS];
+      read(taps + (SIDE + R - 2 - v) * TAPS, tap);
+      ALPS_UNROLL
+      for (int r = 0; r < R; ++r)
+        ALPS_UNROLL
+        for (int dx = 0; dx < SIDE; ++dx)
+          ALPS_UNROLL
+          for (int p = 0; p < PIXELS; ++p)
+            sum[r][p] = __fmaf_rn(tap[dx], window[(v + 1 + r) % R][COLUMNS + MARGIN + p - dx], sum[r][p]);
+    }
+  }
+}
+
 template <int CHANNELS>
 class RidgeBlock {
  public:
@@ -139,10 +311,8 @@ class RidgeBlock {
     return memory_[l.g + channel * l.g_plane + row * l.g_stride + column];
   }
 
-  // Every thread; returns its part of the energy, 0 where that is not wanted.
-  __device__ double gradient(int64_t image, bool want_value) {
-    double energy = 0;
-    if (energy_.levels > 1) clear(memory_, layout_.level[1].x, layout_.end);
+  __device__ void gradient(int64_t image) {  // every thread
+    if (energy_.levels > 1) clear(memory_, layout_.level[1].g, layout_.end);
     __syncthreads();
     for (int s = 0; s + 1 < energy_.levels; ++s) {
       down(layout_.level[s], layout_.level[s + 1]);
@@ -150,91 +320,53 @@ class RidgeBlock {
     }
     for (int s = energy_.levels - 1; s >= 0; --s) {
       const RidgeLevel& level = layout_.level[s];
-      begin(s, energy_.q[energy_.q_of_each_image ? s * images_ + image : s], want_value, energy);
+      const float q = energy_.q[energy_.q_of_each_image ? s * images_ + image : s];
+      each_pixel(level, [&](int channel, int row, int column, float& g) {
+        g = q * memory_[level.x + channel * level.plane + (row + MARGIN) * level.stride + COLUMNS + column];
+      });
       if (s < energy_.scales) {
-        stage(s, image);
+        stage_filters(energy_, s, image, images_, 0, layout_.filters, memory_ + layout_.bank, memory_ + layout_.potentials,
+                      threadIdx.x, THREADS);
         __syncthreads();
         clear(memory_, level.ring, level.ring + FILTERS * CHANNELS * level.rows * level.stride);
         for (int first = 0; first < layout_.filters; first += FILTERS)
           for (int y = 0; y < level.height; y += level.band) {
             const int end = y + level.band < level.height ? y + level.band : level.height;
             __syncthreads();
-            respond(level, first, y ? y + MARGIN : -MARGIN, end + MARGIN, want_value, energy);
+            respond(level, first, y ? y + MARGIN : -MARGIN, end + MARGIN);
             __syncthreads();
             if (level.height * level.g_stride <= THREADS * PIXELS) gather<1>(level, first, y, end);
             else gather<ROWS>(level, first, y, end);
           }
       }
       __syncthreads();
+      if (s + 1 == energy_.levels) continue;
+      const RidgeLevel& coarser = layout_.level[s + 1];
+      each_pixel(level, [&](int channel, int row, int column, float& g) {
+        const float* const at = memory_ + coarser.g + channel * coarser.g_plane;
+        g = with_coarser(g, row, column, coarser.height, coarser.width,
+                         [&](int y, int x) { return at[y * coarser.g_stride + x]; });
+      });
+      __syncthreads();
     }
-    return energy;
   }
 
  private:
-  // x_{s+1} = D x_s: 2 (1 3 3 1)/8 along both axes.
   __device__ void down(const RidgeLevel& from, const RidgeLevel& to) {
     for (int i = threadIdx.x; i < CHANNELS * to.height * to.width; i += THREADS) {
       const int column = i % to.width, row = i / to.width % to.height, channel = i / to.width / to.height;
       const float* at = memory_ + from.x + channel * from.plane + (2 * row - 1 + MARGIN) * from.stride + COLUMNS + 2 * column - 1;
-      float sum = 0;
-      ALPS_UNROLL
-      for (int u = 0; u < 4; ++u, at += from.stride)
-        sum = __fmaf_rn(u == 1 || u == 2 ? 3.0f : 1.0f, __fmaf_rn(3.0f, at[1] + at[2], at[0] + at[3]), sum);
-      memory_[to.x + channel * to.plane + (row + MARGIN) * to.stride + COLUMNS + column] = sum * 0.03125f;
+      memory_[to.x + channel * to.plane + (row + MARGIN) * to.stride + COLUMNS + column] =
+          down_at([&](int u, int v) { return at[u * from.stride + v]; });
     }
   }
 
-  // G_s = q_s x_s + D^T G_{s+1}; a pixel meets two rows and two columns of the coarser scale, the nearer of them threefold.
-  __device__ void begin(int s, float q, bool want_value, double& energy) {
-    const RidgeLevel& level = layout_.level[s];
-    const bool coarser = s + 1 < energy_.levels;
-    float sum = 0;
+  // Calls use(channel, row, column, g) for the pixels of a level and of G.
+  template <class Use>
+  __device__ __forceinline__ void each_pixel(const RidgeLevel& level, const Use& use) {
     for (int i = threadIdx.x; i < CHANNELS * level.height * level.width; i += THREADS) {
       const int column = i % level.width, row = i / level.width % level.height, channel = i / level.width / level.height;
-      const float here = memory_[level.x + channel * level.plane + (row + MARGIN) * level.stride + COLUMNS + column];
-      float g = q * here;
-      if (want_value) sum = __fmaf_rn(0.5f * g, here, sum);
-      if (coarser) {
-        const RidgeLevel& from = layout_.level[s + 1];
-        const float* coarse = memory_ + from.g + channel * from.g_plane;
-        const int y = row / 2 + (row % 2 ? 1 : -1), x = column / 2 + (column % 2 ? 1 : -1);
-        const bool has_column = 0 <= x && x < from.width;
-        const auto across = [&](const float* at) {
-          return __fmaf_rn(3.0f, at[column / 2], has_column ? at[x] : 0.0f);
-        };
-        const float other = 0 <= y && y < from.height ? across(coarse + y * from.g_stride) : 0.0f;
-        g = __fmaf_rn(__fmaf_rn(3.0f, across(coarse + row / 2 * from.g_stride), other), 0.03125f, g);
-      }
-      memory_[level.g + channel * level.g_plane + row * level.g_stride + column] = g;
-    }
-    energy += static_cast<double>(sum);
-  }
-
-  // The filters of a scale, TAPS floats a row of each, and what slopes and energies need of its potentials, two of them at a
-  // time: w0/(1 + u r0) + w1/(1 + u r1) is over one denominator.
-  __device__ void stage(int s, int64_t image) {
-    const RidgeEnergy& e = energy_;
-    const int filters = layout_.filters, edge = (SIDE - e.side) / 2, pairs = (e.potentials + 1) / 2;
-    for (int i = threadIdx.x; i < filters * SIDE * TAPS; i += THREADS) {
-      const int k = i / TAPS / SIDE, dy = i / TAPS % SIDE - edge, dx = i % TAPS - edge;
-      const bool inside = k < e.count && 0 <= dy && dy < e.side && 0 <= dx && dx < e.side;
-      memory_[layout_.bank + i] = inside ? e.filters[((int64_t(s) * e.count + k) * e.side + dy) * e.side + dx] : 0.0f;
-    }
-    for (int i = threadIdx.x; i < pairs * filters; i += THREADS) {
-      const int k = i % filters, pair = i / filters;
-      float w[2] = {0, 0}, r[2] = {0, 0}, weight[2] = {0, 0};
-      ALPS_UNROLL
-      for (int j = 0; j < 2; ++j)
-        if (2 * pair + j < e.potentials && k < e.count) {
-          const int64_t row = int64_t(s) * e.potentials + 2 * pair + j;
-          w[j] = e.w[(e.w_of_each_image ? row * images_ + image : row) * e.count + k];
-          r[j] = e.r[(e.r_of_each_image ? row * images_ + image : row) * e.count + k];
-          weight[j] = 0.5f * w[j] / r[j];
-        }
-      const float values[POTENTIAL] = {w[0] + w[1], __fmaf_rn(w[0], r[1], w[1] * r[0]), r[0] + r[1], r[0] * r[1],
-                                       r[0], r[1], weight[0], weight[1]};
-      ALPS_UNROLL
-      for (int v = 0; v < POTENTIAL; ++v) memory_[layout_.potentials + (pair * POTENTIAL + v) * filters + k] = values[v];
+      use(channel, row, column, memory_[level.g + channel * level.g_plane + row * level.g_stride + column]);
     }
   }
 
@@ -243,10 +375,11 @@ class RidgeBlock {
   }
 
   // Responses times slopes of rows [from, to) into the ring, zeros outside the image.
-  __device__ void respond(const RidgeLevel& level, int first, int from, int to, bool want_value, double& energy) {
-    constexpr int T = 2 / CHANNELS;  // rows of a thread
+  __device__ void respond(const RidgeLevel& level, int first, int from, int to) {
+    constexpr int T = AT_ONCE<CHANNELS>;
     const int strips = level.g_stride / PIXELS, ring_plane = level.rows * level.stride;
     const int begin = from < 0 ? 0 : from, inside = to < level.height ? to : level.height, end = inside < begin ? begin : inside;
+    double none = 0;
     for (int i = threadIdx.x; i < strips * (begin - from + to - end); i += THREADS) {
       const int row = i / strips < begin - from ? from + i / strips : end + i / strips - (begin - from);
       float* const out = ring_at(level, row, i % strips * PIXELS);
@@ -255,39 +388,14 @@ class RidgeBlock {
     }
     for (int i = threadIdx.x; i < strips * ((end - begin + T - 1) / T); i += THREADS) {
       const int row = begin + i / strips * T, column = i % strips * PIXELS;
-      const float* at = memory_ + level.x + row * level.stride + column;
-      const float* taps = memory_ + layout_.bank + first * SIDE * TAPS;
-      float z[T][CHANNELS][FILTERS][PIXELS] = {}, window[T][CHANNELS][WINDOW];
-      if constexpr (T == 2) read(at, window[1][0]);
-#pragma unroll 1
-      for (int dy = 0; dy < SIDE; ++dy, taps += TAPS) {
-        if constexpr (T == 2) {
-          ALPS_UNROLL
-          for (int i = 0; i < WINDOW; ++i) window[0][0][i] = window[1][0][i];
-          at += level.stride;
-          if (row + dy + 1 < level.height + 2 * MARGIN) read(at, window[1][0]);  // no row has that one but one past the image
-        } else {
-          ALPS_UNROLL
-          for (int c = 0; c < CHANNELS; ++c) read(at + c * level.plane, window[0][c]);
-          at += level.stride;
-        }
-        ALPS_UNROLL
-        for (int f = 0; f < FILTERS; ++f) {
-          float tap[TAPS];
-          read(taps + f * SIDE * TAPS, tap);
-          ALPS_UNROLL
-          for (int dx = 0; dx < SIDE; ++dx)
-            ALPS_UNROLL
-            for (int p = 0; p < PIXELS * T * CHANNELS; ++p) {
-              const int t = p / (PIXELS * CHANNELS), c = p / PIXELS % CHANNELS, i = p % PIXELS;
-              z[t][c][f][i] = __fmaf_rn(tap[dx], window[t][c][COLUMNS - MARGIN + dx + i], z[t][c][f][i]);
-            }
-        }
-      }
+      float z[T][CHANNELS][FILTERS][PIXELS] = {};
+      respond_to<CHANNELS>(memory_ + level.x + row * level.stride + column, level.stride, level.plane,
+                           level.height + 2 * MARGIN - row, memory_ + layout_.bank + first * SIDE * TAPS, z);
       ALPS_UNROLL
       for (int t = 0; t < T; ++t) {
         if (row + t >= end) continue;
-        scale_by_slopes(z[t], memory_ + layout_.potentials + first, level.width - column, want_value, energy);
+        scale_by_slopes<CHANNELS>(z[t], memory_ + layout_.potentials + first, layout_.filters, energy_.potentials,
+                                  level.width - column, false, none);
         float* const out = ring_at(level, row + t, column);
         ALPS_UNROLL
         for (int f = 0; f < FILTERS; ++f)
@@ -297,84 +405,21 @@ class RidgeBlock {
     }
   }
 
-  // z sum_j w_j / (1 + |z|^2 r_j) for the first `inside` pixels, zero for the others.
-  __device__ void scale_by_slopes(float (&z)[CHANNELS][FILTERS][PIXELS], const float* potentials, int inside, bool want_value,
-                                  double& energy) {
-    const int filters = layout_.filters;
-    float square[FILTERS][PIXELS], slope[FILTERS][PIXELS] = {}, sum = 0;
-    ALPS_UNROLL
-    for (int f = 0; f < FILTERS; ++f)
-      ALPS_UNROLL
-      for (int p = 0; p < PIXELS; ++p) {
-        square[f][p] = z[0][f][p] * z[0][f][p];
-        if constexpr (CHANNELS == 2) square[f][p] = __fmaf_rn(z[1][f][p], z[1][f][p], square[f][p]);
-      }
-#pragma unroll 1
-    for (int j = 0; j < energy_.potentials; j += 2, potentials += POTENTIAL * filters) {
-      float above[2][FILTERS], below[2][FILTERS];
-      ALPS_UNROLL
-      for (int k = 0; k < 2; ++k) read(potentials + k * filters, above[k]), read(potentials + (2 + k) * filters, below[k]);
-      ALPS_UNROLL
-      for (int f = 0; f < FILTERS; ++f)
-        ALPS_UNROLL
-        for (int p = 0; p < PIXELS; ++p) {
-          const float under = __fmaf_rn(square[f][p], __fmaf_rn(square[f][p], below[1][f], below[0][f]), 1.0f);
-          const float over = __fmaf_rn(square[f][p], above[1][f], above[0][f]);
-          slope[f][p] += __fdividef(over, under < 0x1p120f ? under : 0x1p120f);  // of which no square may make an infinity
-        }
-      if (want_value) {
-        ALPS_UNROLL
-        for (int k = 0; k < 2; ++k) {
-          float r[FILTERS], weight[FILTERS];
-          read(potentials + (4 + k) * filters, r), read(potentials + (6 + k) * filters, weight);
-          ALPS_UNROLL
-          for (int f = 0; f < FILTERS; ++f)
-            ALPS_UNROLL
-            for (int p = 0; p < PIXELS; p += 2) {  // one logarithm for two pixels, (1 + t)(1 + u) = 1 + (t + u + t u)
-              const float t = p < inside ? square[f][p] * r[f] : 0, u = p + 1 < inside ? square[f][p + 1] * r[f] : 0;
-              sum = __fmaf_rn(weight[f], log1p<Thread>(__fmaf_rn(t, u, t + u)), sum);
-            }
-        }
-      }
-    }
-    energy += static_cast<double>(sum);
-    ALPS_UNROLL
-    for (int f = 0; f < FILTERS; ++f)
-      ALPS_UNROLL
-      for (int p = 0; p < PIXELS * CHANNELS; ++p)
-        z[p / PIXELS][f][p % PIXELS] = p % PIXELS < inside ? z[p / PIXELS][f][p % PIXELS] * slope[f][p % PIXELS] : 0.0f;
-  }
-
   // Adds the transposed filters of the ring's responses to rows [from, to) of G, R rows of a strip a thread.
   template <int R>
   __device__ void gather(const RidgeLevel& level, int first, int from, int to) {
     const int strips = level.g_stride / PIXELS, ring_plane = level.rows * level.stride;
     const int tiles = strips * ((to - from + R - 1) / R);
     for (int i = threadIdx.x; i < CHANNELS * tiles; i += THREADS) {
-      const int channel = i / tiles, row = from + i % tiles / strips * R, column = i % strips * PIXELS;
+      const int channel = i / tiles, row = from + i % tiles / strips * R, column = i % strips * PIXELS, begin = row % level.rows;
       const float* ring = memory_ + level.ring + channel * ring_plane + column;
-      const float* taps = memory_ + layout_.bank + first * SIDE * TAPS;
       float sum[R][PIXELS] = {};  // of these filters, before it meets the sum of the others: that loses less
-#pragma unroll 1
-      for (int f = 0; f < FILTERS; ++f, ring += CHANNELS * ring_plane, taps += SIDE * TAPS) {
-        float window[R][WINDOW];  // of R rows of responses, row v at v % R; the first is row - MARGIN
-        int slot = row % level.rows;
-        ALPS_UNROLL
-        for (int v = 0; v < SIDE + R - 1; ++v) {
-          read(ring + slot * level.stride, window[v % R]);
-          if (++slot == level.rows) slot = 0;
-          if (v < R - 1) continue;
-          float tap[TAPS];
-          read(taps + (SIDE + R - 2 - v) * TAPS, tap);
-          ALPS_UNROLL
-          for (int r = 0; r < R; ++r)
-            ALPS_UNROLL
-            for (int dx = 0; dx < SIDE; ++dx)
-              ALPS_UNROLL
-              for (int p = 0; p < PIXELS; ++p)
-                sum[r][p] = __fmaf_rn(tap[dx], window[(v + 1 + r) % R][COLUMNS + MARGIN + p - dx], sum[r][p]);
-        }
-      }
+      int slot = begin;
+      gather_to<R>(memory_ + layout_.bank + first * SIDE * TAPS, sum, [&](int f, int v, float (&window)[WINDOW]) {
+        if (v == 0) slot = begin;
+        read(ring + f * CHANNELS * ring_plane + slot * level.stride, window);
+        if (++slot == level.rows) slot = 0;
+      });
       float* const out = memory_ + level.g + channel * level.g_plane + row * level.g_stride + column;
       ALPS_UNROLL
       for (int r = 0; r < R; ++r)

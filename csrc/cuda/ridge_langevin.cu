@@ -13,7 +13,7 @@ namespace alps::cuda {
 
 struct RidgeState {  // where the step's arrays lie
   const float *x, *b, *a, *xi;
-  const int64_t* chains;
+  const Chain* chains;
   float *after, *mean;
   int64_t each, a_stride;  // chains of a measurement, floats from its a to the next
   int channels, count, noise;
@@ -23,7 +23,7 @@ struct RidgeState {  // where the step's arrays lie
   int spare;      // where the image stays in shared memory between steps, in floats; 0: it has no room there
 };
 
-__device__ __forceinline__ void draw(int noise, const Stream& random, int64_t chain, uint32_t quad, float (&xi)[4]) {
+__device__ __forceinline__ void draw(int noise, const Stream& random, const Chain& chain, uint32_t quad, float (&xi)[4]) {
   if (noise == AVERAGED) step_noise<AVERAGED>(random, chain, quad, xi);
   else step_noise<INDEPENDENT>(random, chain, quad, xi);
 }
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS<CHANNELS>)
   float *const after = s.after + row * n, *const mean = s.mean + row * n;
   float* const between = s.spare ? shared_floats() + s.spare : after;  // steps but the last leave the image here
   const auto kept = [&](int e, int c, int pixel) { return s.spare ? pixel * CHANNELS + c : e; };  // an element's place there
-  const int64_t chain = s.chains[row];
+  const Chain chain = s.chains[row];
   const float mu = *energy.mu;
   const auto each_number = [&](auto&& use) {  // of the image, neighbours by neighbours
     for (int i = threadIdx.x; i < images.height * images.width * CHANNELS; i += THREADS) use(i, i % CHANNELS, i / CHANNELS);
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS<CHANNELS>)
   });
   const float* state = s.spare ? between : begin_of_state;
   for (int k = 0; k < s.count; ++k, ++level.random.step, state = between) {
-    block.gradient(blockIdx.x, false);
+    block.gradient(blockIdx.x);
     const bool last = k + 1 == s.count;
     const float* const xi = s.noise == GIVEN ? s.xi + (k * rows + row) * n : nullptr;
     for (int quad = threadIdx.x; 4 * quad < n; quad += THREADS) {
@@ -137,9 +137,40 @@ __global__ void __launch_bounds__(THREADS, BLOCKS<CHANNELS>)
   });
 }
 
+bool ridge_fits(const RidgeEnergy& energy, const RidgeImages& images) {
+  RidgeLayout layout;
+  lay_out(energy, images, shared_floats_of_device("ridge_fits"), layout);
+  return layout.floats != 0;
+}
+
+// The workspace: that of the gradient, the gradient, and a state.
+static int64_t floats_of_state(const PixelStep& s) { return (s.rows * s.pixels * s.channels + 3) / 4 * 4; }
+
+int64_t ridge_langevin_workspace(const RidgeLangevin& s) {
+  const int64_t floats = ridge_workspace(s.energy, s.images);
+  return floats < 0 ? floats : floats + 2 * floats_of_state(s.step);
+}
+
+static void in_tiles(const RidgeLangevin& s, cudaStream_t stream) {
+  PixelStep step = s.step;
+  const int of_image = s.images.channels, channels = static_cast<int>(step.channels);
+  float* const grad = s.workspace + ridge_workspace(s.energy, s.images);
+  float* const between = grad + floats_of_state(step);
+  step.grad = grad;
+  for (int64_t left = s.count; left > 0; --left, ++step.step) {
+    step.after = left % 2 ? s.step.after : between;  // the last is
+    ridge_grad({s.energy, s.images, {channels / of_image, step.pixels * channels, of_image, 1, channels}, step.x, grad, nullptr,
+                s.workspace}, stream);
+    langevin_pixel(step, stream);
+    step.x = step.after;
+    if (step.noise == GIVEN) step.xi += step.rows * step.pixels * channels;
+  }
+}
+
 void ridge_langevin(const RidgeLangevin& s, cudaStream_t stream) {
   const PixelStep& step = s.step;
   if (s.images.images == 0) return;
+  if (s.workspace) return in_tiles(s, stream);
   const int channels = static_cast<int>(step.channels);
   const bool wide = s.images.height * s.images.width * channels % 4 == 0 && on_16_bytes(step.b, step.xi);
   const bool in_quads = wide && channels == s.images.channels && s.images.width * channels % 4 == 0 &&

@@ -3,6 +3,7 @@
 # most wanted comes first, rows reach $OUT as they are made, and no part outlives its limit or the deadline.
 #
 # Run from the root of the checkout. build/site may hold the compiled modules for this Python; else they are built here.
+# GPU_RUN_BACKENDS ("cuda triton"): whose kernels are timed.
 # PYTHON (python3), OUT (gpu_report), GPU_RUN_SECONDS (575), GPU_RUN_PARTS (all), GPU_RUN_DEVICE=cpu for a trial of the scripts.
 set -uo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
@@ -49,6 +50,7 @@ build() {  # for the GPU that is here, a source a core; then the CPU's kernels, 
   include="$include -I$($PYTHON -c "import sysconfig; print(sysconfig.get_path('include'))")"
   if [[ $GPU_RUN_DEVICE == cuda ]]; then
     sm=$($PYTHON -c "import torch; print('%d%d' % torch.cuda.get_device_capability())")
+    sm=${sm/#90/90a}  # with what Hopper alone has
     mkdir -p build/gpu
     ls csrc/bindings_cuda.cpp csrc/cuda/*.cu | xargs -P "$(nproc)" -I{} sh -c "nvcc -c -O3 -std=c++17 --fmad=false -cudart=static \
       -Xcompiler=-fPIC,-fvisibility=hidden -gencode=arch=compute_$sm,code=sm_$sm -lineinfo $include {} -o build/gpu/\$(basename {}).o" &&
@@ -88,9 +90,10 @@ part smoke    90 $PYTHON -P "$HERE/smoke.py"          # right at all?        14 
 part timing  120 $PYTHON -P "$HERE/timing.py" first   # ten cases, each backend   55 s
 part runs    130 $PYTHON -P "$HERE/runs.py" first     # whole runs                45 s
 part kernels   60 $PYTHON -P "$HERE/kernels.py" first  # where a call's time goes
+part ways      60 $PYTHON -P "$HERE/timing.py" ways    # kernels of one op beside each other
 part more     90 $PYTHON -P "$HERE/timing.py" more    # other sizes               65 s
 if [[ $GPU_RUN_DEVICE == cuda ]]; then
-  part tests 150 $PYTHON -P -m pytest -m gpu -q -n 8 --timeout 90 -p no:cacheprovider --junitxml="$OUT/tests.xml"  # 95 s
+  part tests 150 $PYTHON -P -m pytest -m gpu -v -n 12 --timeout 90 -p no:cacheprovider --junitxml="$OUT/tests.xml"  # 95 s by 8
   part "ncu 2" 40 bash -c "counters 2 ridge"          # 12 s each
   part "ncu 3" 40 bash -c "counters 3 langevin_sense"
   part "ncu 0" 40 bash -c "counters 0 conv"

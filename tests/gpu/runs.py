@@ -97,7 +97,9 @@ def inpaint(prior: str | Energy, name: str, chains: int, side: int) -> None:
 def mri(name: str, chains: int, side: int, coils: int, lines: bool = True) -> None:
     mask = data.line_mask(side, side, 4, centre=side // 16) if lines else (torch.rand(side, side) < 0.3).float()
     op = af.operators.CartesianMRI(mask, maps=data.coil_maps(coils, side, side), noise_std=NOISE)
-    y = op.forward(torch.randn(1, side, side, dtype=torch.complex64))
+    parts = torch.view_as_real(data.brain()[0]).movedim(-1, 0)[None]
+    brain = nn.functional.interpolate(parts, (side, side), mode="bilinear", antialias=True)[0].movedim(0, -1).contiguous()
+    y = data.measure(op, torch.view_as_complex(brain)[None], mask)
     if lines:
         emit("factors", case=f"{side}² {coils} coils",
              seconds=timed(lambda: op.factors(torch.complex64, torch.device(DEVICE))))

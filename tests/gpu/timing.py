@@ -1,7 +1,7 @@
 """Device times of the benchmarks' cases, by each backend: calls in a CUDA graph, beside calls asked for one after another
 (which is what a user sees without graphs), baselines the same way, and the floor from ceilings measured in the same run.
 
-python timing.py first|more|compiled
+python timing.py first|more|ways|compiled
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from alps_fast.bench import common as bench
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT
 
 ROUNDS, EAGER_ROUNDS = 11, 5
+WARM_SECONDS = 1.0
 
 
 def microseconds(run: Callable[[], object]) -> tuple[float, bool, float]:
@@ -38,6 +40,10 @@ def ceilings() -> dict[str, float]:
     """Bytes a second of a copy, operations a second of torch's products."""
     if not ON_GPU:
         return {"copy": 1e10, "bf16": 1e12, "tf32": 5e11, "fp32": 1e11}  # for a trial: any
+    warm, until = torch.randn(8192, 8192, device=DEVICE), time.perf_counter() + WARM_SECONDS
+    while time.perf_counter() < until:  # an idle GPU's clock takes a while to rise
+        warm @ warm
+        torch.cuda.synchronize()
     top = {"copy": 1e6 * (1 << 32) / microseconds(bench.copier(1 << 32, torch.device(DEVICE)))[0]}
     for name, dtype, tf32 in (("bf16", torch.bfloat16, False), ("tf32", torch.float32, True), ("fp32", torch.float32, False)):
         torch.backends.cuda.matmul.allow_tf32 = tf32
@@ -122,12 +128,19 @@ MORE = (
     sense_cg(1, 320, 12), conv(4, 64), conv(192, 64, "high"), ridge("natural-ridge", 16, 256, 256, 3),
     ridge("natural-ridge", 1, 256, 256, 3), *(Timing(op, "fp32", None) for op in ("philox_normal", "moments", "ridge_grad")),
 )
+WAYS = {  # kernels of one op beside each other, by the variable that forces one
+    "ALPS_FAST_CONV_GRAD": (("image", "warps", "warpgroups"), (conv(192, 64), conv(16, 64), conv(4, 64))),
+    "ALPS_FAST_RIDGE": (("tiles", "block"), (ridge("natural-ridge", 64, 64, 64, 3), ridge("natural-ridge", 4, 64, 64, 3),
+                                             ridge("natural-ridge", 1024, 64, 64, 1))),
+}
 COMPILED = tuple(case for case in FIRST if case.module in ("conv_grad", "ridge_langevin"))
 PARTS = {"first": FIRST, "more": MORE, "compiled": COMPILED}
 
 
-def job(case: Timing, backend: str, top: dict[str, float], with_baselines: bool, compiled: bool) -> None:
-    os.environ["ALPS_FAST_BACKEND"] = backend
+def job(case: Timing, backend: str, top: dict[str, float], with_baselines: bool, compiled: bool, **forced: str) -> None:
+    os.environ.update(forced, ALPS_FAST_BACKEND=backend)
+    if forced:
+        emit("forced", **forced)
     measure = Timed(device=torch.device(DEVICE), top=top, rate=case.rate, with_baselines=with_baselines, compiled=compiled)
     case.run(measure)
 
@@ -139,11 +152,17 @@ if __name__ == "__main__":
         in_children([("ceilings", lambda: kept.write_text(json.dumps(ceilings())))], 60)
     top = json.loads(kept.read_text())
     emit("ceilings", **top)
-    jobs = []
-    for case in PARTS[part]:
+    jobs, backends = [], os.environ.get("GPU_RUN_BACKENDS", "cuda triton").split() if ON_GPU else ["cpu"]
+    if part == "ways":
+        for variable, (ways, cases) in WAYS.items():
+            jobs += [(f"{case} {way}", lambda case=case, forced={variable: way}: job(
+                case, "cuda" if ON_GPU else "cpu", top, False, False, **forced)) for case in cases for way in ways]
+    for case in PARTS.get(part, ()):
         has_triton = case.module not in ("langevin_fourier", "langevin_sense_cg") and part != "compiled"
-        for backend in (("cuda", "triton") if has_triton else ("cuda",)) if ON_GPU else ("cpu",):
-            first = backend != "triton"
+        for backend in backends:
+            if backend == "triton" and not has_triton:
+                continue
+            first = backend == backends[0]
             jobs.append((f"{case} {backend}", lambda case=case, backend=backend, first=first: job(
                 case, backend, top, first, part == "compiled")))
     in_children(jobs, 120 if part == "compiled" else 45)

@@ -108,12 +108,12 @@ class Worker:
         pipe = subprocess.PIPE
         return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self.said, env=environment, cwd=ROOT)
 
-    def __call__(self, op: str, arguments: dict[str, Any], seed: int = 0) -> Any:
-        """What the op's CUDA implementation returns for CPU tensors, its threads in the order of `seed`."""
+    def __call__(self, op: str, arguments: dict[str, Any], seed: int = 0, **environment: str) -> Any:
+        """What the op's CUDA implementation returns for CPU tensors, its threads in the order of `seed`, in this environment."""
         if self.process is None:
             self.process = self._start()
         request = io.BytesIO()
-        torch.save((op, arguments, seed), request)
+        torch.save((op, arguments, seed, environment), request)
         try:
             pickle.dump(request.getvalue(), self.process.stdin)
             self.process.stdin.flush()

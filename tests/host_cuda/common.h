@@ -53,6 +53,12 @@ inline void check_mask(unsigned mask) {
   if (mask != FULL) fail("a warp collective of part of a warp");
 }
 
+constexpr int TEAMS = 16;  // barriers of a block
+
+inline void check_team(int number, int count) {
+  if (number < 1 || number >= TEAMS || count <= 0 || count % static_cast<int>(WARP)) fail("a barrier of no team");
+}
+
 // Numbers 0 … count − 1 in an order of the seed's choice.
 inline std::vector<uint64_t> shuffled(uint64_t count) {
   std::vector<uint64_t> order(count);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <tuple>
@@ -30,6 +31,10 @@ struct alignas(8) float2 {
   float x, y;
 };
 
+struct alignas(8) int2 {
+  int x, y;
+};
+
 struct alignas(16) float4 {
   float x, y, z, w;
 };
@@ -43,6 +48,7 @@ struct alignas(16) double2 {
 };
 
 inline float2 make_float2(float x, float y) { return {x, y}; }
+inline int2 make_int2(int x, int y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
@@ -87,10 +93,12 @@ struct Launched {  // which kernel, and its parameters: what a launch is, beside
 void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread, const Launched& what);
 
 struct Device {
-  int shared = MOST_SHARED, multiprocessors = 16;
+  int shared = MOST_SHARED, multiprocessors = 16, cache = 48 << 10, generation = 9;  // of the cache few images take more than half
 };
 inline Device device;
 void sync_threads();
+void sync_team(int number, int count);  // threads of the block that have this number, of 1 to 15
+[[noreturn]] void fail(const char* what);
 const uint64_t* exchange(unsigned mask, uint64_t mine);  // what every lane of the warp brought
 
 inline unsigned rank() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
@@ -138,14 +146,33 @@ T __shfl_down_sync(unsigned mask, T value, unsigned by) {
   return host_cuda::shuffle(mask, value, host_cuda::lane() + by);
 }
 
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMultiProcessorCount };
+template <class T>
+T __ldcg(const T* from) {
+  return *from;
+}
+
+enum cudaDeviceAttr {
+  cudaDevAttrMaxSharedMemoryPerBlockOptin,
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrL2CacheSize,
+  cudaDevAttrComputeCapabilityMajor
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
+
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes;
   cudaStream_t stream;
-  struct cudaLaunchAttribute* attrs;
+  cudaLaunchAttribute* attrs;
   unsigned numAttrs;
 };
 
@@ -160,7 +187,20 @@ inline cudaError_t cudaGetDevice(int* device) {
 }
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? host_cuda::device.multiprocessors : host_cuda::device.shared;
+  const char* const few = std::getenv("HOST_CUDA_MULTIPROCESSORS");
+  const host_cuda::Device& it = host_cuda::device;
+  const int values[] = {it.shared, few ? std::atoi(few) : it.multiprocessors, it.cache, it.generation};
+  *value = values[attribute];
+  return cudaSuccess;
+}
+
+struct cudaFuncAttributes {
+  int maxThreadsPerBlock;
+};
+
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, Kernel) {
+  found->maxThreadsPerBlock = host_cuda::device.generation == 9 ? 1024 : 32;  // as conv_tiles.h bounds what only Hopper has
   return cudaSuccess;
 }
 

@@ -14,7 +14,7 @@ namespace host_cuda {
 constexpr size_t STACK = 256 << 10;
 constexpr unsigned MOST_THREADS = 1024;
 
-enum class State { READY, BARRIER, COLLECTIVE, DONE };
+enum class State { READY, BARRIER, TEAM, COLLECTIVE, DONE };
 
 struct Fiber {
   ucontext_t context;
@@ -22,6 +22,7 @@ struct Fiber {
   State state;
   void* fake_stack;
   unsigned parity;
+  int team, team_size;  // of the barrier where it waits
 };
 
 static Fiber fibers[MOST_THREADS];
@@ -79,7 +80,7 @@ static void prepare(Fiber& fiber, unsigned i) {
 }
 
 static void run_block() {
-  std::vector<unsigned> ready(threads), at_collective(threads / WARP, 0);
+  std::vector<unsigned> ready(threads), at_collective(threads / WARP, 0), at_team[TEAMS];
   for (unsigned i = 0; i < threads; ++i) prepare(fibers[i], ready[i] = i);
   unsigned at_barrier = 0, done = 0;
   while (done < threads) {
@@ -94,6 +95,15 @@ static void run_block() {
     if (at_barrier == threads) {
       for (unsigned k = 0; k < threads; ++k) ready.push_back(k);
       at_barrier = 0;
+    }
+    if (state == State::TEAM) {
+      std::vector<unsigned>& waiting = at_team[fibers[i].team];
+      waiting.push_back(i);
+      if (fibers[waiting[0]].team_size != fibers[i].team_size) fail("a team's barrier of several sizes");
+      if (waiting.size() == static_cast<size_t>(fibers[i].team_size)) {
+        ready.insert(ready.end(), waiting.begin(), waiting.end());
+        waiting.clear();
+      }
     }
     if (state == State::COLLECTIVE && ++at_collective[i / WARP] == WARP) {
       for (unsigned k = 0; k < WARP; ++k) ready.push_back(i / WARP * WARP + k);
@@ -118,6 +128,12 @@ void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thre
 }
 
 void sync_threads() { leave(State::BARRIER); }
+
+void sync_team(int number, int count) {
+  check_team(number, count);
+  current->team = number, current->team_size = count;
+  leave(State::TEAM);
+}
 
 const uint64_t* exchange(unsigned mask, uint64_t mine) {
   check_mask(mask);

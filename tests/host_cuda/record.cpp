@@ -21,11 +21,12 @@ void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>&, con
 }
 
 void sync_threads() { fail("a thread in a recording"); }
+void sync_team(int, int) { fail("a thread in a recording"); }
 const uint64_t* exchange(unsigned, uint64_t) { fail("a thread in a recording"); }
 
 }  // namespace host_cuda
 
 extern "C" void host_cuda_recorder(host_cuda::Recorder* recorder, int shared, int multiprocessors) {
   host_cuda::recorder = recorder;
-  host_cuda::device = {shared, multiprocessors};
+  host_cuda::device = {shared, multiprocessors, 40 << 20, 8};  // an A100's, beside
 }

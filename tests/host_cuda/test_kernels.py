@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from dense import fft_law
@@ -10,7 +12,8 @@ from test_conv_grad import LAW, make, single
 from test_ridge_grad import check_against_torch, constants
 from test_ridge_langevin import arguments as ridge_steps
 
-from alps_fast.ops.conv_grad import conv_grad, conv_grad_reference
+from alps_fast.errors import ArgumentError, BackendError
+from alps_fast.ops.conv_grad import CUDA_KERNELS, _cuda_kernel, conv_grad, conv_grad_reference
 from alps_fast.ops.langevin_fourier import langevin_fourier
 from alps_fast.ops.langevin_pixel import langevin_pixel
 from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg
@@ -20,7 +23,7 @@ from alps_fast.ops.ridge_grad import ridge_grad
 from alps_fast.ops.ridge_langevin import ridge_langevin, ridge_langevin_reference
 from build import Crashed
 
-CHAINS = torch.tensor([0, 7, 2**31, (3 << 32) - 1])
+CHAINS = torch.tensor([[0, 0], [7, 3], [2**31, 2**24 - 1], [(3 << 32) - 1, 2**23]])
 LEVEL = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "seed": -11, "step": 5}
 
 
@@ -36,7 +39,7 @@ def pixel_step(n, b, shape, a, noise):
     x, grad = torch.randn(2, n, *shape)
     diagonal = torch.rand(a[0], *shape[:2], a[1])
     diagonal[:, 0] = 0
-    data, chains = torch.randn(b, *shape), torch.arange(n) + 3 + (2 << 32)
+    data, chains = torch.randn(b, *shape), torch.stack([torch.arange(n) + 3 + (2 << 32), torch.arange(n) // (n // b)], 1)
     return {"x": x, "grad": grad, "b": data, "a": diagonal, "chains": chains, "noise": noise, **LEVEL}
 
 
@@ -169,7 +172,8 @@ def test_langevin_sense_cg_is_the_same_in_a_graph(fibers, noise, max_iter, suffi
     Without noise nothing is to be solved in the first replay and the last. What once did not suffice stays noted.
     """
     calls = [solver_step((3, 4), 2, noise, max_iter=max_iter) | {"b": torch.randn(4, 3, 4, 2)}]
-    calls += [calls[0] | {k: torch.randn_like(calls[0][k]) for k in ("x", "grad", "b")} | {"chains": torch.arange(4) + k}
+    calls += [calls[0] | {k: torch.randn_like(calls[0][k]) for k in ("x", "grad", "b")}
+              | {"chains": torch.stack([torch.arange(4) + k, torch.arange(4) // 2 + k], 1)}
               for k in (1, 9)]
     for call in calls:
         for name in ("x", "grad", "b"):
@@ -207,9 +211,10 @@ def ridge_arguments(images, channels, shape, bank, each=False):
     return {"x": x, **dict(zip(names, constants(*bank, images if each else 1, torch.float32), strict=True))}
 
 
-# (scales, filters, side, potentials); the last is of two bands and a half, whose rows the ring has to keep
+# (scales, filters, side, potentials); the last two are larger than a tile and than what a block makes the pyramid of, and a strip
+# wide, so that a tile is all that its memory holds
 RIDGES = [((1, 1), 1, (2, 4, 5, 3)), ((2, 3), 2, (3, 5, 7, 1)), ((7, 16), 1, (2, 13, 3, 2)), ((17, 15), 2, (1, 1, 1, 1)),
-          ((33, 41), 1, (3, 5, 5, 2)), ((61, 130), 2, (1, 8, 7, 2))]
+          ((33, 41), 1, (3, 5, 5, 2)), ((43, 130), 2, (3, 5, 7, 2)), ((331, 3), 1, (2, 2, 7, 1))]
 
 
 @pytest.mark.parametrize("shape, channels, bank", RIDGES)
@@ -239,20 +244,23 @@ def test_ridges_without_a_kernel_are_left(fibers, channels, bank):
     assert fibers("ridge_grad", ridge_arguments(3, channels, (9, 8), bank)) is None
 
 
-@pytest.mark.parametrize("shape, channels, noise", [((1, 1, 1), 1, NO_NOISE), ((9, 7, 3), 1, AVERAGED),
-                                                    ((33, 31, 2), 2, AVERAGED), ((12, 10, 4), 2, INDEPENDENT)])
+# the second to last takes two bands of the block, whose rows the ring has to keep
+@pytest.mark.parametrize("shape, channels, noise", [
+    ((1, 1, 1), 1, NO_NOISE), ((9, 7, 3), 1, AVERAGED), ((33, 31, 2), 2, AVERAGED), ((12, 10, 4), 2, INDEPENDENT),
+    ((41, 130, 1), 1, INDEPENDENT), ((8, 12, 1), 1, AVERAGED)])
 def test_ridge_langevin_is_the_reference(fibers, shape, channels, noise):
-    """Law: twice what torch loses against float64, and two roundings more, as of the gradient."""
+    """Law: twice what torch loses against float64, and two roundings more, as of the gradient. A block an image has the bits of
+    tiles."""
     n, b = (4, 2) if shape[2] > 2 else (1, 1)
     a = ridge_steps(n, b, shape, channels, (b, shape[2] if n == 4 else 1), n * shape[2] // channels) | {"noise": noise}
     del a["backend"]
     given = {"xi": torch.randn(a["count"], *a["x"].shape)} if noise == INDEPENDENT else {}
-    before, got = a["x"].clone(), fibers("ridge_langevin", a | given, 3)
+    before, got = a["x"].clone(), fibers("ridge_langevin", a | given, 3, ALPS_FAST_RIDGE="tiles")
     assert torch.equal(a["x"], before)
     exact, torchs = ridge_langevin_reference(**in_double(a | given)), ridge_langevin_reference(**a, **given)
     for g, e, t in zip(got, exact, torchs, strict=True):
         assert (g - e).norm() <= 2 * (t - e).norm() + 2 * 2**-24 * e.norm()
-    assert same(fibers("ridge_langevin", a | given, 4), got)
+    assert same(fibers("ridge_langevin", a | given, 4, ALPS_FAST_RIDGE="block"), got)
     if n == 4:  # a chain is bitwise what it is alone
         images = slice(2 * shape[2] // channels, 3 * shape[2] // channels)
         tables = {"weights": a["weights"][:, :, images], "r": a["r"][:, :, images], "q": a["q"][:, images]}
@@ -268,7 +276,9 @@ def test_the_noise_of_ridge_langevin_has_the_bits_of_the_stream(fibers):
         a |= {"b": torch.zeros(1, *shape)}
         del a["backend"]
         want = [philox_normal(a["chains"], torch.Size(shape).numel(), a["seed"], k, LANGEVIN).view(2, *shape) for k in (5, 6)]
-        assert same(fibers("ridge_langevin", a)[:1], [(want[0] + want[1]) * torch.tensor(0.5**0.5)])
+        for way in ("block", "tiles"):
+            got = fibers("ridge_langevin", a, ALPS_FAST_RIDGE=way)
+            assert same(got[:1], [(want[0] + want[1]) * torch.tensor(0.5**0.5)])
 
 
 def network_arguments(images, channels, blocks, size, levels=1, width=64):
@@ -286,13 +296,42 @@ def network_arguments(images, channels, blocks, size, levels=1, width=64):
 def test_conv_grad_is_the_reference(fibers, images, channels, blocks, size, levels):
     """Law: that of the CPU kernel; measured 7e-3. An image is bitwise what it is beside a broken one, in another order."""
     exact, a = network_arguments(images, channels, blocks, size, levels)
-    got = fibers("conv_grad", a, 1)
+    got = fibers("conv_grad", a, 1, ALPS_FAST_CONV_GRAD="image")
     for g, e in zip(got, conv_grad_reference(*exact), strict=True):
         assert (g - e).norm() / e.norm() < LAW["fast"]
     if images > 1:
         a["x"][1, 0, 3, 3] = torch.nan
-        both = fibers("conv_grad", a, 2)
+        both = fibers("conv_grad", a, 2, ALPS_FAST_CONV_GRAD="image")
         assert same([v[:1] for v in both], [v[:1] for v in got]) and all(v[1].isnan().any() for v in both)
+
+
+# several tiles at every scale, of which few are whole; two images at once where the cache is 32 KB
+@pytest.mark.parametrize("images, channels, blocks, size, levels", [
+    (3, 3, (1, 0, 1), (22, 26), 3), (2, 1, (0, 1, 0), (1, 2), 1)])
+@pytest.mark.parametrize("kernel", CUDA_KERNELS[1:])
+def test_conv_grad_in_tiles_has_the_bits_of_an_image_a_block(fibers, kernel, images, channels, blocks, size, levels):
+    """Whose products are the same, and in the same order; of a warpgroup's that is so here alone. With one multiprocessor each
+    team has several tiles in turn; with more an image alone has the same bits."""
+    _, a = network_arguments(images, channels, blocks, size, levels)
+    want = fibers("conv_grad", a, 1, ALPS_FAST_CONV_GRAD="image")
+    got = fibers("conv_grad", a, 1, ALPS_FAST_CONV_GRAD=kernel, HOST_CUDA_MULTIPROCESSORS="1")
+    assert same(got[:1], want[:1])
+    torch.testing.assert_close(got[1], want[1], rtol=2e-7, atol=0)  # summed in another order in double precision
+    last = {name: a[name][..., -1:, :] for name in ("scale", "shift")} | {"coefficients": a["coefficients"][:, -1:]}
+    alone = fibers("conv_grad", a | {"x": a["x"][-1:]} | (last if levels > 1 else {}), 2, ALPS_FAST_CONV_GRAD=kernel)
+    assert same(alone, [v[-1:] for v in got])
+
+
+def test_a_conv_grad_kernel_that_is_not_there_is_an_error(monkeypatch):
+    monkeypatch.setenv("ALPS_FAST_CONV_GRAD", "warpgroups")
+    monkeypatch.setattr("alps_fast._cuda", SimpleNamespace(conv_has_warpgroups=lambda: False), raising=False)
+    with pytest.raises(BackendError, match="^ALPS_FAST_CONV_GRAD: got 'warpgroups'; wanted 'image' or 'warps' on this GPU"):
+        _cuda_kernel()
+    monkeypatch.setenv("ALPS_FAST_CONV_GRAD", "blocks")
+    with pytest.raises(ArgumentError, match="^ALPS_FAST_CONV_GRAD: got 'blocks'"):
+        _cuda_kernel()
+    monkeypatch.delenv("ALPS_FAST_CONV_GRAD")
+    assert _cuda_kernel() == "warps"
 
 
 @pytest.mark.parametrize("size, width, dtype, precision", [
@@ -302,7 +341,7 @@ def test_networks_without_a_kernel_are_left(fibers, size, width, dtype, precisio
     exact, a = network_arguments(1, 1, (0, 0, 1), size, width=width)
     a = {**a, **dict(zip(a, exact, strict=False))} if dtype == torch.float64 else a
     a["precision"] = precision
-    assert fibers("conv_grad", a) is None
+    assert fibers("conv_grad", a, ALPS_FAST_CONV_GRAD="image") is None
 
 
 @pytest.mark.filterwarnings("ignore:conjugate gradients")
@@ -311,9 +350,11 @@ def test_no_races(threads_of_the_os):
     assert same([threads_of_the_os("philox_normal", arguments)], [philox_normal(**arguments, backend="torch")])
     arguments = pixel_step(5, 1, (7, 16, 3), (1, 1), AVERAGED)
     torch.testing.assert_close(threads_of_the_os("langevin_pixel", arguments), langevin_pixel(**arguments, backend="torch"))
-    arguments = ridge_steps(1, 1, (29, 130, 1), 1) | {"count": 2}  # two bands
+    arguments = ridge_steps(1, 1, (29, 130, 1), 1) | {"count": 2}  # two bands, three tiles
     del arguments["backend"]
-    torch.testing.assert_close(threads_of_the_os("ridge_langevin", arguments), ridge_langevin(**arguments, backend="torch"))
+    want = ridge_langevin(**arguments, backend="torch")
+    for way in ("block", "tiles"):
+        torch.testing.assert_close(threads_of_the_os("ridge_langevin", arguments, ALPS_FAST_RIDGE=way), want)
     arguments = ridge_arguments(3, 2, (9, 10), (2, 5, 5, 2))
     torch.testing.assert_close(threads_of_the_os("ridge_grad", arguments), ridge_grad(**arguments, backend="torch"))
     for is_complex in (False, True):
@@ -327,9 +368,11 @@ def test_no_races(threads_of_the_os):
     arguments = lines_step((7, 3), 0, 3, INDEPENDENT)
     torch.testing.assert_close(threads_of_the_os("langevin_sense", arguments), langevin_sense(**arguments, backend="torch"),
                                rtol=1e-4, atol=1e-5)
-    _, arguments = network_arguments(1, 1, (1, 0, 0), (8, 24))
-    for g, w in zip(threads_of_the_os("conv_grad", arguments), conv_grad(**arguments, backend="torch"), strict=True):
-        assert (g - w).norm() <= 2 * LAW["fast"] * w.norm()  # both multiply bfloat16
+    for kernel in CUDA_KERNELS:  # in tiles a team has two
+        _, arguments = network_arguments(1, 1, (1, 0, 0), (8, 24 if kernel == "image" else 72))
+        got = threads_of_the_os("conv_grad", arguments, ALPS_FAST_CONV_GRAD=kernel, HOST_CUDA_MULTIPROCESSORS="1")
+        for g, w in zip(got, conv_grad(**arguments, backend="torch"), strict=True):
+            assert (g - w).norm() <= 2 * LAW["fast"] * w.norm()  # both multiply bfloat16
     arguments = moments_state(2, 6, (9,), torch.float32)
     assert same(threads_of_the_os("moments", arguments), moments(**arguments, backend="torch"))
 

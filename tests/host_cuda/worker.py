@@ -1,7 +1,7 @@
 """Runs CUDA ops of a stand-in build of alps_fast._cuda on CPU tensors; started by build.py with a sanitizer preloaded.
 
-Reads (op, arguments, seed) from stdin with torch.save, writes what the op returned, until stdin ends. A list of arguments, which
-differ in tensors alone, is run as a graph: captured with the first, and replayed with each.
+Reads (op, arguments, seed, environment variables) from stdin with torch.save, writes what the op returned, until stdin ends. A
+list of arguments, which differ in tensors alone, is run as a graph: captured with the first, and replayed with each.
 """
 
 import contextlib
@@ -9,11 +9,13 @@ import ctypes
 import importlib.machinery
 import importlib.util
 import io
+import os
 import pickle
 import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import torch
 
@@ -97,15 +99,16 @@ def main(path):
             request = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        op, arguments, order = torch.load(io.BytesIO(request))
+        op, arguments, order, environment = torch.load(io.BytesIO(request))
         importlib.import_module(f"alps_fast.ops.{op.removesuffix('_cg')}")  # langevin_sense's file has both its ops
         function = _dispatch._implementations[op, "cuda"]
         library.host_cuda_seed(ctypes.c_uint64(order))
         answer = io.BytesIO()
-        if isinstance(arguments, list):
-            result = captured(library, function, [alone_arguments(a) for a in arguments])
-        else:
-            result = function(**alone_arguments(arguments))
+        with patch.dict(os.environ, environment):
+            if isinstance(arguments, list):
+                result = captured(library, function, [alone_arguments(a) for a in arguments])
+            else:
+                result = function(**alone_arguments(arguments))
         torch.save(None if result is NotImplemented else result, answer)
         pickle.dump(answer.getvalue(), out)
         out.flush()

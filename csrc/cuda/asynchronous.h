@@ -1,0 +1,46 @@
+// What runs on while threads go on: copies into shared memory, and the kernel before; and a barrier of some warps of a block. A
+// build for the CPU brings its own functions of these names (tests/host_cuda).
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#if !defined(__CUDACC__)
+#include <host_asynchronous.h>
+#else
+
+namespace alps {
+
+// Sixteen bytes into shared memory, zeros in place of what is not `there`.
+__device__ __forceinline__ void copy_16(void* shared, const void* global, bool there) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+               "l"(__cvta_generic_to_global(global)), "r"(there ? 16 : 0)
+               : "memory");
+}
+
+// Until all that this thread copies is there; other threads see it after a barrier.
+__device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// Of `threads` of a block, whole warps, that have this number from 1 on.
+__device__ __forceinline__ void team_barrier(int number, int threads) {
+  asm volatile("barrier.sync %0, %1;" ::"r"(number), "r"(threads) : "memory");
+}
+
+// Whatever the kernels before in the stream wrote; what is before it may run beside the last of them (launch.h: launch_early).
+__device__ __forceinline__ void kernels_before_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// The next kernel may begin, up to its own wait, when all blocks are here.
+__device__ __forceinline__ void next_kernel_may_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+}  // namespace alps
+
+#endif

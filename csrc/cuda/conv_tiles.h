@@ -1,0 +1,530 @@
+// conv_grad again, as conv_grad.cu has it but a launch a convolution, for images of any number and size.
+//
+// Planes of activations lie outside, channels last, and pass through L2. A convolution is cut into tiles of 8 x 8 positions of all
+// images. A block keeps its weights in shared memory and has several teams of warps, each with a tile and the next one's pixels,
+// which come in meanwhile; while one team stores what it has, others multiply. What a tile's sums are does not depend on what else
+// is computed, so an image has the same bits in any batch.
+//
+// A tile in shared memory is eight channels of one pixel after another, eight times: any eight pixels of a row are 128 bytes on
+// end, for `ldmatrix` in all banks, for the products of a warpgroup a matrix of 8 x 8; a tap of a convolution is another first
+// pixel. 2 x 2 positions to one are four tiles of every other pixel. Weights wait in the order in which the products take them.
+//
+// Of the forward pass c = phi' is kept in bytes, in the order in which the same lanes meet them again.
+#pragma once
+
+#include <type_traits>
+
+#include "asynchronous.h"
+#include "conv.h"
+#include "launch.h"
+#include "warpgroup.h"
+
+namespace alps::cuda {
+
+constexpr int PATCH = 8;                          // positions of a tile on a side
+constexpr int MOST_PIXELS = (PATCH + 2) * (PATCH + 2);
+constexpr int CHUNK = 16 * (MOST_PIXELS + 1);     // bytes of a tile from eight channels to the next: eight such meet all banks
+constexpr int TILE_BYTES = CHANNELS / 8 * CHUNK;
+constexpr int KEPT = PATCH * PATCH * CHANNELS / 16;  // of a tile, in sixteen bytes
+constexpr int WEIGHTS = SQUARE_PRODUCTS * 16 * CHANNELS * 2;  // bytes, of the largest convolution
+constexpr int TEAMS = 4;                          // of a block at most
+constexpr int CACHES = 4;                         // that the two finest planes of a launch's images fill, where an image does not
+static_assert(CHUNK % 128 % 32 == 16, "an odd number of sixteen bytes");
+
+enum Layer { HEAD, SQUARE, DOWN, UP, TAIL };
+
+template <Layer L>
+struct Shape {
+  static constexpr int HALO = L == DOWN || L == UP ? 0 : 1, SIDE = PATCH + 2 * HALO, TAPS = HALO ? 9 : 1;
+  static constexpr int EIGHTS = L == HEAD ? NARROW / 8 : CHANNELS / 8;     // of channels that come in
+  static constexpr int LOADS = L == DOWN ? 4 : 1, PARTS = L == UP ? 4 : 1;  // tiles to one, and the other way round
+  static constexpr int Q = L == TAIL ? ENDS : WHOLE;                       // 16 channels that go out
+  static constexpr int PART_BYTES = TAPS * EIGHTS / 2 * 16 * 16 * Q * 2;   // of weights, for the products of a tile
+  static constexpr int BYTES = PART_BYTES * LOADS * PARTS;
+};
+
+struct ConvTiles {  // one launch
+  ConvGrad s;       // of the images of the launch
+  const void* from;
+  void* to;
+  uint4* kept;
+  const uint4* weights;
+  const float *bias, *scale, *shift;
+  double* partial;  // of the energy, of each warp
+  int height, width, columns, of_image, tiles;  // positions that are multiplied; tiles in a row, of an image, in all
+  int buffers;      // of a team: one where it has one tile
+  bool transposed;
+};
+
+struct Place {
+  int image, tile, y, x, part;  // tile: of the image
+};
+
+__device__ __forceinline__ Place place_of(const ConvTiles& c, int tile, int parts) {
+  Place p;
+  p.part = tile % parts, tile /= parts;
+  p.image = tile / c.of_image, p.tile = tile % c.of_image;
+  p.y = p.tile / c.columns * PATCH, p.x = p.tile % c.columns * PATCH;
+  return p;
+}
+
+__device__ __forceinline__ int tap_of(int tap, int side) { return (tap / 3 * side + tap % 3) * 16; }
+
+// A team of two warps, a warp 32 positions, on any tensor cores that have bfloat16.
+struct OfWarps {
+  static constexpr int WARPS = 2, MATRICES = 2;  // of 16 positions a warp
+  static constexpr int MOST_THREADS = TEAMS * 32 * WARPS;
+  static __device__ __forceinline__ void publish() {}
+
+  template <Layer L>
+  static __device__ __forceinline__ void multiply(const char* tile, const char* weights, float (&sum)[2][2 * Shape<L>::Q][4]) {
+    constexpr int SIDE = Shape<L>::SIDE, Q = Shape<L>::Q;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % WARPS;
+    const char* at[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int position = 32 * warp + 16 * i + lane % 16;
+      at[i] = tile + (position / PATCH * SIDE + position % PATCH) * 16 + lane / 16 * CHUNK;
+    }
+    const uint4* b_of = reinterpret_cast<const uint4*>(weights) + lane;
+#pragma unroll
+    for (int tap = 0; tap < Shape<L>::TAPS; ++tap) {
+#pragma unroll
+      for (int k = 0; k < Shape<L>::EIGHTS / 2; ++k, b_of += 32 * Q) {
+        uint32_t a[2][4];
+        uint4 b[Q];
+        const int there = tap_of(tap, SIDE) + 2 * k * CHUNK;
+        load_matrices(at[0] + there, at[1] + there, a);
+#pragma unroll
+        for (int q = 0; q < Q; ++q) b[q] = b_of[32 * q];
+        multiply_add<Q>(a, b, sum);
+      }
+    }
+  }
+};
+
+// A team of four warps, a warp 16 positions, on Hopper's tensor cores.
+struct OfWarpgroups {
+  static constexpr int WARPS = 4, MATRICES = 1;
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
+  static constexpr int MOST_THREADS = TEAMS * 32 * WARPS;
+#else
+  static constexpr int MOST_THREADS = 32;  // by which the host sees that its device has none of them
+#endif
+  static __device__ __forceinline__ void publish() { publish_to_products(); }
+
+  template <Layer L>
+  static __device__ __forceinline__ void multiply(const char* tile, const char* weights, float (&sum)[1][2 * Shape<L>::Q][4]) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
+    constexpr int SIDE = Shape<L>::SIDE, N = 16 * Shape<L>::Q;
+    const uint64_t a = describe(tile, CHUNK, 16 * SIDE), b = describe(weights, 16 * N, 128);
+    products_begin();
+#pragma unroll
+    for (int tap = 0; tap < Shape<L>::TAPS; ++tap)
+#pragma unroll
+      for (int k = 0; k < Shape<L>::EIGHTS / 2; ++k)
+        multiply_add(a + (tap_of(tap, SIDE) + 2 * k * CHUNK) / 16, b + (tap * Shape<L>::EIGHTS / 2 + k) * 2 * N, sum[0]);
+    products_wait(sum[0]);
+#else
+    __trap();
+#endif
+  }
+};
+
+// The pixels that a tile reads; `load` of 2 x 2.
+template <Layer L, int THREADS>
+__device__ __forceinline__ void fetch(const ConvTiles& c, const Place& p, int load, char* tile) {
+  constexpr int SIDE = Shape<L>::SIDE, HALO = Shape<L>::HALO, EIGHTS = Shape<L>::EIGHTS, STRIDE = L == DOWN ? 2 : 1;
+  constexpr int STEP = THREADS / EIGHTS;  // pixels
+  const int member = threadIdx.x % THREADS, first = member / EIGHTS, eight = member % EIGHTS;
+  const int height = STRIDE * c.height, width = STRIDE * c.width, end = STRIDE * (p.x + SIDE - HALO);
+  int y = STRIDE * (p.y + first / SIDE - HALO) + load / 2, x = STRIDE * (p.x + first % SIDE - HALO) + load % 2;
+#pragma unroll
+  for (int k = 0; k < SIDE * SIDE; k += STEP) {
+    if (k + STEP <= SIDE * SIDE || first + k < SIDE * SIDE) {
+      const bool inside = 0 <= y && y < height && 0 <= x && x < width;
+      char* const at = tile + eight * CHUNK + (first + k) * 16;
+      if constexpr (L == HEAD) {
+        const int64_t numbers = int64_t(c.s.channels) * c.s.height * c.s.width;
+        const float factor = c.s.coefficients[(c.transposed ? 1 : 2) * c.s.edm_levels + (c.s.edm_levels > 1 ? p.image : 0)];
+        const float* const image = static_cast<const float*>(c.from) + p.image * numbers;
+        *reinterpret_cast<uint4*>(at) = inside ? unshuffled(c.s, image, factor, eight, y, x) : make_uint4(0, 0, 0, 0);
+      } else {
+        const int64_t pixel = int64_t(p.image) * (height * width) + y * width + x;
+        copy_16(at, static_cast<const uint4*>(c.from) + pixel * (PIXEL / 16) + eight, inside);
+      }
+    }
+    x += STRIDE * (STEP % SIDE), y += STRIDE * (STEP / SIDE);
+    if (x >= end) x -= STRIDE * SIDE, y += STRIDE;
+  }
+}
+
+// Word i of lane j of four to word j of lane i.
+__device__ __forceinline__ void transpose(uint32_t (&v)[4]) {
+#pragma unroll
+  for (int by = 1; by <= 2; by *= 2) {
+    const bool odd = threadIdx.x & by;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i & by) continue;
+      const uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? v[i] : v[i + by], by);
+      v[i] = odd ? got : v[i], v[i + by] = odd ? v[i + by] : got;
+    }
+  }
+}
+
+__device__ __forceinline__ void to_words(uint4 four, uint32_t (&v)[4]) { v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w; }
+
+__device__ __forceinline__ float2 two(const float* from) { return *reinterpret_cast<const float2*>(from); }
+
+// What a team stores of a tile's sums, a plane. A lane holds two channels of every eight, of two rows; it reads and stores eights.
+template <class Engine, Layer L, Finish F>
+class PlaneOf {
+  static constexpr int MATRICES = Engine::MATRICES;
+
+ public:
+  __device__ __forceinline__ PlaneOf(const ConvTiles& c, const Place& p) : c_(c), p_(p) {}
+
+  // What it needs of memory, to be on its way while products are made.
+  __device__ __forceinline__ void read() {
+#pragma unroll
+    for (int i = 0; i < MATRICES; ++i)
+#pragma unroll
+      for (int k = 0; k < 2; ++k)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          if constexpr (F == ADD) held_[i][k][h] = known(i, k) ? __ldcg(at(i, k, h)) : make_uint4(0, 0, 0, 0);
+          if constexpr (F == MASK) {
+            if (k == 0) held_[i][0][h] = __ldcg(kept(i, h));
+          }
+        }
+  }
+
+  __device__ __forceinline__ void store(float (&sum)[MATRICES][2 * WHOLE][4]) {
+    const int first = threadIdx.x % 4 * 2;
+    const float *const scale = of_film(c_.scale) + first, *const shift = of_film(c_.shift) + first;
+    const float* const bias = c_.bias + p_.part * CHANNELS + first;
+#pragma unroll
+    for (int i = 0; i < MATRICES; ++i)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        uint32_t rows[2][4], before[2][4], bytes[4];
+        if constexpr (F == MASK) to_words(held_[i][0][h], bytes);
+        if constexpr (F == ADD) {
+#pragma unroll
+          for (int k = 0; k < 2; ++k) {
+            to_words(held_[i][k][h], before[k]);
+            transpose(before[k]);
+          }
+        }
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const int column = 8 * (4 * h + j);
+          float (&v)[4] = sum[i][4 * h + j];
+          if constexpr (F == FILM) {
+            bytes[j] = film(v, two(scale + column), two(shift + column));
+          } else if constexpr (F == MASK) {
+            mask(v, bytes[j], two(scale + column));
+          } else {
+            const float2 here = c_.bias ? two(bias + column) : make_float2(0, 0);
+#pragma unroll
+            for (int e = 0; e < 4; ++e) v[e] += e % 2 ? here.y : here.x;
+          }
+#pragma unroll
+          for (int k = 0; k < 2; ++k) {
+            if constexpr (F == ADD) {
+              v[2 * k] += __uint_as_float(before[k][j] << 16);
+              v[2 * k + 1] += __uint_as_float(before[k][j] & 0xffff0000u);
+            }
+            rows[k][j] = pack_bf16(v[2 * k], v[2 * k + 1]);
+          }
+        }
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+          transpose(rows[k]);
+          if (known(i, k)) *at(i, k, h) = make_uint4(rows[k][0], rows[k][1], rows[k][2], rows[k][3]);
+        }
+        if constexpr (F == FILM) *kept(i, h) = make_uint4(bytes[0], bytes[1], bytes[2], bytes[3]);
+      }
+  }
+
+ private:
+  __device__ __forceinline__ int warp() const { return threadIdx.x / 32 % Engine::WARPS; }
+  __device__ __forceinline__ int y(int i, int k) const { return p_.y + 2 * (warp() * MATRICES + i) + k; }
+  __device__ __forceinline__ int x() const { return p_.x + static_cast<int>(threadIdx.x) % 32 / 4; }
+  __device__ __forceinline__ bool known(int i, int k) const { return y(i, k) < c_.height && x() < c_.width; }
+  __device__ __forceinline__ uint4* at(int i, int k, int h) const {
+    constexpr int SPREAD = L == UP ? 2 : 1;
+    const int row = SPREAD * y(i, k) + p_.part / 2, column = SPREAD * x() + p_.part % 2;
+    const int64_t pixel = int64_t(p_.image) * (SPREAD * SPREAD * c_.height * c_.width) + row * (SPREAD * c_.width) + column;
+    return static_cast<uint4*>(c_.to) + pixel * (PIXEL / 16) + 4 * h + threadIdx.x % 4;
+  }
+  __device__ __forceinline__ uint4* kept(int i, int h) const {
+    const int64_t tile = int64_t(p_.image) * c_.of_image + p_.tile;
+    return c_.kept + tile * KEPT + (2 * (warp() * MATRICES + i) + h) * 32 + threadIdx.x % 32;
+  }
+  __device__ __forceinline__ const float* of_film(const float* vectors) const {
+    return vectors + (c_.s.film_levels > 1 ? p_.image : 0) * CHANNELS;
+  }
+
+  const ConvTiles& c_;
+  const Place& p_;
+  uint4 held_[MATRICES][2][2];
+};
+
+// to = from - (skip from + factor F) of a tile, and of the forward pass its energy; of the other the energy of the whole image.
+template <class Engine>
+class ImageOf {
+  static constexpr int MATRICES = Engine::MATRICES, WARPS = Engine::WARPS;
+
+ public:
+  __device__ __forceinline__ ImageOf(const ConvTiles& c, const Place& p) : c_(c), p_(p) {}
+  __device__ __forceinline__ void read() {}
+
+  __device__ __forceinline__ void store(float (&sum)[MATRICES][2 * ENDS][4]) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % WARPS;
+    const int64_t numbers = int64_t(c_.s.channels) * c_.s.height * c_.s.width;
+    const float* const edm = c_.s.coefficients + (c_.s.edm_levels > 1 ? p_.image : 0);
+    const float skip = edm[0], factor = edm[(c_.transposed ? 2 : 1) * c_.s.edm_levels];
+    const float* const from = (c_.transposed ? c_.s.grad : c_.s.x) + p_.image * numbers;
+    double energy = 0;
+#pragma unroll
+    for (int i = 0; i < MATRICES; ++i)
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const int y = p_.y + 2 * (warp * MATRICES + i) + k, x = p_.x + lane / 4;
+#pragma unroll
+        for (int j = 0; j < 2 * ENDS; ++j) {
+          const float* const v = sum[i][j] + 2 * k;
+          const float* const bias = c_.bias + 8 * j + lane % 4 * 2;
+          energy += put_residual(c_.s, from, c_.s.grad + p_.image * numbers, 2 * j + lane % 4 / 2, 2 * y + lane % 2, 2 * x, skip,
+                                 factor, c_.bias ? v[0] + bias[0] : v[0], c_.bias ? v[1] + bias[1] : v[1]);
+        }
+      }
+    double* const partial = c_.partial + int64_t(p_.image) * c_.of_image * WARPS;
+    if (!c_.transposed) {
+      energy = of_warp(energy);
+      if (lane == 0) partial[p_.tile * WARPS + warp] = energy;
+    } else if (p_.tile == 0 && warp == 0) {
+      energy = 0;
+      for (int i = lane; i < c_.of_image * WARPS; i += 32) energy += partial[i];
+      energy = of_warp(energy);
+      if (lane == 0) c_.s.value[p_.image] = static_cast<float>(energy);
+    }
+  }
+
+ private:
+  static __device__ __forceinline__ double of_warp(double part) {
+#pragma unroll
+    for (int by = 16; by > 0; by /= 2) part += __shfl_xor_sync(0xffffffffu, part, by);
+    return part;
+  }
+
+  const ConvTiles& c_;
+  const Place& p_;
+};
+
+template <class Engine, Layer L, Finish F>
+struct StoreOf {
+  using type = PlaneOf<Engine, L, F>;
+};
+template <class Engine, Finish F>
+struct StoreOf<Engine, TAIL, F> {
+  using type = ImageOf<Engine>;
+};
+
+template <bool WARPGROUPS>
+using EngineOf = std::conditional_t<WARPGROUPS, OfWarpgroups, OfWarps>;
+
+template <bool WARPGROUPS, int LAYER, int FINISH>
+__global__ void __launch_bounds__(EngineOf<WARPGROUPS>::MOST_THREADS, 1) conv_tiles_kernel(const __grid_constant__ ConvTiles c) {
+  using Engine = EngineOf<WARPGROUPS>;
+  constexpr Layer L = static_cast<Layer>(LAYER);
+  constexpr Finish F = static_cast<Finish>(FINISH);
+  using S = Shape<L>;
+  constexpr int THREADS = 32 * Engine::WARPS;
+  char* const memory = reinterpret_cast<char*>(shared_floats());
+  const int team = __shfl_sync(0xffffffffu, threadIdx.x / THREADS, 0), teams = blockDim.x / THREADS;  // the same for a warp
+  char* const tiles = memory + S::BYTES + c.buffers * team * TILE_BYTES;
+  next_kernel_may_begin();
+  for (int i = threadIdx.x; i < S::BYTES / 16; i += blockDim.x) copy_16(memory + 16 * i, c.weights + i, true);
+  kernels_before_wait();
+  const int step = gridDim.x * teams;
+  int tile = blockIdx.x + gridDim.x * team, turn = 0;
+  Place here = place_of(c, tile, S::PARTS);
+  if (tile < c.tiles) fetch<L, THREADS>(c, here, 0, tiles);
+  copies_wait();
+  Engine::publish();
+  __syncthreads();
+  for (; tile < c.tiles; tile += step) {
+    typename StoreOf<Engine, L, F>::type finish(c, here);
+    Place next = here;
+    float sum[Engine::MATRICES][2 * S::Q][4] = {};
+#pragma unroll 1
+    for (int load = 0; load < S::LOADS; ++load, turn ^= 1) {
+      team_barrier(1 + team, THREADS);  // the tile is there, and nobody reads the one before any more
+      const bool last = load + 1 == S::LOADS;
+      if (last) next = place_of(c, tile + step, S::PARTS);
+      if (!last || tile + step < c.tiles) fetch<L, THREADS>(c, next, last ? 0 : load + 1, tiles + (turn ^ 1) * TILE_BYTES);
+      if (last) finish.read();
+      Engine::template multiply<L>(tiles + turn * TILE_BYTES, memory + (load + here.part) * S::PART_BYTES, sum);
+      copies_wait();
+      Engine::publish();  // before anything is stored, which it would wait for
+    }
+    finish.store(sum);
+    here = next;
+  }
+}
+
+struct TilesLayout {  // of the memory outside, in bytes
+  int height[3], width[3], tiles[3];  // of a scale of an image
+  int64_t group, plane[3], kept, partial, bytes;  // images of a launch; where the first of two planes of a scale begins
+};
+
+// Bytes are -1 where an image is too large to count.
+template <class Engine>
+static TilesLayout lay_out_tiles(const ConvGrad& s, const Device& device) {
+  TilesLayout l = {};
+  constexpr int64_t MOST = int64_t(1) << 30;  // of numbers of an image
+  const int64_t height = (s.height + INT64_C(7)) / 8 * 4, width = (s.width + INT64_C(7)) / 8 * 4;
+  l.bytes = -1;
+  if (height > MOST || width > MOST || 4 * height * width * s.channels > MOST) return l;
+  const int64_t at_once = CACHES * device.cache / (2 * PIXEL * height * width), most = at_once < 1 ? 1 : at_once;
+  const int64_t groups = (s.images + most - 1) / most;
+  l.group = (s.images + groups - 1) / groups;
+  int64_t kept = 0;
+  for (int scale = 0; scale < 3; ++scale) {
+    l.height[scale] = static_cast<int>(height >> scale), l.width[scale] = static_cast<int>(width >> scale);
+    l.tiles[scale] = (l.height[scale] + PATCH - 1) / PATCH * ((l.width[scale] + PATCH - 1) / PATCH);
+    l.plane[scale] = l.kept;
+    l.kept += 2 * l.group * l.height[scale] * l.width[scale] * PIXEL;
+    kept += int64_t(scale < 2 ? 2 : 1) * s.blocks[scale] * l.tiles[scale] * KEPT * 16;
+  }
+  l.partial = l.kept + l.group * kept;
+  l.bytes = l.partial + l.group * l.tiles[0] * Engine::WARPS * static_cast<int64_t>(sizeof(double));
+  return l;
+}
+
+// The launches of a call, in order.
+template <bool WARPGROUPS>
+class Launches {
+  using Engine = EngineOf<WARPGROUPS>;
+
+ public:
+  Launches(const ConvGrad& s, const TilesLayout& l, const Device& device, int teams, cudaStream_t stream)
+      : all_(s), l_(l), device_(device), teams_(teams), stream_(stream), memory_(static_cast<char*>(s.workspace)) {}
+
+  void run() {
+    const int64_t numbers = int64_t(all_.channels) * all_.height * all_.width;
+    for (int64_t first = 0; first < all_.images; first += l_.group) {
+      ConvGrad& s = c_.s = all_;
+      s.images = all_.images - first < l_.group ? all_.images - first : l_.group;
+      s.x += first * numbers, s.grad += first * numbers, s.value += first;
+      if (s.film_levels > 1) s.scale += first * CHANNELS, s.shift += first * CHANNELS;
+      if (s.edm_levels > 1) s.coefficients += first;
+      weights_ = static_cast<const uint4*>(s.weights), biases_ = s.biases;
+      kept_ = reinterpret_cast<uint4*>(memory_ + l_.kept);
+      c_.partial = reinterpret_cast<double*>(memory_ + l_.partial);
+      film_ = 0;
+      for (const bool transposed : {false, true}) {
+        c_.transposed = transposed;
+        layer<HEAD, PUT>(0, transposed ? s.grad : s.x, plane(0));
+        blocks(0);
+        layer<DOWN, PUT>(1, plane(0), plane(1));
+        blocks(1);
+        layer<DOWN, PUT>(2, plane(1), plane(2));
+        blocks(2);
+        layer<UP, ADD>(2, plane(2), plane(1));
+        blocks(1);
+        layer<UP, ADD>(1, plane(1), plane(0));
+        blocks(0);
+        layer<TAIL, PUT>(0, plane(0), s.grad);
+      }
+    }
+  }
+
+ private:
+  char* plane(int scale) const { return memory_ + l_.plane[scale]; }
+
+  // h += W2 phi(scale W1 h + shift) + bias, or g += W1^T (c scale W2^T g), through the second plane of the scale.
+  void blocks(int scale) {
+    char* const between = plane(scale) + l_.group * l_.height[scale] * l_.width[scale] * PIXEL;
+    const int64_t kept = l_.group * l_.tiles[scale] * KEPT;
+    for (int i = 0; i < all_.blocks[scale]; ++i) {
+      if (c_.transposed) --film_, kept_ -= kept;
+      c_.kept = kept_;
+      c_.scale = c_.s.scale + film_ * all_.film_levels * CHANNELS, c_.shift = c_.s.shift + film_ * all_.film_levels * CHANNELS;
+      if (c_.transposed) layer<SQUARE, MASK>(scale, plane(scale), between);
+      else layer<SQUARE, FILM>(scale, plane(scale), between);
+      layer<SQUARE, ADD>(scale, between, plane(scale));
+      if (!c_.transposed) ++film_, kept_ += kept;
+    }
+  }
+
+  template <Layer L, Finish F>
+  void layer(int scale, const void* from, void* to) {
+    using S = Shape<L>;
+    constexpr int FOUR = 4 * 16 * 16 * S::Q * 2;  // bytes of four products, of which weights are packed
+    c_.from = from, c_.to = to, c_.weights = weights_;
+    weights_ += (S::BYTES + FOUR - 1) / FOUR * FOUR / 16;
+    c_.bias = nullptr;
+    if (!c_.transposed && (F == PUT || F == ADD)) c_.bias = biases_, biases_ += 16 * S::Q * S::PARTS;
+    c_.height = l_.height[scale], c_.width = l_.width[scale], c_.columns = (c_.width + PATCH - 1) / PATCH;
+    c_.of_image = l_.tiles[scale], c_.tiles = static_cast<int>(c_.s.images * c_.of_image * S::PARTS);
+    // No more than there is to do: so little leaves room beside it for the next launch's blocks, which then have their weights.
+    const int blocks = static_cast<int>(c_.tiles < device_.multiprocessors ? c_.tiles : device_.multiprocessors);
+    const int of_block = (c_.tiles + blocks - 1) / blocks, teams = of_block < teams_ ? of_block : teams_;
+    c_.buffers = of_block > teams || S::LOADS > 1 ? 2 : 1;
+    const dim3 grid = static_cast<unsigned>(blocks), block = static_cast<unsigned>(teams * 32 * Engine::WARPS);
+    const auto kernel = conv_tiles_kernel<WARPGROUPS, L, F>;
+    const size_t shared = S::BYTES + teams * c_.buffers * TILE_BYTES;
+    if (begun_ && device_.generation >= 9) launch_early("conv_grad", kernel, grid, block, shared, stream_, c_);
+    else launch("conv_grad", kernel, grid, block, shared, stream_, c_);
+    begun_ = true;
+  }
+
+  const ConvGrad all_;
+  const TilesLayout& l_;
+  const Device& device_;
+  const int teams_;
+  const cudaStream_t stream_;
+  char* const memory_;
+  ConvTiles c_ = {};
+  const uint4* weights_ = nullptr;
+  const float* biases_ = nullptr;
+  uint4* kept_ = nullptr;
+  int film_ = 0;
+  bool begun_ = false;
+};
+
+static int teams_of(const Device& device) {
+  const int64_t teams = (device.shared - WEIGHTS) / (2 * TILE_BYTES);
+  return static_cast<int>(teams < TEAMS ? teams : TEAMS);
+}
+
+bool conv_has_warpgroups() {
+  cudaFuncAttributes found;
+  check_cuda("conv_grad", cudaFuncGetAttributes(&found, conv_tiles_kernel<true, SQUARE, ADD>));
+  return found.maxThreadsPerBlock >= TEAMS * 32 * OfWarpgroups::WARPS;
+}
+
+int64_t conv_tiles_workspace(const ConvGrad& s, bool warpgroups) {
+  const Device device = this_device("conv_grad");
+  if (teams_of(device) < 2) return -1;  // nobody multiplies while the only one stores
+  return (warpgroups ? lay_out_tiles<OfWarpgroups> : lay_out_tiles<OfWarps>)(s, device).bytes;
+}
+
+template <bool WARPGROUPS>
+static void run_tiles(const ConvGrad& s, cudaStream_t stream) {
+  const Device device = this_device("conv_grad");
+  const TilesLayout l = lay_out_tiles<EngineOf<WARPGROUPS>>(s, device);
+  Launches<WARPGROUPS>(s, l, device, teams_of(device), stream).run();
+}
+
+void conv_tiles(ConvGrad s, bool warpgroups, cudaStream_t stream) {
+  if (s.images == 0) return;
+  s.pairs = s.width % 2 == 0 && on_bytes<8>(s.x, s.grad);
+  (warpgroups ? run_tiles<true> : run_tiles<false>)(s, stream);
+}
+
+}  // namespace alps::cuda

@@ -1,0 +1,40 @@
+// csrc/cuda/asynchronous.h on the CPU: what is copied arrives when its thread waits for it, not before.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstring>
+#include <vector>
+
+namespace alps {
+
+struct Copy16 {
+  char* to;
+  const char* from;  // or null: zeros
+};
+
+inline std::vector<Copy16>& copies_on_their_way() {
+  static std::vector<Copy16> of_all[1024];
+  return of_all[host_cuda::rank()];
+}
+
+inline void copy_16(void* shared, const void* global, bool there) {
+  if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) % 16) host_cuda::fail("a copy is not aligned");
+  copies_on_their_way().push_back({static_cast<char*>(shared), there ? static_cast<const char*>(global) : nullptr});
+}
+
+inline void copies_wait() {
+  for (const Copy16& copy : copies_on_their_way()) {
+    uint4 value = {};
+    if (copy.from) std::memcpy(&value, copy.from, 16);
+    std::memcpy(copy.to, &value, 16);
+  }
+  copies_on_their_way().clear();
+}
+
+inline void team_barrier(int number, int threads) { host_cuda::sync_team(number, threads); }
+
+inline void kernels_before_wait() {}  // kernels run one after another
+inline void next_kernel_may_begin() {}
+
+}  // namespace alps
