@@ -19,6 +19,7 @@ from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpaintin
 from alps_fast.samplers import Sampler, Schedule, map_estimate, sample
 from alps_fast.samplers.chosen import GRADIENTS, WANTED, chosen, rounded_up, unmeasured_std
 from alps_fast.samplers.excess import moments
+from alps_fast.samplers.sampler import Run
 from benchmarks import calibration
 
 COARSE = Schedule(sigma_max=3.0, sigma_min=0.1, levels=8, steps=3, predictor=True)
@@ -181,6 +182,20 @@ def test_a_run_says_what_was_chosen_and_a_batch_has_it_too() -> None:
     assert post.gradients == post.schedule.levels * 5 - 1
     torch.testing.assert_close(post.samples[0], sample(y[0], op, energy, chains=2, progress=False).samples, rtol=0, atol=0)
     assert map_estimate(y[0], op, energy, progress=False).trace.shape == (post.schedule.levels, post.schedule.steps)
+
+
+def test_a_sampler_chooses_once_for_images_of_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    op, y, asked = half_plane(12), torch.zeros(1, 12, 12), []
+    seen = op.normal_state
+    monkeypatch.setattr(op, "normal_state", lambda x: asked.append(len(x)) or seen(x))
+    sampler = Sampler(op, load("natural-ridge"), chains=1, noise="averaged", progress=False, max_chains=1)
+    assert sampler.schedule is None
+    Run(sampler, y)
+    Run(sampler, torch.stack([y, y]))
+    assert sum(asked) == 36
+    op.noise_std = 0.1
+    Run(sampler, y)
+    assert sum(asked) == 72
 
 
 def test_a_start_far_below_what_is_left_open_is_told() -> None:

@@ -93,7 +93,7 @@ def cosines(operator: Operator, y: Tensor) -> Tensor:
         wave = torch.cos(math.pi * k[:, None] * (torch.arange(size, dtype=torch.float64) + 0.5) / size)
         sides.append(wave / wave.norm(dim=1, keepdim=True))
     waves = torch.einsum("ah,bw->abhw", *sides).flatten(0, 1)
-    states = torch.zeros(*waves.shape, channels * (2 if operator.is_complex else 1))
+    states = torch.zeros(*waves.shape, channels * (2 if operator.is_complex else 1), dtype=torch.float32)
     states[..., 0] = waves.float()
     return states.to(y.device)
 
@@ -141,7 +141,7 @@ def unseen(operator: Operator, y: Tensor, spread: float) -> float:
     """About the share of all directions of N(0, spread²) of which the measurement says nothing: zᵀ(1 + spread² AᴴA/η²)⁻¹z/n."""
     channels, height, width = operator.image_shape(y)
     numbers = channels * (2 if operator.is_complex else 1)
-    z = torch.randn(1, height, width, numbers, generator=torch.Generator().manual_seed(0)).to(y.device)
+    z = torch.randn(1, height, width, numbers, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(y.device)
     support = operator.support(z)
     z = z if support is None else z * support
     left = operator.solve_state(z, operator.noise_std**-2, spread**-2) / spread**2

@@ -149,6 +149,7 @@ class Sampler:
     warm_start: Tensor | None = None
     warm_std: float | None = None
     _graphs: Graphs = field(init=False, repr=False, compare=False)
+    _schedules: dict[tuple[object, ...], Schedule] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check(isinstance(self.operator, Operator), "operator", type(self.operator).__name__, "an alps_fast operator")
@@ -159,7 +160,7 @@ class Sampler:
         self.draws, self.thin = whole("draws", self.draws, 1), whole("thin", self.thin, 1, MOST)
         if self.max_chains is not None:
             self.max_chains = whole("max_chains", self.max_chains, 1)
-        self._graphs = Graphs(CudaGraphs(), "cuda")
+        self._graphs, self._schedules = Graphs(CudaGraphs(), "cuda"), {}
         self.seed = whole("seed", self.seed, 0, 1 << 63)
         self.first_chain = whole("first_chain", self.first_chain, 0, (1 << 32) - self.chains + 1)
         self.first_measurement = whole("first_measurement", self.first_measurement, 0, MEASUREMENTS)
@@ -307,11 +308,12 @@ class Run:
     def _schedule(self) -> Schedule:
         """The one that was given, or that prior and measurement choose."""
         sampler, measured = self.sampler, self.sampler.method == "alps"
-        if sampler.schedule is None:
-            return chosen(sampler.operator, sampler.energy, self.y, measured)
-        if sampler.warm_start is None:
-            warn_of_start(sampler.schedule, sampler.operator, sampler.energy, self.y, measured)
-        return sampler.schedule
+        key = self.image, self.y.device, sampler.operator.noise_std  # all that is read of y, and what of A can be set
+        if key not in sampler._schedules:
+            if sampler.schedule is not None and sampler.warm_start is None:
+                warn_of_start(sampler.schedule, sampler.operator, sampler.energy, self.y, measured)
+            sampler._schedules[key] = sampler.schedule or chosen(sampler.operator, sampler.energy, self.y, measured)
+        return sampler._schedules[key]
 
     def finish(self) -> Posterior:
         """Run all levels that are left."""
