@@ -31,6 +31,8 @@ class Energy:
 
         post = af.sample(y, operator, Mine())
 
+    `spread` and `finest` are what a schedule is chosen by where none is given: set them where images do not reach about 1.
+
     Such an energy samples; `value`, `value_and_grad` and correction="mala" refuse it by name, and a MAP estimate has NaN for
     its energies.
     """
