@@ -177,22 +177,22 @@ def test_what_the_kernel_has_not_goes_to_the_definition(channels, width, dtype):
     assert torch.equal(conv_grad(x, *args, backend="cpu")[0], conv_grad(x, *args, backend="torch")[0])
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("precision, kernel", [("high", None), *(("fast", kernel) for kernel in (None, *CUDA_KERNELS))])
-@pytest.mark.parametrize("channels, width, blocks", [(1, 64, (3, 3, 4)), (2, 32, (2, 1, 0)), (4, 64, (1, 0, 2))])
-@pytest.mark.parametrize("size", [(1, 1), (7, 13), (136, 5), (64, 64), (200, 150)])
-def test_on_a_gpu(monkeypatch, size, channels, width, blocks, precision, kernel):
-    """Each CUDA kernel, and what it has not, which is the next backend's; alone and in a batch."""
-    if kernel is not None:
-        from alps_fast import _cuda
+SIZES_ON_A_GPU = [(1, 1), (7, 13), (136, 5), (64, 64), (200, 150)]
 
-        if kernel == "warpgroups" and not _cuda.conv_has_warpgroups():
-            pytest.skip("no products of warpgroups on this GPU")
-        monkeypatch.setenv("ALPS_FAST_CONV_GRAD", kernel)
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["high", "fast"])
+@pytest.mark.parametrize("channels, width, blocks", [(1, 64, (3, 3, 4)), (2, 32, (2, 1, 0)), (4, 64, (1, 0, 2))])
+@pytest.mark.parametrize("size", SIZES_ON_A_GPU)
+def test_on_a_gpu(size, channels, width, blocks, precision):
+    """What the CUDA kernels have, and what they have not, which is the next backend's; alone and in a batch."""
     args = make(channels, width, blocks)
     x = torch.randn(3, channels, *size, dtype=torch.float64)
-    exact = conv_grad_reference(x, *args)
-    weights, *vectors, _ = single(args)
+    check_on_a_gpu(x, args, conv_grad_reference(x, *args), precision)
+
+
+def check_on_a_gpu(x, args, exact, precision):
+    weights, *vectors, blocks = single(args)
     here = [w.cuda() for w in weights], *(v.cuda() for v in vectors), blocks
     got = conv_grad(x.float().cuda(), *here, precision, "cuda")
     for g, e in zip(got, exact, strict=True):
@@ -201,22 +201,36 @@ def test_on_a_gpu(monkeypatch, size, channels, width, blocks, precision, kernel)
     assert all(torch.equal(a, g[1:2]) for a, g in zip(alone, got, strict=True))
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("kernel", CUDA_KERNELS[1:])
-def test_on_a_gpu_more_images_than_are_taken_at_once(monkeypatch, kernel):
-    """An image has the bits that it has alone, with a level an image."""
+def kernels_here(monkeypatch):
+    """The CUDA kernels that the current device runs, each forced in turn."""
     from alps_fast import _cuda
 
-    if kernel == "warpgroups" and not _cuda.conv_has_warpgroups():
-        pytest.skip("no products of warpgroups on this GPU")
-    monkeypatch.setenv("ALPS_FAST_CONV_GRAD", kernel)
+    for kernel in CUDA_KERNELS if _cuda.conv_has_warpgroups() else CUDA_KERNELS[:2]:
+        monkeypatch.setenv("ALPS_FAST_CONV_GRAD", kernel)
+        yield kernel
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", SIZES_ON_A_GPU)
+def test_each_cuda_kernel_on_a_gpu(monkeypatch, size):
+    args = make(3, 64, (1, 1, 1))
+    x = torch.randn(3, 3, *size, dtype=torch.float64)
+    exact = conv_grad_reference(x, *args)
+    for _ in kernels_here(monkeypatch):
+        check_on_a_gpu(x, args, exact, "fast")
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_more_images_than_are_taken_at_once(monkeypatch):
+    """An image has the bits that it has alone, with a level an image."""
     weights, scale, shift, coefficients, blocks = single(make(1, 64, (1, 1, 1)))
     x = torch.randn(300, 1, 128, 128, device="cuda")
     each = torch.linspace(0.5, 1.5, len(x))
     here = [(each[:, None] * v).cuda() for v in (scale, shift)]
     weights, coefficients = [w.cuda() for w in weights], (each * coefficients).cuda()
-    got = conv_grad(x, weights, *here, coefficients, blocks, "fast", "cuda")
-    for i in (0, 151, 299):
-        one = [v[:, i:i + 1] for v in here]
-        alone = conv_grad(x[i:i + 1], weights, *one, coefficients[:, i:i + 1], blocks, "fast", "cuda")
-        assert all(torch.equal(a, g[i:i + 1]) for a, g in zip(alone, got, strict=True))
+    for _ in kernels_here(monkeypatch):
+        got = conv_grad(x, weights, *here, coefficients, blocks, "fast", "cuda")
+        for i in (0, 151, 299):
+            one = [v[:, i:i + 1] for v in here]
+            alone = conv_grad(x[i:i + 1], weights, *one, coefficients[:, i:i + 1], blocks, "fast", "cuda")
+            assert all(torch.equal(a, g[i:i + 1]) for a, g in zip(alone, got, strict=True))

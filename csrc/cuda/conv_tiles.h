@@ -478,7 +478,7 @@ class Launches {
     const dim3 grid = static_cast<unsigned>(blocks), block = static_cast<unsigned>(teams * 32 * Engine::WARPS);
     const auto kernel = conv_tiles_kernel<WARPGROUPS, L, F>;
     const size_t shared = S::BYTES + teams * c_.buffers * TILE_BYTES;
-    if (begun_ && device_.generation >= 9) launch_early("conv_grad", kernel, grid, block, shared, stream_, c_);
+    if (WARPGROUPS && begun_) launch_early("conv_grad", kernel, grid, block, shared, stream_, c_);
     else launch("conv_grad", kernel, grid, block, shared, stream_, c_);
     begun_ = true;
   }

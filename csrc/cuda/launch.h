@@ -50,18 +50,16 @@ void launch_early(const char* name, void (*kernel)(Parameters...), dim3 grid, di
 struct Device {
   int64_t shared;  // bytes that a block can have
   int64_t multiprocessors;
-  int64_t cache;   // bytes of L2
-  int generation;  // major number of its compute capability
+  int64_t cache;  // bytes of L2
 };
 
 inline Device this_device(const char* name) {
-  int device, shared, multiprocessors, cache, generation;
+  int device, shared, multiprocessors, cache;
   check_cuda(name, cudaGetDevice(&device));
   check_cuda(name, cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   check_cuda(name, cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
   check_cuda(name, cudaDeviceGetAttribute(&cache, cudaDevAttrL2CacheSize, device));
-  check_cuda(name, cudaDeviceGetAttribute(&generation, cudaDevAttrComputeCapabilityMajor, device));
-  return {shared, multiprocessors, cache, generation};
+  return {shared, multiprocessors, cache};
 }
 
 // A block's shared memory: all of it is dynamic, so that its size is known where the kernel is launched.

@@ -405,10 +405,8 @@ __global__ void __launch_bounds__(FINISH_THREADS, 4)
   if (wide) write(g, out);
 }
 
-static int64_t in_fours(int64_t floats) { return (floats + 3) / 4 * 4; }
-
-static int64_t energies_of(const RidgeImages& images, const RidgePlan& p) {  // in floats
-  return in_fours(2 * images.images * p.tiles);
+static int64_t energies_of(const RidgeImages& images, const RidgePlan& p) {  // in floats, whole lines of a cache
+  return (2 * images.images * p.tiles + 31) / 32 * 32;
 }
 
 int64_t ridge_workspace(const RidgeEnergy& energy, const RidgeImages& images) {

@@ -93,6 +93,7 @@ part kernels   60 $PYTHON -P "$HERE/kernels.py" first  # where a call's time goe
 part ways      60 $PYTHON -P "$HERE/timing.py" ways    # kernels of one op beside each other
 part more     90 $PYTHON -P "$HERE/timing.py" more    # other sizes               65 s
 if [[ $GPU_RUN_DEVICE == cuda ]]; then
+  part conv    90 $PYTHON -P "$HERE/conv.py"          # the kernels of conv_grad beside each other
   part tests 150 $PYTHON -P -m pytest -m gpu -v -n 12 --timeout 90 -p no:cacheprovider --junitxml="$OUT/tests.xml"  # 95 s by 8
   part "ncu 2" 40 bash -c "counters 2 ridge"          # 12 s each
   part "ncu 3" 40 bash -c "counters 3 langevin_sense"

@@ -128,10 +128,9 @@ MORE = (
     sense_cg(1, 320, 12), conv(4, 64), conv(192, 64, "high"), ridge("natural-ridge", 16, 256, 256, 3),
     ridge("natural-ridge", 1, 256, 256, 3), *(Timing(op, "fp32", None) for op in ("philox_normal", "moments", "ridge_grad")),
 )
-WAYS = {  # kernels of one op beside each other, by the variable that forces one
-    "ALPS_FAST_CONV_GRAD": (("image", "warps", "warpgroups"), (conv(192, 64), conv(16, 64), conv(4, 64))),
-    "ALPS_FAST_RIDGE": (("tiles", "block"), (ridge("natural-ridge", 64, 64, 64, 3), ridge("natural-ridge", 4, 64, 64, 3),
-                                             ridge("natural-ridge", 1024, 64, 64, 1))),
+WAYS = {  # kernels of one op beside each other, by the variable that forces one; conv.py has those of conv_grad
+    "ALPS_FAST_RIDGE": (("tiles", "block"), (ridge("natural-ridge", 64, 64, 64, 3), ridge("natural-ridge", 1024, 32, 32, 3),
+                                             ridge("natural-ridge", 1024, 16, 16, 1))),
 }
 COMPILED = tuple(case for case in FIRST if case.module in ("conv_grad", "ridge_langevin"))
 PARTS = {"first": FIRST, "more": MORE, "compiled": COMPILED}

@@ -93,7 +93,8 @@ struct Launched {  // which kernel, and its parameters: what a launch is, beside
 void run(dim3 grid, dim3 block, size_t shared, const std::function<void()>& thread, const Launched& what);
 
 struct Device {
-  int shared = MOST_SHARED, multiprocessors = 16, cache = 48 << 10, generation = 9;  // of the cache few images take more than half
+  int shared = MOST_SHARED, multiprocessors = 16, cache = 48 << 10;  // of which a few images take more than half
+  bool is_hopper = true;
 };
 inline Device device;
 void sync_threads();
@@ -151,12 +152,7 @@ T __ldcg(const T* from) {
   return *from;
 }
 
-enum cudaDeviceAttr {
-  cudaDevAttrMaxSharedMemoryPerBlockOptin,
-  cudaDevAttrMultiProcessorCount,
-  cudaDevAttrL2CacheSize,
-  cudaDevAttrComputeCapabilityMajor
-};
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrMultiProcessorCount, cudaDevAttrL2CacheSize };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
 enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
@@ -189,7 +185,7 @@ inline cudaError_t cudaGetDevice(int* device) {
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   const char* const few = std::getenv("HOST_CUDA_MULTIPROCESSORS");
   const host_cuda::Device& it = host_cuda::device;
-  const int values[] = {it.shared, few ? std::atoi(few) : it.multiprocessors, it.cache, it.generation};
+  const int values[] = {it.shared, few ? std::atoi(few) : it.multiprocessors, it.cache};
   *value = values[attribute];
   return cudaSuccess;
 }
@@ -200,7 +196,7 @@ struct cudaFuncAttributes {
 
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, Kernel) {
-  found->maxThreadsPerBlock = host_cuda::device.generation == 9 ? 1024 : 32;  // as conv_tiles.h bounds what only Hopper has
+  found->maxThreadsPerBlock = host_cuda::device.is_hopper ? 1024 : 32;  // as conv_tiles.h bounds what only Hopper has
   return cudaSuccess;
 }
 

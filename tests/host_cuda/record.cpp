@@ -28,5 +28,5 @@ const uint64_t* exchange(unsigned, uint64_t) { fail("a thread in a recording"); 
 
 extern "C" void host_cuda_recorder(host_cuda::Recorder* recorder, int shared, int multiprocessors) {
   host_cuda::recorder = recorder;
-  host_cuda::device = {shared, multiprocessors, 40 << 20, 8};  // an A100's, beside
+  host_cuda::device = {shared, multiprocessors, 40 << 20, false};  // an A100's, beside
 }
