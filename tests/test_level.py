@@ -266,6 +266,9 @@ def tape(run: Callable[[], Stepped], device: torch.device) -> tuple[Callable[[],
     ("inpainting", "diffusion", {"draws": 3, "thin": 2}),
     ("lines", "ridge", {"noise": "independent"}),
     ("coils", "gaussian", {}),
+    ("lines", "ridge", {"schedule": replace(FEW, predictor=True)}),
+    ("inpainting", "sum", {"schedule": replace(FEW, predictor=True), "max_chains": 2}),
+    ("denoising", "mixture", {"schedule": replace(FEW, predictor=True), "correction": "mala"}),
 ])
 def test_graphs_change_nothing(operator: str, energy: str, options: dict[str, Any]) -> None:
     """First plain, then captured, then replayed: with other measurements each time, whatever the energy forgot meanwhile."""

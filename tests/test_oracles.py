@@ -234,7 +234,7 @@ def test_overlapping_mixture_needs_mala_and_the_bias_without_it_is_known() -> No
     mean, variance, _, _ = mixture_posterior(0.3, 0.4, 0.5, 0.3, 0.1)
     assert variance == pytest.approx(0.144, abs=5e-4)
     error = 4 * variance * math.sqrt(2 / chains)  # an upper bound: the mixture's kurtosis is below the Gaussian's
-    averaged = sample(y, op, mixture(0.3, 0.4), chains=chains, progress=False)
+    averaged = sample(y, op, mixture(0.3, 0.4), chains=chains, schedule=Schedule(), progress=False)
     assert float(averaged.std**2) == pytest.approx(0.1465, abs=error)
     independent = sample(y, op, mixture(0.3, 0.4), chains=chains, noise="independent", progress=False)
     assert float(independent.std**2) == pytest.approx(0.071, abs=error / 2)  # 0.081 before the noise-free last step
@@ -252,7 +252,8 @@ def test_separated_modes_are_exact_inside_and_freeze_between() -> None:
     y = 0.5 * math.log(0.89 / 0.11) * (0.15**2 + t**2 + eta**2)
     _, _, right, inside = mixture_posterior(0.15, 1.0, eta, y, t)
     assert right == pytest.approx(0.89, abs=1e-6)
-    posterior = sample(torch.full((1, 1, 1), y), Denoising(eta), mixture(0.15, 1.0), chains=8000, progress=False)
+    measured = torch.full((1, 1, 1), y)
+    posterior = sample(measured, Denoising(eta), mixture(0.15, 1.0), chains=8000, schedule=Schedule(), progress=False)
     x = posterior.samples.flatten()
     assert float(x[x > 0].var()) == pytest.approx(inside, rel=0.08)
     assert 0.78 < float((x > 0).float().mean()) < 0.84

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..operators.base import Operator
+    from ..samplers import Schedule
 
 T = TypeVar("T")
 ASSUMED = 0.02  # noise_std of images in [−1, 1] where nothing tells it
@@ -79,6 +80,15 @@ def image_noise_std(kind: str, image: Tensor, noise_std: float | None) -> tuple[
     return (ASSUMED, "assumed") if found is None else (found, "estimated")
 
 
+def given_schedule(noise: str, **given: float | None) -> Schedule | None:
+    """The schedule that the options say, the published rule without a predictor; None where they say nothing."""
+    from ..samplers import Schedule
+
+    known = {name: value for name, value in given.items() if value is not None}
+    defaults: dict[str, Any] = {"levels": 25, "steps": 4, "sigma_max": 10.0, "sigma_min": 0.02, "predictor": noise == "averaged"}
+    return Schedule(**defaults | known) if known or noise == "independent" else None
+
+
 def results(measurement: Path, out: Path | None) -> list[Path]:
     """The files that are written: OUT.npz and OUT.png."""
     stem = measurement.with_name(measurement.stem + "_posterior") if out is None else out
@@ -112,10 +122,11 @@ def results(measurement: Path, out: Path | None) -> list[Path]:
               help="Noise of exact variance, or the published rule.")
 @click.option("--correction", type=click.Choice(["none", "mala"]), default="none", show_default=True,
               help="Metropolis correction.")
-@click.option("--levels", type=int, default=25, show_default=True, help="Noise levels of the annealing.")
-@click.option("--steps", type=int, default=4, show_default=True, help="Langevin steps a level.")
-@click.option("--sigma-max", type=float, default=10.0, show_default=True, help="First noise level.")
-@click.option("--sigma-min", type=float, default=0.02, show_default=True, help="Last noise level.")
+@click.option("--levels", type=int, help="Noise levels of the annealing.  [default: chosen from prior and measurement; "
+              "25 where another of these four is given]")
+@click.option("--steps", type=int, help="Langevin steps a level.  [default: likewise, else 4]")
+@click.option("--sigma-max", type=float, help="First noise level.  [default: likewise, else 10]")
+@click.option("--sigma-min", type=float, help="Last noise level.  [default: likewise, else 0.02]")
 @click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE", help="Written every minute, on Ctrl-C "
               "and on SIGTERM; where it is there already, the run goes on from it.")
 @force_option
@@ -123,8 +134,8 @@ def results(measurement: Path, out: Path | None) -> list[Path]:
 def command(measurement: Path, operator: str, energy: str | None, mask: Path | None, noise_std: float | None,
             blur_std: float | None, motion: tuple[float, float] | None, psf: Path | None, factor: int | None, scale: float | None,
             out: Path | None, chains: int, draws: int | None, thin: int | None, method: str, noise: str, correction: str,
-            levels: int, steps: int, sigma_max: float, sigma_min: float, checkpoint: Path | None, force: bool,
-            backend: str, precision: str | None, seed: int, progress: bool, as_json: bool) -> None:
+            levels: int | None, steps: int | None, sigma_max: float | None, sigma_min: float | None, checkpoint: Path | None,
+            force: bool, backend: str, precision: str | None, seed: int, progress: bool, as_json: bool) -> None:
     """Sample the posterior of the image behind INPUT; write mean, deviation and samples (npz) and a picture (png).
 
     INPUT is an image (PNG, JPEG, TIFF, npy, npz), or for mri an .npz or HDF5 file with kspace (coils, H, W), maps of
@@ -157,7 +168,7 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
         noise_std, noise_from = image_noise_std(operator, y, noise_std)
         op = image_operator(operator, y, noise_std, mask, blur, factor)
     sampler = af.Sampler(op, prior, chains=chains, draws=draws, thin=1 if thin is None else thin, seed=seed,
-                         schedule=af.Schedule(sigma_max=sigma_max, sigma_min=sigma_min, levels=levels, steps=steps),
+                         schedule=given_schedule(noise, levels=levels, steps=steps, sigma_max=sigma_max, sigma_min=sigma_min),
                          method=method, noise=noise, correction=None if correction == "none" else correction, backend=backend,
                          progress=progress, checkpoint=checkpoint)
     inputs = {"INPUT": measurement, "mask": mask, "psf": psf, "energy": energy}

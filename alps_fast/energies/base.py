@@ -31,12 +31,18 @@ class Energy:
 
         post = af.sample(y, operator, Mine())
 
+    `spread` and `finest` are what a schedule is chosen by where none is given: set them where images do not reach about 1.
+
     Such an energy samples; `value`, `value_and_grad` and correction="mala" refuse it by name, and a MAP estimate has NaN for
     its energies.
     """
 
     channels: int | None = None  # real channels C' an image must have (or a multiple, see channelwise); None: any
     unit: bool = True  # whether it knows images that reach about 1 in magnitude, as networks do that learned in [−1, 1]
+    spread: float = 1.0  # standard deviation of the widest that its images differ by, where nothing is measured
+    finest: float = 0.02  # level below which smoothing by it no longer shows, a tenth of the narrowest standard deviation
+    t_range: tuple[float, float] | None = None  # lowest and highest t that it can be asked at, if there are such
+    floor: float = 0.0  # the level below which E/t², and with it the prior, stays as it is
     channelwise: bool = False  # whether every real channel group of `channels` is an image of its own
 
     def __new__(cls, *args: object, **options: object) -> Self:

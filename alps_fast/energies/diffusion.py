@@ -78,6 +78,8 @@ class DiffusionPrior(Energy):
         self.network, self.channels, self.channelwise = denoiser, whole("channels", channels, 1), channelwise
         self.predicts, self.precision = predicts, precision
         self.image_range = image_range
+        half = 0.5 * (image_range[1] - image_range[0])
+        self.spread, self.finest = half, 0.02 * half
         self.scale, self.offset = self._affine(value_range)
         self.log_levels = None if alphas_cumprod is None else _log_levels(alphas_cumprod)
         if t_range is None and self.log_levels is not None:

@@ -29,6 +29,7 @@ class GaussianEnergy(Energy):
                   f"{value.dtype} of shape {tuple(value.shape)}", "a number, or a real tensor that broadcasts to (C', H, W)")
         check(bool((self.std > 0).all()) and bool(self.std.isfinite().all()), "std", std, "finite numbers > 0")
         check(bool(self.mean.isfinite().all()), "mean", mean, "finite numbers")
+        self.spread, self.finest = float(self.std.max()), 0.1 * float(self.std.min())
         self._placed = Placed(self.mean, self.std)
 
     def curvature(self, t: float) -> float:
@@ -65,7 +66,15 @@ class GaussianMixtureEnergy(Energy):
               f"shape {tuple(self.means.shape)}", f"({count}, C, H, W)")
         check(self.stds.shape == (count,) and bool((self.stds > 0).all()), "stds", self.stds, f"({count},) numbers > 0")
         self.weights = self.weights / self.weights.sum()
+        self.spread, self.finest = self._spread(), 0.1 * float(self.stds.min())
         self._placed, self._stds = Placed(self.weights.log(), self.means), Placed(self.stds)
+
+    def _spread(self) -> float:
+        """√(max s_k² + λ), λ the largest variance, along a direction, of the means as they were given."""
+        means = self.means.flatten(1)
+        centred = self.weights.sqrt()[:, None] * (means - self.weights @ means)
+        between = float(torch.linalg.eigvalsh(centred @ centred.T)[-1])
+        return math.sqrt(float(self.stds.max()) ** 2 + max(between, 0.0))
 
     def curvature(self, t: float) -> float:
         return t * t / (float(self.stds.min()) ** 2 + t * t)  # the mixture's Hessian only subtracts a covariance

@@ -70,6 +70,7 @@ class RidgeEnergy(Energy):
         self.filters, self.knots, self.w, self.r, self.q = (v.detach().double().clone() for v in (filters, knots, w, r, q))
         self.channels, self.channelwise = whole("channels", channels, 1, 1 << 10), channelwise
         self.mu, self.backend = float(mu), backend
+        self.floor = math.exp(float(self.knots[0]))
         if bounds is None:
             bounds = torch.tensor([curvature_bound(self.filters, a, b) for a, b in zip(self.w, self.q, strict=True)],
                                   dtype=torch.float64)

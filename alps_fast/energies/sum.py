@@ -43,6 +43,23 @@ class SumEnergy(Energy):
     def unit(self) -> bool:  # type: ignore[override]
         return any(e.unit for e in self.energies)
 
+    @property
+    def floor(self) -> float:  # type: ignore[override]
+        return min(e.floor for e in self.energies)
+
+    @property
+    def spread(self) -> float:  # type: ignore[override]
+        return sum(a / e.spread**2 for a, e in zip(self.weights, self.energies, strict=True)) ** -0.5  # precisions add
+
+    @property
+    def finest(self) -> float:  # type: ignore[override]
+        return sum(a / e.finest**2 for a, e in zip(self.weights, self.energies, strict=True)) ** -0.5
+
+    @property
+    def t_range(self) -> tuple[float, float] | None:  # type: ignore[override]
+        ranges = [e.t_range for e in self.energies if e.t_range is not None]
+        return (max(low for low, _ in ranges), min(high for _, high in ranges)) if ranges else None
+
     def check_channels(self, name: str, count: int) -> None:
         for energy in self.energies:
             energy.check_channels(name, count)

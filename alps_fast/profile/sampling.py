@@ -75,7 +75,7 @@ def run_shares(workload: Workload, device: torch.device, plain: Callable[[Sample
     plain: counts a step of what ours is held against.
     """
     sampler, y = workload.prepare(device)
-    replace(sampler, schedule=replace(sampler.schedule, levels=1))(y)
+    replace(sampler, schedule=Schedule(levels=1, steps=sampler.levels[0].steps))(y)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=activities, acc_events=True) as profiler, record_function(RUN):
         sampler(y)

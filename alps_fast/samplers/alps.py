@@ -13,7 +13,7 @@ from ..layout import network_view
 from ..ops._dispatch import asked
 from ..ops._langevin import by_measurement
 from ..ops._memory import laid_out
-from .schedule import INDEPENDENT, Level, Schedule, StepScalars
+from .schedule import INDEPENDENT, Level, Predictor, Schedule, StepScalars
 
 if TYPE_CHECKING:
     from ..energies.base import Energy
@@ -59,15 +59,27 @@ class Target:
         So nothing is ever added to Aᴴy/η², which in single precision drowns all else where η is small.
         Outside the operator's support x stays 0; AᴴA couples it to nothing there, so the step within is that of the rest.
         """
-        if not centred(self.operator, x):
-            return self.operator.langevin(x, grad, self.b, chains, s, backend=self.backend)
-        support = self.operator.support(x)
-        around = by_measurement(x, self.b).sub(self.b[:, None]).flatten(0, 1)
-        for v in (stepped := self.operator.langevin(around, grad, self.b, chains, s, backend=self.backend)):
+        stepped = self.operator.langevin(self._around(x), grad, self.b, chains, s, backend=self.backend)
+        return self._back(stepped[0]), self._back(stepped[1])
+
+    def predict(self, x: Tensor, chains: Tensor, p: Predictor) -> Tensor:
+        """x − keep (x − m(x)) − flow (L/t²) P ∇E(x, t), where the next level finds a state: one gradient, one projection."""
+        around = self._around(x)
+        projected = self.operator.langevin(around, self.grad(x), self.b * p.keep, chains, p.scalars, backend=self.backend)[1]
+        return self._back(projected.add_(around, alpha=1.0 - p.keep))
+
+    def _around(self, x: Tensor) -> Tensor:
+        """x − c where steps are taken around c, else x."""
+        return by_measurement(x, self.b).sub(self.b[:, None]).flatten(0, 1) if centred(self.operator, x) else x
+
+    def _back(self, v: Tensor) -> Tensor:
+        """v + c where steps are taken around c, in place, else v."""
+        if centred(self.operator, v):
             by_measurement(v, self.b).add_(self.b[:, None])
+            support = self.operator.support(v)
             if support is not None:
                 v.mul_(support)
-        return stepped
+        return v
 
     def fused(self, x: Tensor, chains: Tensor, s: StepScalars, count: int) -> tuple[Tensor, Tensor] | None:
         """x⁺ and m after `count` steps, where one op takes them, gradients and all; else None."""

@@ -53,8 +53,8 @@ class Graphs:
         target, first = plan.target, plan.scalars[0].step
         relative = tuple(replace(s, step=s.step - first) for s in plan.scalars)
         tuned_from = first if plan.tunes else None  # the tuning of τ takes its step number from the host
-        key = (relative, plan.tunes, tuned_from, plan.records, target.t, target.backend, id(target.energy), id(target.operator),
-               *((v.shape, v.dtype, v.device) for v in flat(rows)))
+        key = (relative, plan.tunes, tuned_from, plan.records, plan.predictor, target.t, target.backend, id(target.energy),
+               id(target.operator), *((v.shape, v.dtype, v.device) for v in flat(rows)))
         if self.why_not is not None:
             return plan.run(rows, tick)
         if (revision := target.energy.revision()) != self.revision:  # a graph reads what was made of the weights as they were

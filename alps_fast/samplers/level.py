@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .alps import Target, steps
 from .mala import Point, mala_step, point, tuned
-from .schedule import StepScalars
+from .schedule import Predictor, StepScalars
 
 
 class Rows(NamedTuple):
@@ -46,18 +46,23 @@ class Stepped(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a level, each with its scalars. tunes: how many of MALA's steps, from the first, tune τ; None without MALA."""
+    """The steps of a level, each with its scalars. tunes: how many of MALA's steps, from the first, tune τ; None without MALA.
+
+    predictor: what takes the states on to the next level, if anything does.
+    """
 
     level: int
     target: Target  # whose b is that of all chains; its rows are in `Rows`
     scalars: tuple[StepScalars, ...]
     tunes: int | None
     records: bool  # whether E before the last step is wanted, where there is one; else NaN
+    predictor: Predictor | None = None
 
     def run(self, rows: Rows, tick: Callable[[int], object]) -> Stepped:
         """All steps; `tick` is told how many were done. Nothing here waits for the device."""
         target = replace(self.target, b=rows.b)
-        return self._langevin(target, rows, tick) if self.tunes is None else self._mala(target, rows, self.tunes, tick)
+        done = self._langevin(target, rows, tick) if self.tunes is None else self._mala(target, rows, self.tunes, tick)
+        return done if self.predictor is None else done._replace(x=target.predict(done.x, rows.chains, self.predictor), at=None)
 
     def _langevin(self, target: Target, rows: Rows, tick: Callable[[int], object]) -> Stepped:
         x, mean, alive, broken, done = rows.x, rows.x, rows.alive, rows.broken, 0

@@ -1,7 +1,8 @@
-"""Metropolis-adjusted Langevin with the preconditioner of ALPS: removes what bias discretisation leaves."""
+"""Metropolis-adjusted Langevin with the preconditioner of ALPS: within a level, removes what bias discretisation leaves."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from .alps import Target
 
 # Best by Roberts & Rosenthal, "Optimal scaling of discrete approximations to Langevin diffusions", 1998.
 ACCEPTANCE = 0.574
+LONGEST = 50.0  # τ, where even this is accepted: the prior is flat there, and longer would overflow before it helps
 
 
 class Point(NamedTuple):
@@ -79,8 +81,9 @@ def mala_step(target: Target, at: Point, log_tau: Tensor, chains: Tensor, step: 
 
 
 def tuned(log_tau: Tensor, probability: Tensor, step: int) -> Tensor:
-    """Robbins–Monro, a chain at a time: log τ += (α − 0.574)/√step, τ <= 1."""
-    return (log_tau + (probability - ACCEPTANCE) * step**-0.5).clamp(max=0.0)
+    """Robbins–Monro, a chain at a time: log τ += (α − 0.574)/√step, τ <= LONGEST; where all that is left to move is wider than
+    P, as at the last levels of little data, τ = 1 would accept nearly all and hardly get on."""
+    return (log_tau + (probability - ACCEPTANCE) * step**-0.5).clamp(max=math.log(LONGEST))
 
 
 def first_log_tau(chains: Tensor, size: int) -> Tensor:

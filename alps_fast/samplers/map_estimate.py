@@ -18,7 +18,8 @@ from ..operators.base import Operator
 from ..ops._dispatch import NAMES, telling
 from ..ops._modes import ordinary, settled
 from .alps import Target, centred, in_single, warn_of_size
-from .schedule import NO_NOISE, PUBLISHED, Schedule, StepScalars
+from .chosen import chosen
+from .schedule import NO_NOISE, Schedule, StepScalars
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class MapEstimate:
 
 @telling()
 @settled()
-def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Schedule = PUBLISHED, backend: str = "auto",
+def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Schedule | None = None, backend: str = "auto",
                  progress: bool = True) -> MapEstimate:
     """argmax of exp(−E(x, t)/t² − ‖Ax − y‖²/(2η²)) at t = σ_min, followed down from σ_max; deterministic.
 
@@ -51,15 +52,17 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
 
     Args:
         y: a measurement, or a batch (B, ...). operator, energy: A with its noise_std η, and the prior.
-        schedule: levels and steps. backend: see `alps_fast.ops`. progress: a bar on stderr.
+        schedule: levels and steps, its predictor left out; None: chosen as for sampling.
+        backend: see `alps_fast.ops`. progress: a bar on stderr.
 
     Raises:
         ArgumentError: naming the argument.
 
     Source: [ALPS].
     """
-    for name, given, kind in (("operator", operator, Operator), ("energy", energy, Energy), ("schedule", schedule, Schedule)):
+    for name, given, kind in (("operator", operator, Operator), ("energy", energy, Energy)):
         check(isinstance(given, kind), name, type(given).__name__, f"an alps_fast {kind.__name__}")
+    check(schedule is None or isinstance(schedule, Schedule), "schedule", type(schedule).__name__, "None or a Schedule")
     check_choice("backend", backend, NAMES)
     checked = in_single(ordinary(operator.check_measurement(y)).detach())
     image = operator.image_shape(checked)
@@ -70,6 +73,8 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
     warn_of_size(operator, energy, adjoint, b)
     energy.check_channels("energy", b.shape[-1])
     energy.begin()
+    if schedule is None:
+        schedule = chosen(operator, energy, checked, measured=True)
     rows = torch.arange(len(b), device=b.device)
     x, trace = torch.zeros_like(b), []
     with tqdm(total=schedule.levels * schedule.steps, desc="MAP", unit="step", file=sys.stderr, disable=not progress) as bar:

@@ -36,11 +36,24 @@ from ..ops.philox_normal import MEASUREMENTS
 from ..posterior import BrokenChain, Posterior
 from .alps import Target, alps_levels, centred, in_single, start, warn_of_size
 from .chains import TRACED, Chains, Identity, Record, load_checkpoint, save_checkpoint, traced
+from .chosen import GRADIENTS, chosen, warn_of_start
 from .graphs import CudaGraphs, Graphs, silent
 from .level import Plan, Rows, Stepped, joined, part
 from .mala import first_log_tau
 from .measurement import bridge, measurement_levels
-from .schedule import AVERAGED, INDEPENDENT, MOST, NO_NOISE, PUBLISHED, Level, Schedule, StepScalars, with_draws
+from .schedule import (
+    AVERAGED,
+    INDEPENDENT,
+    MOST,
+    NO_NOISE,
+    PUBLISHED,
+    Level,
+    Predictor,
+    Schedule,
+    StepScalars,
+    predictor,
+    with_draws,
+)
 
 CHI2_FAR = 0.25  # χ² a datum may be so far from 1: good data gave 0.98, and the slightest of wrong ones that were tried 1.33
 CHI2_ABOVE = ("noise_std is too small, or maps, mask or kernel are not those of the data, signal lies where all maps are zero, "
@@ -80,13 +93,16 @@ class Sampler:
         seed: in [0, 2⁶³). first_chain: index of the first chain, to continue an ensemble: chains 16…31 after 0…15.
         first_measurement: index of the first measurement, to continue a series: chains of measurements of other indices have
             other noise, so images of a batch are independent, and images sampled one by one where each has an index of its own.
-        schedule: levels and steps.
+        schedule: levels and steps. None: chosen from prior and measurement, see docs/exactness.md §3: with a predictor, at most
+            250 gradients to anneal, and at most 2 % excess of variance in any direction of a Gaussian if that suffices; the
+            published ones with noise="independent". `Posterior.schedule` says which.
         method: "alps" anneals the prior ([ALPS]); "measurement" the noise on y at t = σ_min ([XGP]), after the
             prior has been annealed without data.
         noise: "averaged" ([LM]): exact variance for Gaussian posteriors. "independent": the published rule, in which
             the last step of a level adds the noise of the next one and the last of all none, so that "samples" are
             conditional means and std is too small; draws must be 1.
-        correction: "mala" adds accept/reject with a step tuned a chain at a time while annealing, one AᴴA more a step.
+        correction: "mala" adds accept/reject with a step tuned a chain at a time while annealing, one AᴴA more a step: the target
+            of a level is then exact, which is not to say that a few steps reach it; with few, use a predictor too.
         backend: see `alps_fast.ops`. progress: a bar on stderr.
         checkpoint: a file that is written at the first level end after every minute, on Ctrl-C, SIGTERM and exceptions (as of
             the last level end), and when all is done; and gone on from, bit for bit, where it exists. One that is damaged or of
@@ -102,8 +118,8 @@ class Sampler:
     Without a correction what annealing leaves is biased where the prior is far from Gaussian; modes far apart keep
     the weights they froze with, with a correction too (one dimension, modes ±1 of std 0.15: 0.81 where 0.89 is
     exact; method="measurement" keeps the prior's own: 0.50 where 0.74 is exact). `Posterior.diagnostics` shows it as
-    R-hat well above 1 with draws >= 4. So do too few steps: with L = 1 and 50 levels of 5 steps a Gaussian of std 0.5
-    comes out 8 % too wide in variance where nothing is observed.
+    R-hat well above 1 with draws >= 4. A schedule without a predictor leaves Gaussians too wide where nothing is observed: by
+    8 % in variance with L = 1, 50 levels of 5 steps and a prior of std 0.5, where one with a predictor leaves 0.1 %.
 
     Raises:
         ArgumentError: naming the argument.
@@ -118,7 +134,7 @@ class Sampler:
     draws: int = 1
     thin: int = 1
     seed: int = 0
-    schedule: Schedule = PUBLISHED
+    schedule: Schedule | None = None
     method: str = "alps"
     noise: str = "averaged"
     correction: str | None = None
@@ -133,16 +149,18 @@ class Sampler:
     warm_start: Tensor | None = None
     warm_std: float | None = None
     _graphs: Graphs = field(init=False, repr=False, compare=False)
+    _schedules: dict[tuple[object, ...], Schedule] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check(isinstance(self.operator, Operator), "operator", type(self.operator).__name__, "an alps_fast operator")
         check(isinstance(self.energy, Energy), "energy", type(self.energy).__name__, "an alps_fast energy")
-        check(isinstance(self.schedule, Schedule), "schedule", type(self.schedule).__name__, "a Schedule")
+        check(self.schedule is None or isinstance(self.schedule, Schedule), "schedule", type(self.schedule).__name__,
+              "None or a Schedule")
         self.chains = whole("chains", self.chains, 1, 1 << 32)
         self.draws, self.thin = whole("draws", self.draws, 1), whole("thin", self.thin, 1, MOST)
         if self.max_chains is not None:
             self.max_chains = whole("max_chains", self.max_chains, 1)
-        self._graphs = Graphs(CudaGraphs(), "cuda")
+        self._graphs, self._schedules = Graphs(CudaGraphs(), "cuda"), {}
         self.seed = whole("seed", self.seed, 0, 1 << 63)
         self.first_chain = whole("first_chain", self.first_chain, 0, (1 << 32) - self.chains + 1)
         self.first_measurement = whole("first_measurement", self.first_measurement, 0, MEASUREMENTS)
@@ -154,6 +172,9 @@ class Sampler:
         check_choice("backend", self.backend, NAMES)
         check(self.callback is None or callable(self.callback), "callback", repr(self.callback), "None or a function")
         if self.noise == "independent":
+            self.schedule = PUBLISHED if self.schedule is None else self.schedule
+            check(not self.schedule.predictor, "schedule", "one with a predictor",
+                  'one without, as the published rule has none, with noise="independent"')
             check(self.draws == 1, "draws", self.draws, '1 with noise="independent", whose last step is a conditional mean')
             check(self.correction is None and self.method == "alps", "noise", repr(self.noise),
                   "'averaged' with a correction or method=\"measurement\"")
@@ -163,13 +184,9 @@ class Sampler:
         if isinstance(self.warm_start, Tensor):
             self.warm_start = self.warm_start.detach().clone()
         self._check_memory(1, 1, torch.device("cpu"))
-        eta = self.operator.noise_std
-        annealed = (alps_levels(self.schedule, eta) if self.method == "alps"
-                    else measurement_levels(self.schedule, eta, self.warm_std))
-        self.annealing = len(annealed)  # how many levels before draws alone remain
-        steps = sum(level.steps for level in annealed) + (self.draws - 1) * self.thin
-        check(steps < 1 << 32, "schedule, draws and thin", f"{steps} steps", "fewer than 2^32, as the noise counts them")
-        self.levels = with_draws(annealed, self.draws, self.thin)
+        if self.schedule is not None:
+            self.annealing, self.levels = self.planned(self.schedule)
+        self._planned = True
 
     def __setattr__(self, name: str, value: object) -> None:
         """A sampler is planned when it is made: what it was planned by stays.
@@ -177,14 +194,22 @@ class Sampler:
         Raises:
             PlannedError: naming the attribute.
         """
-        if "levels" in vars(self) and not name.startswith("_") and name not in FREE:
+        if "_planned" in vars(self) and not name.startswith("_") and name not in FREE:
             raise PlannedError(f"{name}: got a new value for a sampler that is planned; wanted a new sampler: "
                                f"dataclasses.replace(sampler, {name}=...)")
         super().__setattr__(name, value)
 
+    def planned(self, schedule: Schedule) -> tuple[int, list[Level]]:
+        """How many levels there are before draws alone remain, and all of them."""
+        eta = self.operator.noise_std
+        annealed = alps_levels(schedule, eta) if self.method == "alps" else measurement_levels(schedule, eta, self.warm_std)
+        steps = sum(level.steps for level in annealed) + (self.draws - 1) * self.thin
+        check(steps < 1 << 32, "schedule, draws and thin", f"{steps} steps", "fewer than 2^32, as the noise counts them")
+        return len(annealed), with_draws(annealed, self.draws, self.thin)
+
     def _check_memory(self, measurements: int, numbers: int, device: torch.device) -> None:
         """States of so many real numbers and what is kept of every draw and level must fit in the device's memory."""
-        levels = self.schedule.levels + self.draws
+        levels = (GRADIENTS if self.schedule is None else self.schedule.levels) + self.draws
         a_chain = 8 * numbers + 4 * min(TRACED, numbers) * self.draws + 12 * levels
         needed = measurements * self.chains * a_chain + 8 * levels
         check_memory("chains × draws", f"{self.chains} × {self.draws}", needed, device)
@@ -251,6 +276,8 @@ class Run:
         self.adjoint = operator.adjoint_state(self.y)
         sampler.energy.check_channels("energy", self.adjoint.shape[-1])
         sampler.energy.begin()
+        self.schedule = self._schedule()
+        self.annealing, self.levels = sampler.planned(self.schedule)
         self.support = operator.support(self.adjoint)
         self.traced = traced(self.adjoint, self.support)
         self.warm = self._warm_state()
@@ -278,9 +305,19 @@ class Run:
         else:
             self.chains, self.record = self._start()
 
+    def _schedule(self) -> Schedule:
+        """The one that was given, or that prior and measurement choose."""
+        sampler, measured = self.sampler, self.sampler.method == "alps"
+        key = self.image, self.y.device, sampler.operator.noise_std  # all that is read of y, and what of A can be set
+        if key not in sampler._schedules:
+            if sampler.schedule is not None and sampler.warm_start is None:
+                warn_of_start(sampler.schedule, sampler.operator, sampler.energy, self.y, measured)
+            sampler._schedules[key] = sampler.schedule or chosen(sampler.operator, sampler.energy, self.y, measured)
+        return sampler._schedules[key]
+
     def finish(self) -> Posterior:
         """Run all levels that are left."""
-        levels = self.sampler.levels
+        levels = self.levels
         try:
             with reused_memory(), self._kept_on_sigterm(), tqdm(
                     total=sum(level.steps for level in levels), initial=sum(s.steps for s in levels[:self.chains.level]),
@@ -298,14 +335,14 @@ class Run:
             raise
         posterior = self._posterior()
         warn_of_graphs(self.adjoint.device)
-        annealed = self.chains.level >= self.sampler.annealing
+        annealed = self.chains.level >= self.annealing
         if annealed and self.sampler.noise == "averaged":  # conditional means, by the other rule, fit too well
             warn_of_chi2(posterior.chi2, self.sampler.operator.data_count(self.y))
         return posterior
 
     def _level(self, i: int, bar: tqdm[Any]) -> None:
         """The steps of one level. A draw is the state after the last one."""
-        sampler, chains, level = self.sampler, self.chains, self.sampler.levels[i]
+        sampler, chains, level = self.sampler, self.chains, self.levels[i]
         plan, rows = self._planned(i)
         ended = bar.n + level.steps
         done = self._in_parts(plan, rows, bar)
@@ -313,24 +350,24 @@ class Run:
         chains.x, chains.log_tau, chains.point = done.x, done.log_tau, done.at
         chains.alive, chains.broken = done.alive, done.broken
         chains.step += level.steps
-        chains.gradients += level.steps + (sampler.correction is not None and rows.at is None)
+        chains.gradients += level.steps + (sampler.correction is not None and rows.at is None) + (plan.predictor is not None)
         self.record.energy[i] = done.value / level.t**2
         if sampler.correction:
             self.record.acceptance[i], self.record.tau[i] = done.acceptance, chains.log_tau.exp()
         if level.draw:
-            self.record.draw(i - sampler.annealing + 1, chains.x, done.mean, chains.alive, self.traced, sampler.backend)
+            self.record.draw(i - self.annealing + 1, chains.x, done.mean, chains.alive, self.traced, sampler.backend)
         chains.level = i + 1
 
     def _planned(self, i: int) -> tuple[Plan, Rows]:
         """The steps of level i and the chains as they come to it."""
-        sampler, chains, levels = self.sampler, self.chains, self.sampler.levels
+        sampler, chains, levels = self.sampler, self.chains, self.levels
         level = levels[i]
         changed = i == 0 or level[:2] != levels[i - 1][:2]
         if changed or self.target is None:
             self.target = self._target(i)
         scalars = tuple(self._scalars(self.target, i, k) for k in range(level.steps))
-        tunes = level.steps - level.draw if i < sampler.annealing else 0  # a draw's last step leaves its τ alone
-        plan = Plan(i, self.target, scalars, tunes if sampler.correction else None, records=i < sampler.annealing)
+        tunes = level.steps - level.draw if i < self.annealing else 0  # a draw's last step leaves its τ alone
+        plan = Plan(i, self.target, scalars, tunes if sampler.correction else None, i < self.annealing, self._predictor(i))
         at = None if changed else chains.point
         number = torch.full((1,), i, device=chains.x.device)  # on a GPU a kernel, where torch.tensor would wait
         return plan, Rows(chains.x, chains.log_tau, chains.alive, chains.broken, number, self.index, self.target.b, at)
@@ -360,19 +397,19 @@ class Run:
         """
         sampler, chains = self.sampler, self.chains
         done = chains.level
-        drawing = done > sampler.annealing
-        asked = done == sampler.annealing if chains.x.is_cuda else not drawing
+        drawing = done > self.annealing
+        asked = done == self.annealing if chains.x.is_cuda else not drawing
         if asked and not bool(chains.alive.any()):
             level, step = chains.broken[0].tolist()
             raise FloatingPointError(f"every chain turned non-finite; chain {int(self.index[0, 0])} at level {level} "
-                                     f"(t = {sampler.levels[level].t:.4g}), step {step}")
+                                     f"(t = {self.levels[level].t:.4g}), step {step}")
         if self.path is not None:
             self.kept = replace(chains), replace(self.record)  # whose tensors are replaced from now on, or written in new rows
-            if done == len(sampler.levels) or time.monotonic() - self.kept_at >= CHECKPOINT_SECONDS:
+            if done == len(self.levels) or time.monotonic() - self.kept_at >= CHECKPOINT_SECONDS:
                 self._keep()
         if sampler.callback:
-            level = sampler.levels[done - 1]
-            sampler.callback(Progress(done - 1, len(sampler.levels), level.t, level.eta, chains.x))
+            level = self.levels[done - 1]
+            sampler.callback(Progress(done - 1, len(self.levels), level.t, level.eta, chains.x))
 
     def _keep(self) -> None:
         """Write a checkpoint of the last level's end, if that is not on the disk yet."""
@@ -426,12 +463,12 @@ class Run:
             alive=torch.ones(rows, dtype=torch.bool, device=device),
             broken=torch.full((rows, 2), -1, dtype=torch.int64, device=device))
         self.chains.x = start(self._target(0), tuple(self.adjoint.shape[1:]), self.index)
-        draws, levels = self.sampler.draws, len(self.sampler.levels)
+        draws, levels = self.sampler.draws, len(self.levels)
         return self.chains, Record.empty(self.chains.x, self.sampler.operator.is_complex, draws, levels, len(self.traced))
 
     def _target(self, i: int) -> Target:
         """What level i samples from; the noise on an annealed measurement goes on to this level's."""
-        sampler, levels = self.sampler, self.sampler.levels
+        sampler, levels = self.sampler, self.levels
         level, inv_eta2 = levels[i], levels[i].eta**-2
         noisy = sampler.method == "measurement" and math.isfinite(level.eta)
         if noisy:
@@ -469,14 +506,23 @@ class Run:
 
     def _scalars(self, target: Target, i: int, k: int) -> StepScalars:
         """Those of step k of level i: averaged noise, or by the published rule the next level's at the end of a level."""
-        s, level = replace(target.scalars, step=self.chains.step + k), self.sampler.levels[i]
+        s, level = replace(target.scalars, step=self.chains.step + k), self.levels[i]
         if self.sampler.noise == "averaged":
             return s
         if k < level.steps - 1:
             return replace(s, noise=INDEPENDENT)
-        if i + 1 == len(self.sampler.levels):
+        if i + 1 == len(self.levels):
             return replace(s, noise=NO_NOISE)
-        return replace(s, noise=INDEPENDENT, noise_lam=self._lin(self.sampler.levels[i + 1]) + self._warm_lam())
+        return replace(s, noise=INDEPENDENT, noise_lam=self._lin(self.levels[i + 1]) + self._warm_lam())
+
+    def _predictor(self, i: int) -> Predictor | None:
+        """What takes the states of level i on to the next, where the prior changes there."""
+        sampler, levels = self.sampler, self.levels
+        if not self.schedule.predictor or i + 1 == len(levels) or levels[i + 1].t == levels[i].t:
+            return None
+        assert self.target is not None
+        s = replace(self.target.scalars, noise=INDEPENDENT if sampler.correction else AVERAGED, step=0)
+        return predictor(s, levels[i].t, levels[i + 1].t, self._lin(levels[i + 1]), sampler.energy.floor)
 
     def _lin(self, level: Level) -> float:
         """L/t²; L = 1, as published, where the energy knows no bound."""
@@ -487,7 +533,7 @@ class Run:
         return 0.0 if self.sampler.warm_std is None else self.sampler.warm_std**-2
 
     def _anneal_measurement(self, i: int) -> None:
-        sampler, levels = self.sampler, self.sampler.levels
+        sampler, levels = self.sampler, self.levels
         eta2 = sampler.operator.noise_std**2
         before, after = (max(levels[j].eta**2 - eta2, 0.0) if j >= 0 else math.inf for j in (i - 1, i))
         if after != before:
@@ -514,7 +560,7 @@ class Run:
         names = ("chains", "draws", "thin", "seed", "method", "noise", "correction", "first_chain", "first_measurement",
                  "warm_std")
         options = {name: getattr(sampler, name) for name in names} | {
-            "schedule": asdict(sampler.schedule), "operator": type(sampler.operator).__name__, "eta": sampler.operator.noise_std,
+            "schedule": asdict(self.schedule), "operator": type(sampler.operator).__name__, "eta": sampler.operator.noise_std,
             "solved to": [getattr(sampler.operator, name, None) for name in ("tol", "max_iter")], "image": self.image,
             "backend": resolved(sampler.backend, device), "energy": _described(sampler.energy, device)}
         given = {"y": self.y} if self.warm is None else {"y": self.y, "warm_start": self.warm}
@@ -529,7 +575,7 @@ class Run:
         z, against = noise[:1], noise[1:]
         answers = [*self.adjoint, *sampler.operator.normal_state(z)]
         tolerances = [OPERATOR_TOLERANCE] * len(answers)
-        ts = sampler.schedule.t()
+        ts = self.schedule.t()
         for t in (ts[0], ts[len(ts) // 2], ts[-1]):
             grad = sampler.energy.grad(network_view(z * math.hypot(t, 0.5)), float(t))
             answers.append(grad[0].movedim(0, -1))
@@ -560,13 +606,13 @@ class Run:
         samples = from_state(chains.x, complex_image).unflatten(0, rows)
         whole = chains.alive.view(-1, 1, 1, 1)
         means = from_state(torch.where(whole, record.mean, torch.nan), complex_image).unflatten(0, rows)
-        drawn = max(chains.level - sampler.annealing + 1, 0)
+        drawn = max(chains.level - self.annealing + 1, 0)
         trace = record.trace[:drawn].unflatten(1, rows).permute(1, 2, 0, 3).contiguous()
         lost = [BrokenChain(row // sampler.chains, int(self.index[row, 0]), *chains.broken[row].tolist())
                 for row in (~chains.alive).nonzero().flatten().tolist()]
-        shown = sampler.annealing
+        shown = self.annealing
         by_level = {
-            "t": [level.t for level in sampler.levels[:shown]], "eta": [level.eta for level in sampler.levels[:shown]],
+            "t": [level.t for level in self.levels[:shown]], "eta": [level.eta for level in self.levels[:shown]],
             **{name: _mean_over(getattr(record, name)[:shown], chains.alive) for name in ("energy", "acceptance", "tau")}}
 
         def one(v: Tensor) -> Tensor:
@@ -581,7 +627,7 @@ class Run:
             samples=one(samples), count=one(found.draws), trace=one(trace), chain_means=one(means), polar_means=polar_means,
             polar_std=polar_std, by_level=by_level,
             acceptance=_acceptance(record.acceptance[shown - 1:], chains.alive), interrupted=self.interrupted, broken=lost,
-            seed=sampler.seed, schedule=sampler.schedule, seconds=time.perf_counter() - self.began, gradients=chains.gradients,
+            seed=sampler.seed, schedule=self.schedule, seconds=time.perf_counter() - self.began, gradients=chains.gradients,
             chi2=one(self._chi2()), support=None if self.support is None else self.support[0, ..., 0] > 0)
 
 
@@ -615,7 +661,7 @@ def _acceptance(values: Tensor, alive: Tensor) -> float | None:
 
 def sample(
     y: Tensor, operator: Operator, energy: Energy, *, chains: int = 16, draws: int = 1, thin: int = 1, seed: int = 0,
-    schedule: Schedule = PUBLISHED, method: str = "alps", noise: str = "averaged", correction: str | None = None,
+    schedule: Schedule | None = None, method: str = "alps", noise: str = "averaged", correction: str | None = None,
     backend: str = "auto", progress: bool = True, checkpoint: str | Path | None = None,
     callback: Callable[[Progress], None] | None = None, first_chain: int = 0, first_measurement: int = 0,
     max_chains: int | None = None, graphs: bool = True, warm_start: Tensor | None = None, warm_std: float | None = None,

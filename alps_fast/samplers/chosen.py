@@ -1,0 +1,148 @@
+"""The schedule of a run that was given none: where it starts and ends, and how many levels lie between (docs/exactness.md §3)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .excess import moments, published
+from .schedule import Schedule
+
+if TYPE_CHECKING:
+    from ..energies.base import Energy
+    from ..operators.base import Operator
+
+WANTED = 0.02  # excess of variance, in the worst direction
+GRADIENTS = 250  # at most, as many as published
+FEWEST = 10  # levels, for what is not Gaussian
+STEPS, RHO = 4, 7.0  # fewest gradients for what is wanted of 1 … 5 steps and ρ = 3, 5, 7, whatever σ_max/σ_min from 10 to 4,000
+FIRST = 2.0  # σ_max over the widest standard deviation that is left to find: then STEPS steps forget where they began
+FAR = 3.0  # a direction that is so much wider than σ_max comes out too narrow by more than 10 %
+WAVES = 6  # cosines a side that the smooth part of an image is made of
+ROWS = 8  # of them seen through A at a time
+UNSEEN = 1e-3  # share of all directions of which the measurement says nothing that is told
+
+
+def chosen(operator: Operator, energy: Energy, y: Tensor, measured: bool) -> Schedule:
+    """A schedule with a predictor for a prior and a checked measurement y; `measured`: whether annealing sees y.
+
+    sigma_max: FIRST times the energy's `spread`; of images of range 1 (`Energy.unit`) the spread, or FIRST times the standard
+    deviation that the measurement leaves the smoothest images, if that is more. sigma_min: η, within half the energy's
+    `finest` and the whole. levels: as few as leave WANTED excess in every direction, by `excess.moments`, GRADIENTS allowing.
+    """
+    if energy.unit:
+        left = unmeasured_std(operator, y, energy.spread) if measured else smooth_stds(operator, y, energy.spread).max()
+        high = rounded_up(max(energy.spread, FIRST * left))
+    else:
+        high = FIRST * energy.spread
+    low = max(min(energy.finest, max(operator.noise_std, 0.5 * energy.finest)), energy.floor)
+    if energy.t_range is not None:
+        low, high = max(low, energy.t_range[0]), min(high, energy.t_range[1])
+    high = max(high, low)
+    ts = np.geomspace(low, high, 64) if high > low else np.array([low, low * (1.0 + 1e-9)])
+    known = (energy.curvature(float(t)) for t in ts)
+    bounds = tuple(1.0 if bound is None else bound for bound in known)
+    return planned(float(low), float(high), 10.0 * energy.finest, tuple(np.log(ts)), bounds, energy.floor)
+
+
+@lru_cache(maxsize=64)
+def planned(low: float, high: float, narrowest: float, logs: tuple[float, ...], bounds: tuple[float, ...],
+            floor: float) -> Schedule:
+    """`ladder` for a curvature bound that is interpolated between ln t."""
+    flat = bounds.count(1.0) == len(bounds)
+    return ladder(low, high, narrowest, published if flat else lambda t: float(np.interp(math.log(t), logs, bounds)), floor)
+
+
+def ladder(low: float, high: float, narrowest: float, curvature: Callable[[float], float], floor: float) -> Schedule:
+    """The fewest levels from high to low that leave WANTED excess, between prior standard deviations `narrowest` and high/FIRST
+    and for measurements of all strengths, by `moments`; FEWEST at least, and no more than GRADIENTS allow."""
+    widest = high / FIRST
+    stds = np.geomspace(min(narrowest, widest), widest, 25)[:, None]
+    data = np.concatenate([[0.0], np.geomspace(1e-2 / widest**2, 1e2 / low**2, 16)])[None]
+
+    def at(levels: int) -> Schedule:
+        return Schedule(high, low, levels, STEPS, RHO, predictor=True)
+
+    few, many = FEWEST, (GRADIENTS + 1) // (STEPS + 1)
+    while few < many:
+        middle = (few + many) // 2
+        left = moments(at(middle), stds, data, curvature, floor).variance
+        few, many = (few, middle) if float(np.abs(left - 1.0).max()) <= WANTED else (middle + 1, many)
+    return at(many)
+
+
+def rounded_up(value: float) -> float:
+    """The next of 1, 1.5, 2, 3, 5, 7, 10, 15 …: rounding in float32 elsewhere does not move it."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(power * digit for digit in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0) if power * digit >= value * (1.0 - 1e-3))
+
+
+def cosines(operator: Operator, y: Tensor) -> Tensor:
+    """WAVES² smooth images, orthonormal cosines in the first real channel, as a state."""
+    channels, height, width = operator.image_shape(y)
+    sides = []
+    for size in (height, width):
+        k = torch.arange(min(WAVES, size), dtype=torch.float64)
+        wave = torch.cos(math.pi * k[:, None] * (torch.arange(size, dtype=torch.float64) + 0.5) / size)
+        sides.append(wave / wave.norm(dim=1, keepdim=True))
+    waves = torch.einsum("ah,bw->abhw", *sides).flatten(0, 1)
+    states = torch.zeros(*waves.shape, channels * (2 if operator.is_complex else 1), dtype=torch.float32)
+    states[..., 0] = waves.float()
+    return states.to(y.device)
+
+
+def smooth_stds(operator: Operator, y: Tensor, spread: float) -> np.ndarray:
+    """Standard deviations along `cosines` of images whose pixels have half of `spread` and whose power falls as 1/frequency²."""
+    _, height, width = operator.image_shape(y)
+    squares = np.add.outer(np.arange(height) ** 2.0, np.arange(width) ** 2.0)
+    power = 1.0 / np.maximum(squares, 1.0)
+    power *= (0.5 * spread) ** 2 * height * width / power.sum()
+    return np.sqrt(power[:WAVES, :WAVES]).ravel()
+
+
+def unmeasured_std(operator: Operator, y: Tensor, spread: float) -> float:
+    """The largest posterior standard deviation of the smoothest images, Gaussian with `smooth_stds`: √λ_max (C⁻¹ + BᵀAᴴAB/η²)⁻¹.
+
+    Pixels outside the operator's support count as known.
+    """
+    states = cosines(operator, y)
+    seen = torch.cat([operator.normal_state(part.contiguous()) for part in states.split(ROWS)])
+    support = operator.support(states)
+    if support is not None:
+        seen = seen * support + states * (1.0 - support)
+    flat = states.flatten(1).double()
+    information = (flat @ seen.flatten(1).double().T).cpu().numpy() / operator.noise_std**2
+    information = 0.5 * (information + information.T) + np.diag(smooth_stds(operator, y, spread) ** -2.0)
+    return float(np.linalg.eigvalsh(information)[0]) ** -0.5
+
+
+def warn_of_start(schedule: Schedule, operator: Operator, energy: Energy, y: Tensor, measured: bool) -> None:
+    """Warn of a sigma_max far below the spread of what the measurement leaves open: it comes out too narrow."""
+    widest = float(smooth_stds(operator, y, energy.spread).max()) if energy.unit else energy.spread
+    if schedule.sigma_max >= widest / FAR:
+        return
+    if measured and energy.unit:
+        widest = unmeasured_std(operator, y, energy.spread)
+    elif measured and unseen(operator, y, energy.spread) < UNSEEN:
+        return
+    if schedule.sigma_max < widest / FAR:
+        warnings.warn(f"schedule: sigma_max = {schedule.sigma_max:.3g} is far below the standard deviation, about {widest:.2g}, "
+                      "of what the measurement leaves open, which comes out too narrow; schedule=None chooses one", stacklevel=6)
+
+
+def unseen(operator: Operator, y: Tensor, spread: float) -> float:
+    """About the share of all directions of N(0, spread²) of which the measurement says nothing: zᵀ(1 + spread² AᴴA/η²)⁻¹z/n."""
+    channels, height, width = operator.image_shape(y)
+    numbers = channels * (2 if operator.is_complex else 1)
+    z = torch.randn(1, height, width, numbers, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(y.device)
+    support = operator.support(z)
+    z = z if support is None else z * support
+    left = operator.solve_state(z, operator.noise_std**-2, spread**-2) / spread**2
+    return float((z * left).sum() / (z * z).sum())

@@ -1,0 +1,55 @@
+"""Exact moments of a whole run under a Gaussian prior, a direction at a time: what a schedule leaves of the truth's variance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from .schedule import AVERAGED, Schedule, StepScalars, predictor
+
+
+class Moments(NamedTuple):
+    """Of a state along directions of prior N(0, s²) and measurement y = √a x + N(0, 1), at σ_min, beside the exact ones there.
+
+    variance: over the exact variance (a + 1/(s² + σ_min²))⁻¹. bias: mean over the exact mean, both for y = 1/√a; 1 where a = 0.
+    """
+
+    variance: np.ndarray
+    bias: np.ndarray
+
+
+def published(t: float) -> float:
+    """L = 1."""
+    return 1.0
+
+
+def moments(schedule: Schedule, stds: np.ndarray | float, data: np.ndarray | float = 0.0,
+            curvature: Callable[[float], float] = published, floor: float = 0.0) -> Moments:
+    """What averaged noise leaves at the end of `schedule`, by recursion and without sampling:
+
+        x⁺ = (1 − P (a + q)) x + P a y + P^{1/2} (R_k + R_{k+1})/√2,   q = 1/(s² + t²),   P = (a + L/t²)⁻¹
+
+    Args:
+        stds: s. data: a, the eigenvalue of AᴴA/η²; both broadcast together. curvature: L(t). floor: an energy's.
+    """
+    s, a = np.broadcast_arrays(np.asarray(stds, float), np.asarray(data, float))
+    ts = schedule.t().tolist()
+    lins = [curvature(t) / t**2 for t in ts]
+    mean = a / (a + lins[0])
+    variance, shared = 1.0 / (a + lins[0]), np.zeros(s.shape)  # shared: covariance with the noise that the next step has too
+    for i, (t, lin) in enumerate(zip(ts, lins, strict=True)):
+        q, p = 1.0 / (s * s + max(t, floor) ** 2), 1.0 / (a + lin)
+        kept, root = p * (lin - q), np.sqrt(0.5 * p)
+        for _ in range(schedule.steps):
+            variance = kept * kept * variance + 2.0 * kept * root * shared + 2.0 * root * root
+            mean, shared = kept * mean + p * a, root
+        if schedule.predictor and i + 1 < len(ts):
+            step = StepScalars(lin, lin, t**-2, 1.0, lin, AVERAGED, 0, 0)
+            keep, moved = predictor(step, t, ts[i + 1], lins[i + 1], floor)
+            factor = 1.0 - keep + p * (moved.lin - moved.w * t * t * q)
+            variance, shared, mean = factor * factor * variance, factor * shared, factor * mean + keep * p * a
+    precision = a + 1.0 / (s * s + max(ts[-1], floor) ** 2)
+    exact = np.where(a > 0, a, 1.0) / precision
+    return Moments(variance * precision, np.where(a > 0, mean / exact, 1.0))

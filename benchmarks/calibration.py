@@ -1,0 +1,136 @@
+"""How far from the truth schedules leave Gaussian posteriors, by recursion: `python -m benchmarks.calibration --schedules`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from alps_fast.energies import GaussianEnergy
+from alps_fast.samplers import Schedule
+from alps_fast.samplers.chosen import FIRST, ladder
+from alps_fast.samplers.excess import moments, published
+from alps_fast.samplers.schedule import AVERAGED, StepScalars, predictor
+
+STDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+DATA = (0.0, *np.geomspace(1e-3, 1e4, 15).tolist())  # a: nothing measured, then from next to nothing to all
+SCHEDULES = {
+    "published, 50 × 5": Schedule(),
+    "published for blur, 10 × 5": Schedule(levels=10),
+    "10 to 0.02, 25 × 4": Schedule(10.0, 0.02, 25, 4),
+    "1 to 0.012, 14 × 4": Schedule(1.0, 0.012, 14, 4, 3.0),
+    "1 to 0.02, 18 × 5": Schedule(1.0, 0.02, 18, 5, 3.0),
+}
+
+
+def chosen_for(std: float) -> Schedule:
+    """What schedule=None chooses for N(0, std²) where the curvature has the published bound."""
+    energy = GaussianEnergy(0.0, std)
+    return ladder(energy.finest, FIRST * energy.spread, std, published, 0.0)
+
+
+def gradients(schedule: Schedule) -> int:
+    """Of a chain while it anneals."""
+    return schedule.levels * (schedule.steps + schedule.predictor) - schedule.predictor
+
+
+def row(name: str, schedules: list[Schedule]) -> dict[str, object]:
+    """Variance over truth of every STD, nothing measured; and the farthest from 1 where a measurement says something.
+
+    bias: the largest error of the mean, root mean square over measurements, in posterior standard deviations.
+    """
+    data = np.array(DATA)
+    cells = [moments(s, std, data) for s, std in zip(schedules, STDS, strict=True)]
+    scale = [np.sqrt(data * (1.0 + data * std**2) / (data + 1.0 / (std**2 + s.sigma_min**2)))  # of the mean, in posterior ones
+             for s, std in zip(schedules, STDS, strict=True)]
+    return {"schedule": name, "predictor": schedules[0].predictor, "gradients": max(map(gradients, schedules)),
+            "unobserved": [float(cell.variance[0]) for cell in cells],
+            "observed": max((float(v) for cell in cells for v in cell.variance[1:]), key=lambda v: abs(v - 1.0)),
+            "bias": max(float((np.abs(cell.bias - 1.0) * each).max()) for cell, each in zip(cells, scale, strict=True))}
+
+
+def table() -> list[dict[str, object]]:
+    """Every schedule without and with the predictor, and what is chosen."""
+    rows = [row(name, [replace(s, predictor=wanted)] * len(STDS)) for name, s in SCHEDULES.items() for wanted in (False, True)]
+    return [*rows, row("schedule=None, one for each", [chosen_for(std) for std in STDS]),
+            row("schedule=None, one for all", [chosen_for_all()] * len(STDS))]
+
+
+def chosen_for_all() -> Schedule:
+    """What schedule=None chooses for directions of STDS side by side, with the published bound."""
+    return ladder(0.1 * STDS[0], FIRST * STDS[-1], STDS[0], published, 0.0)
+
+
+def symmetric(matrix: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """A function of a symmetric matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * function(values)) @ vectors.T
+
+
+def dense(schedule: Schedule, prior: np.ndarray, information: np.ndarray) -> np.ndarray:
+    """Eigenvalues of the run's covariance seen through the exact one, for any prior (d, d) and AᴴA/η² (d, d); L = 1."""
+    eye, ts = np.eye(len(prior)), schedule.t().tolist()
+    covariance, shared = np.linalg.inv(information + eye / ts[0] ** 2), np.zeros_like(prior)
+    for i, t in enumerate(ts):
+        q, p = np.linalg.inv(prior + t * t * eye), np.linalg.inv(information + eye / t**2)
+        root = np.sqrt(0.5) * symmetric(p, np.sqrt)
+        kept = eye - p @ (information + q)
+        for _ in range(schedule.steps):
+            cross = kept @ shared @ root
+            covariance, shared = kept @ covariance @ kept.T + cross + cross.T + 2.0 * root @ root, root
+        if schedule.predictor and i + 1 < len(ts):
+            step = StepScalars(t**-2, t**-2, t**-2, 1.0, t**-2, AVERAGED, 0, 0)
+            keep, moved = predictor(step, t, ts[i + 1], ts[i + 1] ** -2, 0.0)
+            factor = (1.0 - keep) * eye + p @ (moved.lin * eye - moved.w * t * t * q)
+            covariance, shared = factor @ covariance @ factor.T, factor @ shared
+    precision = information + np.linalg.inv(prior + ts[-1] ** 2 * eye)
+    half = symmetric(precision, np.sqrt)
+    return np.linalg.eigvalsh(half @ covariance @ half)
+
+
+def random_problem(seed: int, d: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """A prior of standard deviations .1 … 20 in random directions, and a measurement of d/2 numbers with η from .03 to 10."""
+    g = np.random.default_rng(seed)
+    turn, _ = np.linalg.qr(g.normal(size=(d, d)))
+    a = g.normal(size=(d // 2, d)) / np.sqrt(d) / np.geomspace(0.03, 10.0, d // 2)[:, None]
+    return (turn * np.geomspace(0.1, 20.0, d) ** 2) @ turn.T, a.T @ a
+
+
+def dense_row(name: str, schedule: Schedule) -> dict[str, object]:
+    """The smallest, the mean and the largest eigenvalue over ten problems."""
+    values = np.stack([dense(schedule, *random_problem(seed)) for seed in range(10)])
+    return {"schedule": name, "predictor": schedule.predictor, "least": float(values.min()),
+            "mean": float(values.mean()), "most": float(values.max())}
+
+
+def dense_table() -> list[dict[str, object]]:
+    """`dense_row` of the published schedule without and with a predictor, and of what is chosen."""
+    rows = [dense_row("published, 50 × 5", Schedule(predictor=with_one)) for with_one in (False, True)]
+    return [*rows, dense_row("schedule=None, one for all", chosen_for_all())]
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--schedules", action="store_true", required=True, help="the tables of docs/exactness.md §4")
+    parser.add_argument("--json", action="store_true", help="one document in place of tables")
+    arguments = parser.parse_args()
+    rows, mixed = table(), dense_table()
+    if arguments.json:
+        print(json.dumps({"stds": STDS, "schedules": rows, "dense": mixed}, indent=1))
+        return
+    print("| schedule | predictor | gradients | " + " | ".join(f"{std:g}" for std in STDS) + " | observed | bias |")
+    print("|---|---|--:|" + "--:|" * (len(STDS) + 2))
+    for r in rows:
+        cells = " | ".join(f"{v:.3f}" for v in (*r["unobserved"], r["observed"], r["bias"]))  # type: ignore[misc]
+        print(f"| {r['schedule']} | {'yes' if r['predictor'] else 'no'} | {r['gradients']} | {cells} |")
+    print("\n| no common directions | predictor | least | mean | most |\n|---|---|--:|--:|--:|")
+    for r in mixed:
+        print(f"| {r['schedule']} | {'yes' if r['predictor'] else 'no'} | {r['least']:.3f} | {r['mean']:.3f} | {r['most']:.3f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""Schedules, predictor and MALA against exact recursions and closed forms, Monte Carlo within its standard error."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_oracles import OPERATORS, Published, S, gaussian_posterior, measure
+from torch import Tensor
+
+from alps_fast.energies import DiffusionPrior, GaussianEnergy, GaussianMixtureEnergy, SumEnergy, load
+from alps_fast.errors import ArgumentError
+from alps_fast.layout import to_state
+from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting
+from alps_fast.samplers import Sampler, Schedule, map_estimate, sample
+from alps_fast.samplers.chosen import GRADIENTS, WANTED, chosen, rounded_up, unmeasured_std
+from alps_fast.samplers.excess import moments
+from alps_fast.samplers.sampler import Run
+from benchmarks import calibration
+
+COARSE = Schedule(sigma_max=3.0, sigma_min=0.1, levels=8, steps=3, predictor=True)
+STDS = torch.tensor([0.1, 0.5, 1.0, 2.0])
+
+
+def halves(eta: float, width: int = 400) -> tuple[Inpainting, GaussianEnergy, Tensor, Tensor]:
+    """Four prior standard deviations, a row each; the right half is measured. Operator, energy, y and a."""
+    mask = torch.zeros(1, 4, width)
+    mask[..., width // 2:] = 1
+    std = STDS.view(1, 4, 1)
+    g = torch.Generator().manual_seed(0)
+    y = mask * (std * torch.randn(1, 4, width, generator=g) + eta * torch.randn(1, 4, width, generator=g))
+    return Inpainting(mask, eta), Flat(std), y, mask[0] / eta**2
+
+
+class Flat(GaussianEnergy):
+    """A centred Gaussian without its bound: L = 1."""
+
+    def __init__(self, std: Tensor):
+        super().__init__(0.0, std.expand(1, 4, 1))
+
+    def curvature(self, t: float) -> None:
+        return None
+
+
+@pytest.mark.parametrize("with_one", [False, True])
+def test_a_run_has_the_variance_and_mean_of_the_recursion(with_one: bool) -> None:
+    """Eight cells of 200 pixels, 100 chains: variance within 4 standard errors of what `moments` says, and so the mean."""
+    op, energy, y, a = halves(0.7)
+    schedule, chains = replace(COARSE, predictor=with_one), 100
+    x = sample(y, op, energy, chains=chains, schedule=schedule, progress=False).samples[:, 0].double()
+    precision = a.double() + 1 / (STDS.double()[:, None] ** 2 + schedule.sigma_min**2)
+    said = moments(schedule, STDS.numpy()[:, None], a.numpy())
+    variance = x.var(0) * precision
+    error = math.sqrt(2 / ((chains - 1) * 200))
+    for cell in (slice(None, 200), slice(200, None)):
+        want = torch.from_numpy(said.variance[:, cell.start or 0])
+        assert bool(((variance[:, cell].mean(1) / want - 1).abs() < 4 * error).all())
+    shrunk = (a.double() / precision * torch.from_numpy(said.bias) * y[0])[:, 200:]
+    off = (x.mean(0)[:, 200:] - shrunk) * (precision[:, 200:] * chains / torch.from_numpy(said.variance[:, 200:])).sqrt()
+    assert abs(float(off.square().mean()) - 1) < 4 * math.sqrt(2 / off.numel())
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_predictor_under_every_operator(name: str) -> None:
+    """The covariance's trace, seen through the exact one, is that of the recursion in the operator's eigenbasis."""
+    op, shape = OPERATORS[name]
+    y, chains = measure(op, shape), 400
+    posterior = sample(y, op, Published(0.2, S), chains=chains, schedule=COARSE, progress=False)
+    assert posterior.gradients == COARSE.levels * COARSE.steps + COARSE.levels - 1
+    mean, covariance = gaussian_posterior(op, y, shape, COARSE.sigma_min)
+    values = 1 / np.linalg.eigvalsh(covariance.numpy()) - 1 / (S**2 + COARSE.sigma_min**2)
+    expected = float(moments(COARSE, S, np.maximum(values, 0.0)).variance.mean())
+    off = to_state(posterior.samples).flatten(1) - mean
+    z = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), off.T, upper=False)
+    error = math.sqrt(2 / z.numel())
+    assert abs(float(z.var(1).mean()) - expected) < 4 * error + 0.004  # conjugate gradients stop at .03 standard deviations
+    assert float(z.mean(1).square().sum()) * chains / len(z) < 1 + 4 * math.sqrt(2 / len(z))
+
+
+def test_without_a_predictor_the_excess_is_the_one_that_was_published_and_with_it_a_tenth() -> None:
+    table = {(r["schedule"], r["predictor"]): r for r in calibration.table()}
+    published = table["published, 50 × 5", False]["unobserved"]
+    assert max(published) == pytest.approx(1.0757, abs=1e-3)
+    for (name, with_one), row in table.items():
+        if with_one and name.startswith(("published, 50", "10 to 0.02", "schedule=None")):
+            assert max(abs(v - 1) for v in row["unobserved"]) < 0.002
+            assert abs(row["observed"] - 1) < 0.025 and row["bias"] < 0.1
+
+
+def test_what_is_chosen_leaves_two_percent_in_every_cell_and_takes_no_more_gradients_than_published() -> None:
+    stds, data = np.array(calibration.STDS), np.array(calibration.DATA)
+    for std in stds:
+        s = calibration.chosen_for(float(std))
+        assert calibration.gradients(s) <= GRADIENTS and np.abs(moments(s, std, data).variance - 1).max() <= WANTED + 1e-3
+    s = calibration.chosen_for_all()
+    assert calibration.gradients(s) <= GRADIENTS
+    assert np.abs(moments(s, stds[:, None], data).variance - 1).max() <= WANTED + 1e-3
+
+
+def test_where_prior_and_measurement_share_no_directions_the_predictor_takes_away_part_of_the_excess() -> None:
+    for seed in range(3):
+        problem = calibration.random_problem(seed)
+        without, with_one = (calibration.dense(Schedule(predictor=p), *problem) for p in (False, True))
+        assert (with_one.mean() - 1) < 0.75 * (without.mean() - 1) and with_one.min() > 0.98
+
+
+def test_the_dense_recursion_is_the_scalar_one_where_all_is_diagonal() -> None:
+    stds, data = np.array([0.2, 1.0, 5.0]), np.array([0.0, 2.0, 50.0])
+    found = calibration.dense(COARSE, np.diag(stds**2), np.diag(data))
+    np.testing.assert_allclose(found, np.sort(moments(COARSE, stds, data).variance), rtol=1e-9)
+
+
+def test_the_published_rule_has_no_predictor() -> None:
+    op, energy, y, _ = halves(0.7, 8)
+    assert not Schedule().predictor
+    post = sample(y, op, energy, chains=2, noise="independent", progress=False)
+    assert post.schedule == Schedule() and post.gradients == 250
+    with pytest.raises(ArgumentError, match="schedule: got one with a predictor"):
+        Sampler(op, energy, schedule=COARSE, noise="independent")
+    with pytest.raises(ArgumentError, match="predictor: got 1"):
+        Schedule(predictor=1)  # type: ignore[arg-type]
+
+
+def test_below_an_energy_s_floor_the_predictor_leaves_states_alone() -> None:
+    """A ridge prior's E/t² stays as it is there, so nothing has to follow it."""
+    s = Schedule(0.02, 0.005, 3, 4, predictor=True)
+    stays = moments(s, 0.5, floor=0.02, curvature=lambda t: (t / 0.02) ** 2)
+    np.testing.assert_allclose(stays.variance, moments(replace(s, predictor=False), 0.5, floor=0.02,
+                                                       curvature=lambda t: (t / 0.02) ** 2).variance)
+    assert load("natural-ridge").floor == pytest.approx(0.01, rel=1e-3)
+
+
+# --- what is chosen ---------------------------------------------------------------------------------------------------
+
+def half_plane(side: int = 48) -> Inpainting:
+    mask = torch.ones(side, side)
+    mask[:, side // 2:] = 0
+    return Inpainting(mask, 0.02)
+
+
+def test_where_annealing_starts_follows_what_is_measured() -> None:
+    energy, y = load("natural"), torch.zeros(1, 1, 48, 48)
+    pixels = Inpainting((torch.rand(48, 48, generator=torch.Generator().manual_seed(0)) < 0.2).float(), 0.02)
+    assert chosen(pixels, energy, y, True).sigma_max == 1.0
+    assert chosen(CircularBlur.gaussian(2.0, 0.02), energy, y, True).sigma_max == 1.0
+    wide = chosen(half_plane(), energy, y, True)
+    assert wide.sigma_max >= 2 * unmeasured_std(half_plane(), y, 1.0) > 4
+    assert chosen(pixels, energy, y, False).sigma_max > wide.sigma_max  # annealed without data
+
+
+def test_where_annealing_ends_follows_noise_and_prior() -> None:
+    y = torch.zeros(1, 1, 16, 16)
+    assert [chosen(Denoising(eta), load("natural"), y, True).sigma_min for eta in (1e-3, 0.013, 0.3)] == [0.01, 0.013, 0.02]
+    s = chosen(Denoising(0.5), GaussianEnergy(0.0, 2.0), y, True)
+    assert (s.sigma_max, s.sigma_min) == pytest.approx((4.0, 0.2)) and s.predictor
+    limited = DiffusionPrior(lambda x, t: 0 * x, 1, t_range=(0.05, 0.8))
+    assert (lambda s: (s.sigma_max, s.sigma_min))(chosen(Denoising(0.01), limited, y, True)) == (0.8, 0.05)
+
+
+def test_spread_and_finest_of_energies() -> None:
+    assert (load("brain").spread, load("brain").finest) == (1.0, 0.02)
+    mixture = GaussianMixtureEnergy(torch.ones(2), torch.tensor([1.0, -1.0]).view(2, 1, 1, 1), torch.tensor([0.3, 0.5]))
+    assert mixture.spread == pytest.approx(math.sqrt(0.25 + 1.0)) and mixture.finest == pytest.approx(0.03)
+    both = SumEnergy([GaussianEnergy(0.0, 3.0), GaussianEnergy(0.0, 4.0)])
+    assert both.spread == pytest.approx(2.4) and both.t_range is None  # 1/9 + 1/16 = 1/2.4²
+    assert DiffusionPrior(lambda x, t: x, 1, image_range=(0.0, 1.0)).spread == 0.5
+
+
+def test_rounding_up() -> None:
+    assert [rounded_up(v) for v in (1.0, 1.0001, 1.2, 2.5, 7.5, 0.04, 46.0)] == pytest.approx([1, 1, 1.5, 3, 10, 0.05, 50])
+
+
+def test_a_run_says_what_was_chosen_and_a_batch_has_it_too() -> None:
+    op, y = half_plane(12), torch.zeros(2, 1, 12, 12)
+    energy = GaussianEnergy(0.0, 0.5)
+    post = sample(y, op, energy, chains=2, progress=False)
+    assert post.schedule == chosen(op, energy, y, True)
+    assert post.gradients == post.schedule.levels * 5 - 1
+    torch.testing.assert_close(post.samples[0], sample(y[0], op, energy, chains=2, progress=False).samples, rtol=0, atol=0)
+    assert map_estimate(y[0], op, energy, progress=False).trace.shape == (post.schedule.levels, post.schedule.steps)
+
+
+def test_a_sampler_chooses_once_for_images_of_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    op, y, asked = half_plane(12), torch.zeros(1, 12, 12), []
+    seen = op.normal_state
+    monkeypatch.setattr(op, "normal_state", lambda x: asked.append(len(x)) or seen(x))
+    sampler = Sampler(op, load("natural-ridge"), chains=1, noise="averaged", progress=False, max_chains=1)
+    assert sampler.schedule is None
+    Run(sampler, y)
+    Run(sampler, torch.stack([y, y]))
+    assert sum(asked) == 36
+    op.noise_std = 0.1
+    Run(sampler, y)
+    assert sum(asked) == 72
+
+
+def test_a_start_far_below_what_is_left_open_is_told() -> None:
+    short = Schedule(1.0, 0.5, 2, 1)
+    y = torch.zeros(1, 12, 12)
+    with pytest.warns(UserWarning, match="schedule: sigma_max = 1 is far below the standard deviation, about 20"):
+        sample(y, half_plane(12), GaussianEnergy(0.0, 20.0), chains=1, schedule=short, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sample(y, Denoising(0.1), GaussianEnergy(0.0, 20.0), chains=1, schedule=short, noise="independent", progress=False)
+        Sampler(half_plane(12), GaussianEnergy(0.0, 2.0), schedule=short, progress=False, noise="independent")(y)
+    mask = torch.zeros(32, 32)
+    mask[:8] = 1  # no low frequencies: frequency zero is in the middle
+    op = CartesianMRI(mask, noise_std=0.01)
+    with pytest.warns(UserWarning, match="schedule: sigma_max = 1 is far below"):
+        sample(op.forward(torch.zeros(1, 32, 32, dtype=torch.complex64)), op, load("brain-ridge"), chains=1, schedule=short,
+               progress=False)
+
+
+# --- MALA and MAP -----------------------------------------------------------------------------------------------------
+
+def test_mala_with_the_predictor_is_not_worse_than_without_mala() -> None:
+    """25 levels of 4 steps from 10: the worst of four directions was 1.26 with MALA and no predictor, and is within 6 %."""
+    std = STDS.view(1, 4, 1)
+    op, y = Denoising(100.0), 100.0 * torch.randn(1, 4, 64, generator=torch.Generator().manual_seed(1))
+    schedule = Schedule(10.0, 0.02, 25, 4, predictor=True)
+    x = sample(y, op, Flat(std), chains=64, schedule=schedule, correction="mala", progress=False).samples[:, 0]
+    ratio = x.var(0).mean(1) * (1 / (STDS**2 + 0.02**2) + 1e-4)
+    assert float((ratio - 1).abs().max()) < 0.06 + 4 * math.sqrt(2 / (63 * 64))
+
+
+@pytest.mark.filterwarnings("ignore:schedule")  # which starts far too low, so that the prior is flat beside t
+def test_mala_takes_longer_steps_than_one_where_nearly_all_are_accepted() -> None:
+    """Nothing measured, a prior much wider than t: P = t² is short beside it, and longer steps are accepted too."""
+    schedule = Schedule(0.1, 0.1, 1, 60)
+    post = sample(torch.zeros(1, 4, 4), Denoising(100.0), Flat(torch.tensor(2.0)), chains=8, schedule=schedule, correction="mala",
+                  progress=False)
+    assert post.by_level["tau"][-1] > 1.5
+
+
+@pytest.mark.parametrize("name", sorted(set(OPERATORS) - {"linear"}))  # linear tells that single precision is short
+def test_map_never_climbs_by_more_than_rounding_where_eta_is_small(name: str) -> None:
+    """From t = 100 at η = .01, where Aᴴy/η² outweighs 1/t² by 10⁸; float32 holds a residual of η in data of 1 to 10⁻⁵ of it."""
+    op, shape = OPERATORS[name]
+    small = type(op).__new__(type(op))
+    small.__dict__.update(op.__dict__)
+    small.noise_std = 0.01
+    y = measure(small, shape)
+    found = map_estimate(y, small, Published(0.2, S), schedule=Schedule(100.0, 0.1, 12, 5), progress=False)
+    assert float(found.trace.diff(dim=-1).max()) <= 1e-5 * float(found.trace.abs().max())
