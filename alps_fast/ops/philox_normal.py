@@ -91,8 +91,9 @@ def box_muller(r0: Tensor, r1: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def counters(chains: Tensor) -> Tensor:
-    """An op's `chains` as kernels read them, (N, 2) and contiguous."""
-    return (chains if chains.ndim == 2 else torch.stack([chains, torch.zeros_like(chains)], 1)).contiguous()
+    """An op's `chains` as kernels read them, (N, 2), contiguous and a row at a time on 16 bytes."""
+    rows = (chains if chains.ndim == 2 else torch.stack([chains, torch.zeros_like(chains)], 1)).contiguous()
+    return rows.clone() if rows.storage_offset() % 2 else rows
 
 
 def words(chains: Tensor, step: int, tag: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -121,7 +121,7 @@ ALPS_FN void box_muller(typename L::U r0, typename L::U r1, typename L::F& n0, t
   n1 = radius * sine;
 }
 
-struct Chain {  // a row of an op's `chains`
+struct alignas(16) Chain {  // a row of an op's `chains`, which is read at once
   int64_t counted;  // its index, and in the high 32 bits what is added to the step
   int64_t measurement;
 };

@@ -16,7 +16,8 @@ __global__ void __launch_bounds__(THREADS)
     philox_normal_kernel(const Chain* __restrict__ chains, int64_t rows, int64_t n, Stream random, float* __restrict__ out) {
   const int64_t quads = (n + 3) / 4;
   for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
-    const Chains<Thread> chain = in_all_lanes<Thread>(chains[row]);
+    const uint4 words = *reinterpret_cast<const uint4*>(chains + row);  // of a Chain, read at once
+    const Chains<Thread> chain = {words.x, words.y, words.z};
     float* image = out + row * n;
     for (int64_t quad = int64_t(blockIdx.x) * THREADS + threadIdx.x; quad < quads; quad += int64_t(gridDim.x) * THREADS) {
       float v[4];
