@@ -10,6 +10,7 @@ import ctypes
 import importlib.machinery
 import importlib.util
 import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -90,8 +91,9 @@ def library() -> tuple[ModuleType, ctypes.CDLL, dict[int, str]]:
     with tempfile.TemporaryDirectory() as directory:
         path = str(build.library("record", Path(directory)))
         loader = importlib.machinery.ExtensionFileLoader("alps_fast._cuda", path)
-        module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec("alps_fast._cuda", loader, origin=path))
-        loader.exec_module(module)
+        with mock.patch.dict(sys.modules):  # where Python enters it under its name, which is the real one's
+            module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec("alps_fast._cuda", loader, origin=path))
+            loader.exec_module(module)
         symbols = subprocess.run(["nm", "--defined-only", path], check=True, capture_output=True, text=True).stdout
         names = {int(at, 16): nvcc.readable(name) for at, kind, name in map(str.split, symbols.splitlines()) if kind in "tTW"}
         return module, ctypes.CDLL(path), names

@@ -19,7 +19,7 @@ from alps_fast.cli import main
 from alps_fast.ops import _dispatch
 from alps_fast.profile.cases import CASES
 from alps_fast.profile.work import GPUS, Work, modelled_us
-from lab import cuda, nvcc
+from lab import cuda, host, nvcc
 from lab.command import BASELINE
 from lab.emulate import compiled, interpreting, recorded, traffic
 from lab.report import ARCHITECTURES, baseline_of, counts_of, model, more_work, regressions
@@ -257,3 +257,9 @@ def test_a_package_that_is_missing_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "cuxray", None)
     monkeypatch.setattr(nvcc, "version", lambda: None)
     assert CliRunner().invoke(main, ["profile", "--emulate", "--op", "moments"]).exit_code == 0
+
+
+@needs_nvcc
+def test_the_stand_in_for_cuda_takes_no_place_of_the_real_module():
+    before = sys.modules.get("alps_fast._cuda")
+    assert host.library()[0] is not before and sys.modules.get("alps_fast._cuda") is before
