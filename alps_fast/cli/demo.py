@@ -107,7 +107,7 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
     def score(image: Tensor) -> float:
         return metrics.psnr(view(image), view(truth), data_range)
 
-    schedule = af.Schedule(setting.sigma_max, setting.sigma_min, setting.levels, setting.steps, setting.rho)
+    schedule = af.Schedule(setting.sigma_max, setting.sigma_min, setting.levels, setting.steps, setting.rho, predictor=True)
     posterior = af.sample(problem.y, problem.operator, energy, chains=setting.chains, draws=setting.draws, seed=seed,
                           schedule=schedule, backend=backend, progress=progress)
     if posterior.interrupted:  # a demo cut short shows nothing
