@@ -34,16 +34,7 @@ def check(call: str, backend: str) -> None:
     alone = all(test_gpu.equal(test_gpu.runner(call, backend, arguments | {k: arguments[k][n:n + 1] for k in rows}, DEVICE)(),
                                tuple(g[n:n + 1] for g in got)) for n in range(len(got[0]))) if rows else True
     again = all(test_gpu.equal(run(), got) for _ in range(5))
-    in_graph = True
-    if ON_GPU:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = run()
-        for v in captured:
-            v.zero_()
-        graph.replay()
-        torch.cuda.synchronize()
-        in_graph = test_gpu.equal(captured, got)
+    in_graph = not ON_GPU or test_gpu.equal(test_gpu.replayed(run), got)
     emit("smoke", ok=error <= law and alone and again and in_graph and took, case=call, backend=backend, own_kernel=took,
          error=error, law=law, alone=alone, again=again, graph=in_graph, seconds=round(time.time() - began, 1))
 
