@@ -30,7 +30,8 @@ part() {  # name, seconds at most, command …
 
 site() {  # no pip, no registry: the folders that setup.py maps, beside what was brought along
   mkdir -p build/site/alps_fast
-  cp -ru alps_fast/. build/site/alps_fast/
+  find build/site/alps_fast -name '*.py' -delete  # of a commit before, if any: of what was brought along only modules count
+  cp -r alps_fast/. build/site/alps_fast/
   rm -rf build/site/alps_fast/kernels build/site/alps_fast/bench
   cp -r kernels build/site/alps_fast/kernels
   cp -r benchmarks build/site/alps_fast/bench
@@ -71,8 +72,9 @@ if pid == 0:
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
 }
 
-counters() {  # of one kernel, as text: index in timing.py, name
-  ncu --clock-control none --set full -k "regex:$2" --launch-skip 1 -c 1 $PYTHON -P "$HERE/one.py" "$1" > "$OUT/ncu_$1.txt" 2>&1
+counters() {  # of a few launches, as text: index in timing.py, kernels by name, how many launches, after how many others
+  ncu --clock-control none --set full -k "regex:$2" -c "$3" --launch-skip "${4:-1}" $PYTHON -P "$HERE/one.py" "$1" \
+    > "$OUT/ncu_$1.txt" 2>&1
 }
 export -f site build counters
 export HERE
@@ -94,10 +96,12 @@ part ways      60 $PYTHON -P "$HERE/timing.py" ways    # kernels of one op besid
 part more     90 $PYTHON -P "$HERE/timing.py" more    # other sizes               65 s
 if [[ $GPU_RUN_DEVICE == cuda ]]; then
   part conv    90 $PYTHON -P "$HERE/conv.py"          # the kernels of conv_grad beside each other
-  part tests 150 $PYTHON -P -m pytest -m gpu -v -n 12 --timeout 90 -p no:cacheprovider --junitxml="$OUT/tests.xml"  # 95 s by 8
-  part "ncu 2" 40 bash -c "counters 2 ridge"          # 12 s each
-  part "ncu 3" 40 bash -c "counters 3 langevin_sense"
-  part "ncu 0" 40 bash -c "counters 0 conv"
+  part tests 150 $PYTHON -P -m pytest -p no:benchmark -m gpu -v -n 12 --timeout 90 -p no:cacheprovider --junitxml="$OUT/tests.xml"  # 95 s by 8
+  part "ncu 0" 40 bash -c "counters 0 conv_tiles 3"   # 12 s each
+  part "ncu 6" 50 bash -c "counters 6 langevin_sense_cg 8 8"
+  part "ncu 5" 40 bash -c "counters 5 fourier 3"
+  part "ncu 3" 40 bash -c "counters 3 langevin_sense 1"
+  part "ncu 2" 40 bash -c "counters 2 ridge 1"
   part rest     100 $PYTHON -P "$HERE/runs.py" rest
   part memcheck  80 compute-sanitizer --tool memcheck --error-exitcode 9 --target-processes all \
     $PYTHON -P "$HERE/smoke.py" langevin_sense ridge_langevin
