@@ -147,14 +147,22 @@ def _in_eights(products: Tensor) -> Tensor:
     return products.unflatten(2, (-1, 8)).unflatten(1, (2, 8)).permute(0, 1, 3, 4, 2)
 
 
-def pack_fragments(weights: Sequence[Tensor], blocks: Sequence[int], of_warpgroups: bool = False) -> Fragments:
-    """All weights of one network for a CUDA kernel; the biases of a shuffle's four matrices one after another."""
-    ordered = _in_eights if of_warpgroups else _in_lanes
+def _eights_in_lanes(products: Tensor) -> Tensor:
+    """The columns of every 32 in the order in which a lane, which has two of each eight, has eight channels on end."""
+    if products.shape[2] % 32:
+        return products  # the last convolution
+    return products.unflatten(2, (-1, 4, 4, 2)).transpose(3, 4).flatten(2)  # lane, eight, 2 to eight, lane, 2
+
+
+def pack_fragments(weights: Sequence[Tensor], blocks: Sequence[int], kernel: str = "image") -> Fragments:
+    """All weights of one network for a CUDA kernel of `conv_grad`; the biases of a shuffle's four matrices one after another."""
+    ordered = _in_eights if kernel == "warpgroups" else _in_lanes
     parts: list[Tensor] = []
     biases: list[Tensor] = []
     with torch.no_grad():
         for taps, bias, spread in layers(weights, blocks):
-            parts += [ordered(_products(taps)).to(torch.bfloat16).flatten()]
+            products = _products(taps)
+            parts += [ordered(products if kernel == "image" else _eights_in_lanes(products)).to(torch.bfloat16).flatten()]
             if bias is not None:
                 own = bias.unflatten(0, (-1, 4)).T.flatten() if spread else bias
                 biases += [F.pad(own, (0, -len(own) % 16))]

@@ -206,8 +206,8 @@ def _conv_grad_cuda(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: 
                                                kernel=number)
             if needed >= 0:
                 x, scale, shift, coefficients = (v.contiguous() for v in (x, scale, shift, coefficients))
-                scale, shift = (v.clone() if v.data_ptr() % 8 else v for v in (scale, shift))  # which are read in pairs
-                packed = packed_once(pack_fragments, weights, tuple(blocks), kernel == "warpgroups")
+                scale, shift = (v.clone() if v.data_ptr() % 16 else v for v in (scale, shift))  # which are read in fours
+                packed = packed_once(pack_fragments, weights, tuple(blocks), kernel)
                 grad, value = torch.empty_like(x), torch.empty_like(x[:, 0, 0, 0])
                 workspace = torch.empty(needed, dtype=torch.uint8, device=x.device)
                 _cuda.conv_grad(

@@ -37,23 +37,27 @@ __device__ __forceinline__ uint4 unshuffled(const ConvGrad& s, const float* imag
   return make_uint4(packed[0], packed[1], packed[2], packed[3]);
 }
 
+constexpr float UNITS = 1 << 23;  // from here to its double a number's last byte counts units: quicker than a conversion
+
 // Four sums, of two columns twice, to phi(scale v + shift). Returns phi' in bytes.
 __device__ __forceinline__ uint32_t film(float (&v)[4], float2 scale, float2 shift) {
-  uint32_t bytes = 0;
+  uint32_t ends[4];
 #pragma unroll
   for (int e = 0; e < 4; ++e) {
     const float z = __fmaf_rn(v[e], e % 2 ? scale.y : scale.x, e % 2 ? shift.y : shift.x);
-    const float ramp = __fmaf_rn(z, 1.0f / 6, 0.5f), above = z - 3.0f;
-    const float slope = ramp > 0 ? (ramp < 1 ? ramp : 1.0f) : 0.0f;
+    const float slope = __saturatef(__fmaf_rn(z, 1.0f / 6, 0.5f)), above = z - 3.0f;
     v[e] = __fmaf_rn(3.0f * slope, slope, above < 0 ? 0.0f : above);  // NaN stays
-    bytes |= static_cast<uint32_t>(__fmaf_rn(slope, 255.0f, 0.5f)) << 8 * e;
+    ends[e] = __float_as_uint(__fmaf_rn(slope, 255.0f, UNITS));
   }
-  return bytes;
+  return __byte_perm(__byte_perm(ends[0], ends[1], 0x40), __byte_perm(ends[2], ends[3], 0x40), 0x5410);
 }
 
 __device__ __forceinline__ void mask(float (&v)[4], uint32_t bytes, float2 scale) {
 #pragma unroll
-  for (int e = 0; e < 4; ++e) v[e] *= __uint2float_rn(bytes >> 8 * e & 255u) * (1.0f / 255) * (e % 2 ? scale.y : scale.x);
+  for (int e = 0; e < 4; ++e) {
+    const float byte = __uint_as_float(__byte_perm(bytes, __float_as_uint(UNITS), 0x7650 | e)) - UNITS;
+    v[e] *= byte * (1.0f / 255) * (e % 2 ? scale.y : scale.x);
+  }
 }
 
 // to = from - (skip from + factor F) of two neighbours in the image, F two sums and their biases; returns their energy.

@@ -1,13 +1,16 @@
 // conv_grad again, as conv_grad.cu has it but a launch a convolution, for images of any number and size.
 //
-// Planes of activations lie outside, channels last, and pass through L2. A convolution is cut into tiles of 8 x 8 positions of all
-// images. A block keeps its weights in shared memory and has several teams of warps, each with a tile and the next one's pixels,
-// which come in meanwhile; while one team stores what it has, others multiply. What a tile's sums are does not depend on what else
-// is computed, so an image has the same bits in any batch.
+// Planes of activations lie outside, channels last, zeros around every image, and pass through L2. A convolution is cut into tiles
+// of 8 x 8 positions of all images. A block keeps its weights in shared memory and has several teams of warps, each with a tile and
+// the next one's pixels, which come in meanwhile; while one team stores what it has, others multiply. What a tile's sums are does
+// not depend on what else is computed, so an image has the same bits in any batch. Between products the warps' instructions are
+// what a tile waits for, hence the zeros, which no copy has to ask about, and places that are counted on without a division.
 //
 // A tile in shared memory is eight channels of one pixel after another, eight times: any eight pixels of a row are 128 bytes on
 // end, for `ldmatrix` in all banks, for the products of a warpgroup a matrix of 8 x 8; a tap of a convolution is another first
-// pixel. 2 x 2 positions to one are four tiles of every other pixel. Weights wait in the order in which the products take them.
+// pixel. 2 x 2 positions to one are four tiles of every other pixel. Weights wait in the order in which the products take them,
+// and of every 32 channels that go out in one (`_eights_in_lanes` of alps_fast/ops/_conv_weights.py) that gives a lane of the sums
+// eight channels on end.
 //
 // Of the forward pass c = phi' is kept in bytes, in the order in which the same lanes meet them again.
 #pragma once
@@ -43,29 +46,53 @@ struct Shape {
   static constexpr int BYTES = PART_BYTES * LOADS * PARTS;
 };
 
+struct Plane {  // of a scale: images with a pixel of zeros before them, and zeros behind up to whole tiles and a pixel more
+  char* memory;
+  int pitch, pixels;  // of a row, of an image
+};
+
+struct Place {  // of a tile: its image, row, column, and part of four that go out
+  int image, y, x, part;
+};
+
 struct ConvTiles {  // one launch
   ConvGrad s;       // of the images of the launch
-  const void* from;
-  void* to;
+  Plane from, to;
   uint4* kept;
   const uint4* weights;
   const float *bias, *scale, *shift;
   double* partial;  // of the energy, of each warp
-  int height, width, columns, of_image, tiles;  // positions that are multiplied; tiles in a row, of an image, in all
+  int height, width, rows, columns, tiles;  // positions that are multiplied; tiles of an image, and in all
+  Place step;       // from a team's tile to its next
   int buffers;      // of a team: one where it has one tile
   bool transposed;
 };
 
-struct Place {
-  int image, tile, y, x, part;  // tile: of the image
-};
-
-__device__ __forceinline__ Place place_of(const ConvTiles& c, int tile, int parts) {
+__host__ __device__ __forceinline__ Place place_of(const ConvTiles& c, int tile, int parts) {
   Place p;
   p.part = tile % parts, tile /= parts;
-  p.image = tile / c.of_image, p.tile = tile % c.of_image;
-  p.y = p.tile / c.columns * PATCH, p.x = p.tile % c.columns * PATCH;
+  p.x = tile % c.columns, tile /= c.columns;
+  p.y = tile % c.rows, p.image = tile / c.rows;
   return p;
+}
+
+__device__ __forceinline__ bool carried(int& digit, int by, int base) {
+  digit += by;
+  const bool over = digit >= base;
+  if (over) digit -= base;
+  return over;
+}
+
+__device__ __forceinline__ Place next_place(const ConvTiles& c, Place p, int parts) {
+  bool over = parts > 1 && carried(p.part, c.step.part, parts);
+  over = carried(p.x, c.step.x + over, c.columns);
+  over = carried(p.y, c.step.y + over, c.rows);
+  p.image += c.step.image + over;
+  return p;
+}
+
+__device__ __forceinline__ int64_t pixel_of(const Plane& plane, int image, int y, int x) {  // -1 ... too
+  return int64_t(image) * plane.pixels + (y + 1) * plane.pitch + x + 1;
 }
 
 __device__ __forceinline__ int tap_of(int tap, int side) { return (tap / 3 * side + tap % 3) * 16; }
@@ -131,104 +158,111 @@ struct OfWarpgroups {
   }
 };
 
-// The pixels that a tile reads; `load` of 2 x 2.
+// The pixels that tiles read; `load` of 2 x 2.
 template <Layer L, int THREADS>
-__device__ __forceinline__ void fetch(const ConvTiles& c, const Place& p, int load, char* tile) {
-  constexpr int SIDE = Shape<L>::SIDE, HALO = Shape<L>::HALO, EIGHTS = Shape<L>::EIGHTS, STRIDE = L == DOWN ? 2 : 1;
-  constexpr int STEP = THREADS / EIGHTS;  // pixels
-  const int member = threadIdx.x % THREADS, first = member / EIGHTS, eight = member % EIGHTS;
-  const int height = STRIDE * c.height, width = STRIDE * c.width, end = STRIDE * (p.x + SIDE - HALO);
-  int y = STRIDE * (p.y + first / SIDE - HALO) + load / 2, x = STRIDE * (p.x + first % SIDE - HALO) + load % 2;
+class Fetch {
+  static constexpr int SIDE = Shape<L>::SIDE, HALO = Shape<L>::HALO, EIGHTS = Shape<L>::EIGHTS, STRIDE = L == DOWN ? 2 : 1;
+  static constexpr int STEP = THREADS / EIGHTS, TURNS = (SIDE * SIDE + STEP - 1) / STEP;  // pixels at once
+
+ public:
+  __device__ __forceinline__ explicit Fetch(const ConvTiles& c) : c_(c), first_(threadIdx.x % THREADS / EIGHTS) {
+    if constexpr (L != HEAD) {
 #pragma unroll
-  for (int k = 0; k < SIDE * SIDE; k += STEP) {
-    if (k + STEP <= SIDE * SIDE || first + k < SIDE * SIDE) {
-      const bool inside = 0 <= y && y < height && 0 <= x && x < width;
-      char* const at = tile + eight * CHUNK + (first + k) * 16;
-      if constexpr (L == HEAD) {
-        const int64_t numbers = int64_t(c.s.channels) * c.s.height * c.s.width;
-        const float factor = c.s.coefficients[(c.transposed ? 1 : 2) * c.s.edm_levels + (c.s.edm_levels > 1 ? p.image : 0)];
-        const float* const image = static_cast<const float*>(c.from) + p.image * numbers;
-        *reinterpret_cast<uint4*>(at) = inside ? unshuffled(c.s, image, factor, eight, y, x) : make_uint4(0, 0, 0, 0);
-      } else {
-        const int64_t pixel = int64_t(p.image) * (height * width) + y * width + x;
-        copy_16(at, static_cast<const uint4*>(c.from) + pixel * (PIXEL / 16) + eight, inside);
+      for (int k = 0; k < TURNS; ++k) {
+        const int q = first_ + k * STEP;
+        away_[k] = STRIDE * (q / SIDE * c.from.pitch + q % SIDE) * (PIXEL / 16) + eight();
       }
     }
-    x += STRIDE * (STEP % SIDE), y += STRIDE * (STEP / SIDE);
-    if (x >= end) x -= STRIDE * SIDE, y += STRIDE;
   }
-}
 
-// Word i of lane j of four to word j of lane i.
-__device__ __forceinline__ void transpose(uint32_t (&v)[4]) {
+  __device__ __forceinline__ void operator()(const Place& p, int load, char* tile) const {
+    char* const at = tile + eight() * CHUNK + first_ * 16;
+    const int y = STRIDE * PATCH * p.y - HALO + load / 2, x = STRIDE * PATCH * p.x - HALO + load % 2;
+    if constexpr (L == HEAD) {
+      const float factor = c_.s.coefficients[(c_.transposed ? 1 : 2) * c_.s.edm_levels + (c_.s.edm_levels > 1 ? p.image : 0)];
+      const int64_t numbers = int64_t(c_.s.channels) * c_.s.height * c_.s.width;
+      const float* const image = (c_.transposed ? c_.s.grad : c_.s.x) + p.image * numbers;
+#pragma unroll 1
+      for (int k = 0; k < TURNS; ++k) {
+        const int q = first_ + k * STEP, v = y + q / SIDE, u = x + q % SIDE;
+        if (q >= SIDE * SIDE) break;
+        const bool inside = 0 <= v && v < c_.height && 0 <= u && u < c_.width;
+        *reinterpret_cast<uint4*>(at + k * STEP * 16) = inside ? unshuffled(c_.s, image, factor, eight(), v, u)
+                                                               : make_uint4(0, 0, 0, 0);
+      }
+    } else {
+      const uint4* const from = reinterpret_cast<const uint4*>(c_.from.memory) + pixel_of(c_.from, p.image, y, x) * (PIXEL / 16);
 #pragma unroll
-  for (int by = 1; by <= 2; by *= 2) {
-    const bool odd = threadIdx.x & by;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (i & by) continue;
-      const uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? v[i] : v[i + by], by);
-      v[i] = odd ? got : v[i], v[i + by] = odd ? v[i + by] : got;
+      for (int k = 0; k < TURNS; ++k)
+        if ((k + 1) * STEP <= SIDE * SIDE || first_ + k * STEP < SIDE * SIDE) copy_16(at + k * STEP * 16, from + away_[k], true);
     }
   }
-}
+
+ private:
+  __device__ __forceinline__ int eight() const { return threadIdx.x % EIGHTS; }
+
+  const ConvTiles& c_;
+  const int first_;
+  int away_[L == HEAD ? 1 : TURNS];  // of sixteen bytes from a tile's first pixel
+};
 
 __device__ __forceinline__ void to_words(uint4 four, uint32_t (&v)[4]) { v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w; }
 
-__device__ __forceinline__ float2 two(const float* from) { return *reinterpret_cast<const float2*>(from); }
-
-// What a team stores of a tile's sums, a plane. A lane holds two channels of every eight, of two rows; it reads and stores eights.
+// What a team stores of a tile's sums, a plane. A lane holds of two rows eight channels of each 32.
 template <class Engine, Layer L, Finish F>
 class PlaneOf {
   static constexpr int MATRICES = Engine::MATRICES;
 
  public:
-  __device__ __forceinline__ PlaneOf(const ConvTiles& c, const Place& p) : c_(c), p_(p) {}
+  __device__ __forceinline__ PlaneOf(const ConvTiles& c, const Place& p)
+      : c_(c), p_(p), lane_(threadIdx.x % 32), y_(PATCH * p.y + 2 * MATRICES * (threadIdx.x / 32 % Engine::WARPS)),
+        x_(PATCH * p.x + lane_ / 4) {
+    to_ = reinterpret_cast<uint4*>(c.to.memory) + lane_ % 4 +
+          pixel_of(c.to, p.image, SPREAD * y_ + p.part / 2, SPREAD * x_ + p.part % 2) * (PIXEL / 16);
+    if constexpr (F == FILM || F == MASK) {
+      const int64_t tile = (int64_t(p.image) * c.rows + p.y) * c.columns + p.x;
+      kept_ = c.kept + tile * KEPT + 2 * MATRICES * (threadIdx.x / 32 % Engine::WARPS) * 32 + lane_;
+    }
+  }
 
   // What it needs of memory, to be on its way while products are made.
   __device__ __forceinline__ void read() {
 #pragma unroll
     for (int i = 0; i < MATRICES; ++i)
 #pragma unroll
-      for (int k = 0; k < 2; ++k)
+      for (int h = 0; h < 2; ++h) {
+        if constexpr (F == ADD) {
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          if constexpr (F == ADD) held_[i][k][h] = known(i, k) ? __ldcg(at(i, k, h)) : make_uint4(0, 0, 0, 0);
-          if constexpr (F == MASK) {
-            if (k == 0) held_[i][0][h] = __ldcg(kept(i, h));
-          }
+          for (int k = 0; k < 2; ++k) held_[i][k][h] = known(i, k) ? read_now(at(i, k, h)) : make_uint4(0, 0, 0, 0);
         }
+        if constexpr (F == MASK) held_[i][0][h] = read_now(kept_ + (2 * i + h) * 32);
+      }
   }
 
   __device__ __forceinline__ void store(float (&sum)[MATRICES][2 * WHOLE][4]) {
-    const int first = threadIdx.x % 4 * 2;
-    const float *const scale = of_film(c_.scale) + first, *const shift = of_film(c_.shift) + first;
-    const float* const bias = c_.bias + p_.part * CHANNELS + first;
 #pragma unroll
-    for (int i = 0; i < MATRICES; ++i)
+    for (int h = 0; h < 2; ++h) {
+      float scale[8], shift[8], bias[8] = {};
+      if constexpr (F == FILM || F == MASK) eight_of(of_film(c_.scale), h, scale);
+      if constexpr (F == FILM) eight_of(of_film(c_.shift), h, shift);
+      if constexpr (F == PUT || F == ADD) {
+        if (c_.bias) eight_of(c_.bias + p_.part * CHANNELS, h, bias);
+      }
 #pragma unroll
-      for (int h = 0; h < 2; ++h) {
+      for (int i = 0; i < MATRICES; ++i) {
         uint32_t rows[2][4], before[2][4], bytes[4];
         if constexpr (F == MASK) to_words(held_[i][0][h], bytes);
-        if constexpr (F == ADD) {
-#pragma unroll
-          for (int k = 0; k < 2; ++k) {
-            to_words(held_[i][k][h], before[k]);
-            transpose(before[k]);
-          }
-        }
+        if constexpr (F == ADD) to_words(held_[i][0][h], before[0]), to_words(held_[i][1][h], before[1]);
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
-          const int column = 8 * (4 * h + j);
           float (&v)[4] = sum[i][4 * h + j];
           if constexpr (F == FILM) {
-            bytes[j] = film(v, two(scale + column), two(shift + column));
+            bytes[j] = film(v, make_float2(scale[2 * j], scale[2 * j + 1]), make_float2(shift[2 * j], shift[2 * j + 1]));
           } else if constexpr (F == MASK) {
-            mask(v, bytes[j], two(scale + column));
+            mask(v, bytes[j], make_float2(scale[2 * j], scale[2 * j + 1]));
           } else {
-            const float2 here = c_.bias ? two(bias + column) : make_float2(0, 0);
 #pragma unroll
-            for (int e = 0; e < 4; ++e) v[e] += e % 2 ? here.y : here.x;
+            for (int e = 0; e < 4; ++e) v[e] += bias[2 * j + e % 2];
           }
 #pragma unroll
           for (int k = 0; k < 2; ++k) {
@@ -240,28 +274,27 @@ class PlaneOf {
           }
         }
 #pragma unroll
-        for (int k = 0; k < 2; ++k) {
-          transpose(rows[k]);
+        for (int k = 0; k < 2; ++k)
           if (known(i, k)) *at(i, k, h) = make_uint4(rows[k][0], rows[k][1], rows[k][2], rows[k][3]);
-        }
-        if constexpr (F == FILM) *kept(i, h) = make_uint4(bytes[0], bytes[1], bytes[2], bytes[3]);
+        if constexpr (F == FILM) kept_[(2 * i + h) * 32] = make_uint4(bytes[0], bytes[1], bytes[2], bytes[3]);
       }
+    }
   }
 
  private:
-  __device__ __forceinline__ int warp() const { return threadIdx.x / 32 % Engine::WARPS; }
-  __device__ __forceinline__ int y(int i, int k) const { return p_.y + 2 * (warp() * MATRICES + i) + k; }
-  __device__ __forceinline__ int x() const { return p_.x + static_cast<int>(threadIdx.x) % 32 / 4; }
-  __device__ __forceinline__ bool known(int i, int k) const { return y(i, k) < c_.height && x() < c_.width; }
+  static constexpr int SPREAD = L == UP ? 2 : 1;
+
+  __device__ __forceinline__ bool known(int i, int k) const { return y_ + 2 * i + k < c_.height && x_ < c_.width; }
   __device__ __forceinline__ uint4* at(int i, int k, int h) const {
-    constexpr int SPREAD = L == UP ? 2 : 1;
-    const int row = SPREAD * y(i, k) + p_.part / 2, column = SPREAD * x() + p_.part % 2;
-    const int64_t pixel = int64_t(p_.image) * (SPREAD * SPREAD * c_.height * c_.width) + row * (SPREAD * c_.width) + column;
-    return static_cast<uint4*>(c_.to) + pixel * (PIXEL / 16) + 4 * h + threadIdx.x % 4;
+    return to_ + (2 * i + k) * SPREAD * c_.to.pitch * (PIXEL / 16) + 4 * h;
   }
-  __device__ __forceinline__ uint4* kept(int i, int h) const {
-    const int64_t tile = int64_t(p_.image) * c_.of_image + p_.tile;
-    return c_.kept + tile * KEPT + (2 * (warp() * MATRICES + i) + h) * 32 + threadIdx.x % 32;
+  __device__ __forceinline__ void eight_of(const float* vectors, int h, float (&eight)[8]) const {
+    const float4* const from = reinterpret_cast<const float4*>(vectors) + 8 * h + lane_ % 4 * 2;
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const float4 four = from[k];
+      eight[4 * k] = four.x, eight[4 * k + 1] = four.y, eight[4 * k + 2] = four.z, eight[4 * k + 3] = four.w;
+    }
   }
   __device__ __forceinline__ const float* of_film(const float* vectors) const {
     return vectors + (c_.s.film_levels > 1 ? p_.image : 0) * CHANNELS;
@@ -269,6 +302,8 @@ class PlaneOf {
 
   const ConvTiles& c_;
   const Place& p_;
+  const int lane_, y_, x_;
+  uint4 *to_, *kept_;
   uint4 held_[MATRICES][2][2];
 };
 
@@ -292,7 +327,7 @@ class ImageOf {
     for (int i = 0; i < MATRICES; ++i)
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
-        const int y = p_.y + 2 * (warp * MATRICES + i) + k, x = p_.x + lane / 4;
+        const int y = PATCH * p_.y + 2 * (warp * MATRICES + i) + k, x = PATCH * p_.x + lane / 4;
 #pragma unroll
         for (int j = 0; j < 2 * ENDS; ++j) {
           const float* const v = sum[i][j] + 2 * k;
@@ -301,13 +336,14 @@ class ImageOf {
                                  factor, c_.bias ? v[0] + bias[0] : v[0], c_.bias ? v[1] + bias[1] : v[1]);
         }
       }
-    double* const partial = c_.partial + int64_t(p_.image) * c_.of_image * WARPS;
+    const int tile = p_.y * c_.columns + p_.x, of_image = c_.rows * c_.columns;
+    double* const partial = c_.partial + int64_t(p_.image) * of_image * WARPS;
     if (!c_.transposed) {
       energy = of_warp(energy);
-      if (lane == 0) partial[p_.tile * WARPS + warp] = energy;
-    } else if (p_.tile == 0 && warp == 0) {
+      if (lane == 0) partial[tile * WARPS + warp] = energy;
+    } else if (tile == 0 && warp == 0) {
       energy = 0;
-      for (int i = lane; i < c_.of_image * WARPS; i += 32) energy += partial[i];
+      for (int i = lane; i < of_image * WARPS; i += 32) energy += partial[i];
       energy = of_warp(energy);
       if (lane == 0) c_.s.value[p_.image] = static_cast<float>(energy);
     }
@@ -348,11 +384,12 @@ __global__ void __launch_bounds__(EngineOf<WARPGROUPS>::MOST_THREADS, 1) conv_ti
   char* const tiles = memory + S::BYTES + c.buffers * team * TILE_BYTES;
   next_kernel_may_begin();
   for (int i = threadIdx.x; i < S::BYTES / 16; i += blockDim.x) copy_16(memory + 16 * i, c.weights + i, true);
-  kernels_before_wait();
+  const Fetch<L, THREADS> fetch(c);
   const int step = gridDim.x * teams;
   int tile = blockIdx.x + gridDim.x * team, turn = 0;
   Place here = place_of(c, tile, S::PARTS);
-  if (tile < c.tiles) fetch<L, THREADS>(c, here, 0, tiles);
+  kernels_before_wait();
+  if (tile < c.tiles) fetch(here, 0, tiles);
   copies_wait();
   Engine::publish();
   __syncthreads();
@@ -362,11 +399,11 @@ __global__ void __launch_bounds__(EngineOf<WARPGROUPS>::MOST_THREADS, 1) conv_ti
     float sum[Engine::MATRICES][2 * S::Q][4] = {};
 #pragma unroll 1
     for (int load = 0; load < S::LOADS; ++load, turn ^= 1) {
+      if (load == 0) finish.read();     // before a barrier, behind which no compiler moves it
       team_barrier(1 + team, THREADS);  // the tile is there, and nobody reads the one before any more
       const bool last = load + 1 == S::LOADS;
-      if (last) next = place_of(c, tile + step, S::PARTS);
-      if (!last || tile + step < c.tiles) fetch<L, THREADS>(c, next, last ? 0 : load + 1, tiles + (turn ^ 1) * TILE_BYTES);
-      if (last) finish.read();
+      if (last) next = next_place(c, here, S::PARTS);
+      if (!last || tile + step < c.tiles) fetch(next, last ? 0 : load + 1, tiles + (turn ^ 1) * TILE_BYTES);
       Engine::template multiply<L>(tiles + turn * TILE_BYTES, memory + (load + here.part) * S::PART_BYTES, sum);
       copies_wait();
       Engine::publish();  // before anything is stored, which it would wait for
@@ -376,8 +413,30 @@ __global__ void __launch_bounds__(EngineOf<WARPGROUPS>::MOST_THREADS, 1) conv_ti
   }
 }
 
+struct Borders {  // of planes of a scale one after another
+  Plane planes;
+  int images, rows, height, width;
+};
+
+struct AllBorders {
+  Borders of[3];
+};
+
+// The zeros of all planes, a row a warp; a scale a row of blocks.
+__global__ void __launch_bounds__(256) conv_borders_kernel(const __grid_constant__ AllBorders all) {
+  const Borders& b = all.of[blockIdx.y];
+  const int lane = threadIdx.x % 32, rows = b.images * b.rows;
+  next_kernel_may_begin();
+  for (int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32; i < rows; i += gridDim.x * blockDim.x / 32) {
+    const int y = i % b.rows, inside = 1 <= y && y <= b.height ? b.width : 0;  // the pixel before, then those after
+    uint4* const row = reinterpret_cast<uint4*>(b.planes.memory) + int64_t(i) * b.planes.pitch * (PIXEL / 16);
+    for (int k = lane; k < (b.planes.pitch - inside) * (PIXEL / 16); k += 32)
+      row[k < PIXEL / 16 ? k : k + inside * (PIXEL / 16)] = make_uint4(0, 0, 0, 0);
+  }
+}
+
 struct TilesLayout {  // of the memory outside, in bytes
-  int height[3], width[3], tiles[3];  // of a scale of an image
+  int height[3], width[3], rows[3], pitch[3], tiles[3];  // of a scale of an image; of its plane; tiles
   int64_t group, plane[3], kept, partial, bytes;  // images of a launch; where the first of two planes of a scale begins
 };
 
@@ -385,19 +444,23 @@ struct TilesLayout {  // of the memory outside, in bytes
 template <class Engine>
 static TilesLayout lay_out_tiles(const ConvGrad& s, const Device& device) {
   TilesLayout l = {};
-  constexpr int64_t MOST = int64_t(1) << 30;  // of numbers of an image
-  const int64_t height = (s.height + INT64_C(7)) / 8 * 4, width = (s.width + INT64_C(7)) / 8 * 4;
+  constexpr int64_t MOST = int64_t(1) << 28, LONGEST = int64_t(1) << 22;  // pixels of a plane, of a row
+  constexpr int64_t COARSEST = 8 * PATCH;  // pixels of the image to a tile of the coarsest scale
+  const int64_t height = (s.height + COARSEST - 1) / COARSEST * COARSEST / 2, width = (s.width + COARSEST - 1) / COARSEST * COARSEST / 2;
   l.bytes = -1;
-  if (height > MOST || width > MOST || 4 * height * width * s.channels > MOST) return l;
+  if (height > MOST || width > LONGEST || (height + 2) * (width + 2) > MOST) return l;
   const int64_t at_once = CACHES * device.cache / (2 * PIXEL * height * width), most = at_once < 1 ? 1 : at_once;
   const int64_t groups = (s.images + most - 1) / most;
   l.group = (s.images + groups - 1) / groups;
   int64_t kept = 0;
   for (int scale = 0; scale < 3; ++scale) {
-    l.height[scale] = static_cast<int>(height >> scale), l.width[scale] = static_cast<int>(width >> scale);
+    const int fine = 8 >> (2 - scale);  // pixels of the image to a position
+    l.height[scale] = static_cast<int>((s.height + INT64_C(7)) / 8 * (8 / fine));
+    l.width[scale] = static_cast<int>((s.width + INT64_C(7)) / 8 * (8 / fine));
+    l.rows[scale] = static_cast<int>(height >> scale) + 2, l.pitch[scale] = static_cast<int>(width >> scale) + 2;
     l.tiles[scale] = (l.height[scale] + PATCH - 1) / PATCH * ((l.width[scale] + PATCH - 1) / PATCH);
     l.plane[scale] = l.kept;
-    l.kept += 2 * l.group * l.height[scale] * l.width[scale] * PIXEL;
+    l.kept += 2 * l.group * l.rows[scale] * l.pitch[scale] * PIXEL;
     kept += int64_t(scale < 2 ? 2 : 1) * s.blocks[scale] * l.tiles[scale] * KEPT * 16;
   }
   l.partial = l.kept + l.group * kept;
@@ -415,6 +478,7 @@ class Launches {
       : all_(s), l_(l), device_(device), teams_(teams), stream_(stream), memory_(static_cast<char*>(s.workspace)) {}
 
   void run() {
+    borders();
     const int64_t numbers = int64_t(all_.channels) * all_.height * all_.width;
     for (int64_t first = 0; first < all_.images; first += l_.group) {
       ConvGrad& s = c_.s = all_;
@@ -428,7 +492,7 @@ class Launches {
       film_ = 0;
       for (const bool transposed : {false, true}) {
         c_.transposed = transposed;
-        layer<HEAD, PUT>(0, transposed ? s.grad : s.x, plane(0));
+        layer<HEAD, PUT>(0, {}, plane(0));
         blocks(0);
         layer<DOWN, PUT>(1, plane(0), plane(1));
         blocks(1);
@@ -438,17 +502,28 @@ class Launches {
         blocks(1);
         layer<UP, ADD>(1, plane(1), plane(0));
         blocks(0);
-        layer<TAIL, PUT>(0, plane(0), s.grad);
+        layer<TAIL, PUT>(0, plane(0), {});
       }
     }
   }
 
  private:
-  char* plane(int scale) const { return memory_ + l_.plane[scale]; }
+  Plane plane(int scale, bool second = false) const {
+    const int pixels = l_.rows[scale] * l_.pitch[scale];
+    return {memory_ + l_.plane[scale] + (second ? l_.group * pixels * PIXEL : 0), l_.pitch[scale], pixels};
+  }
+
+  void borders() {
+    AllBorders all;
+    for (int scale = 0; scale < 3; ++scale)
+      all.of[scale] = {plane(scale), static_cast<int>(2 * l_.group), l_.rows[scale], l_.height[scale], l_.width[scale]};
+    const unsigned blocks = blocks_for(2 * l_.group * l_.rows[0], 8 * device_.multiprocessors, 8);
+    launch("conv_grad", conv_borders_kernel, dim3(blocks, 3), dim3(256), 0, stream_, all);
+  }
 
   // h += W2 phi(scale W1 h + shift) + bias, or g += W1^T (c scale W2^T g), through the second plane of the scale.
   void blocks(int scale) {
-    char* const between = plane(scale) + l_.group * l_.height[scale] * l_.width[scale] * PIXEL;
+    const Plane between = plane(scale, true);
     const int64_t kept = l_.group * l_.tiles[scale] * KEPT;
     for (int i = 0; i < all_.blocks[scale]; ++i) {
       if (c_.transposed) --film_, kept_ -= kept;
@@ -462,25 +537,26 @@ class Launches {
   }
 
   template <Layer L, Finish F>
-  void layer(int scale, const void* from, void* to) {
+  void layer(int scale, const Plane& from, const Plane& to) {
     using S = Shape<L>;
     constexpr int FOUR = 4 * 16 * 16 * S::Q * 2;  // bytes of four products, of which weights are packed
     c_.from = from, c_.to = to, c_.weights = weights_;
     weights_ += (S::BYTES + FOUR - 1) / FOUR * FOUR / 16;
     c_.bias = nullptr;
     if (!c_.transposed && (F == PUT || F == ADD)) c_.bias = biases_, biases_ += 16 * S::Q * S::PARTS;
-    c_.height = l_.height[scale], c_.width = l_.width[scale], c_.columns = (c_.width + PATCH - 1) / PATCH;
-    c_.of_image = l_.tiles[scale], c_.tiles = static_cast<int>(c_.s.images * c_.of_image * S::PARTS);
+    c_.height = l_.height[scale], c_.width = l_.width[scale];
+    c_.rows = (c_.height + PATCH - 1) / PATCH, c_.columns = (c_.width + PATCH - 1) / PATCH;
+    c_.tiles = static_cast<int>(c_.s.images * l_.tiles[scale] * S::PARTS);
     // No more than there is to do: so little leaves room beside it for the next launch's blocks, which then have their weights.
     const int blocks = static_cast<int>(c_.tiles < device_.multiprocessors ? c_.tiles : device_.multiprocessors);
     const int of_block = (c_.tiles + blocks - 1) / blocks, teams = of_block < teams_ ? of_block : teams_;
     c_.buffers = of_block > teams || S::LOADS > 1 ? 2 : 1;
+    c_.step = place_of(c_, blocks * teams, S::PARTS);
     const dim3 grid = static_cast<unsigned>(blocks), block = static_cast<unsigned>(teams * 32 * Engine::WARPS);
     const auto kernel = conv_tiles_kernel<WARPGROUPS, L, F>;
     const size_t shared = S::BYTES + teams * c_.buffers * TILE_BYTES;
-    if (WARPGROUPS && begun_) launch_early("conv_grad", kernel, grid, block, shared, stream_, c_);
+    if (WARPGROUPS) launch_early("conv_grad", kernel, grid, block, shared, stream_, c_);
     else launch("conv_grad", kernel, grid, block, shared, stream_, c_);
-    begun_ = true;
   }
 
   const ConvGrad all_;
@@ -494,7 +570,6 @@ class Launches {
   const float* biases_ = nullptr;
   uint4* kept_ = nullptr;
   int film_ = 0;
-  bool begun_ = false;
 };
 
 static int teams_of(const Device& device) {

@@ -73,7 +73,7 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
 }
 
 counters() {  # of a few launches, as text: index in timing.py, kernels by name, how many launches, after how many others
-  ncu --clock-control none --set full -k "regex:$2" -c "$3" --launch-skip "${4:-1}" $PYTHON -P "$HERE/one.py" "$1" \
+  ncu --clock-control none --set full --print-details all -k "regex:$2" -c "$3" --launch-skip "${4:-1}" $PYTHON -P "$HERE/one.py" "$1" \
     > "$OUT/ncu_$1.txt" 2>&1
 }
 export -f site build counters
