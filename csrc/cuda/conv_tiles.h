@@ -1,20 +1,22 @@
 // conv_grad again, as conv_grad.cu has it but a launch a convolution, for images of any number and size.
 //
-// Planes of activations lie outside, channels last, zeros around every image, and pass through L2. A convolution is cut into tiles
-// of 8 x 8 positions of all images. A block keeps its weights in shared memory and has several teams of warps, each with a tile and
+// Planes of activations lie outside, zeros around every image, and pass through L2: eight channels of every pixel, sixteen bytes,
+// then the next eight. So does a tile in shared memory, and a copy of neighbouring threads is one piece here and there, where
+// sixteen bytes to a place of their own each took the memory's time of half the products (counted on an H200: 32 wavefronts an
+// instruction of a warp). A convolution is cut into tiles of 8 x 8 positions of all images. A block keeps its weights in shared memory and has several teams of warps, each with a tile and
 // the next one's pixels, which come in meanwhile; while one team stores what it has, others multiply. What a tile's sums are does
 // not depend on what else is computed, so an image has the same bits in any batch. Between products the warps' instructions are
 // what a tile waits for, hence the zeros, which no copy has to ask about, and places that are counted on without a division.
 //
-// A tile in shared memory is eight channels of one pixel after another, eight times: any eight pixels of a row are 128 bytes on
-// end, for `ldmatrix` in all banks, for the products of a warpgroup a matrix of 8 x 8; a tap of a convolution is another first
-// pixel. 2 x 2 positions to one are four tiles of every other pixel. Weights wait in the order in which the products take them,
+// Any eight pixels of a row are 128 bytes on end, for `ldmatrix` in all banks, for the products of a warpgroup a matrix of 8 x 8;
+// a tap of a convolution is another first pixel. 2 x 2 positions to one are four tiles of every other pixel. Weights wait in the order in which the products take them,
 // and of every 32 channels that go out in one (`_eights_in_lanes` of alps_fast/ops/_conv_weights.py) that gives a lane of the sums
 // eight channels on end.
 //
 // Of the forward pass c = phi' is kept in bytes, in the order in which the same lanes meet them again.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "asynchronous.h"
@@ -26,13 +28,12 @@ namespace alps::cuda {
 
 constexpr int PATCH = 8;                          // positions of a tile on a side
 constexpr int MOST_PIXELS = (PATCH + 2) * (PATCH + 2);
-constexpr int CHUNK = 16 * (MOST_PIXELS + 1);     // bytes of a tile from eight channels to the next: eight such meet all banks
+constexpr int CHUNK = 16 * MOST_PIXELS;           // bytes of a tile from eight channels to the next
 constexpr int TILE_BYTES = CHANNELS / 8 * CHUNK;
 constexpr int KEPT = PATCH * PATCH * CHANNELS / 16;  // of a tile, in sixteen bytes
 constexpr int WEIGHTS = SQUARE_PRODUCTS * 16 * CHANNELS * 2;  // bytes, of the largest convolution
 constexpr int TEAMS = 4;                          // of a block at most
 constexpr int CACHES = 4;                         // that the two finest planes of a launch's images fill, where an image does not
-static_assert(CHUNK % 128 % 32 == 16, "an odd number of sixteen bytes");
 
 enum Layer { HEAD, SQUARE, DOWN, UP, TAIL };
 
@@ -47,8 +48,8 @@ struct Shape {
 };
 
 struct Plane {  // of a scale: images with a pixel of zeros before them, and zeros behind up to whole tiles and a pixel more
-  char* memory;
-  int pitch, pixels;  // of a row, of an image
+  uint4* memory;
+  int pitch, pixels;  // of a row, of eight channels of an image
 };
 
 struct Place {  // of a tile: its image, row, column, and part of four that go out
@@ -91,8 +92,8 @@ __device__ __forceinline__ Place next_place(const ConvTiles& c, Place p, int par
   return p;
 }
 
-__device__ __forceinline__ int64_t pixel_of(const Plane& plane, int image, int y, int x) {  // -1 ... too
-  return int64_t(image) * plane.pixels + (y + 1) * plane.pitch + x + 1;
+__device__ __forceinline__ uint4* pixel_of(const Plane& plane, int image, int y, int x) {  // its first channels; -1 ... too
+  return plane.memory + int64_t(image) * (CHANNELS / 8) * plane.pixels + ((y + 1) * plane.pitch + x + 1);
 }
 
 __device__ __forceinline__ int tap_of(int tap, int side) { return (tap / 3 * side + tap % 3) * 16; }
@@ -161,49 +162,48 @@ struct OfWarpgroups {
 // The pixels that tiles read; `load` of 2 x 2.
 template <Layer L, int THREADS>
 class Fetch {
-  static constexpr int SIDE = Shape<L>::SIDE, HALO = Shape<L>::HALO, EIGHTS = Shape<L>::EIGHTS, STRIDE = L == DOWN ? 2 : 1;
-  static constexpr int STEP = THREADS / EIGHTS, TURNS = (SIDE * SIDE + STEP - 1) / STEP;  // pixels at once
+  static constexpr int SIDE = Shape<L>::SIDE, HALO = Shape<L>::HALO, STRIDE = L == DOWN ? 2 : 1, PIXELS = SIDE * SIDE;
+  static constexpr int COUNT = Shape<L>::EIGHTS * PIXELS, TURNS = (COUNT + THREADS - 1) / THREADS;  // sixteen bytes each
+  static constexpr int STEP = PIXELS == MOST_PIXELS ? 16 * THREADS : THREADS / PIXELS * CHUNK;      // bytes of a turn
+  static_assert(PIXELS == MOST_PIXELS || THREADS % PIXELS == 0, "the same pixel at every turn, or one after another");
 
  public:
-  __device__ __forceinline__ explicit Fetch(const ConvTiles& c) : c_(c), first_(threadIdx.x % THREADS / EIGHTS) {
+  __device__ __forceinline__ explicit Fetch(const ConvTiles& c) : c_(c), member_(threadIdx.x % THREADS) {
     if constexpr (L != HEAD) {
 #pragma unroll
       for (int k = 0; k < TURNS; ++k) {
-        const int q = first_ + k * STEP;
-        away_[k] = STRIDE * (q / SIDE * c.from.pitch + q % SIDE) * (PIXEL / 16) + eight();
+        const int q = (member_ + k * THREADS) % PIXELS, eight = (member_ + k * THREADS) / PIXELS;
+        away_[k] = STRIDE * (q / SIDE * c.from.pitch + q % SIDE) + eight * c.from.pixels;
       }
     }
   }
 
   __device__ __forceinline__ void operator()(const Place& p, int load, char* tile) const {
-    char* const at = tile + eight() * CHUNK + first_ * 16;
+    char* const at = tile + member_ / PIXELS * CHUNK + member_ % PIXELS * 16;
     const int y = STRIDE * PATCH * p.y - HALO + load / 2, x = STRIDE * PATCH * p.x - HALO + load % 2;
     if constexpr (L == HEAD) {
       const float factor = c_.s.coefficients[(c_.transposed ? 1 : 2) * c_.s.edm_levels + (c_.s.edm_levels > 1 ? p.image : 0)];
       const int64_t numbers = int64_t(c_.s.channels) * c_.s.height * c_.s.width;
       const float* const image = (c_.transposed ? c_.s.grad : c_.s.x) + p.image * numbers;
 #pragma unroll 1
-      for (int k = 0; k < TURNS; ++k) {
-        const int q = first_ + k * STEP, v = y + q / SIDE, u = x + q % SIDE;
-        if (q >= SIDE * SIDE) break;
+      for (int k = 0; k < TURNS && member_ + k * THREADS < COUNT; ++k) {
+        const int m = member_ + k * THREADS, v = y + m % PIXELS / SIDE, u = x + m % PIXELS % SIDE;
         const bool inside = 0 <= v && v < c_.height && 0 <= u && u < c_.width;
-        *reinterpret_cast<uint4*>(at + k * STEP * 16) = inside ? unshuffled(c_.s, image, factor, eight(), v, u)
-                                                               : make_uint4(0, 0, 0, 0);
+        *reinterpret_cast<uint4*>(at + k * STEP) = inside ? unshuffled(c_.s, image, factor, m / PIXELS, v, u)
+                                                          : make_uint4(0, 0, 0, 0);
       }
     } else {
-      const uint4* const from = reinterpret_cast<const uint4*>(c_.from.memory) + pixel_of(c_.from, p.image, y, x) * (PIXEL / 16);
+      const uint4* const from = pixel_of(c_.from, p.image, y, x);
 #pragma unroll
       for (int k = 0; k < TURNS; ++k)
-        if ((k + 1) * STEP <= SIDE * SIDE || first_ + k * STEP < SIDE * SIDE) copy_16(at + k * STEP * 16, from + away_[k], true);
+        if ((k + 1) * THREADS <= COUNT || member_ + k * THREADS < COUNT) copy_16(at + k * STEP, from + away_[k], true);
     }
   }
 
  private:
-  __device__ __forceinline__ int eight() const { return threadIdx.x % EIGHTS; }
-
   const ConvTiles& c_;
-  const int first_;
-  int away_[L == HEAD ? 1 : TURNS];  // of sixteen bytes from a tile's first pixel
+  const int member_;
+  int away_[L == HEAD ? 1 : TURNS];  // from a tile's first pixel
 };
 
 __device__ __forceinline__ void to_words(uint4 four, uint32_t (&v)[4]) { v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w; }
@@ -217,8 +217,7 @@ class PlaneOf {
   __device__ __forceinline__ PlaneOf(const ConvTiles& c, const Place& p)
       : c_(c), p_(p), lane_(threadIdx.x % 32), y_(PATCH * p.y + 2 * MATRICES * (threadIdx.x / 32 % Engine::WARPS)),
         x_(PATCH * p.x + lane_ / 4) {
-    to_ = reinterpret_cast<uint4*>(c.to.memory) + lane_ % 4 +
-          pixel_of(c.to, p.image, SPREAD * y_ + p.part / 2, SPREAD * x_ + p.part % 2) * (PIXEL / 16);
+    to_ = pixel_of(c.to, p.image, SPREAD * y_ + p.part / 2, SPREAD * x_ + p.part % 2) + lane_ % 4 * c.to.pixels;
     if constexpr (F == FILM || F == MASK) {
       const int64_t tile = (int64_t(p.image) * c.rows + p.y) * c.columns + p.x;
       kept_ = c.kept + tile * KEPT + 2 * MATRICES * (threadIdx.x / 32 % Engine::WARPS) * 32 + lane_;
@@ -286,7 +285,7 @@ class PlaneOf {
 
   __device__ __forceinline__ bool known(int i, int k) const { return y_ + 2 * i + k < c_.height && x_ < c_.width; }
   __device__ __forceinline__ uint4* at(int i, int k, int h) const {
-    return to_ + (2 * i + k) * SPREAD * c_.to.pitch * (PIXEL / 16) + 4 * h;
+    return to_ + (2 * i + k) * SPREAD * c_.to.pitch + 4 * h * c_.to.pixels;
   }
   __device__ __forceinline__ void eight_of(const float* vectors, int h, float (&eight)[8]) const {
     const float4* const from = reinterpret_cast<const float4*>(vectors) + 8 * h + lane_ % 4 * 2;
@@ -413,25 +412,30 @@ __global__ void __launch_bounds__(EngineOf<WARPGROUPS>::MOST_THREADS, 1) conv_ti
   }
 }
 
-struct Borders {  // of planes of a scale one after another
-  Plane planes;
-  int images, rows, height, width;
+struct Borders {  // of all planes of a scale, eight channels of an image after another
+  uint4* memory;
+  int planes, pitch, pixels, height, width;
 };
 
 struct AllBorders {
   Borders of[3];
 };
 
-// The zeros of all planes, a row a warp; a scale a row of blocks.
+// The zeros of all planes, a pixel a thread; a scale a sheet of blocks.
 __global__ void __launch_bounds__(256) conv_borders_kernel(const __grid_constant__ AllBorders all) {
-  const Borders& b = all.of[blockIdx.y];
-  const int lane = threadIdx.x % 32, rows = b.images * b.rows;
+  const Borders& b = all.of[blockIdx.z];
+  const int beside = b.pitch - b.width, above = b.pitch, sides = b.height * beside, count = b.pixels - b.height * b.width;
   next_kernel_may_begin();
-  for (int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32; i < rows; i += gridDim.x * blockDim.x / 32) {
-    const int y = i % b.rows, inside = 1 <= y && y <= b.height ? b.width : 0;  // the pixel before, then those after
-    uint4* const row = reinterpret_cast<uint4*>(b.planes.memory) + int64_t(i) * b.planes.pitch * (PIXEL / 16);
-    for (int k = lane; k < (b.planes.pitch - inside) * (PIXEL / 16); k += 32)
-      row[k < PIXEL / 16 ? k : k + inside * (PIXEL / 16)] = make_uint4(0, 0, 0, 0);
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
+    int pixel = i;
+    if (i >= above && i < above + sides) {
+      const int y = (i - above) / beside, x = (i - above) % beside;  // the pixel before a row, then those after
+      pixel = above + y * b.pitch + (x == 0 ? 0 : b.width + x);
+    } else if (i >= above + sides) {
+      pixel = i + b.height * b.width;
+    }
+    for (int plane = blockIdx.y; plane < b.planes; plane += gridDim.y)
+      b.memory[int64_t(plane) * b.pixels + pixel] = make_uint4(0, 0, 0, 0);
   }
 }
 
@@ -510,15 +514,21 @@ class Launches {
  private:
   Plane plane(int scale, bool second = false) const {
     const int pixels = l_.rows[scale] * l_.pitch[scale];
-    return {memory_ + l_.plane[scale] + (second ? l_.group * pixels * PIXEL : 0), l_.pitch[scale], pixels};
+    return {reinterpret_cast<uint4*>(memory_ + l_.plane[scale] + (second ? l_.group * pixels * PIXEL : 0)), l_.pitch[scale],
+            pixels};
   }
 
   void borders() {
     AllBorders all;
-    for (int scale = 0; scale < 3; ++scale)
-      all.of[scale] = {plane(scale), static_cast<int>(2 * l_.group), l_.rows[scale], l_.height[scale], l_.width[scale]};
-    const unsigned blocks = blocks_for(2 * l_.group * l_.rows[0], 8 * device_.multiprocessors, 8);
-    launch("conv_grad", conv_borders_kernel, dim3(blocks, 3), dim3(256), 0, stream_, all);
+    int64_t most = 0;
+    for (int scale = 0; scale < 3; ++scale) {
+      const Plane of = plane(scale);
+      all.of[scale] = {of.memory, static_cast<int>(2 * l_.group * (CHANNELS / 8)), of.pitch, of.pixels, l_.height[scale],
+                       l_.width[scale]};
+      most = std::max(most, int64_t(of.pixels) - int64_t(l_.height[scale]) * l_.width[scale]);
+    }
+    const dim3 grid(blocks_for(most, 64, 256), blocks_for(all.of[0].planes, 1024, 1), 3);
+    launch("conv_grad", conv_borders_kernel, grid, dim3(256), 0, stream_, all);
   }
 
   // h += W2 phi(scale W1 h + shift) + bias, or g += W1^T (c scale W2^T g), through the second plane of the scale.
