@@ -44,11 +44,16 @@ def ceilings() -> dict[str, float]:
     while time.perf_counter() < until:  # an idle GPU's clock takes a while to rise
         warm @ warm
         torch.cuda.synchronize()
-    top = {"copy": 1e6 * (1 << 32) / microseconds(bench.copier(1 << 32, torch.device(DEVICE)))[0]}
+
+    def best(run: Callable[[], object]) -> float:  # a graph copies by other means than a call does, and more slowly
+        captured, _, eager = microseconds(run)
+        return min(captured, eager)
+
+    top = {"copy": 1e6 * (1 << 32) / best(bench.copier(1 << 32, torch.device(DEVICE)))}
     for name, dtype, tf32 in (("bf16", torch.bfloat16, False), ("tf32", torch.float32, True), ("fp32", torch.float32, False)):
         torch.backends.cuda.matmul.allow_tf32 = tf32
         a, b = torch.randn(2, 8192, 8192, device=DEVICE).to(dtype)
-        top[name] = 2e6 * 8192**3 / microseconds(lambda a=a, b=b: a @ b)[0]
+        top[name] = 2e6 * 8192**3 / best(lambda a=a, b=b: a @ b)
     torch.backends.cuda.matmul.allow_tf32 = False
     return top
 
