@@ -207,7 +207,7 @@ def extensions():
     import pybind11
 
     include = [pybind11.get_include()]
-    cpu = Extension("alps_fast._cpu", ["csrc/bindings.cpp"], include, language="c++")
+    cpu = Extension("alps_fast._cpu", ["csrc/bindings_cpu.cpp"], include, language="c++")
     cuda = Extension("alps_fast._cuda", ["csrc/bindings_cuda.cpp", *sorted(map(str, Path("csrc/cuda").glob("*.cu")))], include)
     return [cpu] if BUILD in ("cpu", "sanitize") else [cuda, cpu]
 

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alps_fast.ops.philox_normal import NO_NOISE, counters
+from alps_fast.ops._langevin import as_drawn
 
 from .launch import kernel, launch, word
 from .philox import chain_at, step_noise
@@ -20,7 +20,6 @@ from .philox import chain_at, step_noise
 QUADS = 128  # of a tile: one a thread, which leaves registers for many blocks at a time
 CHAINS = 4  # of a block: gains and b cost a quarter each, and few chains still make many blocks
 WARPS = 4
-GIVEN = 3  # noise: NO_NOISE, INDEPENDENT, AVERAGED of ops.philox_normal, or an array
 
 
 @triton.jit
@@ -77,11 +76,11 @@ def langevin_pixel(
     n, each = x[0].numel() if len(x) else 0, len(x) // len(b)
     if n == 0:
         return after, mean
-    given = xi is not None and noise != NO_NOISE
+    chains, noise, xi = as_drawn(x, chains, noise, xi)
     groups = len(b) * triton.cdiv(each, CHAINS)
     launch(langevin_pixel_kernel, (groups * triton.cdiv(n, 4 * QUADS),), WARPS, x=x, grad=grad, b=b, a=a,
-           xi=xi.to(x.dtype).contiguous() if given else None, chains=counters(chains), after=after, mean=mean, each=each, n=n,
+           xi=xi, chains=chains, after=after, mean=mean, each=each, n=n,
            lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam,
            key0=word(seed), key1=word(seed >> 32), step=word(step), A_EACH=int(len(a) > 1),
-           A_SHARED=x.shape[3] // a.shape[3], NOISE=GIVEN if given else noise, WHOLE=n % 4 == 0, QUADS=QUADS, CHAINS=CHAINS)
+           A_SHARED=x.shape[3] // a.shape[3], NOISE=noise, WHOLE=n % 4 == 0, QUADS=QUADS, CHAINS=CHAINS)
     return after, mean

@@ -17,11 +17,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from alps_fast.ops._langevin import as_drawn
 from alps_fast.ops._packed import packed_once
-from alps_fast.ops.philox_normal import NO_NOISE, counters
 from alps_fast.ops.ridge_grad import stacked
 
-from .langevin_pixel import GIVEN, langevin_pixel, pixel_gains
+from .langevin_pixel import langevin_pixel, pixel_gains
 from .launch import kernel, launch, word
 from .philox import chain_at, step_noise, step_pairs
 from .ridge_grad import WARPS, Layout, constants_of, down, fits, ridge_tile, run, sizes_of
@@ -147,13 +147,13 @@ def ridge_langevin(
                                      None if xi is None else xi[k])
         return x, mean
     after, mean, images = torch.empty_like(x), torch.empty_like(x), n * c // channels
-    given, bank = xi is not None and noise != NO_NOISE, packed_once(stacked, filters)
+    bank, (chains, noise, xi) = packed_once(stacked, filters), as_drawn(x, chains, noise, xi)
     pyramid = channels * sum(h * ww for h, ww in sizes_of(height, width, len(q)))
-    launch(ridge_langevin_kernel, (images,), WARPS[channels], x=x, b=b, a=a, xi=xi.to(x.dtype).contiguous() if given else None,
-           chains=counters(chains), bank=bank, weights=weights.contiguous(), r=r.contiguous(), q=q.contiguous(), mu=mu,
+    launch(ridge_langevin_kernel, (images,), WARPS[channels], x=x, b=b, a=a, xi=xi,
+           chains=chains, bank=bank, weights=weights.contiguous(), r=r.contiguous(), q=q.contiguous(), mu=mu,
            scratch=x.new_empty(images, 2 * pyramid), after=after, mean=mean, height=height, width=width, rows=n, each=n // len(b),
            levels=len(q), scales=len(filters), pyramid=pyramid, count=count, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2,
            noise_lam=noise_lam, key0=word(seed), key1=word(seed >> 32), step=word(step), A_EACH=int(len(a) > 1),
-           A_SHARED=c // a.shape[3], NOISE=GIVEN if given else noise, C=channels, GROUPS=c // channels,
+           A_SHARED=c // a.shape[3], NOISE=noise, C=channels, GROUPS=c // channels,
            POINTS=POINTS * WARPS[channels], **constants_of(bank, weights, r, q))
     return after, mean

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check, refused
-from .philox_normal import AVERAGED, INDEPENDENT, MASK, NO_NOISE, step_noise
+from .philox_normal import AVERAGED, GIVEN, INDEPENDENT, MASK, NO_NOISE, counters, step_noise
 
 FLOATS = (torch.float32, torch.float64)
 
@@ -93,6 +93,13 @@ def unit_noise(x: Tensor, shape: Sequence[int], chains: Tensor, noise: int, seed
     if xi is None:
         xi = step_noise(chains.contiguous(), math.prod(shape[1:]), seed, step, noise).view(*shape)
     return xi.to(x.dtype)
+
+
+def as_drawn(x: Tensor, chains: Tensor, noise: int, xi: Tensor | None) -> tuple[Tensor, int, Tensor | None]:
+    """chains, noise and xi as kernels read them: xi alone where it is GIVEN, else none."""
+    if xi is None or noise == NO_NOISE:
+        return counters(chains), noise, None
+    return counters(chains), GIVEN, xi.to(x.dtype).contiguous()
 
 
 def complex_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -25,21 +25,25 @@ def packed_once(pack: Callable[..., T], tensors: Sequence[Tensor], *options: obj
 
     It is made as outside torch.inference_mode, for whoever asks next may be.
     """
-    with torch.inference_mode(False), torch.no_grad():
-        if any(v.is_inference() for v in tensors):  # they do not count their changes
-            packed = pack(tensors, *options)
-        else:
-            key = (pack, *options, *stamp(tensors))
-            with _packing:  # samplers run in threads of their own
-                if key not in _packed:
-                    _packed[key] = list(tensors), pack(tensors, *options)
-                    if len(_packed) > MOST:
-                        _packed.popitem(last=False)
-                _packed.move_to_end(key)
-                packed = _packed[key][1]
+    if any(v.is_inference() for v in tensors):  # they do not count their changes
+        packed = _made(pack, tensors, options)
+    else:
+        key = (pack, *options, *stamp(tensors))
+        with _packing:  # samplers run in threads of their own
+            if key not in _packed:
+                _packed[key] = list(tensors), _made(pack, tensors, options)
+                if len(_packed) > MOST:
+                    _packed.popitem(last=False)
+            _packed.move_to_end(key)
+            packed = _packed[key][1]
     for held in _holders.get():
         held.append(packed)
     return packed
+
+
+def _made(pack: Callable[..., T], tensors: Sequence[Tensor], options: tuple[object, ...]) -> T:
+    with torch.inference_mode(False), torch.no_grad():
+        return pack(tensors, *options)
 
 
 def stamp(tensors: Iterable[Tensor]) -> tuple[Hashable, ...]:

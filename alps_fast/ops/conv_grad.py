@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import BackendError, check, check_choice, refused
+from ._compiled import Kernel, compiled, kernel_on_cpu
 from ._conv_weights import WIDTHS, pack, pack_fragments
-from ._dispatch import Op, dispatch, implementations, implements, stream_on
+from ._dispatch import Op, dispatch, implements
 from ._langevin import FLOATS, check_kind, described
 from ._memory import empty_like, laid_out
 from ._packed import packed_once
@@ -119,10 +120,11 @@ def conv_grad_reference(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shi
     return grad, 0.5 * (r * r).flatten(1).sum(1)
 
 
-def _has_kernel(dtype: torch.dtype, channels: int, width: int, count: int) -> bool:
+def _has_kernel(dtype: torch.dtype, channels: int, width: int, count: int, *sides: int) -> bool:
     from alps_fast import _cpu
 
-    return dtype == torch.float32 and width in WIDTHS and channels <= 4 and count <= _cpu.most_blocks
+    fits = channels <= 4 and max(sides, default=0) < 1 << 31 and width in WIDTHS and count <= _cpu.most_blocks
+    return dtype == torch.float32 and fits
 
 
 def _layout(precision: str) -> str:
@@ -139,43 +141,32 @@ def fast_multiplications() -> str:
 
 def conv_grad_bytes(shape: Sequence[int], width: int, blocks: Sequence[int], precision: str, backend: str) -> int:
     """Of the memory that the CPU kernel works in for float32 images of this shape (N, C, H, W); 0 where another backend runs."""
-    n, channels, height, columns = shape
+    kernel, (images, channels, height, columns) = kernel_on_cpu("conv_grad", backend), shape
     count = 2 * blocks[0] + 2 * blocks[1] + blocks[2]
-    if (implementations("conv_grad", backend, torch.device("cpu"))[0] is not _conv_grad_cpu
-            or not _has_kernel(torch.float32, channels, width, count)):
+    if kernel is None or not _has_kernel(torch.float32, channels, width, count):
         return 0
-    from alps_fast import _cpu
+    x = weights = biases = scale = shift = coefficients = grad = value = None
+    (fine, middle, coarse), film_levels, edm_levels = blocks, 1, 1
+    width_of_network, in_bfloat16, width = width, _layout(precision) != "single", columns
+    return int(kernel.call("_bytes", kernel.packed(locals()), torch.get_num_threads()))
 
-    return _cpu.conv_grad_bytes(images=n, channels=channels, height=height, width=columns, width_of_network=width,
-                                blocks=list(blocks), in_bfloat16=_layout(precision) != "single", threads=torch.get_num_threads())
 
-
-@implements("conv_grad", "cpu", "float32 images of at most four channels and networks 32 or 64 wide")
-def _conv_grad_cpu(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor,
+@compiled("conv_grad", cpu="float32 images of at most four channels and networks 32 or 64 wide")
+def _conv_grad_cpu(kernel: Kernel, x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor,
                    blocks: Sequence[int], precision: str = "high") -> tuple[Tensor, Tensor]:
     """float32, or bfloat16 where precision is "fast" and the processor has AMX or AVX512_BF16."""
-    from alps_fast import _cpu
-
-    n, channels, height, width = x.shape
-    if not _has_kernel(x.dtype, channels, weights[0].shape[0], scale.shape[0]) or x.numel() == 0:
+    (images, channels, height, width), (fine, middle, coarse), width_of_network = x.shape, blocks, weights[0].shape[0]
+    if not _has_kernel(x.dtype, channels, width_of_network, len(scale), height, width) or x.numel() == 0:
         return NotImplemented
-    layout = _layout(precision)
+    layout, film_levels, edm_levels = _layout(precision), scale.shape[1], coefficients.shape[1]
     x, scale, shift, coefficients = laid_out(x), scale.contiguous(), shift.contiguous(), coefficients.contiguous()
-    levels = max(scale.shape[1], shift.shape[1], coefficients.shape[1])
-    if levels > 1:
-        scale, shift = (v.expand(-1, levels, -1).contiguous() for v in (scale, shift))
-        coefficients = coefficients.expand(-1, levels).contiguous()
-    packed = packed_once(pack, weights, tuple(blocks), layout)
-    grad, value = empty_like(x), torch.empty_like(x[:, 0, 0, 0])
-    _cpu.conv_grad(
-        x=x.data_ptr(), weights=packed.weights.data_ptr(), biases=packed.biases.data_ptr(), scale=scale.data_ptr(),
-        shift=shift.data_ptr(), coefficients=coefficients.data_ptr(), grad=grad.data_ptr(), value=value.data_ptr(), images=n,
-        channels=channels, height=height, width=width, width_of_network=weights[0].shape[0], blocks=list(blocks),
-        level_of_each=levels > 1, in_bfloat16=layout != "single", threads=torch.get_num_threads())
+    in_bfloat16, packed = layout != "single", packed_once(pack, weights, tuple(blocks), layout)
+    biases, grad, value = packed.biases, empty_like(x), torch.empty_like(x[:, 0, 0, 0])
+    kernel(locals() | {"weights": packed.weights}, x.device)
     return grad, value
 
 
-CUDA_KERNELS = ("image", "warps", "warpgroups")  # as the module of CUDA kernels numbers them
+CUDA_KERNELS = ("image", "warps", "warpgroups")
 
 
 def _cuda_kernel() -> str:
@@ -190,34 +181,25 @@ def _cuda_kernel() -> str:
     return kernel
 
 
-@implements("conv_grad", "cuda", "precision 'fast', networks 64 wide and images of at most four channels")
-def _conv_grad_cuda(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor,
+@compiled("conv_grad", cuda="precision 'fast', networks 64 wide and images of at most four channels")
+def _conv_grad_cuda(kernel: Kernel, x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor,
                     blocks: Sequence[int], precision: str = "high") -> tuple[Tensor, Tensor]:
     """bfloat16 on tensor cores, in tiles of all images; not for "high", nor where blocks have little shared memory."""
-    n, channels, height, width = x.shape
-    if (precision == "fast" and x.dtype == torch.float32 and weights[0].shape[0] == 64 and channels <= 4 and x.numel() > 0
+    (images, channels, height, width), (fine, middle, coarse), width_of_network = x.shape, blocks, weights[0].shape[0]
+    if not (precision == "fast" and x.dtype == torch.float32 and width_of_network == 64 and channels <= 4 and x.numel() > 0
             and max(height, width) < 1 << 31):
-        from alps_fast import _cuda
-
-        with stream_on(x.device) as stream:
-            kernel = _cuda_kernel()
-            number = CUDA_KERNELS.index(kernel)
-            needed = _cuda.conv_grad_workspace(images=n, channels=channels, height=height, width=width, blocks=list(blocks),
-                                               kernel=number)
-            if needed >= 0:
-                x, scale, shift, coefficients = (v.contiguous() for v in (x, scale, shift, coefficients))
-                scale, shift = (v.clone() if v.data_ptr() % 16 else v for v in (scale, shift))  # which are read in fours
-                packed = packed_once(pack_fragments, weights, tuple(blocks), kernel)
-                grad, value = torch.empty_like(x), torch.empty_like(x[:, 0, 0, 0])
-                workspace = torch.empty(needed, dtype=torch.uint8, device=x.device)
-                _cuda.conv_grad(
-                    x=x.data_ptr(), weights=packed.weights.data_ptr(), biases=packed.biases.data_ptr(),
-                    scale=scale.data_ptr(), shift=shift.data_ptr(), coefficients=coefficients.data_ptr(), grad=grad.data_ptr(),
-                    value=value.data_ptr(), workspace=workspace.data_ptr(), images=n, channels=channels,
-                    height=height, width=width, blocks=list(blocks), film_levels=scale.shape[1],
-                    edm_levels=coefficients.shape[1], kernel=number, stream=stream)
-                return grad, value
-    return NotImplemented
+        return NotImplemented
+    x, scale, shift, coefficients = (v.contiguous() for v in (x, scale, shift, coefficients))
+    scale, shift = (v.clone() if v.data_ptr() % 16 else v for v in (scale, shift))  # which are read in fours
+    film_levels, edm_levels, in_bfloat16, biases = scale.shape[1], coefficients.shape[1], True, None
+    grad, value = torch.empty_like(x), torch.empty_like(x[:, 0, 0, 0])
+    with torch.cuda.device(x.device):
+        which = _cuda_kernel()
+        if kernel.call(f"_{which}_workspace", kernel.packed(locals() | {"weights": None})) < 0:
+            return NotImplemented
+    packed = packed_once(pack_fragments, weights, tuple(blocks), which)
+    kernel(locals() | packed._asdict(), x.device, f"_{which}")
+    return grad, value
 
 
 @functools.cache

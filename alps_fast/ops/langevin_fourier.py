@@ -8,10 +8,11 @@ from torch import Tensor
 from ..errors import check
 from ..layout import as_complex, as_real
 from ._alike import each, power, product
-from ._dispatch import Op, dispatch, implements, stream_on
-from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
+from ._compiled import Kernel, compiled
+from ._dispatch import Op, dispatch, implements
+from ._langevin import as_drawn, check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from ._memory import empty_like
-from .philox_normal import NO_NOISE, counters
+from .philox_normal import NO_NOISE
 
 
 def normal_power(v: Tensor, h: Tensor, factor: int, inv_eta2: float, lam: float, exponent: float) -> Tensor:
@@ -91,50 +92,18 @@ def has_fast_transform(n: int) -> bool:
     return n == 1
 
 
-@implements("langevin_fourier", "cpu", "float32, no decimation and sides without a prime factor above 7")
-def _langevin_fourier_cpu(
-    x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
-    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+@compiled("langevin_fourier", cpu="float32, no decimation and sides without a prime factor above 7",
+          cuda="float32, no decimation and sides without a prime factor above 7 that fit shared memory")
+def _langevin_fourier(
+    kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float,
+    lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    height, width, channels = x.shape[1:]
+    rows, height, width, channels = x.shape
     if x.dtype != torch.float32 or factor > 1 or not (has_fast_transform(height) and has_fast_transform(width)):
         return NotImplemented
-    from alps_fast import _cpu
-
-    after, mean = empty_like(x), empty_like(x)
-    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
-    _cpu.langevin_fourier(
-        x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), h=h.data_ptr(), xi=0 if given is None else given.data_ptr(),
-        chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b), height=height,
-        width=width, channels=channels, is_complex=is_complex, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam,
-        noise=noise, seed=seed, step=step, threads=torch.get_num_threads())
-    return after, mean
-
-
-@implements("langevin_fourier", "cuda", "float32, no decimation and sides without a prime factor above 7 that fit shared memory")
-def _langevin_fourier_cuda(
-    x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
-    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    height, width, channels = x.shape[1:]
-    floats = -1
-    if x.dtype == torch.float32 and factor == 1 and has_fast_transform(height) and has_fast_transform(width):
-        from alps_fast import _cuda
-
-        with stream_on(x.device):
-            floats = _cuda.langevin_fourier_workspace(rows=len(x), height=height, width=width, channels=channels,
-                                                      is_complex=is_complex, noise=noise)
-    if floats < 0:
-        return NotImplemented
-    after, mean, workspace = torch.empty_like(x), torch.empty_like(x), x.new_empty(floats)
-    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
-    with stream_on(x.device) as stream:
-        _cuda.langevin_fourier(
-            x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), h=h.data_ptr(), xi=0 if given is None else given.data_ptr(),
-            chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), workspace=workspace.data_ptr(), rows=len(x),
-            measurements=len(b), height=height, width=width, channels=channels, is_complex=is_complex, lam=lam, lin=lin, w=w,
-            inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise, seed=seed, step=step, stream=stream)
-    return after, mean
+    measurements, after, mean = len(b), empty_like(x), empty_like(x)
+    chains, noise, xi = as_drawn(x, chains, noise, xi)
+    return (after, mean) if kernel(locals(), x.device) else NotImplemented
 
 
 @Op

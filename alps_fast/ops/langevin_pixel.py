@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._dispatch import Op, dispatch, implements, stream_on
-from ._langevin import by_measurement, check_diagonal, check_step, check_stream, right_hand_side, unit_noise
+from ._compiled import Kernel, compiled
+from ._dispatch import Op, dispatch, implements
+from ._langevin import as_drawn, by_measurement, check_diagonal, check_step, check_stream, right_hand_side, unit_noise
 from ._memory import empty_like
-from .philox_normal import NO_NOISE, counters
+from .philox_normal import NO_NOISE
 
 
 @implements("langevin_pixel", "torch")
@@ -26,44 +27,19 @@ def langevin_pixel_reference(
     return torch.addcmul(mean, xi, (a * inv_eta2 + noise_lam).rsqrt()).flatten(0, 1), mean.flatten(0, 1)
 
 
-@implements("langevin_pixel", "cpu", "float32")
-def _langevin_pixel_cpu(
-    x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
-    noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+@compiled("langevin_pixel", cpu="float32", cuda="float32")
+def _langevin_pixel(
+    kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float,
+    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    if x.dtype != torch.float32:
+    rows, height, width, channels = x.shape
+    pixels, measurements = height * width, len(b)
+    if x.dtype != torch.float32 or (kernel.backend == "cuda" and max(rows, pixels * channels) >= 1 << 31):  # it counts in 32 bits
         return NotImplemented
-    from alps_fast import _cpu
-
+    a_of_each_measurement, a_of_each_channel = len(a) > 1, a.shape[3] == channels
     after, mean = empty_like(x), empty_like(x)
-    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
-    _cpu.langevin_pixel(
-        x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),
-        chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b),
-        pixels=x.shape[1] * x.shape[2], channels=x.shape[3], a_of_each_measurement=len(a) > 1,
-        a_of_each_channel=a.shape[3] == x.shape[3], lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise,
-        seed=seed, step=step, threads=torch.get_num_threads())
-    return after, mean
-
-
-@implements("langevin_pixel", "cuda", "float32")
-def _langevin_pixel_cuda(
-    x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
-    noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    if x.dtype != torch.float32 or max(len(x), x.shape[1:].numel()) >= 1 << 31:  # which the kernel counts in 32 bits
-        return NotImplemented
-    from alps_fast import _cuda
-
-    after, mean = torch.empty_like(x), torch.empty_like(x)
-    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
-    with stream_on(x.device) as stream:
-        _cuda.langevin_pixel(
-            x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),
-            chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b),
-            pixels=x.shape[1] * x.shape[2], channels=x.shape[3], a_of_each_measurement=len(a) > 1,
-            a_of_each_channel=a.shape[3] == x.shape[3], lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam,
-            noise=noise, seed=seed, step=step, stream=stream)
+    chains, noise, xi = as_drawn(x, chains, noise, xi)
+    kernel(locals(), x.device)
     return after, mean
 
 

@@ -18,12 +18,13 @@ from ..errors import check
 from ..layout import as_complex, as_real
 from ._alike import each, power, product
 from ._cg import WINDOW, conjugate_gradients, in_graphs, looked, warn_of_max_iter
+from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements, stream_on
-from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
+from ._langevin import as_drawn, check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from ._memory import empty_like
 from ._packed import packed_once
 from .langevin_fourier import fft, has_fast_transform, inverse_fft
-from .philox_normal import NO_NOISE, counters
+from .philox_normal import NO_NOISE
 
 # Chains a matrix product. A product rounds according to its shape, and a chain must not feel how many run beside it,
 # so the shape is fixed and the last block is padded. 32 columns cost 1.3 times what one does (64 lines of 64², one core).
@@ -72,43 +73,17 @@ def langevin_sense_reference(
     return x_new, mean
 
 
-@implements("langevin_sense", "cpu", "float32")
-def _langevin_sense_cpu(
-    x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
-    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+@compiled("langevin_sense", cpu="float32", cuda="float32 and lines that fit shared memory")
+def _langevin_sense(
+    kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float,
+    lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     if x.dtype != torch.float32:
         return NotImplemented
-    from alps_fast import _cpu
-
+    rows, measurements, (lines, n) = len(x), len(b), eigenvalues.shape
     after, mean = empty_like(x), empty_like(x)
-    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
-    _cpu.langevin_sense(
-        x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), u=u.data_ptr(), eigenvalues=eigenvalues.data_ptr(),
-        xi=0 if given is None else given.data_ptr(), chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(),
-        rows=len(x), measurements=len(b), lines=len(u), n=u.shape[1], axis=axis, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2,
-        noise_lam=noise_lam, noise=noise, seed=seed, step=step, threads=torch.get_num_threads())
-    return after, mean
-
-
-@implements("langevin_sense", "cuda", "float32 and lines that fit shared memory")
-def _langevin_sense_cuda(
-    x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
-    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    if x.dtype == torch.float32:
-        from alps_fast import _cuda
-
-        after, mean = torch.empty_like(x), torch.empty_like(x)
-        chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
-        with stream_on(x.device) as stream:
-            if _cuda.langevin_sense(
-                    x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), u=u.data_ptr(), eigenvalues=eigenvalues.data_ptr(),
-                    xi=0 if given is None else given.data_ptr(), chains=chains.data_ptr(), after=after.data_ptr(),
-                    mean=mean.data_ptr(), rows=len(x), measurements=len(b), lines=len(u), n=u.shape[1], axis=axis, lam=lam,
-                    lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise, seed=seed, step=step, stream=stream):
-                return after, mean
-    return NotImplemented
+    chains, noise, xi = as_drawn(x, chains, noise, xi)
+    return (after, mean) if kernel(locals(), x.device) else NotImplemented
 
 
 @Op
@@ -229,62 +204,41 @@ def _spectrum_of(maps_and_mask: Sequence[Tensor]) -> Tensor:
     return sense_spectrum(*maps_and_mask).contiguous()
 
 
-@implements("langevin_sense_cg", "cpu", "float32 and sides without a prime factor above 7")
-def _langevin_sense_cg_cpu(
-    x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
-    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, xi: Tensor | None = None,
+@compiled("langevin_sense_cg", cpu="float32 and sides without a prime factor above 7",
+          cuda="float32 and sides without a prime factor above 7")
+def _langevin_sense_cg(
+    kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float,
+    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int,
+    xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    height, width = mask.shape
+    rows, measurements, coils, (height, width) = len(x), len(b), len(maps), mask.shape
     if x.dtype != torch.float32 or not (has_fast_transform(height) and has_fast_transform(width)):
         return NotImplemented
-    from alps_fast import _cpu
-
-    after, mean = empty_like(x), empty_like(x)
-    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
-    spectrum = packed_once(_spectrum_of, (maps, mask))
-    stopped = _cpu.langevin_sense_cg(
-        x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), maps=maps.data_ptr(), mask=mask.data_ptr(),
-        spectrum=spectrum.data_ptr(), xi=0 if given is None else given.data_ptr(), chains=chains.data_ptr(),
-        after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b), coils=len(maps), height=height,
-        width=width, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise, seed=seed, step=step,
-        error=tol * math.sqrt(x[0].numel()), max_iter=max_iter, threads=torch.get_num_threads())
-    if not stopped:
+    after, mean, spectrum = empty_like(x), empty_like(x), packed_once(_spectrum_of, (maps, mask))
+    chains, noise, xi = as_drawn(x, chains, noise, xi)
+    error = tol * math.sqrt(2 * height * width)
+    arguments = kernel.packed(locals())
+    if kernel.backend == "cuda":
+        return (after, mean) if _iterated(kernel, arguments, x, noise, max_iter) else NotImplemented
+    if not kernel.call("", arguments, torch.get_num_threads()):
         warn_of_max_iter(max_iter)
     return after, mean
 
 
-@implements("langevin_sense_cg", "cuda", "float32 and sides without a prime factor above 7")
-def _langevin_sense_cg_cuda(
-    x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
-    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, xi: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    height, width = mask.shape
-    floats = doubles = -1
-    if x.dtype == torch.float32 and len(x) > 0 and has_fast_transform(height) and has_fast_transform(width):
-        from alps_fast import _cuda
-
-        with stream_on(x.device):
-            floats, doubles = _cuda.langevin_sense_cg_memory(rows=len(x), coils=len(maps), height=height, width=width,
-                                                             noise=noise)
-    if floats < 0:
-        return NotImplemented
-    after, mean, images = torch.empty_like(x), torch.empty_like(x), x.new_empty(floats)
-    sums = torch.ones(doubles, dtype=torch.float64, device=x.device)
-    systems = len(x) if noise == NO_NOISE else 2 * len(x)
-    goes_on = sums[:5 * systems].view(systems, 5)[:, 4]
-    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
-    spectrum, noted = packed_once(_spectrum_of, (maps, mask)), in_graphs(x.device)
+def _iterated(kernel: Kernel, arguments: bytes, x: Tensor, noise: int, max_iter: int) -> bool:
+    """The CUDA kernels of a step, window by window; False where there are none for such images."""
     with stream_on(x.device) as stream:
-        captured = torch.cuda.is_current_stream_capturing()
+        floats, doubles = kernel.call("_memory", arguments) if len(x) > 0 else (-1, -1)
+        if floats < 0:
+            return False
+        images, sums = x.new_empty(floats), torch.ones(doubles, dtype=torch.float64, device=x.device)
+        systems = len(x) if noise == NO_NOISE else 2 * len(x)
+        goes_on = sums[:5 * systems].view(systems, 5)[:, 4]
+        noted, captured = in_graphs(x.device), torch.cuda.is_current_stream_capturing()
         at_once = max_iter if captured else WINDOW  # a graph looks by itself
         for iteration in range(0, max_iter, at_once):
-            _cuda.langevin_sense_cg_iterate(
-                x=x.data_ptr(), grad=grad.data_ptr(), b=b.data_ptr(), maps=maps.data_ptr(), mask=mask.data_ptr(),
-                spectrum=spectrum.data_ptr(), xi=0 if given is None else given.data_ptr(), chains=chains.data_ptr(),
-                after=after.data_ptr(), mean=mean.data_ptr(), floats=images.data_ptr(), doubles=sums.data_ptr(), rows=len(x),
-                measurements=len(b), coils=len(maps), height=height, width=width, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2,
-                noise_lam=noise_lam, noise=noise, seed=seed, step=step, error=tol * math.sqrt(x[0].numel()),
-                iteration=iteration, end=min(iteration + at_once, max_iter), stream=stream)
+            kernel.call("_iterate", arguments, iteration, min(iteration + at_once, max_iter), images.data_ptr(), sums.data_ptr(),
+                        stream)
             if captured:
                 noted.masked_fill_(goes_on.any(), max_iter)
                 break
@@ -292,9 +246,8 @@ def _langevin_sense_cg_cuda(
                 break
         else:
             warn_of_max_iter(max_iter)
-        _cuda.langevin_sense_cg_finish(mean=mean.data_ptr(), after=after.data_ptr(), doubles=sums.data_ptr(), rows=len(x),
-                                       numbers=x[0].numel(), noisy=noise != NO_NOISE, stream=stream)
-    return after, mean
+        kernel.call("_finish", arguments, sums.data_ptr(), stream)
+    return True
 
 
 @Op

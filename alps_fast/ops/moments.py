@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ..errors import check
-from ._dispatch import Op, dispatch, implements, stream_on
+from ._compiled import Kernel, compiled
+from ._dispatch import Op, dispatch, implements
 from ._memory import empty_like
 
 
@@ -25,35 +26,15 @@ def moments_reference(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: 
     return count, mean, m2
 
 
-@implements("moments", "cpu", "contiguous statistics")
-def _moments_cpu(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+@compiled("moments", cpu="contiguous statistics", cuda="contiguous statistics")
+def _moments(kernel: Kernel, count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if not (mean.is_contiguous() and m2.is_contiguous()):  # whose layout the results keep
         return NotImplemented
-    from alps_fast import _cpu
-
     count, x, keep = count.contiguous(), x.contiguous(), keep.contiguous()
-    after = torch.empty_like(count), empty_like(mean), empty_like(m2)
-    _cpu.moments(
-        is_double=x.dtype == torch.float64, count=count.data_ptr(), mean=mean.data_ptr(), m2=m2.data_ptr(), x=x.data_ptr(),
-        keep=keep.data_ptr(), count_after=after[0].data_ptr(), mean_after=after[1].data_ptr(), m2_after=after[2].data_ptr(),
-        groups=len(count), rows=len(x), n=mean[0].numel(), threads=torch.get_num_threads())
-    return after
-
-
-@implements("moments", "cuda", "contiguous statistics")
-def _moments_cuda(count: Tensor, mean: Tensor, m2: Tensor, x: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    if not (mean.is_contiguous() and m2.is_contiguous()):  # whose layout the results keep
-        return NotImplemented
-    from alps_fast import _cuda
-
-    count, x, keep = count.contiguous(), x.contiguous(), keep.contiguous()
-    after = torch.empty_like(count), torch.empty_like(mean), torch.empty_like(m2)
-    with stream_on(x.device) as stream:
-        _cuda.moments(
-            is_double=x.dtype == torch.float64, count=count.data_ptr(), mean=mean.data_ptr(), m2=m2.data_ptr(), x=x.data_ptr(),
-            keep=keep.data_ptr(), count_after=after[0].data_ptr(), mean_after=after[1].data_ptr(), m2_after=after[2].data_ptr(),
-            groups=len(count), rows=len(x), n=mean[0].numel(), stream=stream)
-    return after
+    groups, rows, n, is_double = len(count), len(x), mean[0].numel(), x.dtype == torch.float64
+    count_after, mean_after, m2_after = torch.empty_like(count), empty_like(mean), empty_like(m2)
+    kernel(locals(), x.device)
+    return count_after, mean_after, m2_after
 
 
 @Op

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from ..errors import check, refused
-from ._dispatch import Op, dispatch, implements, stream_on
+from ._compiled import Kernel, compiled
+from ._dispatch import Op, dispatch, implements
 
 LANGEVIN, MEASUREMENT, METROPOLIS = 1, 2, 3  # streams: the tag word of the counter
 NO_NOISE, INDEPENDENT, AVERAGED = 0, 1, 2  # what a Langevin step adds, see step_noise
+GIVEN = 3  # what kernels take for noise that comes as an array
 
 MASK = 0xFFFFFFFF
 TAG_BITS = 8  # of the counter's last word; above them stands the measurement's index
@@ -115,22 +117,11 @@ def philox_normal_reference(chains: Tensor, n: int, seed: int, step: int, tag: i
     return out.view(len(chains), quads * 4)[:, :n].contiguous()
 
 
-@implements("philox_normal", "cpu")
-def _philox_normal_cpu(chains: Tensor, n: int, seed: int, step: int, tag: int) -> Tensor:
-    from alps_fast import _cpu
-
-    chains, out = counters(chains), torch.empty(len(chains), n, dtype=torch.float32)
-    _cpu.philox_normal(chains.data_ptr(), len(chains), n, seed, step, tag, out.data_ptr(), torch.get_num_threads())
-    return out
-
-
-@implements("philox_normal", "cuda")
-def _philox_normal_cuda(chains: Tensor, n: int, seed: int, step: int, tag: int) -> Tensor:
-    from alps_fast import _cuda
-
-    chains, out = counters(chains), torch.empty(len(chains), n, dtype=torch.float32, device=chains.device)
-    with stream_on(chains.device) as stream:
-        _cuda.philox_normal(chains.data_ptr(), len(chains), n, seed, step, tag, out.data_ptr(), stream)
+@compiled("philox_normal", cpu="", cuda="")
+def _philox_normal(kernel: Kernel, chains: Tensor, n: int, seed: int, step: int, tag: int) -> Tensor:
+    chains, rows = counters(chains), len(chains)
+    out = torch.empty(rows, n, dtype=torch.float32, device=chains.device)
+    kernel(locals(), chains.device)
     return out
 
 

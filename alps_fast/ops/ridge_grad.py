@@ -16,13 +16,15 @@ Returns (∇E (N, C, H, W), E (N,)), or an empty E where the value is not wanted
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import check, refused
-from ._dispatch import Op, dispatch, implementations, implements, stream_on
+from ._compiled import Kernel, compiled, kernel_on_cpu
+from ._dispatch import Op, dispatch, implements
 from ._langevin import FLOATS, check_kind, described
 from ._memory import empty_like, laid_out
 from ._packed import packed_once
@@ -78,91 +80,50 @@ def ridge_grad_reference(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Ten
     return grad.reshape(x.shape), value if want_value else value[:0].clone()
 
 
-class Constants:
-    """What the compiled kernels take beside images: the op's own tensors, held while they are read."""
-
-    def __init__(self, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor):
-        from alps_fast import _cpu
-
-        self.held = [v.contiguous() for v in (*filters, w, r, q)]
-        *banks, w, r, q = self.held
-        self.ridge = _cpu.Ridge(
-            filters=[bank.data_ptr() for bank in banks], sides=[bank.shape[-1] for bank in banks], w=w.data_ptr(), r=r.data_ptr(),
-            q=q.data_ptr(), count=banks[0].shape[0], potentials=w.shape[1], levels=len(q), w_of_each_image=w.shape[2] > 1,
-            r_of_each_image=r.shape[2] > 1, q_of_each_image=q.shape[1] > 1, mu=float(mu))
-
-
 def stacked(filters: Sequence[Tensor]) -> Tensor:
     """(S, K, 1, k, k), smaller filters with zeros around them."""
     side = max(bank.shape[-1] for bank in filters)
     return torch.stack([F.pad(bank, [(side - bank.shape[-1]) // 2] * 4) for bank in filters])
 
 
-class CudaConstants:
-    """The same for the CUDA kernels, the filters of all scales in one tensor, made once; nothing here waits for the device."""
-
-    def __init__(self, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor):
-        from alps_fast import _cuda
-
-        self.held = packed_once(stacked, filters), *(v.contiguous() for v in (w, r, q, mu))
-        bank, w, r, q, mu = self.held
-        self.ridge = _cuda.Ridge(
-            filters=bank.data_ptr(), side=bank.shape[-1], w=w.data_ptr(), r=r.data_ptr(), q=q.data_ptr(), mu=mu.data_ptr(),
-            scales=len(bank), count=bank.shape[1], potentials=w.shape[1], levels=len(q), w_of_each_image=w.shape[2] > 1,
-            r_of_each_image=r.shape[2] > 1, q_of_each_image=q.shape[1] > 1)
+def of_energy(bank: Tensor, weights: Tensor, r: Tensor, q: Tensor, mu: Tensor) -> dict[str, Any]:
+    """What the compiled kernels take beside images, the filters of all scales in one tensor; nothing here waits for a device."""
+    filters, weights, r, q, mu = bank, *(v.contiguous() for v in (weights, r, q, mu))
+    scales, filters_a_scale, _, side, _ = bank.shape
+    potentials, levels = weights.shape[1], len(q)
+    w_of_each_image, r_of_each_image, q_of_each_image = weights.shape[2] > 1, r.shape[2] > 1, q.shape[1] > 1
+    return locals()
 
 
-def has_kernel(dtype: torch.dtype, channels: int) -> bool:
-    """Whether the compiled kernels take images like these."""
-    return dtype == torch.float32 and channels in (1, 2)
+def has_kernel(dtype: torch.dtype, channels: int, largest: int = 0) -> bool:
+    """Whether the compiled kernels take images like these, the largest of their sizes countable in 32 bits."""
+    return dtype == torch.float32 and channels in (1, 2) and largest < 1 << 31
 
 
-@implements("ridge_grad", "cpu", "float32 images of one or two channels")
-def _ridge_grad_cpu(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
-                    want_value: bool = True) -> tuple[Tensor, Tensor]:
-    n, channels, height, width = x.shape
-    if not has_kernel(x.dtype, channels) or x.numel() == 0:
+@compiled("ridge_grad", of_energy, cpu="float32 images of one or two channels",
+          cuda="float32 images of one or two channels, filters of at most seven taps a row")
+def _ridge_grad(kernel: Kernel, x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+                want_value: bool = True) -> tuple[Tensor, Tensor]:
+    """On CUDA in tiles, for images of any size; not for filters of more than seven taps a row."""
+    images, channels_of_image, height, width = x.shape
+    if x.numel() == 0 or not has_kernel(x.dtype, channels_of_image, channels_of_image * height * width):
         return NotImplemented
-    from alps_fast import _cpu
-
-    constants, x = Constants(filters, w, r, q, mu), laid_out(x)
-    grad, value = empty_like(x), torch.empty_like(x[:n if want_value else 0, 0, 0, 0])
-    _cpu.ridge_grad(constants.ridge, x=x.data_ptr(), grad=grad.data_ptr(), value=value.data_ptr(), images=n, channels=channels,
-                    height=height, width=width, threads=torch.get_num_threads())
-    return grad, value
-
-
-@implements("ridge_grad", "cuda", "float32 images of one or two channels, filters of at most seven taps a row")
-def _ridge_grad_cuda(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
-                     want_value: bool = True) -> tuple[Tensor, Tensor]:
-    """In tiles, for images of any size; not for filters of more than seven taps a row."""
-    n, channels, height, width = x.shape
-    if has_kernel(x.dtype, channels) and x.numel() > 0 and channels * height * width < 1 << 31:
-        from alps_fast import _cuda
-
-        with stream_on(x.device) as stream:
-            constants = CudaConstants(filters, w, r, q, mu)
-            floats = _cuda.ridge_workspace(constants.ridge, images=n, channels=channels, height=height, width=width)
-            if floats >= 0:
-                x, workspace = x.contiguous(), torch.empty(floats, dtype=x.dtype, device=x.device)
-                grad, value = torch.empty_like(x), torch.empty_like(x[:n if want_value else 0, 0, 0, 0])
-                _cuda.ridge_grad(constants.ridge, x=x.data_ptr(), grad=grad.data_ptr(),
-                                 value=value.data_ptr() if want_value else 0, workspace=workspace.data_ptr(), images=n,
-                                 channels=channels, height=height, width=width, stream=stream)
-                return grad, value
-    return NotImplemented
+    x = laid_out(x)
+    grad, value = empty_like(x), x.new_empty(images if want_value else 0)
+    energy = of_energy(packed_once(stacked, filters), w, r, q, mu)
+    return (grad, value) if kernel(locals() | energy, x.device) else NotImplemented
 
 
 def ridge_grad_bytes(shape: Sequence[int], filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                      backend: str) -> int:
     """Of the memory that the CPU kernel works in for images of this shape (N, C, H, W); 0 where another backend runs."""
-    n, channels, height, width = shape
-    if implementations("ridge_grad", backend, torch.device("cpu"))[0] is not _ridge_grad_cpu or not has_kernel(w.dtype, channels):
+    kernel = kernel_on_cpu("ridge_grad", backend)
+    images, channels_of_image, height, width = shape
+    if kernel is None or not has_kernel(w.dtype, channels_of_image):
         return 0
-    from alps_fast import _cpu
-
-    return _cpu.ridge_grad_bytes(Constants(filters, w, r, q, mu).ridge, images=n, channels=channels, height=height, width=width,
-                                 threads=torch.get_num_threads())
+    x = grad = value = None
+    energy = of_energy(packed_once(stacked, filters), w, r, q, mu)
+    return int(kernel.call("_bytes", kernel.packed(locals() | energy), torch.get_num_threads()))
 
 
 def check_ridge(x: Tensor, rows: tuple[int, ...], filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from ..errors import check, check_choice, refused
-from ._dispatch import Op, dispatch, implements, stream_on
-from ._langevin import check_diagonal, check_step, check_stream, described
+from ._compiled import Kernel, compiled
+from ._dispatch import Op, dispatch, implements
+from ._langevin import as_drawn, check_diagonal, check_step, check_stream, described
 from ._memory import empty_like
+from ._packed import packed_once
 from .langevin_pixel import langevin_pixel_reference
-from .philox_normal import counters
-from .ridge_grad import Constants, CudaConstants, check_ridge, has_kernel, ridge_grad_reference
+from .ridge_grad import check_ridge, has_kernel, of_energy, ridge_grad_reference, stacked
 
 
 @implements("ridge_langevin", "torch")
@@ -35,28 +36,6 @@ def ridge_langevin_reference(
     return x.contiguous(), mean.contiguous()
 
 
-@implements("ridge_langevin", "cpu", "float32 images of one or two channels")
-def _ridge_langevin_cpu(
-    x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
-    channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
-    count: int, xi: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    if not has_kernel(x.dtype, channels) or x.numel() == 0:
-        return NotImplemented
-    from alps_fast import _cpu
-
-    constants = Constants(filters, weights, r, q, mu)
-    after, mean = empty_like(x), empty_like(x)
-    chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
-    _cpu.ridge_langevin(
-        constants.ridge, x=x.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),
-        chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(), rows=len(x), measurements=len(b),
-        height=x.shape[1], width=x.shape[2], channels=x.shape[3], channels_of_image=channels, a_of_each_measurement=len(a) > 1,
-        a_of_each_channel=a.shape[3] == x.shape[3], lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise,
-        seed=seed, step=step, count=count, threads=torch.get_num_threads())
-    return after, mean
-
-
 MOST_PIXELS, LEAST_IMAGES = 32 * 32, 128  # where a block an image is predicted to be the faster way
 
 
@@ -69,38 +48,28 @@ def in_tiles(images: int, pixels: int) -> bool:
     return pixels > MOST_PIXELS or images < LEAST_IMAGES
 
 
-@implements("ridge_langevin", "cuda", "float32 images of one or two channels, filters of at most seven taps a row")
-def _ridge_langevin_cuda(
-    x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
-    channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
-    count: int, xi: Tensor | None = None,
+@compiled("ridge_langevin", of_energy, cpu="float32 images of one or two channels",
+          cuda="float32 images of one or two channels, filters of at most seven taps a row")
+def _ridge_langevin(
+    kernel: Kernel, x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor,
+    q: Tensor, mu: Tensor, channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int,
+    seed: int, step: int, count: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Many small images: all steps in one launch, a block an image of a chain; else in tiles, with the same bits."""
-    n, height, width, all_channels = x.shape
-    if has_kernel(x.dtype, channels) and x.numel() > 0 and max(n * all_channels, 2 * x[0].numel(), count) < 1 << 31:
-        from alps_fast import _cuda
+    """On CUDA, many small images: all steps in one launch, a block an image of a chain; else in tiles, with the same bits."""
+    channels_of_image, (rows, height, width, channels) = channels, x.shape
+    images, pixels, measurements = rows * (channels // channels_of_image), height * width, len(b)
+    if x.numel() == 0 or not has_kernel(x.dtype, channels_of_image, max(rows * channels, 2 * pixels * channels, count)):
+        return NotImplemented
+    a_of_each_measurement, a_of_each_channel = len(a) > 1, a.shape[3] == channels
+    grad, after, mean = None, empty_like(x), empty_like(x)
+    chains, noise, xi = as_drawn(x, chains, noise, xi)
+    energy = of_energy(packed_once(stacked, filters), weights, r, q, mu)
 
-        with stream_on(x.device) as stream:
-            constants = CudaConstants(filters, weights, r, q, mu)
-            size = {"height": height, "width": width}
-            floats = _cuda.ridge_langevin_workspace(constants.ridge, rows=n, channels=all_channels, channels_of_image=channels,
-                                                    **size)
-            by_block = floats < 0 or not in_tiles(n * all_channels // channels, height * width)
-            if by_block and _cuda.ridge_fits(constants.ridge, channels=channels, **size):
-                floats = 0
-            if floats >= 0:
-                workspace = torch.empty(floats, dtype=x.dtype, device=x.device)
-                after, mean = torch.empty_like(x), torch.empty_like(x)
-                chains, given = counters(chains), None if xi is None else xi.to(x.dtype).contiguous()
-                _cuda.ridge_langevin(
-                    constants.ridge, x=x.data_ptr(), b=b.data_ptr(), a=a.data_ptr(), xi=0 if given is None else given.data_ptr(),
-                    chains=chains.data_ptr(), after=after.data_ptr(), mean=mean.data_ptr(),
-                    workspace=workspace.data_ptr() if floats else 0, rows=n, measurements=len(b), channels=all_channels,
-                    channels_of_image=channels, a_of_each_measurement=len(a) > 1, a_of_each_channel=a.shape[3] == all_channels,
-                    lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, noise=noise, seed=seed, step=step, count=count,
-                    stream=stream, **size)
-                return after, mean
-    return NotImplemented
+    def floats(arguments: bytes) -> int:
+        needed = int(kernel.call("_workspace", arguments))
+        by_block = needed < 0 or not in_tiles(images, pixels)
+        return 0 if by_block and kernel.call("_fits", arguments) else needed
+    return (after, mean) if kernel(locals() | energy, x.device, floats=floats) else NotImplemented
 
 
 @Op

@@ -62,12 +62,12 @@ class Network {
   void run(int64_t image, Team team, char* memory) {
     team_ = team;
     image_ = image;
-    level_ = s_.level_of_each ? image : 0;
-    levels_ = s_.level_of_each ? s_.images : 1;
-    skip_ = s_.coefficients[level_], out_ = s_.coefficients[levels_ + level_], in_ = s_.coefficients[2 * levels_ + level_];
+    film_ = s_.film_levels > 1 ? image : 0;
+    const float* const edm = s_.coefficients + (s_.edm_levels > 1 ? image : 0);
+    skip_ = edm[0], out_ = edm[s_.edm_levels], in_ = edm[2 * s_.edm_levels];
     w_ = static_cast<const T*>(s_.weights), bias_ = s_.biases;
     divide(memory);
-    const int64_t numbers = s_.channels * s_.height * s_.width;
+    const int64_t numbers = int64_t(s_.channels) * s_.height * s_.width;
     const float* x = s_.x + image * numbers;
     float* grad = s_.grad + image * numbers;
 
@@ -186,7 +186,7 @@ class Network {
 
   // h += W2 phi(scale * W1 h + shift) + bias, and c = phi' is kept
   void forward(int i, const Shape& p, T* h, T* active) {
-    const float *scale = s_.scale + (i * levels_ + level_) * W, *shift = s_.shift + (i * levels_ + level_) * W;
+    const float *scale = s_.scale + (i * s_.film_levels + film_) * W, *shift = s_.shift + (i * s_.film_levels + film_) * W;
     Kept* kept = kept_[i];
     convolve<W, W>(p, h, [=](int64_t m, int64_t n, const float* sums) {
       vectors([=](int64_t v) {
@@ -208,7 +208,7 @@ class Network {
 
   // g += W1^T (c * scale * W2^T g)
   void backward(int i, const Shape& p, T* g, T* inner) {
-    const float* scale = s_.scale + (i * levels_ + level_) * W;
+    const float* scale = s_.scale + (i * s_.film_levels + film_) * W;
     const Kept* kept = kept_[i];
     convolve<W, W>(p, g, [=](int64_t m, int64_t n, const float* sums) {
       vectors([=](int64_t v) {
@@ -338,7 +338,7 @@ class Network {
   const ConvGrad& s_;
   Shape fine_, middle_, coarse_;
   Team team_{0, 1};
-  int64_t image_ = 0, level_ = 0, levels_ = 1;
+  int64_t image_ = 0, film_ = 0;
   float skip_ = 0, out_ = 0, in_ = 0;
   const T* w_ = nullptr;  // moves through the weights, which are packed in the order of use
   const float* bias_ = nullptr;

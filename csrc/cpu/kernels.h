@@ -9,64 +9,32 @@ namespace alps {
 
 constexpr int MOST_BLOCKS = 64;
 
-struct ConvGrad {  // contract: alps_fast/ops/conv_grad.py; weights and biases as _packed lays them out
-  const float* x;
-  const void* weights;
-  const float *biases, *scale, *shift, *coefficients;
-  float *grad, *value;
-  int64_t images, channels, height, width, width_of_network;
-  int blocks[3];
-  bool level_of_each, in_bfloat16;
-};
-
-struct Ridge {  // what alps_fast/ops/ridge_grad.py takes beside the images
-  const float* const* filters;  // one bank a scale, (count, side, side)
-  const int64_t* sides;
-  const float *w, *r, *q;
-  int64_t scales, count, potentials, levels;
-  bool w_of_each_image, r_of_each_image, q_of_each_image;
-  float mu;
-};
-
-struct RidgeGrad {  // contract: alps_fast/ops/ridge_grad.py; value may be null
-  Ridge ridge;
-  const float* x;
-  float *grad, *value;
-  int64_t images, channels, height, width;
-};
-
-struct RidgeLangevin {  // contract: alps_fast/ops/ridge_langevin.py; the grad of `step` is not read
-  Ridge ridge;
-  PixelStep step;
-  int64_t channels, height, width, count;
-};
-
 }  // namespace alps
 
-#define ALPS_CONV_GRAD                                                                                      \
-  void conv_grad(const ConvGrad& conv_grad, int threads);                                                   \
-  int64_t conv_grad_bytes(const ConvGrad& conv_grad, int threads);
+// What each kernel returns, its op, what follows the op's name, and its arguments; beside these it takes the number of threads.
+#define ALPS_CONV_KERNELS(KERNEL)         \
+  KERNEL(void, conv_grad, , ConvGrad)     \
+  KERNEL(int64_t, conv_grad, _bytes, ConvGrad) /* of the memory that conv_grad works in */
 
-#define ALPS_CPU_KERNELS                                                                                    \
-  void philox_normal(const Chain* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step,            \
-                     uint32_t tag, float* out, int threads);                                                \
-  void langevin_pixel(const PixelStep& step, int threads);                                                  \
-  void langevin_sense(const SenseStep& step, int threads);                                                  \
-  void langevin_fourier(const FourierStep& step, int threads);                                              \
-  bool langevin_sense_cg(const SenseCgStep& step, int threads);                                             \
-  void moments(const Moments<float>& moments, int threads);                                                 \
-  void moments(const Moments<double>& moments, int threads);                                                \
-  void ridge_grad(const RidgeGrad& ridge_grad, int threads);                                                \
-  int64_t ridge_grad_bytes(const RidgeGrad& ridge_grad, int threads);                                       \
-  void ridge_langevin(const RidgeLangevin& ridge_langevin, int threads);                                     \
-  ALPS_CONV_GRAD
+#define ALPS_CPU_KERNELS(KERNEL)                                                                      \
+  KERNEL(void, philox_normal, , PhiloxNormal)                                                         \
+  KERNEL(void, langevin_pixel, , PixelStep)                                                           \
+  KERNEL(void, langevin_sense, , SenseStep)                                                           \
+  KERNEL(void, langevin_fourier, , FourierStep)                                                       \
+  KERNEL(bool, langevin_sense_cg, , SenseCgStep) /* false where max_iter iterations did not suffice */ \
+  KERNEL(void, moments, , Moments)                                                                    \
+  KERNEL(void, ridge_grad, , RidgeGrad)                                                               \
+  KERNEL(int64_t, ridge_grad, _bytes, RidgeGrad) /* of the memory that ridge_grad works in */         \
+  KERNEL(void, ridge_langevin, , RidgeLangevin)
+
+#define ALPS_DECLARED(Result, op, suffix, Arguments) Result op##suffix(const Arguments& arguments, int threads);
 
 namespace alps {
-namespace portable { ALPS_CPU_KERNELS }
+namespace portable { ALPS_CPU_KERNELS(ALPS_DECLARED) ALPS_CONV_KERNELS(ALPS_DECLARED) }
 #if defined(__x86_64__)
-namespace avx2 { ALPS_CPU_KERNELS }
-namespace avx512 { ALPS_CPU_KERNELS }
-namespace avx512bf16 { ALPS_CONV_GRAD }  // these two multiply bfloat16, and are avx512 in all else
-namespace amx { ALPS_CONV_GRAD }
+namespace avx2 { ALPS_CPU_KERNELS(ALPS_DECLARED) ALPS_CONV_KERNELS(ALPS_DECLARED) }
+namespace avx512 { ALPS_CPU_KERNELS(ALPS_DECLARED) ALPS_CONV_KERNELS(ALPS_DECLARED) }
+namespace avx512bf16 { ALPS_CONV_KERNELS(ALPS_DECLARED) }  // these two multiply bfloat16, and are avx512 in all else
+namespace amx { ALPS_CONV_KERNELS(ALPS_DECLARED) }
 #endif
 }  // namespace alps

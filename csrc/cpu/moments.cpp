@@ -15,7 +15,9 @@ ALPS_INLINE void take(const T* __restrict x, T n, int64_t count, T* __restrict m
 }
 
 template <class T>
-static void run(const Moments<T>& s, int threads) {
+static void run(const Moments& s, int threads) {
+  const T *const before[] = {static_cast<const T*>(s.mean), static_cast<const T*>(s.m2)}, *const x = static_cast<const T*>(s.x);
+  T* const after[] = {static_cast<T*>(s.mean_after), static_cast<T*>(s.m2_after)};
   constexpr int64_t TILE = 8192 / sizeof(T);
   const int64_t each = s.rows / s.groups;
   for (int64_t group = 0; group < s.groups; ++group) {
@@ -27,16 +29,15 @@ static void run(const Moments<T>& s, int threads) {
     for (int64_t first = 0; first < s.n; first += TILE) {
       const int64_t count = s.n - first < TILE ? s.n - first : TILE;
       const size_t bytes = sizeof(T) * static_cast<size_t>(count);
-      T *mean = s.mean_after + group * s.n + first, *m2 = s.m2_after + group * s.n + first;
-      std::memcpy(mean, s.mean + group * s.n + first, bytes);
-      std::memcpy(m2, s.m2 + group * s.n + first, bytes);
+      T *mean = after[0] + group * s.n + first, *m2 = after[1] + group * s.n + first;
+      std::memcpy(mean, before[0] + group * s.n + first, bytes);
+      std::memcpy(m2, before[1] + group * s.n + first, bytes);
       int64_t n = s.count[group];
       for (int64_t row = group * each; row < (group + 1) * each; ++row)
-        if (s.keep[row]) take(s.x + row * s.n + first, static_cast<T>(++n), count, mean, m2);
+        if (s.keep[row]) take(x + row * s.n + first, static_cast<T>(++n), count, mean, m2);
     }
 }
 
-void moments(const Moments<float>& s, int threads) { run(s, threads); }
-void moments(const Moments<double>& s, int threads) { run(s, threads); }
+void moments(const Moments& s, int threads) { (s.is_double ? run<double> : run<float>)(s, threads); }
 
 }  // namespace alps::ALPS_ISA

@@ -24,13 +24,12 @@ static void fill(const Stream& stream, const Chains<Lanes>& chain, int64_t first
   }
 }
 
-void philox_normal(const Chain* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
-                   int threads) {
-  const Stream stream = make_stream(seed, step, tag);
-#pragma omp parallel for collapse(2) num_threads(team(threads, rows * ((n + BLOCK - 1) / BLOCK))) schedule(static)
-  for (int64_t row = 0; row < rows; ++row)
-    for (int64_t first = 0; first < n; first += BLOCK)
-      fill(stream, in_all_lanes<Lanes>(chains[row]), first, first + BLOCK < n ? first + BLOCK : n, out + row * n);
+void philox_normal(const PhiloxNormal& s, int threads) {
+  const Stream stream = make_stream(s.seed, s.step, s.tag);
+#pragma omp parallel for collapse(2) num_threads(team(threads, s.rows * ((s.n + BLOCK - 1) / BLOCK))) schedule(static)
+  for (int64_t row = 0; row < s.rows; ++row)
+    for (int64_t first = 0; first < s.n; first += BLOCK)
+      fill(stream, in_all_lanes<Lanes>(s.chains[row]), first, first + BLOCK < s.n ? first + BLOCK : s.n, s.out + row * s.n);
 }
 
 }  // namespace alps::ALPS_ISA

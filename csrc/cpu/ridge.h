@@ -22,7 +22,7 @@ struct Strides {  // of an image's channels and pixels in memory
 // What all images of a call share: the filters as the kernels read them, and the sizes of the pyramid.
 class RidgeGradient {
  public:
-  RidgeGradient(const Ridge& ridge, int64_t images, int64_t channels, int64_t height, int64_t width);
+  RidgeGradient(const RidgeEnergy& energy, const RidgeImages& images);
 
   int64_t size() const { return size_; }       // floats of the workspace of one image at work
   int64_t response_size() const { return response_size_; }  // floats of the responses of one thread
@@ -49,7 +49,7 @@ class RidgeGradient {
                float* responses) const;
   void collect(float* workspace, float* grad, Strides strides) const;
 
-  Ridge ridge_;
+  RidgeEnergy ridge_;
   int64_t images_, channels_, blocks_, pairs_, scratch_, size_, response_size_ = 0;
   std::vector<Level> levels_;
 };

@@ -263,14 +263,15 @@ static __attribute__((noinline)) void gather(const float* responses, const float
   }
 }
 
-RidgeGradient::RidgeGradient(const Ridge& ridge, int64_t images, int64_t channels, int64_t height, int64_t width)
-    : ridge_(ridge), images_(images), channels_(channels), blocks_((ridge.count + FILTERS - 1) / FILTERS),
+RidgeGradient::RidgeGradient(const RidgeEnergy& ridge, const RidgeImages& images)
+    : ridge_(ridge), images_(images.images), channels_(images.channels), blocks_((ridge.count + FILTERS - 1) / FILTERS),
       pairs_((ridge.potentials + 1) / 2) {
+  int64_t height = images.height, width = images.width;
   size_ = up_to(ridge.scales * blocks_ * FILTERS * pairs_ * POTENTIAL, 16);
   for (int64_t s = 0; s < ridge.levels; ++s, height = (height + 1) / 2, width = (width + 1) / 2) {
     Level level = {};
     level.height = height, level.width = width;
-    level.side = s < ridge.scales ? ridge.sides[s] : 0;
+    level.side = s < ridge.scales ? ridge.side : 0;
     level.radius = level.side / 2;
     level.vectors = (width + WIDTH - 1) / WIDTH;
     level.margin = up_to(level.radius > 2 ? level.radius : 2, WIDTH);  // two for `down`
@@ -283,8 +284,8 @@ RidgeGradient::RidgeGradient(const Ridge& ridge, int64_t images, int64_t channel
     level.tiles = (height + level.tile - 1) / level.tile;
     level.grad_plane = up_to(rows, level.tile) * level.vectors * WIDTH;
     level.x = size_ + level.above * level.stride + level.margin;
-    level.grad = size_ + up_to(channels * level.plane, 16);
-    level.values = level.grad + up_to(channels * level.grad_plane, 16);
+    level.grad = size_ + up_to(channels_ * level.plane, 16);
+    level.values = level.grad + up_to(channels_ * level.grad_plane, 16);
     size_ = level.values + up_to(2 * level.tiles, 16);
 
     const int64_t side = level.side, chunks = (side + TAPS - 1) / TAPS;
@@ -293,13 +294,13 @@ RidgeGradient::RidgeGradient(const Ridge& ridge, int64_t images, int64_t channel
     for (int64_t k = 0; side && k < ridge.count; ++k)
       for (int64_t dy = 0; dy < side; ++dy)
         for (int64_t dx = 0; dx < side; ++dx) {
-          const float tap = ridge.filters[s][(k * side + dy) * side + dx];
+          const float tap = ridge.filters[((s * ridge.count + k) * side + dy) * side + dx];
           const int64_t mirrored = side - 1 - dy, chunk = mirrored / TAPS;
           level.taps[static_cast<size_t>(((k / FILTERS * side + dy) * side + dx) * FILTERS + k % FILTERS)] = tap;
           level.transposed[static_cast<size_t>(((k * chunks + chunk) * side + side - 1 - dx) * TAPS + mirrored % TAPS)] = tap;
         }
     if (side) {
-      const int64_t needed = channels * FILTERS * (level.tile + chunks * TAPS - 1) * level.stride + 2 * level.margin;
+      const int64_t needed = channels_ * FILTERS * (level.tile + chunks * TAPS - 1) * level.stride + 2 * level.margin;
       if (needed > response_size_) response_size_ = needed;
     }
     if (s == 0) scratch_ = up_to(width + 8, 16);
@@ -334,6 +335,7 @@ void RidgeGradient::fill_potentials(int64_t image, float* out) const {
 
 void RidgeGradient::build_pyramid(const float* x, Strides strides, float* workspace) const {
   float* scratch = workspace + size_ - scratch_ + 1;
+  const float mu = *ridge_.mu;
   for (size_t s = 0; s < levels_.size(); ++s)
     for (int64_t c = 0; c < channels_; ++c) {
       const Level& to = levels_[s];
@@ -341,7 +343,7 @@ void RidgeGradient::build_pyramid(const float* x, Strides strides, float* worksp
       if (s == 0) {
         for (int64_t y = 0; y < to.height; ++y)
           for (int64_t i = 0; i < to.width; ++i)
-            out[y * to.stride + i] = x[c * strides.channel + (y * to.width + i) * strides.pixel] - ridge_.mu;
+            out[y * to.stride + i] = x[c * strides.channel + (y * to.width + i) * strides.pixel] - mu;
         continue;
       }
       const Level& from = levels_[s - 1];
@@ -478,17 +480,17 @@ void RidgeGradient::operator()(int64_t image, const float* x, float* grad, Strid
 }
 
 void ridge_grad(const RidgeGrad& s, int threads) {
-  const RidgeGradient gradient(s.ridge, s.images, s.channels, s.height, s.width);
-  const int64_t pixels = s.height * s.width, n = s.channels * pixels;
-  each_alone(gradient, s.images, 0, threads, [&](int64_t image, float* workspace, const Floats* responses, int team) {
+  const RidgeGradient gradient(s.energy, s.images);
+  const int64_t pixels = int64_t(s.images.height) * s.images.width, n = s.images.channels * pixels;
+  each_alone(gradient, s.images.images, 0, threads, [&](int64_t image, float* workspace, const Floats* responses, int team) {
     gradient(image, s.x + image * n, s.grad + image * n, {pixels, 1}, s.value ? s.value + image : nullptr, workspace, responses,
              team);
   });
 }
 
 int64_t ridge_grad_bytes(const RidgeGrad& s, int threads) {
-  const RidgeGradient gradient(s.ridge, s.images, s.channels, s.height, s.width);
-  const int64_t images = s.images < threads ? 1 : threads;  // at work at a time
+  const RidgeGradient gradient(s.energy, s.images);
+  const int64_t images = s.images.images < threads ? 1 : threads;  // at work at a time
   return static_cast<int64_t>(sizeof(float)) * (threads * gradient.response_size() + images * gradient.size());
 }
 

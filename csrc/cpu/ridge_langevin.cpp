@@ -8,10 +8,10 @@ namespace alps::ALPS_ISA {
 template <int NOISE>
 static void run(const RidgeLangevin& s, int threads) {
   const PixelStep& all = s.step;
-  const int64_t n = all.pixels * all.channels, groups = all.channels / s.channels, each = all.rows / all.measurements;
+  const int64_t n = all.pixels * all.channels, groups = all.channels / s.images.channels, each = all.rows / all.measurements;
   const int64_t tiles = (n + PIXEL_TILE - 1) / PIXEL_TILE;
   const int64_t a_size = all.a_of_each_measurement ? all.pixels * (all.a_of_each_channel ? all.channels : 1) : 0;
-  const RidgeGradient gradient(s.ridge, all.rows * groups, s.channels, s.height, s.width);
+  const RidgeGradient gradient(s.energy, s.images);
   each_alone(gradient, all.rows, n, threads, [&](int64_t row, float* workspace, const Floats* responses, int team_size) {
     float* grad = workspace + gradient.size();
     PixelStep step = all;
@@ -27,7 +27,7 @@ static void run(const RidgeLangevin& s, int threads) {
     for (int64_t k = 0; k < s.count; ++k, ++step.step) {
       if (NOISE == GIVEN) step.xi = all.xi + (k * all.rows + row) * n;
       for (int64_t group = 0; group < groups; ++group)
-        gradient(row * groups + group, step.x + group * s.channels, grad + group * s.channels, {1, all.channels}, nullptr,
+        gradient(row * groups + group, step.x + group * s.images.channels, grad + group * s.images.channels, {1, all.channels}, nullptr,
                  workspace, responses, team_size);
       const PixelLevel level = make_level(step);
       const auto advance_at = [&](int64_t tile) { advance_tile<NOISE>(step, level, 0, 0, 1, tile * PIXEL_TILE); };

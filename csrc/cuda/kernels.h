@@ -9,55 +9,32 @@
 
 namespace alps::cuda {
 
-struct RidgeEnergy {  // what alps_fast/ops/ridge_grad.py takes beside the images, the filters of all scales in one array
-  const float *filters, *w, *r, *q, *mu;
-  int side, scales, count, potentials, levels;
-  bool w_of_each_image, r_of_each_image, q_of_each_image;
-};
-
-struct RidgeImages {
-  int64_t images;
-  int channels, height, width;
-};
-
 struct RidgePlaces {  // where x and the gradient of image i lie, in floats: at i / groups rows and i % groups groups
   int64_t groups, row;
   int group, channel, pixel;
 };
 
-struct RidgeGrad {  // contract: alps_fast/ops/ridge_grad.py; value may be null
-  RidgeEnergy energy;
-  RidgeImages images;
+// What ops take, and what their hosts add to it.
+struct RidgeGrad : alps::RidgeGrad {
   RidgePlaces places;
-  const float* x;
-  float *grad, *value, *workspace;
+  float* workspace;
 };
 
-struct RidgeLangevin {  // contract: alps_fast/ops/ridge_langevin.py; the grad of `step` is not read
-  RidgeEnergy energy;
-  RidgeImages images;
-  PixelStep step;
-  int64_t count;
+struct RidgeLangevin : alps::RidgeLangevin {
   float* workspace;  // null: an image a block
 };
 
-struct ConvGrad {  // contract: alps_fast/ops/conv_grad.py; weights and biases as pack_fragments lays them out
-  const float* x;
-  const void* weights;
-  const float *biases, *scale, *shift, *coefficients;
-  float *grad, *value;
+struct ConvGrad : alps::ConvGrad {
   void* workspace;
-  int64_t images, film_levels, edm_levels;  // 1, or as many as images
-  int channels, height, width, blocks[3];
   bool pairs;  // of neighbours lie on 8 bytes; conv_grad sees to it
 };
 
-void philox_normal(const Chain* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
-                   cudaStream_t stream);
+void philox_normal(const PhiloxNormal& normals, cudaStream_t stream);
 void langevin_pixel(const PixelStep& step, cudaStream_t stream);
 int64_t langevin_fourier_workspace(const FourierStep& step);  // floats; -1: no kernel for images of this size
 void langevin_fourier(const FourierStep& step, float* workspace, cudaStream_t stream);
-bool langevin_sense(const SenseStep& step, cudaStream_t stream);  // false: no kernel for lines of this length
+bool langevin_sense_fits(const SenseStep& step);  // false: no kernel for lines of this length
+void langevin_sense(const SenseStep& step, cudaStream_t stream);
 struct SenseCgMemory {
   int64_t floats, doubles;  // -1: no kernel for images of this size; the doubles begin as ones
 };
@@ -67,10 +44,8 @@ SenseCgMemory langevin_sense_cg_memory(const SenseCgStep& step);
 // asked for where a graph is captured from the stream: there they are a loop, which ends when all systems have stopped.
 void langevin_sense_cg_iterate(const SenseCgStep& step, int64_t iteration, int64_t end, float* floats, double* doubles,
                                cudaStream_t stream);
-void langevin_sense_cg_finish(float* mean, float* after, const double* doubles, int64_t rows, int64_t numbers, bool noisy,
-                              cudaStream_t stream);
-void moments(const Moments<float>& moments, cudaStream_t stream);
-void moments(const Moments<double>& moments, cudaStream_t stream);
+void langevin_sense_cg_finish(const SenseCgStep& step, const double* doubles, cudaStream_t stream);
+void moments(const Moments& moments, cudaStream_t stream);
 int64_t conv_grad_workspace(const ConvGrad& gradient);  // bytes; -1: no kernel for images of this size
 void conv_grad(ConvGrad gradient, cudaStream_t stream);
 // The same for images of any number and size, on the tensor cores of a warpgroup or of a warp, with weights packed for these.

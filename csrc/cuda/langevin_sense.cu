@@ -152,14 +152,14 @@ void run(const SenseStep& s, cudaStream_t stream) {
 
 }  // namespace
 
-bool langevin_sense(const SenseStep& s, cudaStream_t stream) {
+bool langevin_sense_fits(const SenseStep& s) { return bytes<4>(s.n) <= this_device("langevin_sense").shared; }
+
+void langevin_sense(const SenseStep& s, cudaStream_t stream) {
   const int64_t shared = this_device("langevin_sense").shared;
-  if (bytes<4>(s.n) > shared) return false;
-  if (s.rows == 0) return true;
+  if (s.rows == 0) return;
   if (s.rows > 8 && bytes<16>(s.n) <= shared) run<16>(s, stream);
   else if (s.rows > 4 && bytes<8>(s.n) <= shared) run<8>(s, stream);
   else run<4>(s, stream);
-  return true;
 }
 
 }  // namespace alps::cuda

@@ -490,10 +490,10 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
   iterate(left % CG_WINDOW);
 }
 
-void langevin_sense_cg_finish(float* mean, float* after, const double* doubles, int64_t rows, int64_t numbers, bool noisy,
-                              cudaStream_t stream) {
-  launch("langevin_sense_cg", langevin_sense_cg_sum, dim3(blocks_for(rows * numbers, 4096, MOST_THREADS)),
-         dim3(MOST_THREADS), 0, stream, mean, after, reinterpret_cast<const State*>(doubles), rows, numbers, noisy);
+void langevin_sense_cg_finish(const SenseCgStep& s, const double* doubles, cudaStream_t stream) {
+  const int64_t numbers = 2 * s.height * s.width;
+  launch("langevin_sense_cg", langevin_sense_cg_sum, dim3(blocks_for(s.rows * numbers, 4096, MOST_THREADS)), dim3(MOST_THREADS), 0,
+         stream, s.mean, s.after, reinterpret_cast<const State*>(doubles), s.rows, numbers, s.noise != NO_NOISE);
 }
 
 }  // namespace alps::cuda

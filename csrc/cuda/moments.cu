@@ -66,14 +66,15 @@ __global__ void __launch_bounds__(THREADS, BLOCKS<T>)
 }
 
 template <class T>
-static void run(const Moments<T>& s, cudaStream_t stream) {
-  const bool aligned = s.n % WIDTH<T> == 0 && on_16_bytes(s.mean, s.m2, s.x, s.mean_after, s.m2_after);
+static void run(const Moments& s, cudaStream_t stream) {
+  const T *const mean = static_cast<const T*>(s.mean), *const m2 = static_cast<const T*>(s.m2), *const x = static_cast<const T*>(s.x);
+  T *const mean_after = static_cast<T*>(s.mean_after), *const m2_after = static_cast<T*>(s.m2_after);
+  const bool aligned = s.n % WIDTH<T> == 0 && on_16_bytes(mean, m2, x, mean_after, m2_after);
   const dim3 grid(blocks_for((s.n + WIDTH<T> - 1) / WIDTH<T>, MAX_BLOCKS, THREADS), blocks_for(s.groups, MAX_GROUPS, 1));
-  launch("moments", aligned ? moments_kernel<T, true> : moments_kernel<T, false>, grid, dim3(THREADS), 0, stream, s.count, s.mean,
-         s.m2, s.x, s.keep, s.count_after, s.mean_after, s.m2_after, s.groups, s.rows / s.groups, s.n);
+  launch("moments", aligned ? moments_kernel<T, true> : moments_kernel<T, false>, grid, dim3(THREADS), 0, stream, s.count, mean,
+         m2, x, s.keep, s.count_after, mean_after, m2_after, s.groups, s.rows / s.groups, s.n);
 }
 
-void moments(const Moments<float>& s, cudaStream_t stream) { run(s, stream); }
-void moments(const Moments<double>& s, cudaStream_t stream) { run(s, stream); }
+void moments(const Moments& s, cudaStream_t stream) { (s.is_double ? run<double> : run<float>)(s, stream); }
 
 }  // namespace alps::cuda

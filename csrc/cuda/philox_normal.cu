@@ -32,13 +32,12 @@ __global__ void __launch_bounds__(THREADS)
   }
 }
 
-void philox_normal(const Chain* chains, int64_t rows, int64_t n, uint64_t seed, uint32_t step, uint32_t tag, float* out,
-                   cudaStream_t stream) {
-  if (rows == 0) return;
-  const dim3 grid(blocks_for((n + 3) / 4, MAX_BLOCKS, THREADS), blocks_for(rows, MAX_ROWS, 1));
-  const bool aligned = n % 4 == 0 && reinterpret_cast<uintptr_t>(out) % 16 == 0;
+void philox_normal(const PhiloxNormal& s, cudaStream_t stream) {
+  if (s.rows == 0) return;
+  const dim3 grid(blocks_for((s.n + 3) / 4, MAX_BLOCKS, THREADS), blocks_for(s.rows, MAX_ROWS, 1));
+  const bool aligned = s.n % 4 == 0 && reinterpret_cast<uintptr_t>(s.out) % 16 == 0;
   launch("philox_normal", aligned ? philox_normal_kernel<true> : philox_normal_kernel<false>, grid, dim3(THREADS), 0, stream,
-         chains, rows, n, make_stream(seed, step, tag), out);
+         s.chains, s.rows, s.n, make_stream(s.seed, s.step, s.tag), s.out);
 }
 
 }  // namespace alps::cuda

@@ -159,7 +159,7 @@ static void in_tiles(const RidgeLangevin& s, cudaStream_t stream) {
   step.grad = grad;
   for (int64_t left = s.count; left > 0; --left, ++step.step) {
     step.after = left % 2 ? s.step.after : between;  // the last is
-    ridge_grad({s.energy, s.images, {channels / of_image, step.pixels * channels, of_image, 1, channels}, step.x, grad, nullptr,
+    ridge_grad({{s.energy, s.images, step.x, grad, nullptr}, {channels / of_image, step.pixels * channels, of_image, 1, channels},
                 s.workspace}, stream);
     langevin_pixel(step, stream);
     step.x = step.after;

@@ -1,0 +1,111 @@
+"""Ops in alps_fast._cpu and alps_fast._cuda: their arguments go there packed by name, as the module says at its import.
+
+An op's kernel reads a struct of csrc/common/arguments.h. The function that calls it has a local variable for each of the struct's
+fields, a tensor or None where that is a pointer, and hands over `locals()`. So nothing goes by position, and no list of the
+names is written twice: a field that Python has no name for is an error when the module is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import struct
+from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
+from types import ModuleType
+from typing import Any
+
+import torch
+
+import alps_fast
+
+from ._dispatch import implementations, implements, stream_on
+
+Packer = Callable[[dict[str, Any]], bytes]
+
+
+class Kernel:
+    """An op of a compiled module; `names` are the variables that Python has for its fields."""
+
+    def __init__(self, op: str, backend: str, names: set[str]):
+        self.op, self.backend, self.names = op, backend, names
+        self.module: ModuleType | None = None  # that `packer` is for
+        self.packer: Packer
+
+    def packed(self, values: dict[str, Any]) -> bytes:
+        """The fields among `values` as the module reads them."""
+        if (module := module_of(self.backend)) is not self.module:
+            see(module, self.backend)
+        return self.packer(values)
+
+    def call(self, suffix: str, *arguments: Any) -> Any:
+        """The module's function of the op's name and this suffix."""
+        return getattr(module_of(self.backend), self.op + suffix)(*arguments)
+
+    def __call__(self, values: dict[str, Any], device: torch.device, suffix: str = "",
+                 floats: Callable[[bytes], int] | None = None) -> bool:
+        """Run it on torch's threads, or the device's stream and with the workspace it asks for; False: not for such arguments.
+
+        floats: says of packed arguments how many the workspace has, in place of the module; -1: there is no kernel for them.
+        """
+        arguments = self.packed(values)
+        if self.backend == "cpu":
+            getattr(self.module, self.op)(arguments, torch.get_num_threads())
+            return True
+        with stream_on(device) as stream:
+            needed = self.call(f"{suffix}_workspace", arguments) if floats is None else floats(arguments)
+            if needed >= 0:
+                workspace = torch.empty(needed, dtype=torch.float32, device=device) if needed else None
+                self.call(suffix, arguments, 0 if workspace is None else workspace.data_ptr(), stream)
+        return bool(needed >= 0)
+
+
+_kernels: list[Kernel] = []
+
+
+def compiled(op: str, *also: Callable[..., Any], **takes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as `op` on the backends that `takes` names, as `implements` does.
+
+    It is given the backend's `Kernel` before the op's arguments. also: functions whose variables it hands over beside its own.
+    """
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        names = {name for f in (function, *also) for name in (*f.__code__.co_varnames, *f.__code__.co_cellvars)}
+        for backend, what in takes.items():
+            _kernels.append(Kernel(op, backend, names))
+            implements(op, backend, what)(partial(function, _kernels[-1]))
+        return function
+    return register
+
+
+def kernel_on_cpu(op: str, backend: str) -> Kernel | None:
+    """That which `backend` runs for tensors on the CPU; None where that is not one of alps_fast._cpu."""
+    first = implementations(op, backend, torch.device("cpu"))[0]
+    return first.args[0] if isinstance(first, partial) and first.args[0].backend == "cpu" else None
+
+
+def module_of(backend: str) -> ModuleType:
+    """alps_fast._cpu or alps_fast._cuda."""
+    module: ModuleType | None = getattr(alps_fast, f"_{backend}", None)
+    return importlib.import_module(f"alps_fast._{backend}") if module is None else module
+
+
+def see(module: ModuleType, backend: str) -> None:
+    """Hold what a module reads against what Python has, for all ops of `backend` that are imported, and make their packers."""
+    for kernel in _kernels:
+        if kernel.backend == backend:
+            kernel.packer, kernel.module = packer(kernel, *module.layouts[kernel.op]), module
+
+
+def packer(kernel: Kernel, pointers: list[str], letters: str, numbers: list[str]) -> Packer:
+    """What packs the addresses of tensors, then numbers by these letters of Python's struct."""
+    names, kernels = (*pointers, *numbers), f"{kernel.op}: its kernel on {kernel.backend!r}"
+    if unknown := set(names) - kernel.names:
+        raise TypeError(f"{kernels} reads {', '.join(sorted(unknown))}, no name of Python's")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise TypeError(f"{kernels} has two fields {', '.join(sorted(twice))}")
+    pack = struct.Struct(f"={'Q' * len(pointers)}{letters}").pack
+    tensors, others = itemgetter(*pointers), itemgetter(*numbers)  # two and more of each
+
+    def packed(values: dict[str, Any]) -> bytes:
+        return pack(*[0 if v is None else v.data_ptr() for v in tensors(values)], *others(values))
+    return packed

@@ -1,0 +1,49 @@
+"""What Python packs for the compiled modules is what they read, by name; anything else is an error and not a number elsewhere."""
+
+from __future__ import annotations
+
+import importlib
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from alps_fast.ops import _compiled
+from alps_fast.ops._compiled import Kernel, packer, see
+
+LAYOUT = (["x", "after"], "qd?", ["rows", "lam", "is_double"])
+
+
+def kernel(*names: str) -> Kernel:
+    return Kernel("made_up", "cpu", set(names))
+
+
+def test_pointers_come_first_and_then_numbers_by_name() -> None:
+    x = torch.zeros(3)
+    packed = packer(kernel("rows", "lam", "x", "after", "is_double", "more"), *LAYOUT)(
+        {"more": "ignored", "lam": 0.5, "is_double": True, "after": None, "rows": -2, "x": x})
+    words = torch.frombuffer(bytearray(packed[:-1]), dtype=torch.int64)
+    assert words[:3].tolist() == [x.data_ptr(), 0, -2] and words[3:].view(torch.float64).item() == 0.5 and packed[-1] == 1
+
+
+def test_a_field_that_python_has_no_name_for_is_an_error_when_the_module_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_compiled, "_kernels", [kernel("rows", "lam", "x", "after")])
+    module = SimpleNamespace(layouts={"made_up": LAYOUT})
+    with pytest.raises(TypeError, match="made_up: its kernel on 'cpu' reads is_double, no name of Python's"):
+        see(module, "cpu")  # type: ignore[arg-type]
+
+
+def test_a_field_that_two_structs_name_alike_is_an_error() -> None:
+    with pytest.raises(TypeError, match="made_up: its kernel on 'cpu' has two fields w"):
+        packer(kernel("x", "w", "n"), ["x", "w"], "dq", ["w", "n"])
+
+
+def test_the_module_reads_what_every_op_has_and_no_other_number_of_bytes() -> None:
+    _cpu = pytest.importorskip("alps_fast._cpu")
+    for op in _cpu.layouts:
+        importlib.import_module(f"alps_fast.ops.{op.removesuffix('_cg')}")  # langevin_sense's file has both its ops
+    see(_cpu, "cpu")
+    assert {kernel.op for kernel in _compiled._kernels if kernel.module is _cpu} == set(_cpu.layouts)
+    for size in (0, 1, 1000):
+        with pytest.raises(ValueError, match=f"arguments: too {'many' if size > 500 else 'few'} bytes"):
+            _cpu.langevin_pixel(bytes(size), 1)
