@@ -84,7 +84,7 @@ def run(op: str, *arguments: Any, shared: int = SHARED, multiprocessors: int = M
 
     shared, multiprocessors: of the GPU that its host believes to have.
     """
-    importlib.import_module(f"alps_fast.ops.{op.removesuffix('_cg')}")  # langevin_sense's file has both its ops
+    importlib.import_module(f"alps_fast.ops.{op}")
     total: Counter[str] = Counter()
 
     def take(launch: host.Launch, memory: host.Memory) -> None:

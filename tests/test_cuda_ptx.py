@@ -15,7 +15,8 @@ from test_ridge_grad import check_against_torch, constants
 from alps_fast.ops.conv_grad import conv_grad_reference
 from alps_fast.ops.langevin_fourier import langevin_fourier
 from alps_fast.ops.langevin_pixel import langevin_pixel
-from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg
+from alps_fast.ops.langevin_sense import langevin_sense
+from alps_fast.ops.langevin_sense_cg import langevin_sense_cg
 from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
 from alps_fast.ops.ridge_langevin import ridge_langevin

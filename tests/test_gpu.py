@@ -10,11 +10,11 @@ import pytest
 import test_langevin_pixel
 import test_ridge_langevin
 import torch
+from sense_inputs import random_lines, solver
 from step_checks import in_double
 from test_conv_grad import LAW as NETWORK_LAW
 from test_conv_grad import make, single
 from test_langevin_fourier import image_arguments
-from test_langevin_sense import random_lines, solver
 from test_moments import start
 from test_ridge_grad import constants
 from torch import Tensor
@@ -77,7 +77,7 @@ def moved(value: Any, device: str) -> Any:
 def runner(call: str, backend: str, arguments: dict[str, Any], device: str = "cuda") -> Callable[[], tuple[Tensor, ...]]:
     """Calls the op with its arguments on the device."""
     op = op_of(call)
-    function = getattr(importlib.import_module(f"alps_fast.ops.{op.removesuffix('_cg')}"), op)
+    function = getattr(importlib.import_module(f"alps_fast.ops.{op}"), op)
     here = {k: moved(v, device) for k, v in arguments.items()} | {"backend": backend}
 
     def run() -> tuple[Tensor, ...]:

@@ -1,13 +1,11 @@
-"""langevin_sense and langevin_sense_cg against dense matrices and each other."""
+"""langevin_sense against dense matrices and its reference."""
 
 from __future__ import annotations
-
-import warnings
-from functools import partial
 
 import pytest
 import torch
 from dense import image_matrix, posterior_power
+from sense_inputs import SIZES, H, W, coil_maps, dense_normal, line_arguments, line_mask, random_lines
 from step_checks import (
     LEVEL,
     check_bad_arguments,
@@ -17,66 +15,10 @@ from step_checks import (
     dense_step,
     in_double,
     on_gpu,
-    states,
 )
 
-from alps_fast.layout import as_complex, as_real
-from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_normal, sense_spectrum
+from alps_fast.ops.langevin_sense import langevin_sense
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, NO_NOISE
-
-H, W, COILS = 4, 5, 3
-# lines of 1, of primes, above and below the blocks of 8, 4, 2, 1 sums; runs of 8 pixels and their tails, odd rows of pixels
-SIZES = ((1, 1), (1, 7), (7, 1), (5, 3), (13, 16), (16, 13), (31, 9), (23, 33))
-
-
-def coil_maps(coils=COILS, height=H, width=W):
-    return torch.randn(coils, height, width, generator=torch.Generator().manual_seed(4), dtype=torch.complex128)
-
-
-def line_mask(axis):
-    mask = torch.zeros(H, W, dtype=torch.float64)
-    mask[(slice(None, None, 2), slice(None))[::1 if axis == 0 else -1]] = 1
-    return mask
-
-
-def plane_mask():
-    mask = (torch.rand(H, W, generator=torch.Generator().manual_seed(5)) < 0.5).double()
-    mask[0, 0] = 1
-    return mask
-
-
-def dense_normal(maps, mask):
-    def forward(x):
-        return torch.fft.fft2(x * maps, norm="ortho") * mask
-
-    a = image_matrix(forward, (1, *mask.shape), True)
-    return a.T @ a
-
-
-def line_arguments(axis, n=4, b=2, dtype=torch.float64):
-    """The eigenbasis of every line, taken from the dense operator itself."""
-    full = sense_matrix(coil_maps(), line_mask(axis))
-    blocks = torch.stack([full[:, w, :, w] for w in range(W)] if axis == 0 else [full[h, :, h] for h in range(H)])
-    values, u = torch.linalg.eigh(blocks)
-    return states(n, b, (H, W, 2), dtype) | {
-        "u": u.to(dtype.to_complex()).contiguous(), "eigenvalues": values.clamp_min(0).to(dtype), "axis": axis}
-
-
-def sense_matrix(maps, mask):
-    """AᴴA as a complex (H, W, H, W)."""
-    height, width = mask.shape
-    basis = torch.eye(height * width, dtype=torch.complex128).view(-1, height, width, 1)
-    columns = as_complex(sense_normal(as_real(basis), maps, mask)).view(-1, height, width)
-    return columns.permute(1, 2, 0).unflatten(-1, (height, width))
-
-
-def cg_arguments(n=4, b=2, dtype=torch.float64, mask=None, tol=1e-10):
-    return states(n, b, (H, W, 2), dtype) | {
-        "maps": coil_maps().to(dtype.to_complex()), "mask": (plane_mask() if mask is None else mask).to(dtype), "tol": tol}
-
-
-def noise_shape(a):
-    return (len(a["x"]), 1 + COILS, H, W, 2)
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -95,110 +37,19 @@ def test_line_step_is_the_dense_one(axis):
         torch.testing.assert_close(ours, dense, rtol=1e-11, atol=1e-11)
 
 
-def test_cg_step_is_the_dense_one():
-    a = cg_arguments()
-    xi = torch.randn(noise_shape(a), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    maps, mask = a["maps"], a["mask"]
-    normal = dense_normal(maps, mask)
-    p, q = (posterior_power(normal, LEVEL["inv_eta2"], LEVEL[k], -1.0) for k in ("lam", "noise_lam"))
-    samples = torch.fft.ifft2(torch.view_as_complex(xi[:, 1:]) * mask, norm="ortho") * maps.conj()
-    perturbation = LEVEL["inv_eta2"] ** 0.5 * as_real(samples.sum(1)[..., None]) + LEVEL["noise_lam"] ** 0.5 * xi[:, 0]
-    for ours, dense in zip(langevin_sense_cg(**a, xi=xi), dense_step(a, p, q, perturbation), strict=True):
-        torch.testing.assert_close(ours, dense, rtol=1e-8, atol=1e-8)
-
-
 @pytest.mark.parametrize("axis", [0, 1])
-def test_cg_and_lines_agree(axis):
-    a = cg_arguments(mask=line_mask(axis))
-    torch.testing.assert_close(langevin_sense_cg(**a)[1], langevin_sense(**line_arguments(axis))[1], rtol=1e-8, atol=1e-8)
-
-
-@pytest.mark.parametrize("t", [0.1, 3.0, 100.0])
-def test_cg_stops_at_the_error_asked_for(t):
-    """eᵀP⁻¹e is about tol² n, also where the condition is 4e8; then a step of a chain that holds the posterior is enough."""
-    height, width, eta, tol = 16, 12, 0.005, 0.03
-    g = torch.Generator().manual_seed(7)
-    grid = torch.stack(torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")).double()
-    where = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]], dtype=torch.float64)[..., None, None]
-    maps = torch.exp(-(grid - where).square().sum(1)) * torch.exp(1j * (grid * where).sum(1))
-    mask = (torch.rand(height, width, generator=g) < 0.4).double()
-    mask[0, 0] = 1
-    normal = dense_normal(maps, mask)
-    precision = normal * eta**-2 + torch.eye(len(normal)) * t**-2
-    root = posterior_power(normal, eta**-2, t**-2, -0.5)
-    x = (torch.randn(3, len(normal), generator=g, dtype=torch.float64) @ root).view(3, height, width, 2)
-    a = {**LEVEL, "x": x, "grad": x, "b": torch.zeros(1, height, width, 2, dtype=torch.float64), "chains": torch.arange(3),
-         "lam": t**-2, "lin": t**-2, "w": 0.5 * t**-2, "inv_eta2": eta**-2, "noise_lam": t**-2, "maps": maps, "mask": mask}
-    exact = langevin_sense_cg(**a, tol=1e-9, max_iter=20000)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        rough = langevin_sense_cg(**{k: v.float() if k in ("x", "grad", "b", "mask") else v for k, v in a.items()}
-                                  | {"maps": maps.to(torch.complex64)}, tol=tol)
-    for ours, truth in zip(rough, exact, strict=True):
-        e = (ours - truth).flatten(1)
-        error = ((e @ precision * e).sum(1) / e.shape[1]).sqrt()
-        assert error.max() < 2 * 2**0.5 * tol  # two systems in x⁺; the rule itself is within a factor of two
-
-
-def test_spectrum_is_the_diagonal_in_fourier_space():
-    maps, mask = coil_maps(), plane_mask()
-    basis = torch.fft.ifft2(torch.eye(H * W, dtype=torch.complex128).view(-1, H, W), norm="ortho")
-    normal = as_complex(sense_normal(as_real(basis[..., None]), maps, mask))[..., 0]
-    diagonal = (basis.conj() * normal).sum((1, 2)).real.view(H, W)
-    torch.testing.assert_close(diagonal, sense_spectrum(maps, mask), rtol=1e-12, atol=1e-12)
-
-
-def test_cg_warns_where_it_may_not_go_on():
-    with pytest.warns(UserWarning, match="1 iterations did not reach the tolerance"):
-        langevin_sense_cg(**cg_arguments(), max_iter=1)
-
-
-def test_early_stopping_still_lowers_the_quadratic():
-    """From x, any number of iterations lowers ½⟨x, Mx⟩ − ⟨r, x⟩: a MAP step never makes the energy rise."""
-    a = cg_arguments() | {"noise": 0}
-    matrix = dense_normal(a["maps"], a["mask"]) * LEVEL["inv_eta2"] + LEVEL["lam"] * torch.eye(2 * H * W)
-    r = a["b"].repeat_interleave(2, 0) + a["lin"] * a["x"] - a["w"] * a["grad"]
-
-    def quadratic(v):
-        return 0.5 * (v.flatten(1) @ matrix * v.flatten(1)).sum(1) - (r * v).flatten(1).sum(1)
-
-    last = quadratic(a["x"])
-    for iterations in (1, 2, 3, 5):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            now = quadratic(langevin_sense_cg(**a, max_iter=iterations)[0])
-        assert (now < last).all()
-        last = now
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_what_every_step_must_do(dtype):
-    for axis in (0, 1):
-        a = line_arguments(axis, 34, dtype=dtype)  # more chains than one product takes
-        same = torch.equal if dtype == torch.float32 else torch.allclose  # a BLAS's product, which may hang on a column's place
-        check_noise_modes(langevin_sense, a, tuple(a["x"].shape), same)
-        check_rows_stand_alone(langevin_sense, a, same)
-    a = cg_arguments(dtype=dtype, tol=1e-9)
-    check_noise_modes(langevin_sense_cg, a, noise_shape(a))
-    check_rows_stand_alone(langevin_sense_cg, a)
+def test_what_every_step_must_do(dtype, axis):
+    a = line_arguments(axis, 34, dtype=dtype)  # more chains than one product takes
+    same = torch.equal if dtype == torch.float32 else torch.allclose  # a BLAS's product, which may hang on a column's place
+    check_noise_modes(langevin_sense, a, tuple(a["x"].shape), same)
+    check_rows_stand_alone(langevin_sense, a, same)
 
 
 def test_float32_against_float64():
-    for op, make in ((langevin_sense, partial(line_arguments, 1)), (langevin_sense_cg, cg_arguments)):
-        for d, s in zip(op(**make(dtype=torch.float64)), op(**make(dtype=torch.float32)), strict=True):
-            # two products of length n, or ten iterations: worst measured 7e-7; condition of the system about 50
-            assert (s - d).norm() <= 5e-6 * d.norm()
-
-
-def random_lines(size, axis, n, b, dtype=torch.float32):
-    """A step on lines with random eigenvectors and eigenvalues, some of them zero."""
-    g = torch.Generator().manual_seed(6)
-    lines, length = size[::-1] if axis == 0 else size
-    u = torch.linalg.qr(torch.randn(lines, length, length, generator=g, dtype=torch.complex128))[0].contiguous()
-    eigenvalues = torch.rand(lines, length, generator=g, dtype=torch.float64)
-    eigenvalues[:, ::3] = 0
-    return states(n, b, (*size, 2), dtype) | {"u": u.to(dtype.to_complex()), "eigenvalues": eigenvalues.to(dtype), "axis": axis,
-                                              "backend": "cpu"}
+    a, wide = (line_arguments(1, dtype=dtype) for dtype in (torch.float32, torch.float64))
+    for d, s in zip(langevin_sense(**wide), langevin_sense(**a), strict=True):
+        assert (s - d).norm() <= 5e-6 * d.norm()  # two products of length n: worst measured 7e-7
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -259,85 +110,6 @@ def test_lines_on_cpu_take_any_real_xi_and_strided_chains(isa):
     assert torch.equal(langevin_sense(**a)[0], langevin_sense(**a | {"chains": a["chains"].repeat_interleave(2, 0)[::2]})[0])
 
 
-def solver(size, coils, n, b, tol=1e-6):
-    """A step on any mask, by the CPU kernel where it has the size."""
-    mask = (torch.rand(size, generator=torch.Generator().manual_seed(5)) < 0.5).float()
-    mask[0, 0] = 1
-    return states(n, b, (*size, 2), torch.float32) | {"maps": coil_maps(coils, *size).to(torch.complex64), "mask": mask,
-                                                      "tol": tol, "backend": "cpu"}
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 6), (7, 1), (5, 8), (16, 15), (20, 33), (35, 18)])
-def test_cg_on_cpu_is_the_reference(isa, size, guarded):
-    """33 = 3 · 11 goes to the reference. Law: 1e-6; measured 2.4e-7."""
-    for n, b, coils in ((1, 1, 1), (4, 2, 3), (2, 2, 17)):
-        a = solver(size, coils, n, b)
-        a["xi"] = torch.randn(n, 1 + coils, *size, 2, generator=torch.Generator().manual_seed(2))
-        wide = in_double(a) | {"tol": 1e-10}
-        for noise in (NO_NOISE, INDEPENDENT):
-            want = langevin_sense_cg(**wide | {"noise": noise})
-            for w, g in zip(want, langevin_sense_cg(**a | {"noise": noise}), strict=True):
-                assert (w - g).norm() <= 1e-6 * w.norm()
-    if 33 not in size:
-        guarded()
-
-
-@pytest.mark.parametrize("mask", ["ones", "zeros"])
-def test_cg_on_cpu_with_everything_and_nothing_measured(isa, mask):
-    a = solver((9, 10), 3, 2, 1)
-    a["mask"] = getattr(torch, mask)(9, 10)
-    for w, g in zip(langevin_sense_cg(**a | {"backend": "torch"}), langevin_sense_cg(**a), strict=True):
-        torch.testing.assert_close(g, w, rtol=1e-4, atol=1e-5)
-
-
-def test_cg_on_cpu_draws_the_noise_of_philox(isa):
-    for size, coils in (((1, 1), 1), ((5, 3), 2), ((18, 7), 3)):
-        a = solver(size, coils, 3, 1) | {"chains": torch.tensor([0, 2**31, 2**32 - 1])}
-        for seed, step in ((0, 0), (-1, 2**32 - 2)):
-            check_noise_modes(langevin_sense_cg, a | {"seed": seed, "step": step}, (3, 1 + coils, *size, 2))
-
-
-def test_cg_on_cpu_has_the_same_bits_on_any_threads_and_alone(isa, threads):
-    for size in ((5, 3), (18, 20)):
-        for noise in (NO_NOISE, AVERAGED):
-            a = solver(size, 2, 6, 2, tol=0.03) | {"noise": noise}
-            threads(1)
-            want = langevin_sense_cg(**a)
-            for count in (2, 3):
-                threads(count)
-                assert all(torch.equal(w, g) for w, g in zip(want, langevin_sense_cg(**a), strict=True))
-            check_rows_stand_alone(langevin_sense_cg, a)
-
-
-def test_cg_on_cpu_stops_where_the_reference_does(isa):
-    """With few iterations allowed both warn, and hold the same iterate; with enough neither does."""
-    a = solver((24, 20), 4, 2, 1) | {"inv_eta2": 400.0}
-    for iterations in (1, 3, 10):
-        with pytest.warns(UserWarning, match=f"{iterations} iterations did not reach"):
-            got = langevin_sense_cg(**a, max_iter=iterations)
-        with pytest.warns(UserWarning, match=f"{iterations} iterations did not reach"):
-            want = langevin_sense_cg(**a | {"backend": "torch"}, max_iter=iterations)
-        for w, g in zip(want, got, strict=True):
-            assert (w - g).norm() <= 2e-5 * w.norm()
-    langevin_sense_cg(**a | {"tol": 0.03})
-
-
-def test_cg_on_cpu_sees_that_maps_changed():
-    a = solver((9, 10), 3, 2, 1)
-    before = langevin_sense_cg(**a)[0]
-    a["maps"] *= 1.5
-    after = langevin_sense_cg(**a)[0]
-    assert not torch.equal(after, before) and torch.equal(after, langevin_sense_cg(**a | {"maps": a["maps"].clone()})[0])
-
-
-def test_a_broken_chain_of_cg_stays_alone(isa):
-    a = solver((9, 10), 3, 4, 1)
-    want = langevin_sense_cg(**a)
-    a["x"][1], a["grad"][2] = torch.nan, torch.inf
-    for w, g in zip(want, langevin_sense_cg(**a), strict=True):
-        assert torch.equal(w[[0, 3]], g[[0, 3]]) and not g[1:3].isfinite().any()
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("size", [*SIZES, (320, 5), (5, 640)])
@@ -351,27 +123,11 @@ def test_lines_on_cuda_are_the_reference(size, axis):
         assert all(torch.equal(o[0], g[-1]) for o, g in zip(langevin_sense(**on_gpu(alone)), got, strict=True))
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("size", [(1, 1), (5, 8), (16, 15), (20, 33), (35, 18), (128, 128), (320, 12)])
-def test_cg_on_cuda_is_the_reference(size):
-    for n, b, coils, noise in ((1, 1, 1, NO_NOISE), (4, 2, 3, AVERAGED), (2, 2, 17, INDEPENDENT)):
-        a = solver(size, coils, n, b) | {"noise": noise}
-        got = langevin_sense_cg(**on_gpu(a))
-        for w, g in zip(langevin_sense_cg(**in_double(a) | {"tol": 1e-10}), got, strict=True):
-            assert (w - g.cpu()).norm() <= 1e-6 * w.norm()
-        alone = a | {k: a[k][-1:] for k in ("x", "grad", "b", "chains")}
-        assert all(torch.equal(o[0], g[-1]) for o, g in zip(langevin_sense_cg(**on_gpu(alone)), got, strict=True))
-
-
 def test_opcheck():
     a = line_arguments(0, dtype=torch.float32)
     check_opcheck(langevin_sense, a, tuple(a["x"].shape))
-    a = cg_arguments(dtype=torch.float32)
-    check_opcheck(langevin_sense_cg, a, noise_shape(a))
 
 
 def test_bad_arguments():
     a = line_arguments(0)
     check_bad_arguments(langevin_sense, a, {"u": a["u"][:, :2], "eigenvalues": a["eigenvalues"].float(), "axis": 2})
-    a = cg_arguments()
-    check_bad_arguments(langevin_sense_cg, a, {"maps": a["maps"][:, :2], "mask": a["mask"].float(), "tol": 0.0, "max_iter": 0})

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sense_inputs import random_lines
 from step_checks import check_noise_modes, check_rows_stand_alone
 from test_conv_grad import LAW, make, single
 from test_langevin_pixel import arguments, layouts, roundings, shifted
-from test_langevin_sense import random_lines
 from test_philox_normal import CHAINS, SIZES, bits
 from test_ridge_grad import constants
 

@@ -16,7 +16,8 @@ from ..ops._alike import each, product
 from ..ops._cg import PRECISELY, conjugate_gradients
 from ..ops._modes import one_thread, ordinary
 from ..ops.langevin_fourier import langevin_fourier
-from ..ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_solve
+from ..ops.langevin_sense import langevin_sense
+from ..ops.langevin_sense_cg import langevin_sense_cg, sense_solve
 from .base import Operator, check_binary, check_finite, check_image, check_values
 
 if TYPE_CHECKING:

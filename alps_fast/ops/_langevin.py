@@ -61,6 +61,12 @@ def check_diagonal(a: Tensor, x: Tensor, b: Tensor) -> None:
         raise refused("a", f"shape {tuple(a.shape)}", f"(1 or {len(b)}, {x.shape[1]}, {x.shape[2]}, 1 or {x.shape[3]})")
 
 
+def one_complex_channel(x: Tensor) -> tuple[int, int]:
+    """The height and width of a state x, which must be (N, H, W, 2)."""
+    check(x.ndim == 4 and x.shape[-1] == 2, "x", f"shape {tuple(x.shape)}", "(N, H, W, 2)")
+    return x.shape[1], x.shape[2]
+
+
 def check_like(name: str, value: Tensor, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:
     """`value` must have this shape, dtype and device, and be contiguous."""
     if value.shape != tuple(shape) or value.dtype != dtype or value.device != device or not value.is_contiguous():

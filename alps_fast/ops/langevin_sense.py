@@ -1,36 +1,36 @@
-"""langevin_sense, langevin_sense_cg: one Langevin step for multi-coil Cartesian MRI.
+"""langevin_sense: one Langevin step for multi-coil Cartesian MRI with a mask along one axis.
 
     AᴴA = Σ_c S̄_c Fᴴ M F S_c
 
-Centred transforms need no shifts here: they cancel in AᴴA once the mask is rolled to torch.fft order. Where the mask
-varies along one axis only, the transform along the other cancels too, and AᴴA is one Hermitian n × n matrix a line.
+Centred transforms need no shifts here: they cancel in AᴴA. Where the mask varies along one axis only, the transform along the
+other cancels too, and AᴴA is one Hermitian n × n matrix a line.
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..errors import check
 from ..layout import as_complex, as_real
-from ._alike import each, power, product
-from ._cg import WINDOW, conjugate_gradients, in_graphs, looked, warn_of_max_iter
 from ._compiled import Kernel, compiled
-from ._dispatch import Op, dispatch, implements, stream_on
-from ._langevin import as_drawn, check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
+from ._dispatch import Op, dispatch, implements
+from ._langevin import (
+    as_drawn,
+    check_like,
+    check_step,
+    check_stream,
+    complex_dtype,
+    one_complex_channel,
+    right_hand_side,
+    unit_noise,
+)
 from ._memory import empty_like
-from ._packed import packed_once
-from .langevin_fourier import fft, has_fast_transform, inverse_fft
 from .philox_normal import NO_NOISE
 
 # Chains a matrix product. A product rounds according to its shape, and a chain must not feel how many run beside it,
 # so the shape is fixed and the last block is padded. 32 columns cost 1.3 times what one does (64 lines of 64², one core).
 COLUMNS = 32
-
-CACHE = 1 << 17  # coil samples a CPU works on at a time: 1 MB stays in L2, 2.8 times faster for 32 rows of 8 × 128²
 
 
 def _to_lines(state: Tensor, axis: int) -> Tensor:
@@ -116,7 +116,7 @@ def langevin_sense(
     """
     check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
     check_stream(x.shape[1:].numel(), step, noise, xi)
-    height, width = _one_complex_channel(x)
+    height, width = one_complex_channel(x)
     check(axis in (0, 1), "axis", axis, "0 (lines along H) or 1 (lines along W)")
     lines, n = (width, height) if axis == 0 else (height, width)
     check_like("u", u, (lines, n, n), complex_dtype(x.dtype), x.device)
@@ -128,179 +128,3 @@ def langevin_sense(
 @langevin_sense.register_fake
 def _(x: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(x)
-
-
-def sense_normal(x: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
-    """Σ_c S̄_c Fᴴ M F S_c x for states (N, H, W, 2); maps (coils, H, W), mask (H, W) in torch.fft order."""
-    rows = max(1, CACHE // maps.numel()) if x.device.type == "cpu" else max(1, len(x))
-    plain, turned = _numbers(maps)
-
-    def normal(image: Tensor) -> Tensor:
-        real, imaginary = (image[..., k:k + 1].expand_as(image).contiguous()[:, None] for k in (0, 1))
-        coils = torch.view_as_complex((real * plain).add_(imaginary * turned))
-        return sense_adjoint(fft(coils), maps, mask)
-
-    return torch.cat([normal(part) for part in x.split(rows)])
-
-
-def sense_adjoint(samples: Tensor, maps: Tensor, mask: Tensor) -> Tensor:
-    """Σ_c S̄_c Fᴴ M k_c as a state, of k-space (N, coils, H, W) in torch.fft order."""
-    coils = torch.view_as_real(inverse_fft(samples * mask))
-    real, imaginary = ((coils * numbers).sum(1) for numbers in _numbers(maps))
-    return torch.stack([v[..., 0] + v[..., 1] for v in (real, imaginary)], -1)
-
-
-def _numbers(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """S and i S as real numbers (coils, H, W, 2): with them a product is one of real numbers, see `_alike.product`."""
-    return torch.view_as_real(maps.resolve_conj()), torch.view_as_real(maps * 1j)
-
-
-def sense_spectrum(maps: Tensor, mask: Tensor) -> Tensor:
-    """The diagonal of F AᴴA Fᴴ, (H, W): AᴴA as nearly as a circular convolution can be, which preconditions it well.
-
-        d(k) = Σ_q mask(q) Σ_c |(F S_c)(q − k)|² / (H W)
-    """
-    total = power(fft(maps)).sum(0)
-    correlation = product(torch.fft.fft2(mask), torch.conj_physical(torch.fft.fft2(total)))
-    return torch.fft.ifft2(correlation).real.clamp_min(0) / mask.numel()
-
-
-def sense_solve(rhs: Tensor, start: Tensor, maps: Tensor, mask: Tensor, inv_eta2: float, shift: Tensor, error: float,
-                max_iter: int) -> Tensor:
-    """(AᴴA inv_eta2 + shift)⁻¹ rhs for states, shift (N,), by `conjugate_gradients`."""
-    gain = 1 / (sense_spectrum(maps, mask) * inv_eta2 + shift[:, None, None])
-
-    def apply(p: Tensor) -> Tensor:
-        return sense_normal(p, maps, mask) * inv_eta2 + p * shift[:, None, None, None]
-
-    def precondition(r: Tensor) -> Tensor:
-        return as_real(each(torch.fft.ifft2, each(torch.fft.fft2, as_complex(r)[..., 0]) * gain)[..., None])
-
-    return conjugate_gradients(apply, rhs, start, error, max_iter, precondition)
-
-
-@implements("langevin_sense_cg", "torch")
-def langevin_sense_cg_reference(
-    x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
-    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, xi: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The definition."""
-    rhs, start, shift = right_hand_side(x, grad, b, lin, w), x, x.new_full((len(x),), lam)
-    if noise != NO_NOISE:
-        eps = unit_noise(x, (len(x), 1 + len(maps), *x.shape[1:]), chains, noise, seed, step, xi)
-        samples = sense_adjoint(torch.view_as_complex(eps[:, 1:]), maps, mask)
-        rhs = torch.cat([rhs, samples * math.sqrt(inv_eta2) + eps[:, 0] * math.sqrt(noise_lam)])
-        start = torch.cat([x, torch.zeros_like(x)])
-        shift = torch.cat([shift, torch.full_like(shift, noise_lam)])
-
-    solved = sense_solve(rhs, start, maps, mask, inv_eta2, shift, tol * math.sqrt(x[0].numel()), max_iter)
-    mean = solved[:len(x)]
-    if noise == NO_NOISE:
-        return mean.clone(), mean
-    return mean + solved[len(x):], mean.clone()
-
-
-def _spectrum_of(maps_and_mask: Sequence[Tensor]) -> Tensor:
-    return sense_spectrum(*maps_and_mask).contiguous()
-
-
-@compiled("langevin_sense_cg", cpu="float32 and sides without a prime factor above 7",
-          cuda="float32 and sides without a prime factor above 7")
-def _langevin_sense_cg(
-    kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float,
-    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int,
-    xi: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    rows, measurements, coils, (height, width) = len(x), len(b), len(maps), mask.shape
-    if x.dtype != torch.float32 or not (has_fast_transform(height) and has_fast_transform(width)):
-        return NotImplemented
-    after, mean, spectrum = empty_like(x), empty_like(x), packed_once(_spectrum_of, (maps, mask))
-    chains, noise, xi = as_drawn(x, chains, noise, xi)
-    error = tol * math.sqrt(2 * height * width)
-    arguments = kernel.packed(locals())
-    if kernel.backend == "cuda":
-        return (after, mean) if _iterated(kernel, arguments, x, noise, max_iter) else NotImplemented
-    if not kernel.call("", arguments, torch.get_num_threads()):
-        warn_of_max_iter(max_iter)
-    return after, mean
-
-
-def _iterated(kernel: Kernel, arguments: bytes, x: Tensor, noise: int, max_iter: int) -> bool:
-    """The CUDA kernels of a step, window by window; False where there are none for such images."""
-    with stream_on(x.device) as stream:
-        floats, doubles = kernel.call("_memory", arguments) if len(x) > 0 else (-1, -1)
-        if floats < 0:
-            return False
-        images, sums = x.new_empty(floats), torch.ones(doubles, dtype=torch.float64, device=x.device)
-        systems = len(x) if noise == NO_NOISE else 2 * len(x)
-        goes_on = sums[:5 * systems].view(systems, 5)[:, 4]
-        noted, captured = in_graphs(x.device), torch.cuda.is_current_stream_capturing()
-        at_once = max_iter if captured else WINDOW  # a graph looks by itself
-        for iteration in range(0, max_iter, at_once):
-            kernel.call("_iterate", arguments, iteration, min(iteration + at_once, max_iter), images.data_ptr(), sums.data_ptr(),
-                        stream)
-            if captured:
-                noted.masked_fill_(goes_on.any(), max_iter)
-                break
-            if not looked(goes_on.any()):
-                break
-        else:
-            warn_of_max_iter(max_iter)
-        kernel.call("_finish", arguments, sums.data_ptr(), stream)
-    return True
-
-
-@Op
-def langevin_sense_cg(
-    x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
-    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float = 0.03, max_iter: int = 300,
-    xi: Tensor | None = None, backend: str = "auto",
-) -> tuple[Tensor, Tensor]:
-    """One Langevin step for SENSE with any mask, by conjugate gradients; the noise by perturb-and-solve.
-
-        m = P(lam)(b + lin x − w ∇E),    x⁺ = m + P(noise_lam)(√inv_eta2 Aᴴε₁ + √noise_lam ε₂),
-        P(l) = (AᴴA inv_eta2 + l)⁻¹,     ξ = (ε₂, ε₁)
-
-    Both systems of every chain are solved in one batch, m starting from x (so that a step stopped early still lowers
-    the quadratic it minimises), each with step sizes of its own, preconditioned by the circular convolution nearest to
-    AᴴA. A system stops once its error e is about tol posterior standard deviations, root mean square over the n real
-    unknowns: eᵀP⁻¹e <= tol² n, see `conjugate_gradients`. The noise then lacks the share tol² of its variance.
-
-    Args:
-        x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, backend: as in `langevin_pixel`;
-            states (N, H, W, 2), one complex channel.
-        maps: (coils, H, W) coil sensitivities, complex of the precision of x.
-        mask: (H, W) of zeros and ones in torch.fft order (frequency zero first), dtype of x.
-        tol: error allowed, see above, > 0. max_iter: iterations at most, a warning where they do not suffice; what a CUDA
-            graph replays warns at the end of the next `Sampler` run.
-        xi: (N, 1 + coils, H, W, 2) to use for ξ: first ε₂ in pixels, then ε₁ for the samples of every coil, torch.fft
-            order. With Philox, one stream runs through all of it in this order.
-
-    Returns:
-        (x⁺, m), each (N, H, W, 2).
-
-    Raises:
-        ArgumentError: naming the argument.
-
-    Source: docs/design.md §5; [PULA] perturbs and solves likewise.
-    """
-    height, width = _one_complex_channel(x)
-    shape = (len(x), 1 + len(maps), height, width, 2)
-    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, shape)
-    check_stream(math.prod(shape[1:]), step, noise, xi)
-    check_like("maps", maps, (len(maps), height, width), complex_dtype(x.dtype), x.device)
-    check_like("mask", mask, (height, width), x.dtype, x.device)
-    check(math.isfinite(tol) and tol > 0, "tol", tol, "a finite number > 0")
-    check(max_iter >= 1, "max_iter", max_iter, "at least 1")
-    return dispatch("langevin_sense_cg", backend, x.device, x, grad, b, maps, mask, chains, lam, lin, w, inv_eta2, noise_lam,
-                    noise, seed, step, tol, max_iter, xi)
-
-
-@langevin_sense_cg.register_fake
-def _(x: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(x)
-
-
-def _one_complex_channel(x: Tensor) -> tuple[int, int]:
-    check(x.ndim == 4 and x.shape[-1] == 2, "x", f"shape {tuple(x.shape)}", "(N, H, W, 2)")
-    return x.shape[1], x.shape[2]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..ops.langevin_fourier import langevin_fourier
-from ..ops.langevin_sense import langevin_sense_cg
+from ..ops.langevin_sense_cg import langevin_sense_cg
 from ..ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE
 from .work import PIXEL, Work, fft, philox, pixel
 

@@ -1,5 +1,5 @@
 // m = P(lam)(b + lin x - w grad),  x+ = m + P(noise_lam)(sqrt(inv_eta2) A^H e1 + sqrt(noise_lam) e2), by conjugate gradients;
-// contract in alps_fast/ops/langevin_sense.py, the iteration and its stopping rule in alps_fast/ops/_cg.py.
+// contract in alps_fast/ops/langevin_sense_cg.py, the iteration and its stopping rule in alps_fast/ops/_cg.py.
 //
 // A piece of work is one system of one chain, solved to its end: all its vectors are images in cells (fft.h), which with one
 // coil's k-space stay in L2, so an iteration reads the coil maps and nothing else from further away. Sums are taken a row of

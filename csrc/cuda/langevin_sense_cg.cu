@@ -1,5 +1,5 @@
 // m = P(lam)(b + lin x - w grad),  x+ = m + P(noise_lam)(sqrt(inv_eta2) A^H e1 + sqrt(noise_lam) e2), by conjugate gradients;
-// contract in alps_fast/ops/langevin_sense.py, the iteration and its stopping rule in alps_fast/ops/_cg.py.
+// contract in alps_fast/ops/langevin_sense_cg.py, the iteration and its stopping rule in alps_fast/ops/_cg.py.
 //
 // A system is the mean or the noise of a chain; its solution grows in m or in x+. An iteration is seven launches:
 //   rows     p = z + beta p; for every coil its map times p, transformed along W, into the workspace
@@ -37,7 +37,7 @@ enum Purpose { START, NOISE, APPLY, PRECONDITION };  // M x, the right-hand side
 struct State {  // of a system
   double rz, beta, fell, total, active;
 };
-static_assert(sizeof(State) == 5 * sizeof(double), "as alps_fast/ops/langevin_sense.py allocates it");
+static_assert(sizeof(State) == 5 * sizeof(double), "as alps_fast/ops/langevin_sense_cg.py allocates it");
 
 struct Loop {  // in a graph: the window of iterations that is at work, from 1 on, and whether another one comes
   double window, goes_on;

@@ -96,7 +96,7 @@ class Timing(NamedTuple):
         if self.options is None:
             bench.select((self.module + "[",), True)[0].run(measure)
             return
-        module = importlib.import_module(f"alps_fast.bench.bench_{self.module.removesuffix('_cg')}")
+        module = importlib.import_module(f"alps_fast.bench.bench_{self.module}")
         getattr(module, f"test_{self.module}")(measure, **self.options)
 
 

@@ -16,7 +16,8 @@ from alps_fast.errors import ArgumentError, BackendError
 from alps_fast.ops.conv_grad import CUDA_KERNELS, _cuda_kernel, conv_grad, conv_grad_reference
 from alps_fast.ops.langevin_fourier import langevin_fourier
 from alps_fast.ops.langevin_pixel import langevin_pixel
-from alps_fast.ops.langevin_sense import langevin_sense, langevin_sense_cg
+from alps_fast.ops.langevin_sense import langevin_sense
+from alps_fast.ops.langevin_sense_cg import langevin_sense_cg
 from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
 from alps_fast.ops.ridge_grad import ridge_grad

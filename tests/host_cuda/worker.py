@@ -100,7 +100,7 @@ def main(path):
         except EOFError:
             return
         op, arguments, order, environment = torch.load(io.BytesIO(request))
-        importlib.import_module(f"alps_fast.ops.{op.removesuffix('_cg')}")  # langevin_sense's file has both its ops
+        importlib.import_module(f"alps_fast.ops.{op}")
         function = _dispatch._implementations[op, "cuda"]
         library.host_cuda_seed(ctypes.c_uint64(order))
         answer = io.BytesIO()
