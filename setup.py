@@ -9,8 +9,8 @@ cuda             alps_fast._cpu and alps_fast._cuda                is an error
 sanitize         alps_fast._cpu that stops at the first finding    is an error
                  of AddressSanitizer or UBSan, for `make sanitize`
 
-ALPS_FAST_CUDA_ARCHS  for which GPUs alps_fast._cuda has machine code, `80,90a,100` unless it says otherwise; what comes after the
-                      last runs its PTX.
+ALPS_FAST_CUDA_ARCHS  for which GPUs alps_fast._cuda has machine code, those of csrc/cuda/nvcc.toml unless it says otherwise; what
+                      comes after the last runs its PTX.
 
 Every csrc/cpu/*.cpp is compiled once an instruction set, and the choice is made at run time (ALPS_FAST_ISA forces it). One
 build.ninja, in the build's temporary directory, has all of it; ninja compiles what has changed, or includes what has. nvcc and
@@ -26,6 +26,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from itertools import dropwhile
 from pathlib import Path
 
@@ -36,9 +37,11 @@ CHOICES = ("auto", "none", "cpu", "cuda", "sanitize")
 BUILD = os.environ.get("ALPS_FAST_BUILD", "auto")
 if BUILD not in CHOICES:
     raise SystemExit(f"ALPS_FAST_BUILD: got {BUILD!r}; wanted one of {', '.join(CHOICES)}")
-ARCHITECTURES = os.environ.get("ALPS_FAST_CUDA_ARCHS", "80,90a,100")  # 90a: with what Hopper alone has
+NVCC = tomllib.loads(Path("csrc/cuda/nvcc.toml").read_text())
+ARCHITECTURES = os.environ.get("ALPS_FAST_CUDA_ARCHS", ",".join(NVCC["architectures"]))
 if not re.fullmatch(r"\d{2,3}[af]?(,\d{2,3}[af]?)*", ARCHITECTURES):
-    raise SystemExit(f"ALPS_FAST_CUDA_ARCHS: got {ARCHITECTURES!r}; wanted numbers as that of sm_90, such as 80,90a,100")
+    raise SystemExit(f"ALPS_FAST_CUDA_ARCHS: got {ARCHITECTURES!r}; wanted numbers as that of sm_90, such as "
+                     + ",".join(NVCC["architectures"]))
 
 # Results are defined to the bit: nothing may contract or reorder their arithmetic, so no -ffast-math.
 CXX_FLAGS = ["-O3", "-std=c++17", "-ffp-contract=off", "-fvisibility=hidden", "-fopenmp", "-g0", "-Wall", "-Wextra"]
@@ -53,7 +56,7 @@ if platform.machine() in ("x86_64", "AMD64"):
     ISAS |= {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx2", "-mfma", *avx512]}
     ISAS["avx512bf16"] = [*ISAS["avx512"], "-mavx512bf16"]
     ISAS["amx"] = [*ISAS["avx512bf16"], "-mamx-tile", "-mamx-bf16"]
-NVCC_FLAGS = ["--threads=0", "-O3", "-std=c++17", "--fmad=false", "-Werror=all-warnings",
+NVCC_FLAGS = [*NVCC["flags"], "--threads=0", "-Werror=all-warnings",
               "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
 NVCC_FLAGS += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES.split(",")]
 NVCC_FLAGS += ["-gencode=arch=compute_{0},code=compute_{0}".format(ARCHITECTURES.split(",")[-1])]

@@ -54,6 +54,7 @@ def profile_kernels(static_: bool, emulate: bool, arch: tuple[str, ...], ops: tu
     import triton
 
     from alps_fast.profile.cases import CASES
+    from alps_fast.profile.work import ARCHITECTURES
 
     from . import cuda, nvcc, report
 
@@ -72,7 +73,7 @@ def profile_kernels(static_: bool, emulate: bool, arch: tuple[str, ...], ops: tu
         click.echo(f"csrc/cuda left out: {why}", err=True)
     workers = 1 if ops else min(os.cpu_count() or 1, 8)  # each loads torch; an op alone is quicker done here
     found = {"triton": triton.__version__,
-             **report.gather(cases, sources, cuda_cases, static_, emulate, arch or report.ARCHITECTURES, workers)}
+             **report.gather(cases, sources, cuda_cases, static_, emulate, arch or ARCHITECTURES, workers)}
     if as_json:
         print_json(found)
     else:

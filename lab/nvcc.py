@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "csrc" / "cuda"
 KEPT = ROOT / "build" / "nvcc"
-FLAGS = ("-std=c++17", "-O3", "--fmad=false", "-Werror=all-warnings")  # those of setup.py that say what code is made
+FLAGS = (*tomllib.loads((SOURCES / "nvcc.toml").read_text())["flags"], "-Werror=all-warnings")
 
 
 class Kernel(NamedTuple):

@@ -14,7 +14,6 @@ from alps_fast.profile.work import GPUS, modelled_us
 
 from . import cuda, host, nvcc
 
-ARCHITECTURES = tuple(dict.fromkeys(gpu.arch for gpu in GPUS))
 WORSE_IF_MORE = ("registers", "spill_instructions", "shared_bytes")
 WORSE_IF_LESS = ("occupancy_percent", "global_load_bytes", "global_store_bytes", "tensor_instructions")
 COUNTS = ("least_bytes", "sectors", "distinct_sectors", "bank_conflicts", "instructions")  # worse if more, by however little

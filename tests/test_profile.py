@@ -18,11 +18,11 @@ from alps_fast.bench import roofline
 from alps_fast.cli import main
 from alps_fast.ops import _dispatch
 from alps_fast.profile.cases import CASES
-from alps_fast.profile.work import GPUS, Work, modelled_us
+from alps_fast.profile.work import ARCHITECTURES, GPUS, Work, modelled_us
 from lab import cuda, host, nvcc
 from lab.command import BASELINE
 from lab.emulate import compiled, interpreting, recorded, traffic
-from lab.report import ARCHITECTURES, baseline_of, counts_of, model, more_work, regressions
+from lab.report import baseline_of, counts_of, model, more_work, regressions
 from lab.static import cuda_facts, facts, function_facts, instructions
 
 needs_nvcc = pytest.mark.skipif(nvcc.version() is None, reason="no nvcc on the PATH")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from alps_fast.ops.philox_normal import philox_normal
+from lab.nvcc import FLAGS
 from lab.ptxsim import Module, Pointer, PtxError
 
 HEADER = ".version 8.0\n.target sm_80\n.address_size 64\n"
@@ -142,8 +143,7 @@ def test_what_is_not_known_raises():
 @pytest.mark.parametrize("n", [1, 30, 1021, 2048])
 def test_nvcc_code_of_philox_normal_has_the_bits_of_the_reference(n, tmp_path):
     ptx = tmp_path / "philox_normal.ptx"
-    subprocess.run(["nvcc", "-ptx", "-arch=sm_80", "-O3", "-std=c++17", "--fmad=false", ROOT / "csrc/cuda/philox_normal.cu",
-                    "-o", ptx], check=True)
+    subprocess.run(["nvcc", "-ptx", "-arch=sm_80", *FLAGS, ROOT / "csrc/cuda/philox_normal.cu", "-o", ptx], check=True)
     chains, seed, step, tag = np.array([[0, 0], [7, 3], [2**32 - 1, 2**24 - 1]]), -5, 250, 1
     key = seed % 2**64
     stream = np.array([key % 2**32, key >> 32, step, tag], np.uint32).tobytes()

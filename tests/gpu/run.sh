@@ -45,15 +45,20 @@ print(sys.version.split()[0], torch.__version__, triton.__version__, numpy.__ver
 }
 
 build() {  # for the GPU that is here, a source a core; then the CPU's kernels, which some tests compare with
-  local tag include sm
+  local tag include sm flags
   tag=$($PYTHON -c "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))")
   include="-Icsrc -I$($PYTHON -c 'import pybind11; print(pybind11.get_include())')"
   include="$include -I$($PYTHON -c "import sysconfig; print(sysconfig.get_path('include'))")"
   if [[ $GPU_RUN_DEVICE == cuda ]]; then
-    sm=$($PYTHON -c "import torch; print('%d%d' % torch.cuda.get_device_capability())")
-    sm=${sm/#90/90a}  # with what Hopper alone has
+    sm=$($PYTHON -c "
+import tomllib, torch
+sm = '%d%d' % torch.cuda.get_device_capability()
+nvcc = tomllib.load(open('csrc/cuda/nvcc.toml', 'rb'))
+known = {a.rstrip('af'): a for a in nvcc['architectures']}
+print(known.get(sm, sm), *nvcc['flags'])") || return
+    read -r sm flags <<< "$sm"
     mkdir -p build/gpu
-    ls csrc/bindings_cuda.cpp csrc/cuda/*.cu | xargs -P "$(nproc)" -I{} sh -c "nvcc -c -O3 -std=c++17 --fmad=false -cudart=static \
+    ls csrc/bindings_cuda.cpp csrc/cuda/*.cu | xargs -P "$(nproc)" -I{} sh -c "nvcc -c $flags -cudart=static \
       -Xcompiler=-fPIC,-fvisibility=hidden -gencode=arch=compute_$sm,code=sm_$sm -lineinfo $include {} -o build/gpu/\$(basename {}).o" &&
     nvcc -shared -cudart=static build/gpu/*.o -o "build/site/alps_fast/_cuda$tag" || return
   fi
