@@ -25,9 +25,10 @@ from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpaintin
 from alps_fast.ops import _cg, _dispatch
 from alps_fast.posterior import Posterior
 from alps_fast.samplers import Progress, Sampler, Schedule, map_estimate
+from alps_fast.samplers.alps import Plan
 from alps_fast.samplers.graphs import CudaGraphs, Graphs, flat, rebuilt, waits
-from alps_fast.samplers.level import Plan, Rows, Stepped
-from alps_fast.samplers.sampler import Run
+from alps_fast.samplers.rows import Rows, Stepped
+from alps_fast.samplers.run import Run
 
 FEW = Schedule(sigma_max=2.0, sigma_min=0.2, levels=3, steps=3, eta_steps=2, eta_max=0.2)
 COLUMNS = torch.arange(10) % 2 == 0
@@ -349,7 +350,7 @@ def test_a_graph_is_captured_on_the_device_of_its_rows(monkeypatch: pytest.Monke
                            "graph_pool_handle": object, "current_stream": lambda on: on}.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     op, energy, y = problem("inpainting", "gaussian")
-    plan, rows = Run(sampler(op, energy), y)._planned(0)
+    plan, rows = Run(sampler(op, energy), y).planned(0)
     capture, done = CudaGraphs(), plan.run(rows, lambda _: None)
     devices = [torch.device("cuda", index) for index in (1, 0, 1)]
     assert all(capture(lambda: done, on) == (made.replay, done) for on in devices)
@@ -408,7 +409,7 @@ def test_a_graph_tells_that_max_iter_did_not_suffice() -> None:
 def test_a_level_waits_for_nothing_on_a_gpu(operator: str, energy: str) -> None:
     op, prior, y = problem_on_gpu(operator, energy)
     run = Run(sampler(op, prior, graphs=False), y)
-    plan, rows = run._planned(0)
+    plan, rows = run.planned(0)
     plan.run(rows, lambda _: None)
     with waits() as told:
         plan.run(rows, lambda _: None)
@@ -483,8 +484,7 @@ def test_a_level_waits_for_nothing(operator: str, energy: str, way: str, monkeyp
     op, prior, y = problem(operator, energy)
     schedule = Schedule(levels=1, steps=2 if operator == "inpainting" else 1)  # what is fused, and what is not
     run = Run(sampler(op, prior, schedule=schedule, correction="mala" if way == "mala" else None), y)
-    run.target = None
-    plan, rows = run._planned(0)
+    plan, rows = run.planned(0)
     op = OPERATORS[operator]()  # that has placed nothing yet
     monkeypatch.setattr(CartesianMRI, "_ask", lambda *_: None)  # once a level, in the run before the one that is recorded
     if operator == "lines":  # factored once, before any level
@@ -506,7 +506,7 @@ def test_a_level_waits_for_nothing(operator: str, energy: str, way: str, monkeyp
 
 def test_the_test_sees_who_waits() -> None:
     op, _, y = problem("inpainting", "gaussian")
-    plan, rows = Run(sampler(op, GaussianEnergy(0.3, 0.5)), y)._planned(0)
+    plan, rows = Run(sampler(op, GaussianEnergy(0.3, 0.5)), y).planned(0)
     fake: Rows = rebuilt(rows, [v.to("meta") for v in flat(rows)])
     target = replace(plan.target, operator=op, b=fake.b)
     with pytest.raises(RuntimeError, match="item.* cannot be called on meta tensors"):
@@ -518,5 +518,5 @@ def test_the_test_sees_who_waits() -> None:
 def test_a_plan_is_the_schedules() -> None:
     op, energy, y = problem("inpainting", "ridge")
     run = Run(sampler(op, energy), y)
-    plan, _ = run._planned(0)
+    plan, _ = run.planned(0)
     assert isinstance(plan, Plan) and [s.step for s in plan.scalars] == [1, 2, 3]

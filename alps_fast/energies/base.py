@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -11,9 +11,7 @@ from ..errors import check, check_positive
 from ..layout import as_complex, as_real
 from ..ops._memory import laid_out
 from ..ops._modes import uncast
-
-if TYPE_CHECKING:
-    from ..samplers.schedule import StepScalars
+from ..ops._scalars import StepScalars
 
 
 class Energy:

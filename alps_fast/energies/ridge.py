@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,13 +11,10 @@ from torch import Tensor
 from ..errors import check, whole
 from ..layout import Placed
 from ..ops._modes import one_thread
+from ..ops._scalars import StepScalars
 from ..ops.ridge_grad import ridge_grad, ridge_grad_bytes
 from ..ops.ridge_langevin import ridge_langevin
 from .base import Energy
-
-if TYPE_CHECKING:
-    from ..samplers.schedule import StepScalars
-
 
 LEVELS = 256  # whose constants are kept
 

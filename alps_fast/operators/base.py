@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import check, check_positive, check_std
 from ..layout import from_state, to_state
+from ..ops._scalars import StepScalars
 from ..ops.philox_normal import NO_NOISE
-
-if TYPE_CHECKING:
-    from ..samplers.schedule import StepScalars
 
 
 class Operator(ABC):
@@ -82,8 +79,6 @@ class Operator(ABC):
 
     def solve_state(self, rhs: Tensor, inv_eta2: float, lam: float) -> Tensor:
         """(AᴴA inv_eta2 + lam)⁻¹ rhs on states: a step without data or noise, its scalars chosen to leave rhs as it is."""
-        from ..samplers.schedule import StepScalars  # not at import: samplers import operators
-
         s = StepScalars(lam=lam, lin=1.0, w=0.0, inv_eta2=inv_eta2, noise_lam=lam, noise=NO_NOISE, seed=0, step=0)
         chains = torch.zeros(len(rhs), dtype=torch.int64, device=rhs.device)
         return self.langevin(rhs, rhs, torch.zeros_like(rhs[:1]), chains, s, backend="torch")[0]

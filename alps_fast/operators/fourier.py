@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import check, check_positive
 from ..ops._alike import each, product
+from ..ops._scalars import StepScalars
 from ..ops.langevin_fourier import langevin_fourier
 from .base import Operator, check_finite, check_image
-
-if TYPE_CHECKING:
-    from ..samplers.schedule import StepScalars
-
 
 LONGEST = 8192.0  # pixels across a blur; wider than images are, and what is made of it fits in memory
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,11 +13,8 @@ from ..layout import from_state, to_state
 from ..ops._cg import PRECISELY, damped_least_squares
 from ..ops._langevin import check_step, right_hand_side, unit_noise
 from ..ops._modes import settled, uncast
+from ..ops._scalars import StepScalars
 from .base import Operator, check_finite, check_image
-
-if TYPE_CHECKING:
-    from ..samplers.schedule import StepScalars
-
 
 MAP_TOL = 0.01  # errors of steps without noise add up, where noise would soon make them forgotten
 

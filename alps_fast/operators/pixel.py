@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from ..errors import check
 from ..layout import Placed
+from ..ops._scalars import StepScalars
 from ..ops.langevin_pixel import langevin_pixel
 from .base import Operator, check_binary, check_finite, check_image
-
-if TYPE_CHECKING:
-    from ..samplers.schedule import StepScalars
 
 
 class Inpainting(Operator):

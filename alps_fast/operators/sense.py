@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,12 +14,10 @@ from ..layout import Placed
 from ..ops._alike import each, product
 from ..ops._cg import PRECISELY, conjugate_gradients
 from ..ops._modes import one_thread, ordinary
+from ..ops._scalars import StepScalars
 from ..ops.langevin_fourier import langevin_fourier
 from ..ops.langevin_sense import langevin_sense, langevin_sense_cg, sense_solve
 from .base import Operator, check_binary, check_finite, check_image, check_values
-
-if TYPE_CHECKING:
-    from ..samplers.schedule import StepScalars
 
 CENTRE_TOL = 1e-4  # error of what all steps are taken around, in standard deviations under a prior of std one
 MAP_TOL = 1e-3  # of steps without noise, whose errors add up, where noise would soon make them forgotten

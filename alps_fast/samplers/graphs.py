@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..ops import _cg, _packed
-from .level import Plan, Rows, Stepped
+from .alps import Plan
 from .mala import Point
+from .rows import Rows, Stepped
 
 Replay = Callable[[], object]
 Capture = Callable[[Callable[[], Stepped], torch.device], tuple[Replay, Stepped]]  # of what runs on a device

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ops.philox_normal import INDEPENDENT, philox_uniform
-from .alps import Target
+from .targets import Target
 
 # Best by Roberts & Rosenthal, "Optimal scaling of discrete approximations to Langevin diffusions", 1998.
 ACCEPTANCE = 0.574

@@ -16,10 +16,13 @@ from ..layout import from_state
 from ..limits import check_memory
 from ..operators.base import Operator
 from ..ops._dispatch import NAMES, telling
-from ..ops._modes import ordinary, settled
-from .alps import Target, centred, in_single, warn_of_size
+from ..ops._modes import settled
+from ..ops._scalars import StepScalars
+from ..ops.philox_normal import NO_NOISE
+from ..schedule import Schedule
 from .chosen import chosen
-from .schedule import NO_NOISE, Schedule, StepScalars
+from .inputs import measured, warn_of_size
+from .targets import Target, centred, majorant
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
         check(isinstance(given, kind), name, type(given).__name__, f"an alps_fast {kind.__name__}")
     check(schedule is None or isinstance(schedule, Schedule), "schedule", type(schedule).__name__, "None or a Schedule")
     check_choice("backend", backend, NAMES)
-    checked = in_single(ordinary(operator.check_measurement(y)).detach())
+    checked = measured(operator, y)
     image = operator.image_shape(checked)
     check_memory("y", f"an image {image}", 8 * 4 * len(checked) * math.prod(image) * (1 + operator.is_complex), checked.device)
     adjoint = operator.adjoint_state(checked)
@@ -104,8 +107,7 @@ def unknown(x: Tensor) -> Tensor:
 
 def map_target(operator: Operator, energy: Energy, t: float, b: Tensor, backend: str) -> Target:
     """The noise-free step at level t."""
-    bound = energy.curvature(t)
-    lin = (1.0 if bound is None else bound) / t**2
+    lin = majorant(energy, t)
     scalars = StepScalars(lam=lin, lin=lin, w=t**-2, inv_eta2=operator.noise_std**-2, noise_lam=lin, noise=NO_NOISE,
                           seed=0, step=0)
     return Target(operator, energy, t, b, scalars, backend)

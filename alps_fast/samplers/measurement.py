@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..operators.base import Operator
 from ..ops.philox_normal import MEASUREMENT, philox_normal
-from .schedule import Level, Schedule
+from ..schedule import Level, Schedule
 
 WARM_T = 4.0  # a warm start of std σ begins at t <= 4σ: above, the prior says nothing beside it
 WARM_ETA = 10.0  # and at η <= 10σ: above, the measurement says nothing beside it
