@@ -70,7 +70,7 @@ def test_an_op_moves_what_it_must() -> None:
     plan, rows = Run(sampler, y).planned(0)
     x = torch.randn_like(rows.x)
     with Kernels() as counted:
-        plan.target.langevin(x, torch.randn_like(x), rows.chains, plan.scalars[0])
+        plan.target.langevin(x, torch.randn_like(x), rows.ids, plan.scalars[0])
     drawn = 2 * x.numel() * 4  # randn_like writes
     assert counted.bytes - drawn == 4 * 4 * 16 * n + 2 * 4 * n + 16 * 16
 

@@ -108,7 +108,7 @@ class Energy:
         assert value is not None
         return value, grad
 
-    def langevin_pixel(self, x: Tensor, b: Tensor, a: Tensor, chains: Tensor, t: float, s: StepScalars, count: int,
+    def langevin_pixel(self, x: Tensor, b: Tensor, a: Tensor, ids: Tensor, t: float, s: StepScalars, count: int,
                        backend: str) -> tuple[Tensor, Tensor] | None:
         """(x⁺, m) after `count` steps of `ops.langevin_pixel`, gradients and all, where one op does both; else None."""
         return None

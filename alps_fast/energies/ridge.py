@@ -113,12 +113,12 @@ class RidgeEnergy(Energy):
     def _grad(self, x: Tensor, t: float) -> Tensor:
         return ridge_grad(x, *self._constants(t, x), want_value=False, backend=self.backend)[0]
 
-    def langevin_pixel(self, x: Tensor, b: Tensor, a: Tensor, chains: Tensor, t: float, s: StepScalars, count: int,
+    def langevin_pixel(self, x: Tensor, b: Tensor, a: Tensor, ids: Tensor, t: float, s: StepScalars, count: int,
                        backend: str) -> tuple[Tensor, Tensor] | None:
         """`ops.ridge_langevin`; None where the energy's own backend is another than the step's."""
         if self.backend not in ("auto", backend):
             return None
-        return ridge_langevin(x, b, a, chains, *self._constants(t, x), self.channels, **vars(s), count=count, backend=backend)
+        return ridge_langevin(x, b, a, ids, *self._constants(t, x), self.channels, **vars(s), count=count, backend=backend)
 
 
 def _keep(cache: dict[Any, Any], key: Any, value: Any) -> None:

@@ -123,11 +123,11 @@ class CircularBlur(Operator):
         """(C, H, W) of the image."""
         return y.shape[-3], y.shape[-2] * self.factor, y.shape[-1] * self.factor
 
-    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
+    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
         """`ops.langevin_fourier`; xi counts Fourier coefficients of complex images, pixels of real ones."""
         h = self.transfer(x.shape[1], x.shape[2], x.dtype.to_complex(), x.device)
-        return langevin_fourier(x.contiguous(), grad.contiguous(), b.contiguous(), h, self.factor, self.is_complex, chains,
+        return langevin_fourier(x.contiguous(), grad.contiguous(), b.contiguous(), h, self.factor, self.is_complex, ids,
                                 **vars(s), xi=xi, backend=backend)
 
     def _filter(self, x: Tensor, conj: bool) -> Tensor:

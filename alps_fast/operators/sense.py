@@ -160,20 +160,20 @@ class CartesianMRI(Operator):
         solve_by_step = super().solve_state
         return conjugate_gradients(apply, b, torch.zeros_like(b), error, most, precondition).float()
 
-    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
+    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
         """`ops.langevin_fourier` for one coil, `langevin_sense` or `langevin_sense_cg` for more; xi as they count it."""
         x, grad, b = x.contiguous(), grad.contiguous(), b.contiguous()
         if self.maps is None:
             h = self._rolled_mask(x).expand(x.shape[1:3]).to(x.dtype.to_complex())
-            return langevin_fourier(x, grad, b, h, 1, True, chains, **vars(s), xi=xi, backend=backend)
+            return langevin_fourier(x, grad, b, h, 1, True, ids, **vars(s), xi=xi, backend=backend)
         if self.line_axis is not None:
             u, eigenvalues = self.factors(x.dtype.to_complex(), x.device)
-            return langevin_sense(x, grad, b, u, eigenvalues, self.line_axis, chains, **vars(s), xi=xi, backend=backend)
+            return langevin_sense(x, grad, b, u, eigenvalues, self.line_axis, ids, **vars(s), xi=xi, backend=backend)
         maps = self._maps(x)
         mask = self._rolled_mask(x)
         tol, max_iter = (self.tol, self.max_iter) if s.noise else (min(self.tol, MAP_TOL), PRECISELY * self.max_iter)
-        after, mean = langevin_sense_cg(x, grad, b, maps, mask, chains, **vars(s), tol=tol, max_iter=max_iter, xi=xi,
+        after, mean = langevin_sense_cg(x, grad, b, maps, mask, ids, **vars(s), tol=tol, max_iter=max_iter, xi=xi,
                                         backend=backend)
         if s.noise and xi is None and (s.inv_eta2, s.noise_lam) not in self._asked:
             self._asked.add((s.inv_eta2, s.noise_lam))  # so that no captured step asks: what is captured has run before

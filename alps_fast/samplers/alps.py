@@ -30,27 +30,27 @@ def alps_levels(schedule: Schedule, eta: float) -> list[Level]:
     return [Level(t, eta, schedule.steps) for t in schedule.t().tolist()]
 
 
-def start(target: Target, shape: tuple[int, ...], chains: Tensor) -> Tensor:
+def start(target: Target, shape: tuple[int, ...], ids: Tensor) -> Tensor:
     """x = P b + P^{1/2} R₀ of the first level. The chain goes on from step 1, so R₀ is used here alone."""
-    nothing = target.b.new_zeros(len(chains), *shape)
-    return target.langevin(nothing, nothing, chains, replace(target.scalars, noise=INDEPENDENT, step=0))[0]
+    nothing = target.b.new_zeros(len(ids), *shape)
+    return target.langevin(nothing, nothing, ids, replace(target.scalars, noise=INDEPENDENT, step=0))[0]
 
 
-def steps(target: Target, x: Tensor, chains: Tensor, s: StepScalars, most: int) -> tuple[Tensor, Tensor, int]:
+def steps(target: Target, x: Tensor, ids: Tensor, s: StepScalars, most: int) -> tuple[Tensor, Tensor, int]:
     """x -> m(x) + P^{1/2} ξ, `most` times from the step of s on if one op takes them, else once: x⁺, m, and how many."""
-    fused = target.fused(x, chains, s, most)
-    return (*fused, most) if fused is not None else (*target.langevin(x, target.grad(x), chains, s), 1)
+    fused = target.fused(x, ids, s, most)
+    return (*fused, most) if fused is not None else (*target.langevin(x, target.grad(x), ids, s), 1)
 
 
-def anneal(course: Course, chains: Ensemble, through: Callable[[Plan, Rows], Stepped]) -> Iterator[tuple[Plan, Stepped]]:
+def anneal(course: Course, ensemble: Ensemble, through: Callable[[Plan, Rows], Stepped]) -> Iterator[tuple[Plan, Stepped]]:
     """From the level where the chains stand to the last, each `through` the steps of its plan; yields what every level did.
 
-    Whoever takes that sets `chains.level` on: so a level that is interrupted is gone on from at its start.
+    Whoever takes that sets `ensemble.level` on: so a level that is interrupted is gone on from at its start.
     """
-    for i in range(chains.level, len(course.levels)):
-        plan, rows = course.planned(i, chains)  # P, its data, and the noise of every step at this t
+    for i in range(ensemble.level, len(course.levels)):
+        plan, rows = course.planned(i, ensemble)  # P, its data, and the noise of every step at this t
         done = through(plan, rows)              # K times x <- m(x) + P^{1/2} ξ, and what the predictor makes of x
-        chains.stepped(done, len(plan.scalars), plan.gradients(rows))
+        ensemble.stepped(done, len(plan.scalars), plan.gradients(rows))
         yield plan, done
 
 
@@ -66,20 +66,20 @@ class Course:
     predictor: bool
     _target: Target | None = field(default=None, init=False)  # of the last level that was planned
 
-    def planned(self, i: int, chains: Ensemble) -> tuple[Plan, Rows]:
+    def planned(self, i: int, ensemble: Ensemble) -> tuple[Plan, Rows]:
         """The steps of level i and the chains as they come to it, the noise on an annealed measurement taken on to it."""
         levels, level = self.levels, self.levels[i]
         changed = i == 0 or level[:2] != levels[i - 1][:2]
         if changed or self._target is None:
-            chains.data_noise = self.targets.bridged(levels, i, chains.data_noise)
-            self._target = self.targets.at(level, chains.data_noise)
+            ensemble.data_noise = self.targets.bridged(levels, i, ensemble.data_noise)
+            self._target = self.targets.at(level, ensemble.data_noise)
         target = self._target
         tunes = level.steps - level.draw if i < self.annealed else 0  # a draw's last step leaves its τ alone
-        plan = Plan(i, target, self._scalars(i, target, chains.step), tunes if self.correction else None, i < self.annealed,
+        plan = Plan(i, target, self._scalars(i, target, ensemble.step), tunes if self.correction else None, i < self.annealed,
                     self._between(i, target))
-        number = torch.full((1,), i, device=chains.x.device)  # on a GPU a kernel, where torch.tensor would wait
-        return plan, Rows(chains.x, chains.log_tau, chains.alive, chains.broken, number, self.targets.index, target.b,
-                          None if changed else chains.point)
+        number = torch.full((1,), i, device=ensemble.x.device)  # on a GPU a kernel, where torch.tensor would wait
+        return plan, Rows(ensemble.x, ensemble.log_tau, ensemble.alive, ensemble.broken, number, self.targets.ids, target.b,
+                          None if changed else ensemble.point)
 
     def _scalars(self, i: int, target: Target, first: int) -> tuple[StepScalars, ...]:
         """Those of each step of level i: averaged noise, or by the published rule the next level's at the end of a level."""
@@ -123,7 +123,7 @@ class Plan:
         """All steps; `tick` is told how many were done. Nothing here waits for the device."""
         target = replace(self.target, b=rows.b)
         done = self._langevin(target, rows, tick) if self.tunes is None else self._mala(target, rows, self.tunes, tick)
-        return done if self.predictor is None else done._replace(x=predict(target, done.x, rows.chains, self.predictor), at=None)
+        return done if self.predictor is None else done._replace(x=predict(target, done.x, rows.ids, self.predictor), at=None)
 
     def _langevin(self, target: Target, rows: Rows, tick: Callable[[int], object]) -> Stepped:
         x, mean, alive, broken, done = rows.x, rows.x, rows.alive, rows.broken, 0
@@ -132,10 +132,10 @@ class Plan:
             s, rest = self.scalars[done], len(self.scalars) - done
             if rest == 1 and self.records and target.energy.has_value:
                 value, grad = target.value_and_grad(x)
-                x, mean = target.langevin(x, grad, rows.chains, s)
+                x, mean = target.langevin(x, grad, rows.ids, s)
                 count = 1
             else:
-                x, mean, count = steps(target, x, rows.chains, s, max(rest - 1, 1))
+                x, mean, count = steps(target, x, rows.ids, s, max(rest - 1, 1))
             done += count
             if count == 1:  # steps taken together need no look of their own: what broke in them is still so after the last
                 alive, broken = guarded(x, alive, broken, rows.level, done - 1)
@@ -143,10 +143,10 @@ class Plan:
         return Stepped(x, rows.log_tau, alive, broken, mean, value, torch.zeros_like(rows.log_tau), None)
 
     def _mala(self, target: Target, rows: Rows, tunes: int, tick: Callable[[int], object]) -> Stepped:
-        at = point(target, rows.x, rows.chains, self.scalars[0].step) if rows.at is None else rows.at
+        at = point(target, rows.x, rows.ids, self.scalars[0].step) if rows.at is None else rows.at
         log_tau, alive, broken, acceptance = rows.log_tau, rows.alive, rows.broken, torch.zeros_like(rows.log_tau)
         for k, s in enumerate(self.scalars):
-            at, probability = mala_step(target, at, log_tau, rows.chains, s.step)
+            at, probability = mala_step(target, at, log_tau, rows.ids, s.step)
             if k < tunes:
                 log_tau = tuned(log_tau, probability, s.step)
             acceptance = acceptance + probability / len(self.scalars)
@@ -162,10 +162,10 @@ def guarded(x: Tensor, alive: Tensor, broken: Tensor, level: Tensor, k: int) -> 
     return alive & finite, torch.where(lost, torch.cat([level, torch.full_like(level, k)]), broken)
 
 
-def predict(target: Target, x: Tensor, chains: Tensor, p: Predictor) -> Tensor:
+def predict(target: Target, x: Tensor, ids: Tensor, p: Predictor) -> Tensor:
     """x − keep (x − m(x)) − flow (L/t²) P ∇E(x, t), where the next level finds a state: one gradient, one projection."""
     around = target.around(x)
-    projected = target.operator.langevin(around, target.grad(x), target.b * p.keep, chains, p.scalars, backend=target.backend)[1]
+    projected = target.operator.langevin(around, target.grad(x), target.b * p.keep, ids, p.scalars, backend=target.backend)[1]
     return target.back(projected.add_(around, alpha=1.0 - p.keep))
 
 

@@ -129,7 +129,7 @@ def polar(x: Tensor) -> Tensor:
 class Spread(NamedTuple):
     """Of the chains of each of B measurements: how many (B,), their mean and the sum of squared deviations, (B, …) float64."""
 
-    chains: Tensor
+    n: Tensor
     mean: Tensor
     m2: Tensor
 
@@ -154,9 +154,9 @@ def joined(a: Spread, b: Spread) -> Spread:
 
     Source: Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
     """
-    chains, apart = a.chains + b.chains, b.mean - a.mean
-    here, there = (v.view(-1, *[1] * (apart.ndim - 1)) for v in (a.chains, b.chains / chains.clamp(min=1)))
-    return Spread(chains, a.mean + apart * there, a.m2 + b.m2 + apart.square() * there * here)
+    n, apart = a.n + b.n, b.mean - a.mean
+    here, there = (v.view(-1, *[1] * (apart.ndim - 1)) for v in (a.n, b.n / n.clamp(min=1)))
+    return Spread(n, a.mean + apart * there, a.m2 + b.m2 + apart.square() * there * here)
 
 
 def traced(x: Tensor, support: Tensor | None) -> Tensor:

@@ -48,9 +48,9 @@ class Keeper:
         self.kept: tuple[Ensemble, Record] | None = None  # where it is not on the disk yet
         self.kept_at, self.keeping, self.terminated = time.monotonic(), False, False
 
-    def note(self, chains: Ensemble, record: Record, last: bool) -> None:
+    def note(self, ensemble: Ensemble, record: Record, last: bool) -> None:
         """A level's end, the last of all or not."""
-        self.kept = replace(chains), replace(record)  # whose tensors are replaced from now on, or written in new rows
+        self.kept = replace(ensemble), replace(record)  # whose tensors are replaced from now on, or written in new rows
         if last or time.monotonic() - self.kept_at >= CHECKPOINT_SECONDS:
             self.write()
 
@@ -148,15 +148,16 @@ def _probes(run: Run) -> tuple[Tensor, Tensor]:
     return products.cpu(), norms.cpu() * torch.tensor(tolerances, dtype=torch.float64)
 
 
-def save_checkpoint(path: Path, chains: Ensemble, record: Record, identity: Identity) -> None:
+def save_checkpoint(path: Path, ensemble: Ensemble, record: Record, identity: Identity) -> None:
     """Write everything to `path` at once: a reader finds the old file or the new one. A disk that is full costs the run nothing
     but this checkpoint, with a warning."""
-    tensors = {f"chains.{f.name}": getattr(chains, f.name) for f in fields(chains) if isinstance(getattr(chains, f.name), Tensor)}
+    of_chains = {f.name: getattr(ensemble, f.name) for f in fields(ensemble)}
+    tensors = {f"chains.{name}": value for name, value in of_chains.items() if isinstance(value, Tensor)}
     tensors |= {f"record.{f.name}": getattr(record, f.name) for f in fields(record)}
-    if chains.point is not None:
-        tensors |= {f"point.{name}": value for name, value in chains.point._asdict().items() if name != "x"}
+    if ensemble.point is not None:
+        tensors |= {f"point.{name}": value for name, value in ensemble.point._asdict().items() if name != "x"}
     tensors["identity.probes"] = identity.probes
-    metadata = {"identity": identity.facts} | {name: str(getattr(chains, name)) for name in COUNTERS}
+    metadata = {"identity": identity.facts} | {name: str(getattr(ensemble, name)) for name in COUNTERS}
     try:
         write_tensors(path, tensors, metadata)
     except (OSError, SafetensorError, ArgumentError) as error:  # the last where the folder is gone or closed to us
@@ -175,7 +176,7 @@ def load_checkpoint(path: Path, identity: Identity, device: torch.device) -> tup
         for name, value in tensors.items():
             group, field = name.split(".")
             groups[group][field] = value.to(device)
-        chains = Ensemble(**groups["chains"])
-        chains.level, chains.step, chains.gradients = (int(metadata[name]) for name in COUNTERS)
-        chains.point = Point(x=chains.x, **groups["point"]) if groups["point"] else None
-        return chains, Record(**groups["record"])
+        ensemble = Ensemble(**groups["chains"])
+        ensemble.level, ensemble.step, ensemble.gradients = (int(metadata[name]) for name in COUNTERS)
+        ensemble.point = Point(x=ensemble.x, **groups["point"]) if groups["point"] else None
+        return ensemble, Record(**groups["record"])

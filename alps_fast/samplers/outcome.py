@@ -25,20 +25,20 @@ CHI2_ROWS = 16  # images whose misfit is formed at a time
 
 def posterior_of(run: Run) -> Posterior:
     """The posterior of a run that is over; of one stopped before its first draw, by the states as they stand."""
-    sampler, chains, record = run.sampler, run.chains, run.record
+    sampler, ensemble, record = run.sampler, run.ensemble, run.record
     if not bool(record.count.any()):
-        record.take(chains.x, chains.x, chains.alive, sampler.backend)
+        record.take(ensemble.x, ensemble.x, ensemble.alive, sampler.backend)
     rows, complex_image = (len(run.y), sampler.chains), sampler.operator.is_complex
-    found = record.pooled(chains.alive, len(run.y), sampler.first_chain, sampler.backend)
-    whole = chains.alive.view(-1, 1, 1, 1)
-    drawn = max(chains.level - run.course.annealed + 1, 0)
+    found = record.pooled(ensemble.alive, len(run.y), sampler.first_chain, sampler.backend)
+    whole = ensemble.alive.view(-1, 1, 1, 1)
+    drawn = max(ensemble.level - run.course.annealed + 1, 0)
     trace = record.trace[:drawn].unflatten(1, rows).permute(1, 2, 0, 3).contiguous()
-    lost = [BrokenChain(row // sampler.chains, int(run.index[row, 0]), *chains.broken[row].tolist())
-            for row in (~chains.alive).nonzero().flatten().tolist()]
+    lost = [BrokenChain(row // sampler.chains, int(run.ids[row, 0]), *ensemble.broken[row].tolist())
+            for row in (~ensemble.alive).nonzero().flatten().tolist()]
     shown, levels = run.course.annealed, run.course.levels
     by_level = {
         "t": [level.t for level in levels[:shown]], "eta": [level.eta for level in levels[:shown]],
-        **{name: _mean_over(getattr(record, name)[:shown], chains.alive) for name in ("energy", "acceptance", "tau")}}
+        **{name: _mean_over(getattr(record, name)[:shown], ensemble.alive) for name in ("energy", "acceptance", "tau")}}
 
     def one(v: Tensor) -> Tensor:
         return v if run.batched else v[0]
@@ -54,24 +54,24 @@ def posterior_of(run: Run) -> Posterior:
         polar_means = of_chains(torch.where(whole, record.polar_mean, torch.nan), False)
         polar_std = images(found.polar_variance.sqrt(), False)
     return Posterior(
-        mean=images(found.mean), channel_std=images(found.variance.sqrt(), False), samples=of_chains(chains.x),
+        mean=images(found.mean), channel_std=images(found.variance.sqrt(), False), samples=of_chains(ensemble.x),
         count=one(found.draws), trace=one(trace), chain_means=of_chains(torch.where(whole, record.mean, torch.nan)),
         polar_means=polar_means, polar_std=polar_std, by_level=by_level,
-        acceptance=_acceptance(record.acceptance[shown - 1:], chains.alive), interrupted=run.interrupted, broken=lost,
-        seed=sampler.seed, schedule=run.schedule, seconds=time.perf_counter() - run.began, gradients=chains.gradients,
+        acceptance=_acceptance(record.acceptance[shown - 1:], ensemble.alive), interrupted=run.interrupted, broken=lost,
+        seed=sampler.seed, schedule=run.schedule, seconds=time.perf_counter() - run.began, gradients=ensemble.gradients,
         chi2=one(_chi2(run)), support=None if run.support is None else run.support[0, ..., 0] > 0)
 
 
 def _chi2(run: Run) -> Tensor:
     """χ² a datum of the states, (B,) float64: the mean of ‖A x − y‖²/(η² n) over chains that are whole, n real data each."""
-    chains, operator, each = run.chains, run.sampler.operator, run.sampler.chains
-    sums = torch.zeros(len(run.index), dtype=torch.float64, device=chains.x.device)
+    ensemble, operator, each = run.ensemble, run.sampler.operator, run.sampler.chains
+    sums = torch.zeros(len(run.ids), dtype=torch.float64, device=ensemble.x.device)
     for first in range(0, len(sums), CHI2_ROWS):
         rows = slice(first, first + CHI2_ROWS)
-        images = from_state(chains.x[rows], operator.is_complex)
+        images = from_state(ensemble.x[rows], operator.is_complex)
         residual = operator.forward(images) - run.y[torch.arange(len(sums), device=sums.device)[rows] // each]
         sums[rows] = (torch.view_as_real(residual) if residual.is_complex() else residual).double().square().flatten(1).sum(1)
-    sums = torch.where(chains.alive, sums, torch.nan).view(len(run.y), each)
+    sums = torch.where(ensemble.alive, sums, torch.nan).view(len(run.y), each)
     return sums.nanmean(1) / (operator.noise_std**2 * operator.data_count(run.y))
 
 

@@ -13,8 +13,8 @@ from .mala import Point
 class Rows(NamedTuple):
     """Chains at the start of a level: all that its steps read and that is not constant. b: (B, H, W, C'), B dividing N.
 
-    level: its number, (1,). chains: (N, 2), as `ops.philox_normal` takes them; a replayed graph counts its steps on in the high
-    bits of their indices.
+    level: its number, (1,). ids: (N, 2) of chains and measurements, as `ops.philox_normal` takes them; a replayed graph counts
+    its steps on in the high bits of the former.
     """
 
     x: Tensor
@@ -22,7 +22,7 @@ class Rows(NamedTuple):
     alive: Tensor
     broken: Tensor
     level: Tensor
-    chains: Tensor
+    ids: Tensor
     b: Tensor
     at: Point | None  # MALA's evaluation at x, where the target is that of the level before
 
@@ -57,7 +57,7 @@ def part(rows: Rows, each: int, first: int, most: int) -> tuple[Rows, int]:
         b = rows.b[first // each:first // each + 1]
     some = slice(first, last)
     at = None if rows.at is None else Point(*(v[some] for v in rows.at))
-    return Rows(rows.x[some], rows.log_tau[some], rows.alive[some], rows.broken[some], rows.level, rows.chains[some], b, at), last
+    return Rows(rows.x[some], rows.log_tau[some], rows.alive[some], rows.broken[some], rows.level, rows.ids[some], b, at), last
 
 
 def joined(parts: list[Stepped]) -> Stepped:

@@ -68,13 +68,13 @@ class Run:
               f"at most {MEASUREMENTS - sampler.first_measurement} from first_measurement = {sampler.first_measurement} on")
         of_measurement = torch.arange(sampler.chains, device=self.adjoint.device) + sampler.first_chain
         measurements = torch.arange(len(self.y), device=self.adjoint.device) + sampler.first_measurement
-        self.index = torch.stack([of_measurement.repeat(len(self.y)), measurements.repeat_interleave(sampler.chains)], 1)
-        self.targets = Targets(operator, sampler.energy, self.y, self.adjoint, self.index, warm, sampler.warm_std, sampler.seed,
+        self.ids = torch.stack([of_measurement.repeat(len(self.y)), measurements.repeat_interleave(sampler.chains)], 1)
+        self.targets = Targets(operator, sampler.energy, self.y, self.adjoint, self.ids, warm, sampler.warm_std, sampler.seed,
                                sampler.backend)
         annealed, levels = sampler.planned(self.schedule)
         self.course = Course(self.targets, levels, annealed, sampler.noise, sampler.correction, self.schedule.predictor)
         self.interrupted = False
-        self.most = min(sampler.max_chains or len(self.index), len(self.index))  # rows whose steps run at a time
+        self.most = min(sampler.max_chains or len(self.ids), len(self.ids))  # rows whose steps run at a time
         self.began = time.perf_counter()
         if sampler.energy.unit:
             centre = self.targets.centre(operator.noise_std**-2) if centred(operator, self.adjoint) else self.adjoint
@@ -85,9 +85,9 @@ class Run:
             check_writable(path, "checkpoint")
             self.keeper = Keeper(path, identity_of(self))
         if self.keeper is not None and self.keeper.path.exists():
-            self.chains, self.record = load_checkpoint(self.keeper.path, self.keeper.identity, self.adjoint.device)
+            self.ensemble, self.record = load_checkpoint(self.keeper.path, self.keeper.identity, self.adjoint.device)
         else:
-            self.chains, self.record = self._start()
+            self.ensemble, self.record = self._start()
 
     def _schedule(self) -> Schedule:
         """The one that was given, or that prior and measurement choose."""
@@ -101,32 +101,32 @@ class Run:
 
     def _start(self) -> tuple[Ensemble, Record]:
         """The chains at the first level's start, and nothing gathered yet."""
-        rows, device, course = len(self.index), self.adjoint.device, self.course
+        rows, device, course = len(self.ids), self.adjoint.device, self.course
         noise_shape = (rows, *self.adjoint.shape[1:]) if self.sampler.method == "measurement" else (0,)
         data_noise = self.adjoint.new_zeros(noise_shape)
         target = self.targets.at(course.levels[0], data_noise)
-        chains = Ensemble(
-            x=start(target, tuple(self.adjoint.shape[1:]), self.index), data_noise=data_noise,
-            log_tau=first_log_tau(self.index, self.adjoint[0].numel()),
+        ensemble = Ensemble(
+            x=start(target, tuple(self.adjoint.shape[1:]), self.ids), data_noise=data_noise,
+            log_tau=first_log_tau(self.ids, self.adjoint[0].numel()),
             alive=torch.ones(rows, dtype=torch.bool, device=device),
             broken=torch.full((rows, 2), -1, dtype=torch.int64, device=device))
-        return chains, Record.empty(chains.x, self.sampler.operator.is_complex, self.sampler.draws, len(course.levels),
+        return ensemble, Record.empty(ensemble.x, self.sampler.operator.is_complex, self.sampler.draws, len(course.levels),
                                     len(self.traced))
 
     def planned(self, i: int) -> tuple[Plan, Rows]:
         """The steps of level i and the chains as they come to it."""
-        return self.course.planned(i, self.chains)
+        return self.course.planned(i, self.ensemble)
 
     def finish(self) -> Posterior:
         """Run all levels that are left."""
-        chains, levels = self.chains, self.course.levels
+        ensemble, levels = self.ensemble, self.course.levels
         try:
             with reused_memory(), self.keeper.on_sigterm() if self.keeper else nullcontext(), tqdm(
-                    total=sum(level.steps for level in levels), initial=sum(s.steps for s in levels[:chains.level]),
+                    total=sum(level.steps for level in levels), initial=sum(s.steps for s in levels[:ensemble.level]),
                     desc="sampling", unit="step", file=sys.stderr, disable=not self.sampler.progress) as bar:
-                for plan, done in anneal(self.course, chains, lambda plan, rows: self._in_parts(plan, rows, bar)):
+                for plan, done in anneal(self.course, ensemble, lambda plan, rows: self._in_parts(plan, rows, bar)):
                     self._gather(plan, done)
-                    chains.level = plan.level + 1
+                    ensemble.level = plan.level + 1
                     self._level_end()
         except KeyboardInterrupt:
             self.interrupted = True
@@ -138,19 +138,19 @@ class Run:
             raise
         posterior = posterior_of(self)
         warn_of_graphs(self.adjoint.device)
-        annealed = chains.level >= self.course.annealed
+        annealed = ensemble.level >= self.course.annealed
         if annealed and self.sampler.noise == "averaged":  # conditional means, by the other rule, fit too well
             warn_of_chi2(posterior.chi2, self.sampler.operator.data_count(self.y))
         return posterior
 
     def _gather(self, plan: Plan, done: Stepped) -> None:
         """What a level did goes into the record. A draw is the state after its last step."""
-        chains, record, i = self.chains, self.record, plan.level
+        ensemble, record, i = self.ensemble, self.record, plan.level
         record.energy[i] = done.value / plan.target.t**2
         if self.sampler.correction:
-            record.acceptance[i], record.tau[i] = done.acceptance, chains.log_tau.exp()
+            record.acceptance[i], record.tau[i] = done.acceptance, ensemble.log_tau.exp()
         if self.course.levels[i].draw:
-            record.draw(i - self.course.annealed + 1, chains.x, done.mean, chains.alive, self.traced, self.sampler.backend)
+            record.draw(i - self.course.annealed + 1, ensemble.x, done.mean, ensemble.alive, self.traced, self.sampler.backend)
 
     def _in_parts(self, plan: Plan, rows: Rows, bar: tqdm[Any]) -> Stepped:
         """The level of all rows, `most` at a time, and of fewer once memory runs out."""
@@ -176,18 +176,18 @@ class Run:
 
         A GPU is asked for its chains once, when it has annealed them all, so that it never waits for Python between levels.
         """
-        sampler, chains, levels, annealed = self.sampler, self.chains, self.course.levels, self.course.annealed
-        done = chains.level
-        asked = done == annealed if chains.x.is_cuda else done <= annealed
-        if asked and not bool(chains.alive.any()):
-            level, step = chains.broken[0].tolist()
-            raise FloatingPointError(f"every chain turned non-finite; chain {int(self.index[0, 0])} at level {level} "
+        sampler, ensemble, levels, annealed = self.sampler, self.ensemble, self.course.levels, self.course.annealed
+        done = ensemble.level
+        asked = done == annealed if ensemble.x.is_cuda else done <= annealed
+        if asked and not bool(ensemble.alive.any()):
+            level, step = ensemble.broken[0].tolist()
+            raise FloatingPointError(f"every chain turned non-finite; chain {int(self.ids[0, 0])} at level {level} "
                                      f"(t = {levels[level].t:.4g}), step {step}")
         if self.keeper is not None:
-            self.keeper.note(chains, self.record, done == len(levels))
+            self.keeper.note(ensemble, self.record, done == len(levels))
         if sampler.callback:
             level = levels[done - 1]
-            sampler.callback(Progress(done - 1, len(levels), level.t, level.eta, chains.x))
+            sampler.callback(Progress(done - 1, len(levels), level.t, level.eta, ensemble.x))
 
     def _keep(self) -> None:
         if self.keeper is not None:

@@ -48,20 +48,20 @@ class Target:
         with asked(self.backend):
             return laid_out(self.energy.grad(network_view(x), self.t).movedim(1, -1))
 
-    def langevin(self, x: Tensor, grad: Tensor, chains: Tensor, s: StepScalars) -> tuple[Tensor, Tensor]:
+    def langevin(self, x: Tensor, grad: Tensor, ids: Tensor, s: StepScalars) -> tuple[Tensor, Tensor]:
         """x⁺ = m(x) + P^{1/2} ξ and m(x), ∇E given.
 
         With P⁻¹c = Aᴴy/η² + x₀/σ² + (L/t² − 1) c a step around c is one whose data is c: m − c = P (c + L (x − c)/t² − ∇E/t²).
         So nothing is ever added to Aᴴy/η², which in single precision drowns all else where η is small.
         Outside the operator's support x stays 0; AᴴA couples it to nothing there, so the step within is that of the rest.
         """
-        stepped = self.operator.langevin(self.around(x), grad, self.b, chains, s, backend=self.backend)
+        stepped = self.operator.langevin(self.around(x), grad, self.b, ids, s, backend=self.backend)
         return self.back(stepped[0]), self.back(stepped[1])
 
-    def fused(self, x: Tensor, chains: Tensor, s: StepScalars, count: int) -> tuple[Tensor, Tensor] | None:
+    def fused(self, x: Tensor, ids: Tensor, s: StepScalars, count: int) -> tuple[Tensor, Tensor] | None:
         """x⁺ and m after `count` steps, where one op takes them, gradients and all; else None."""
         a = self.operator.diagonal(x)
-        return None if a is None else self.energy.langevin_pixel(x, self.b, a, chains, self.t, s, count, self.backend)
+        return None if a is None else self.energy.langevin_pixel(x, self.b, a, ids, self.t, s, count, self.backend)
 
     def around(self, x: Tensor) -> Tensor:
         """x − c where steps are taken around c, else x."""
@@ -91,7 +91,7 @@ def majorant(energy: Energy, t: float) -> float:
 @dataclass
 class Targets:
     """The target of every level of a run: of measurements y, Aᴴy = `adjoint` (B, H, W, C'), and their chains, whose numbers and
-    measurements' are the rows of `index` (N, 2).
+    measurements' are the rows of `ids` (N, 2).
 
     warm: x₀ (B, H, W, C'), of standard deviation warm_std, if there is one.
     """
@@ -100,7 +100,7 @@ class Targets:
     energy: Energy
     y: Tensor
     adjoint: Tensor
-    index: Tensor
+    ids: Tensor
     warm: Tensor | None
     warm_std: float | None
     seed: int
@@ -134,7 +134,7 @@ class Targets:
         before, after = (max(levels[j].eta**2 - eta2, 0.0) if j >= 0 else math.inf for j in (i - 1, i))
         if after == before:
             return data_noise
-        return bridge(data_noise, before, after, self.operator, self.y, self.index, self.seed, i, self.backend)
+        return bridge(data_noise, before, after, self.operator, self.y, self.ids, self.seed, i, self.backend)
 
     def _data(self, inv_eta2: float, noise: Tensor | None) -> Tensor:
         """b = Aᴴy/η² + x₀/σ², of every chain where its measurement is noisy."""
@@ -155,7 +155,7 @@ class Targets:
 
     def _of_every_chain(self, v: Tensor) -> Tensor:
         """(B, ...) -> (N, ...)."""
-        return v.repeat_interleave(len(self.index) // len(v), 0)
+        return v.repeat_interleave(len(self.ids) // len(v), 0)
 
 
 def _added(b: Tensor, warm: Tensor) -> Tensor:
