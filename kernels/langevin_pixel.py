@@ -77,11 +77,12 @@ def langevin_pixel(
     n, each = x[0].numel() if len(x) else 0, len(x) // len(b)
     if n == 0:
         return after, mean
-    given = xi is not None and noise != NO_NOISE
+    given = None if xi is None or noise == NO_NOISE else xi.to(x.dtype).contiguous()
     groups = len(b) * triton.cdiv(each, CHAINS)
     launch(langevin_pixel_kernel, (groups * triton.cdiv(n, 4 * QUADS),), WARPS, x=x, grad=grad, b=b, a=a,
-           xi=xi.to(x.dtype).contiguous() if given else None, chains=counters(chains), after=after, mean=mean, each=each, n=n,
+           xi=given, chains=counters(chains), after=after, mean=mean, each=each, n=n,
            lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam,
            key0=word(seed), key1=word(seed >> 32), step=word(step), A_EACH=int(len(a) > 1),
-           A_SHARED=x.shape[3] // a.shape[3], NOISE=GIVEN if given else noise, WHOLE=n % 4 == 0, QUADS=QUADS, CHAINS=CHAINS)
+           A_SHARED=x.shape[3] // a.shape[3], NOISE=noise if given is None else GIVEN, WHOLE=n % 4 == 0, QUADS=QUADS,
+           CHAINS=CHAINS)
     return after, mean

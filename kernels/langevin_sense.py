@@ -143,12 +143,14 @@ def langevin_sense(
     after, mean = torch.empty_like(x), torch.empty_like(x)
     if x.numel() == 0:
         return after, mean
-    given, (lines, n) = xi is not None and noise != NO_NOISE, eigenvalues.shape
+    lines, n = eigenvalues.shape
+    given = None if xi is None or noise == NO_NOISE else xi.to(x.dtype).contiguous()
     blocks = lines * triton.cdiv(len(x), CHAINS)
     coefficients = torch.empty(blocks, 2 if noise == NO_NOISE else 3, n, 2 * CHAINS, dtype=x.dtype, device=x.device)
     launch(langevin_sense_kernel, (blocks,), WARPS, x=x, grad=grad, b=b, u=torch.view_as_real(u.resolve_conj()),
-           eigenvalues=eigenvalues, xi=xi.to(x.dtype).contiguous() if given else None, chains=counters(chains),
+           eigenvalues=eigenvalues, xi=given, chains=counters(chains),
            coefficients=coefficients, after=after, mean=mean, rows=len(x), each=len(x) // len(b), lines=lines, n=n, lam=lam,
            lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, key0=word(seed), key1=word(seed >> 32), step=word(step),
-           AXIS=axis, NOISE=GIVEN if given else noise, PRECISION=EXACT_PRODUCTS, CHAINS=CHAINS, OUTPUTS=OUTPUTS, TERMS=TERMS)
+           AXIS=axis, NOISE=noise if given is None else GIVEN, PRECISION=EXACT_PRODUCTS, CHAINS=CHAINS, OUTPUTS=OUTPUTS,
+           TERMS=TERMS)
     return after, mean

@@ -147,13 +147,14 @@ def ridge_langevin(
                                      None if xi is None else xi[k])
         return x, mean
     after, mean, images = torch.empty_like(x), torch.empty_like(x), n * c // channels
-    given, bank = xi is not None and noise != NO_NOISE, packed_once(stacked, filters)
+    given = None if xi is None or noise == NO_NOISE else xi.to(x.dtype).contiguous()
+    bank = packed_once(stacked, filters)
     pyramid = channels * sum(h * ww for h, ww in sizes_of(height, width, len(q)))
-    launch(ridge_langevin_kernel, (images,), WARPS[channels], x=x, b=b, a=a, xi=xi.to(x.dtype).contiguous() if given else None,
+    launch(ridge_langevin_kernel, (images,), WARPS[channels], x=x, b=b, a=a, xi=given,
            chains=counters(chains), bank=bank, weights=weights.contiguous(), r=r.contiguous(), q=q.contiguous(), mu=mu,
            scratch=x.new_empty(images, 2 * pyramid), after=after, mean=mean, height=height, width=width, rows=n, each=n // len(b),
            levels=len(q), scales=len(filters), pyramid=pyramid, count=count, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2,
            noise_lam=noise_lam, key0=word(seed), key1=word(seed >> 32), step=word(step), A_EACH=int(len(a) > 1),
-           A_SHARED=c // a.shape[3], NOISE=GIVEN if given else noise, C=channels, GROUPS=c // channels,
+           A_SHARED=c // a.shape[3], NOISE=noise if given is None else GIVEN, C=channels, GROUPS=c // channels,
            POINTS=POINTS * WARPS[channels], **constants_of(bank, weights, r, q))
     return after, mean
