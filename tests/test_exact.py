@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_oracles import OPERATORS, Published, S, gaussian_posterior, measure
+from oracles import OPERATORS, Published, S, gaussian_posterior, measure
 from torch import Tensor
 
 from alps_fast.energies import DiffusionPrior, GaussianEnergy, GaussianMixtureEnergy, SumEnergy, load

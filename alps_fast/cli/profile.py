@@ -14,6 +14,7 @@ import click
 from ..errors import check as check_argument
 from ..errors import refused
 from ..io import check_outputs, replacing
+from ..profile.work import ARCHITECTURES
 from .options import (
     add,
     backend_option,
@@ -44,7 +45,7 @@ kernel_options = add(
     click.option("--static", "static_", is_flag=True, help="Instead of a run: compile the GPU kernels, read the machine code."),
     click.option("--emulate", is_flag=True, help="Instead of a run: run the GPU kernels' sm_80 code on the CPU, check every "
                  "address, count traffic and instructions."),
-    click.option("--arch", type=click.Choice(["sm_80", "sm_90", "sm_100"]), multiple=True, help="For --static: GPU to compile "
+    click.option("--arch", type=click.Choice(ARCHITECTURES), multiple=True, help="For --static: GPU to compile "
                  "for; may be given more than once.  [default: all]"),
     click.option("--op", "ops", multiple=True, help="For --static and --emulate: only kernels of this op; may be given more than "
                  "once."),

@@ -53,6 +53,7 @@ GPUS = (
     Gpu("H200", "sm_90", 4.8e12, 66.9e12, 16.7e12, 494e12, 989e12),
     Gpu("B200", "sm_100", 8.0e12, 75e12, 37e12, 1.1e15, 2.25e15),
 )
+ARCHITECTURES = tuple(dict.fromkeys(gpu.arch for gpu in GPUS))
 
 
 def modelled_us(work: Work, gpu: Gpu) -> float:
