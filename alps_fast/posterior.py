@@ -6,7 +6,7 @@ import json
 import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +14,8 @@ from torch import Tensor
 
 from .errors import check, check_choice, whole
 from .io.files import check_is_file, reading, replacing, write_npz
+from .schedule import Schedule
 from .student import student
-
-if TYPE_CHECKING:
-    from .samplers.schedule import Schedule
 
 WANTED = "a file that Posterior.save wrote"
 ARRAYS = ("mean", "channel_std", "samples", "count", "trace", "chain_means")
@@ -277,8 +275,6 @@ class Posterior:
         Raises:
             ArgumentError: path is not such a file.
         """
-        from .samplers.schedule import Schedule
-
         check_is_file(Path(path), "path")
         with reading(path, "path", WANTED), open(path, "rb") as file:  # by NumPy's own hand a broken archive stays open
             stored = np.load(file, allow_pickle=False)

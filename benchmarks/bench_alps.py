@@ -8,6 +8,7 @@ factorisation, then two products of matrices a step. All three with the same wei
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import alps_fast as af
 from alps_fast import data
 from alps_fast.bench.common import Measure, Work, full_float32, parametrize
-from alps_fast.energies import DenoiserEnergy, Energy, RidgeEnergy
+from alps_fast.energies import CompactNet, DenoiserEnergy, Energy, RidgeEnergy
 from alps_fast.operators import CartesianMRI, Inpainting
 from alps_fast.ops.conv_grad import conv_grad_reference
 from alps_fast.ops.ridge_grad import down, ridge_grad_reference
@@ -45,14 +46,21 @@ def ridge_value(x: Tensor, filters: list[Tensor], w: Tensor, r: Tensor, q: Tenso
     return value
 
 
+def images_of(energy: Energy, x: Tensor) -> Tensor:
+    """x (N, C, H, W) as images of as many channels as the energy has."""
+    assert energy.channels is not None
+    return x.reshape(-1, energy.channels, *x.shape[2:])
+
+
 def plain_gradient(energy: Energy, precision: str) -> Gradient:
     """By autograd."""
     def at(t: float) -> Callable[[Tensor], Tensor]:
         def gradient(x: Tensor) -> Tensor:
-            image = x.reshape(-1, energy.channels, *x.shape[2:]).detach().requires_grad_()
+            image = images_of(energy, x).detach().requires_grad_()
             if isinstance(energy, RidgeEnergy):
                 value = ridge_value(image, *energy._constants(t, image))
             else:
+                assert isinstance(energy, DenoiserEnergy)
                 if next(energy.network.parameters()).device != image.device:
                     energy.network.to(image.device)
                 with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "fast"):
@@ -68,6 +76,7 @@ def constants_of(energy: Energy, precision: str, t: float, device: torch.device)
     like = torch.empty(1, device=device)
     if isinstance(energy, RidgeEnergy):
         return energy._constants(t, like)
+    assert isinstance(energy, DenoiserEnergy) and isinstance(energy.network, CompactNet)
     net = energy.network.to(device)
     return net.weights(), *energy._constants(net, t, like), net.blocks, precision
 
@@ -80,7 +89,7 @@ def tuned_gradient(energy: Energy, precision: str, measure: Measure) -> Gradient
         constants = constants_of(energy, precision, t, measure.device)
 
         def gradient(x: Tensor) -> Tensor:
-            image = x.reshape(-1, energy.channels, *x.shape[2:])
+            image = images_of(energy, x)
             image = image if isinstance(energy, RidgeEnergy) else image.contiguous(memory_format=torch.channels_last)
             return reference(image, *constants)[0].reshape(x.shape)
         return gradient
@@ -107,6 +116,7 @@ class PlainPixels:
 
 class PlainMRI:
     def __init__(self, op: CartesianMRI, device: torch.device, iterations: int = 10):
+        assert op.maps is not None
         self.maps, self.mask = op.maps.to(device), torch.fft.ifftshift(op.mask).to(device)
         self.eta, self.iterations = op.noise_std, iterations
 
@@ -208,8 +218,7 @@ def work(energy: Energy, image: tuple[int, ...], chains: int, steps: int, algebr
     """A step reads x and writes x⁺; the energy's products are counted by torch; `algebra`: flops of a chain's projection."""
     reference = ridge_grad_reference if isinstance(energy, RidgeEnergy) else conv_grad_reference
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        reference(torch.zeros(image, device=device).reshape(-1, energy.channels, *image[1:]),
-                  *constants_of(energy, "high", 1.0, device))
+        reference(images_of(energy, torch.zeros(1, *image, device=device)), *constants_of(energy, "high", 1.0, device))
     numbers = steps * chains * torch.Size(image).numel()
     return Work(bytes=8 * numbers, flops=steps * chains * (counter.get_total_flops() + algebra))
 
@@ -219,18 +228,20 @@ def run(measure: Measure, case: str, op: Inpainting | CartesianMRI, y: Tensor, n
     """Check the three against each other without noise and in float32, then time them."""
     energy, device, y = af.energies.load(name, precision=precision), measure.device, y.to(measure.device)
     mri = isinstance(op, CartesianMRI)
+    plain: Any = PlainMRI if mri else PlainPixels
+    tuned: Any = TunedMRI if mri else TunedPixels
     b = op.adjoint(op.check_measurement(y)) / op.noise_std**2
     b = as_pair(b[:, 0]) if mri else b
 
     bound = energy.curvature
-    tuned_a, tuned_slope = TunedMRI(op, device) if mri else TunedPixels(op, device), tuned_gradient(energy, precision, measure)
-    plain_a, plain_slope = PlainMRI(op, device) if mri else PlainPixels(op, device), plain_gradient(energy, precision)
+    tuned_a, tuned_slope = tuned(op, device), tuned_gradient(energy, precision, measure)
+    plain_a, plain_slope = plain(op, device), plain_gradient(energy, precision)
 
     near = af.Schedule(sigma_max=0.2, sigma_min=0.1, levels=2, steps=1)
     exact = af.map_estimate(y, op, af.energies.load(name), schedule=near, progress=False).image[None]
     exact = as_pair(exact[:, 0]) if mri else exact
     checked = near.t().tolist(), 1, False
-    converged = PlainMRI(op, device, 100) if mri else plain_a
+    converged = PlainMRI(op, device, 100) if isinstance(op, CartesianMRI) else plain_a
     with full_float32():
         found = (plain_loop(converged, plain_gradient(energy, "high"), bound, b, 1, *checked),
                  tuned_loop(tuned_a, tuned_gradient(energy, "high", Measure(True, device=device)), bound, b, 1, *checked))

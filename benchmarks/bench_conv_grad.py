@@ -4,8 +4,8 @@ from contextlib import nullcontext
 
 import torch
 
-import alps_fast
 from alps_fast.bench.common import Work, fastest, full_float32, parametrize
+from alps_fast.energies import CompactNet, DenoiserEnergy, load
 from alps_fast.energies.compact import edm_coefficients
 from alps_fast.ops.conv_grad import conv_grad, conv_grad_reference
 
@@ -30,7 +30,9 @@ def work(images: int, height: int, width: int, weights: list[torch.Tensor]) -> W
 @parametrize("images, size", [(48, 64), (3, 64), (1, 256)])
 def test_conv_grad(measure, images, size, precision):
     device = measure.device
-    net = alps_fast.energies.load("natural-denoiser").network.to(device)
+    energy = load("natural-denoiser")
+    assert isinstance(energy, DenoiserEnergy) and isinstance(energy.network, CompactNet)
+    net = energy.network.to(device)
     t = torch.tensor([T], device=device)
     with torch.no_grad():
         weights = [w.detach() for w in net.weights()]

@@ -1,17 +1,17 @@
 """langevin_fourier against the same step in torch.fft, written straight from the paper (plain) and with care (tuned)."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
-from alps_fast.bench.common import Work, fastest, parametrize
+from alps_fast.bench.common import LEVEL, Work, fastest, parametrize
 from alps_fast.bench.peers import ula
 from alps_fast.layout import as_complex, as_real
 from alps_fast.operators.fourier import CircularBlur
 from alps_fast.ops.langevin_fourier import langevin_fourier
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, counters
-
-LEVEL = {"lam": 4.0, "lin": 4.0, "w": 4.0, "inv_eta2": 400.0, "noise_lam": 4.0}
 
 
 def work(chains: int, size: int, channels: int, is_complex: bool) -> Work:
@@ -95,7 +95,8 @@ def test_langevin_fourier(measure, chains, size, channels, is_complex, noise):
     b, index = torch.randn(1, size, size, channels, device=device), counters(torch.arange(chains, device=device))
     h = CircularBlur.gaussian(1.5, 0.05).transfer(size, size, torch.complex64, x.device)
     backend, averaged = fastest("langevin_fourier", device), noise == AVERAGED
-    baselines = {name: kind(x, grad, b, h, is_complex, averaged) for name, kind in (("plain", Plain), ("tuned", Tuned))}
+    given = x, grad, b, h, is_complex, averaged
+    baselines: dict[str, Callable[..., Any]] = {"plain": Plain(*given), "tuned": Tuned(*given)}
 
     def ours(xi=None, backend=backend):
         return langevin_fourier(x, grad, b, h, 1, is_complex, index, **LEVEL, noise=noise, seed=7, step=3, xi=xi,

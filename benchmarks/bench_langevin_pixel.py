@@ -1,13 +1,14 @@
 """langevin_pixel against the same step in eager torch, written straight from the paper (plain) and with care (tuned)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
-from alps_fast.bench.common import Work, fastest, parametrize
+from alps_fast.bench.common import LEVEL, Work, fastest, parametrize
 from alps_fast.bench.peers import ula
 from alps_fast.ops.langevin_pixel import langevin_pixel
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, counters
-
-LEVEL = {"lam": 4.0, "lin": 4.0, "w": 4.0, "inv_eta2": 400.0, "noise_lam": 4.0}
 
 
 def work(chains: int, numbers: int, pixels: int, draws: int) -> Work:
@@ -62,7 +63,7 @@ def test_langevin_pixel(measure, chains, size, noise):
     b, a = torch.randn(1, size, size, 3, device=device), (torch.rand(1, size, size, 1, device=device) < 0.5).float()
     index, backend = counters(torch.arange(chains, device=device)), fastest("langevin_pixel", device)
     averaged = noise == AVERAGED
-    baselines = {"plain": Plain(x, grad, b, a, averaged), "tuned": Tuned(x, grad, b, a, averaged)}
+    baselines: dict[str, Callable[..., Any]] = {"plain": Plain(x, grad, b, a, averaged), "tuned": Tuned(x, grad, b, a, averaged)}
     mask = a.movedim(-1, 1)
     peer = ula(lambda deepinv: deepinv.physics.Inpainting((3, size, size), mask[0].expand(3, size, size).contiguous()),
                x, grad, b, lambda v: mask * v, LEVEL["inv_eta2"], LEVEL["w"])

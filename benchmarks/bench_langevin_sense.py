@@ -1,15 +1,16 @@
 """langevin_sense against CG on torch.fft, ten iterations (plain), and the same products of matrices in torch (tuned)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
-from alps_fast.bench.common import Work, fastest, parametrize
+from alps_fast.bench.common import LEVEL, Work, fastest, parametrize
 from alps_fast.bench.peers import ula
 from alps_fast.layout import as_complex, as_real
 from alps_fast.operators import CartesianMRI
 from alps_fast.ops.langevin_sense import langevin_sense
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, counters
-
-LEVEL = {"lam": 4.0, "lin": 4.0, "w": 4.0, "inv_eta2": 400.0, "noise_lam": 4.0}
 
 
 def work(chains: int, size: int) -> Work:
@@ -74,7 +75,7 @@ class Tuned:
         self.root = self.gain.sqrt() * (0.5**0.5 if averaged else 1)
         self.r, self.drawn = torch.empty_like(x), torch.empty_like(x)
         self.last = torch.randn_like(x) if averaged else None
-        lines, n, chains = *u.shape[:2], len(x)
+        (lines, n), chains = u.shape[:2], len(x)
         self.columns, self.coefficients, self.both, self.out = (
             torch.empty(lines, n, chains * k, dtype=u.dtype, device=u.device) for k in (1, 1, 2, 2))
 
@@ -105,10 +106,12 @@ def test_langevin_sense(measure, chains, size, coils, noise):
     b = torch.randn(1, size, size, 2, device=device)
     maps, mask = coil_maps(coils, size).to(device), line_mask(size, torch.Generator().manual_seed(3)).to(device)
     operator = CartesianMRI(mask, maps, noise_std=0.05, axis=1)
+    axis = operator.line_axis
+    assert axis is not None
     u, eigenvalues = operator.factors(torch.complex64, x.device)
     index, backend, averaged = counters(torch.arange(chains, device=device)), fastest("langevin_sense", device), noise == AVERAGED
     plain = Plain(x, grad, b, maps, operator.mask)
-    baselines = {"plain": plain, "tuned": Tuned(x, grad, b, u, eigenvalues, averaged)}
+    baselines: dict[str, Callable[..., Any]] = {"plain": plain, "tuned": Tuned(x, grad, b, u, eigenvalues, averaged)}
 
     def normal(v):
         z = plain.normal(torch.complex(v[:, 0], v[:, 1])[:, None])
@@ -119,7 +122,7 @@ def test_langevin_sense(measure, chains, size, coils, noise):
     timed = baselines | peer if chains <= 16 else {"tuned": baselines["tuned"]}  # two seconds a call
 
     def ours(backend=backend):
-        return langevin_sense(x, grad, b, u, eigenvalues, operator.line_axis, index, **LEVEL, noise=noise, seed=7, step=3,
+        return langevin_sense(x, grad, b, u, eigenvalues, axis, index, **LEVEL, noise=noise, seed=7, step=3,
                               backend=backend)
 
     for mine, reference in zip(ours(), ours("torch"), strict=True):

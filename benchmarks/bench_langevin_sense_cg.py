@@ -7,8 +7,8 @@ import warnings
 
 import torch
 
-from alps_fast.bench.bench_langevin_sense import LEVEL, Plain, coil_maps
-from alps_fast.bench.common import Work, fastest, parametrize
+from alps_fast.bench.bench_langevin_sense import Plain, coil_maps
+from alps_fast.bench.common import LEVEL, Work, fastest, parametrize
 from alps_fast.layout import as_real
 from alps_fast.ops.langevin_sense_cg import langevin_sense_cg
 from alps_fast.ops.philox_normal import INDEPENDENT, counters

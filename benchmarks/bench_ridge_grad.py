@@ -6,6 +6,7 @@ import torch.nn.functional as F
 import alps_fast as af
 from alps_fast.bench.common import Work, fastest, full_float32, isa, parametrize
 from alps_fast.bench.fma_peak import fma_peak
+from alps_fast.energies import RidgeEnergy
 from alps_fast.ops.ridge_grad import down, down_transposed, ridge_grad
 
 T = 0.5
@@ -26,7 +27,7 @@ def plain(x, filters, w, r, q, mu):
     """The energy as it is written, and autograd."""
     x = x.detach().requires_grad_()
     n, c = x.shape[:2]
-    level, value = (x - mu).flatten(0, 1)[:, None], 0
+    level, value = (x - mu).flatten(0, 1)[:, None], x.new_zeros(())
     for s in range(len(q)):
         value = value + 0.5 * q[s].sum() * (level * level).sum()
         if s < len(filters):
@@ -45,17 +46,18 @@ def tuned(x, filters, w, r, q, mu):
     levels = [(x - mu).flatten(0, 1)[:, None]]
     for _ in q[1:]:
         levels.append(down(levels[-1]))
-    grad = None
+    grad: torch.Tensor | None = None
     for s in reversed(range(len(q))):
         here = levels[s] * q[s, 0]
         if s < len(filters):
             z = F.conv2d(levels[s], filters[s], padding=filters[s].shape[-1] // 2).unflatten(0, (n, c))
             square = (z * z).sum(1, keepdim=True) if c > 1 else z * z
-            slope = 0
+            slope: torch.Tensor | float = 0.0
             for ws, rs in zip(w[s, :, 0, :, None, None], r[s, :, 0, :, None, None], strict=True):
                 slope = (square * rs).add_(1).reciprocal_().mul_(ws).add_(slope)
             here += F.conv_transpose2d(z.mul_(slope).flatten(0, 1), filters[s], padding=filters[s].shape[-1] // 2)
         grad = here if grad is None else here.add_(down_transposed(grad, *levels[s].shape[2:]))
+    assert grad is not None
     return grad.reshape(x.shape)
 
 
@@ -64,7 +66,9 @@ def tuned(x, filters, w, r, q, mu):
 @full_float32()
 def test_ridge_grad(measure, name, shape, want_value):
     x, backend = 0.5 * torch.randn(shape, device=measure.device), fastest("ridge_grad", measure.device)
-    constants = af.energies.load(name)._constants(T, x)
+    energy = af.energies.load(name)
+    assert isinstance(energy, RidgeEnergy)
+    constants = energy._constants(T, x)
 
     def ours():
         return ridge_grad(x, *constants, want_value=want_value, backend=backend)

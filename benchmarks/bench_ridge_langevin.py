@@ -1,19 +1,21 @@
 """ridge_langevin: whole steps of the shipped models against eager torch, with autograd (plain) and in closed form (tuned)."""
 
+from typing import Any
+
 import torch
 
 import alps_fast as af
 from alps_fast.bench import bench_langevin_pixel
 from alps_fast.bench.bench_ridge_grad import T, plain, tuned
 from alps_fast.bench.bench_ridge_grad import work as gradient_work
-from alps_fast.bench.common import Work, fastest, full_float32, isa, parametrize
+from alps_fast.bench.common import LEVEL, Work, fastest, full_float32, isa, parametrize
 from alps_fast.bench.fma_peak import fma_peak
+from alps_fast.energies import RidgeEnergy
 from alps_fast.ops.philox_normal import AVERAGED, counters
 from alps_fast.ops.ridge_langevin import ridge_langevin
 
 STEPS = 4  # of a call
 CASES = [("brain-ridge", (16, 128, 128, 2)), ("natural-ridge", (64, 64, 64, 3)), ("natural-ridge", (1, 256, 256, 3))]
-LEVEL = bench_langevin_pixel.LEVEL
 
 
 def steps(gradient, step, x, constants, channels):
@@ -30,11 +32,12 @@ def steps(gradient, step, x, constants, channels):
 @full_float32()
 def test_ridge_langevin(measure, name, shape):
     energy = af.energies.load(name)
+    assert isinstance(energy, RidgeEnergy)
     device = measure.device
     x, b = 0.5 * torch.randn(shape, device=device), torch.randn(1, *shape[1:], device=device)
     a, index = (torch.rand(1, *shape[1:3], 1, device=device) < 0.5).float(), counters(torch.arange(shape[0], device=device))
     constants, backend = energy._constants(T, x), fastest("ridge_langevin", device)
-    shared = {**LEVEL, "noise": AVERAGED, "seed": 7, "step": 3, "count": STEPS}
+    shared: dict[str, Any] = {**LEVEL, "noise": AVERAGED, "seed": 7, "step": 3, "count": STEPS}
     baselines = {}
     for label, gradient, step in (("plain", plain, bench_langevin_pixel.Plain), ("tuned", tuned, bench_langevin_pixel.Tuned)):
         one = step(x, x, b, a, True)

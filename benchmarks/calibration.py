@@ -10,10 +10,12 @@ from dataclasses import replace
 import numpy as np
 
 from alps_fast.energies import GaussianEnergy
+from alps_fast.ops._scalars import StepScalars
+from alps_fast.ops.philox_normal import AVERAGED
 from alps_fast.samplers import Schedule
+from alps_fast.samplers.alps import predictor
 from alps_fast.samplers.chosen import FIRST, ladder
 from alps_fast.samplers.excess import moments, published
-from alps_fast.samplers.schedule import AVERAGED, StepScalars, predictor
 
 STDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 DATA = (0.0, *np.geomspace(1e-3, 1e4, 15).tolist())  # a: nothing measured, then from next to nothing to all

@@ -29,6 +29,7 @@ QUICK_ROUNDS, QUICK_SECONDS = 5, 1.5
 MOST_CALLS, ENOUGH_SECONDS = 50, 0.02  # of what is timed as one on a GPU
 BASELINES = ("plain", "tuned", *(["deepinv"] if importlib.util.find_spec("deepinv") else []))
 CPU = torch.device("cpu")
+LEVEL: dict[str, Any] = {"lam": 4.0, "lin": 4.0, "w": 4.0, "inv_eta2": 400.0, "noise_lam": 4.0}  # of every step that is timed
 
 Row = dict[str, Any]
 Timer = Callable[["Contender", Callable[[], None], int, int, torch.device], float]
@@ -136,15 +137,20 @@ def contender(run: Callable[[], object], device: torch.device) -> Contender:
             kept += [run() for _ in range(calls)]  # results held, for one call not to write where another's go
     except RuntimeError:  # as torch.compile's own graphs
         return Contender(again, calls)
-    return Contender(lambda: (graph.replay(), kept), calls, True)
+
+    def replay() -> object:
+        graph.replay()
+        return kept
+
+    return Contender(replay, calls, True)
 
 
 def seconds_of(timed: Contender, device: torch.device) -> float:
     """Of one call: by the clock on a CPU, by events on a GPU, with which it waits for all that was asked before and now."""
     if device.type == "cpu":
-        began = time.perf_counter()
+        clock = time.perf_counter()
         timed.run()
-        return (time.perf_counter() - began) / timed.calls
+        return (time.perf_counter() - clock) / timed.calls
     began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize(device)
     began.record()

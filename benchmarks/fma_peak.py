@@ -45,7 +45,7 @@ def fma_peak(isa: str) -> float | None:
         source.write_text(SOURCE)
         constants = [f"-DLANES={lanes}", f"-DSUMS={sums}"]
         subprocess.run(["cc", "-O2", "-fopenmp", "-shared", "-fPIC", *constants, *flags, source, "-o", library], check=True)
-        run = ctypes.CDLL(library).run
+        run = ctypes.CDLL(str(library)).run
     run.argtypes, run.restype = [ctypes.c_int64, ctypes.c_int], ctypes.c_float
     seconds = []
     for _ in range(25):

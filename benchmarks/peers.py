@@ -48,7 +48,7 @@ def ula(physics: Callable[[Any], Any], x: Tensor, grad: Tensor, truth: Tensor, n
         return {}
     x, grad, truth = (v.movedim(-1, 1).contiguous() for v in (x, grad, truth))  # the layout of its users
 
-    class Given(module.optim.ScorePrior):  # type: ignore[misc,name-defined]
+    class Given(module.optim.ScorePrior):  # type: ignore[name-defined]
         """A prior whose gradient has been computed."""
 
         def __init__(self) -> None:

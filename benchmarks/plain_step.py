@@ -11,7 +11,7 @@ from alps_fast.energies import DenoiserEnergy, RidgeEnergy
 from alps_fast.energies.base import Energy
 from alps_fast.operators import CartesianMRI, Inpainting
 from alps_fast.profile.launches import Kernels
-from alps_fast.samplers.sampler import Sampler
+from alps_fast.samplers import Sampler
 
 
 def plain_step(sampler: Sampler, y: Tensor) -> dict[str, Any] | None:

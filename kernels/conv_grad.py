@@ -22,7 +22,7 @@ from alps_fast.ops._packed import packed_once
 from alps_fast.ops.conv_grad import MULTIPLE
 
 from .launch import EXACT_PRODUCTS, INTERPRETED, kernel, launch
-from .partial import sum_of_tiles
+from .sum_of_tiles import sum_of_tiles
 
 POSITIONS = {"fast": 128, "high": 64}  # of a tile; three products on tf32 take the registers of twice as many
 NARROW = 16  # channels of the unshuffled image, padded to what a tensor core takes

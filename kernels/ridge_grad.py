@@ -20,7 +20,7 @@ from alps_fast.ops._packed import packed_once
 from alps_fast.ops.ridge_grad import stacked
 
 from .launch import EXACT_PRODUCTS, kernel, launch
-from .partial import sum_of_tiles
+from .sum_of_tiles import sum_of_tiles
 
 POSITIONS_Y, POSITIONS_X = 16, 16  # of a tile with its halo: (16 − 2r)² gradients
 GROUP = 16  # filters at a time

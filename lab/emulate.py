@@ -16,10 +16,12 @@ from triton.runtime.jit import mangle_type
 
 from alps_fast.kernels.launch import OPTIONS, Launch, observed
 from alps_fast.profile.cases import Case
+from alps_fast.profile.work import ARCHITECTURES
 
 from .ptxsim import Module
 
-TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "sm_100": ("cuda", 100, 32), "gfx942": ("hip", "gfx942", 64)}
+TARGETS: dict[str, tuple[str, int | str, int]] = {
+    **{arch: ("cuda", int(arch.removeprefix("sm_")), 32) for arch in ARCHITECTURES}, "gfx942": ("hip", "gfx942", 64)}
 
 
 def compiled(launch: Launch, target: str, aligned: bool = True) -> Any:

@@ -12,8 +12,9 @@ from torch import Tensor
 from alps_fast.errors import ArgumentError
 from alps_fast.ops._dispatch import Op
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
+from alps_fast.profile.cases import LEVEL as SCALARS
 
-LEVEL = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "noise": INDEPENDENT, "seed": 11, "step": 5}
+LEVEL = {**SCALARS, "noise": INDEPENDENT}
 
 Arguments = dict[str, Any]
 

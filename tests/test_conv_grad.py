@@ -2,22 +2,13 @@
 
 import pytest
 import torch
+from inputs import NETWORK_LAW, conv_network, single
 
 from alps_fast.cli.info import gather
 from alps_fast.energies.compact import CompactNet, edm_coefficients
 from alps_fast.errors import ArgumentError
 from alps_fast.ops import _packed
 from alps_fast.ops.conv_grad import CUDA_KERNELS, conv_grad, conv_grad_reference, network, smooth_relu
-
-
-def make(channels=2, width=8, blocks=(1, 1, 2), dtype=torch.float64, t=0.4):
-    torch.manual_seed(1)
-    net = CompactNet(channels, width, blocks).to(dtype)
-    torch.nn.init.normal_(net.tail.weight, std=0.1)  # training starts from zero, where the gradient says nothing
-    level = torch.tensor([t], dtype=dtype)
-    with torch.no_grad():
-        weights = [w.detach() for w in net.weights()]
-        return weights, *net.film_vectors(level), edm_coefficients(level, net.sigma_data), list(blocks)
 
 
 def test_smooth_relu_derivative():
@@ -31,7 +22,7 @@ def test_smooth_relu_derivative():
 @pytest.mark.parametrize("size", [(8, 8), (1, 1), (7, 13), (16, 9), (24, 16)])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_gradient_is_that_of_the_value(size, channels):
-    weights, scale, shift, coefficients, blocks = make(channels)
+    weights, scale, shift, coefficients, blocks = conv_network(channels)
     x = torch.randn(3, channels, *size, dtype=torch.float64)
     grad, value = conv_grad(x, weights, scale, shift, coefficients, blocks)
     direction, h = torch.randn_like(x), 1e-5
@@ -42,7 +33,7 @@ def test_gradient_is_that_of_the_value(size, channels):
 
 
 def test_jacobian_is_symmetric():
-    weights, scale, shift, coefficients, blocks = make(1)
+    weights, scale, shift, coefficients, blocks = conv_network(1)
     x = torch.randn(1, 1, 6, 5, dtype=torch.float64)
 
     def gradient(v):
@@ -53,7 +44,7 @@ def test_jacobian_is_symmetric():
 
 
 def test_one_level_an_image_and_images_apart():
-    weights, *_, blocks = make()
+    weights, *_, blocks = conv_network()
     net = CompactNet(2, 8, tuple(blocks)).double()
     t = torch.tensor([0.1, 2.0], dtype=torch.float64)
     with torch.no_grad():
@@ -68,7 +59,7 @@ def test_one_level_an_image_and_images_apart():
 
 
 def test_float32_and_bfloat16_follow_float64():
-    args = make()
+    args = conv_network()
     x = torch.randn(2, 2, 16, 16, dtype=torch.float64)
     exact = conv_grad(x, *args)[0]
     weights, *vectors = ([w.float() for w in args[0]], *(v.float() for v in args[1:4]))
@@ -79,7 +70,7 @@ def test_float32_and_bfloat16_follow_float64():
 
 
 def test_opcheck_and_bad_arguments():
-    weights, scale, shift, coefficients, blocks = make(dtype=torch.float32)
+    weights, scale, shift, coefficients, blocks = conv_network(dtype=torch.float32)
     x = torch.randn(1, 2, 8, 8)
     torch.library.opcheck(conv_grad.traced, (x, weights, scale, shift, coefficients, blocks))
     good = {"x": x, "weights": weights, "scale": scale, "shift": shift, "coefficients": coefficients, "blocks": blocks}
@@ -93,30 +84,22 @@ def test_opcheck_and_bad_arguments():
             conv_grad(**good | {name: value})
 
 
-LAW = {"high": 2e-6, "fast": 2e-2}  # of the relative error against float64; measured 9e-7, 8e-3
-
-
-def single(args):
-    weights, *vectors, blocks = args
-    return [w.float() for w in weights], *(v.float() for v in vectors), blocks
-
-
 @pytest.mark.parametrize("precision", ["high", "fast"])
 @pytest.mark.parametrize("channels, width, blocks", [(1, 64, (1, 1, 1)), (2, 32, (2, 1, 0)), (4, 32, (0, 0, 2))])
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (7, 13), (40, 3), (17, 38)])
 def test_kernel_follows_the_definition(isa, guarded, size, channels, width, blocks, precision):
-    args = make(channels, width, blocks)
+    args = conv_network(channels, width, blocks)
     x = torch.randn(3, channels, *size, dtype=torch.float64)
     exact, value = conv_grad_reference(x, *args)
     grad, energy = conv_grad(x.float(), *single(args), precision, "cpu")
     guarded()
-    assert (grad - exact).norm() / exact.norm() < LAW[precision]
-    torch.testing.assert_close(energy.double(), value, rtol=LAW[precision], atol=0)
+    assert (grad - exact).norm() / exact.norm() < NETWORK_LAW[precision]
+    torch.testing.assert_close(energy.double(), value, rtol=NETWORK_LAW[precision], atol=0)
 
 
 @pytest.mark.parametrize("precision", ["high", "fast"])
 def test_kernel_gives_an_image_the_same_bits_in_any_batch_and_on_any_threads(isa, threads, precision):
-    args = single(make(2, 64, (1, 1, 1)))
+    args = single(conv_network(2, 64, (1, 1, 1)))
     x = torch.randn(5, 2, 26, 19)
     threads(1)
     together = conv_grad(x, *args, precision, "cpu")
@@ -134,7 +117,7 @@ def test_forced_isa_is_the_one_in_use(isa):
 
 
 def test_info_says_what_fast_multiplies_with(isa):
-    args = single(make(1, 32, (1, 1, 1)))
+    args = single(conv_network(1, 32, (1, 1, 1)))
     x = torch.randn(1, 1, 16, 16)
     fast, high = (conv_grad(x, *args, precision, "cpu")[0] for precision in ("fast", "high"))
     said = gather()["machine"]["fast"]
@@ -143,7 +126,7 @@ def test_info_says_what_fast_multiplies_with(isa):
 
 
 def test_kernel_takes_a_level_an_image(isa):
-    weights, *_, blocks = make(1, 32, (1, 1, 1))
+    weights, *_, blocks = conv_network(1, 32, (1, 1, 1))
     net = CompactNet(1, 32, tuple(blocks)).double()
     t = torch.tensor([0.1, 2.0, 0.5], dtype=torch.float64)
     with torch.no_grad():
@@ -152,11 +135,11 @@ def test_kernel_takes_a_level_an_image(isa):
     exact = conv_grad_reference(x, *args)[0]
     grad = conv_grad(x.float(), *single(args), "high", "cpu")[0]
     for i in range(3):
-        assert (grad[i] - exact[i]).norm() / exact[i].norm() < LAW["high"]
+        assert (grad[i] - exact[i]).norm() / exact[i].norm() < NETWORK_LAW["high"]
 
 
 def test_kernel_sees_that_weights_changed(isa):
-    weights, *rest = single(make(1, 32, (1, 0, 0)))
+    weights, *rest = single(conv_network(1, 32, (1, 0, 0)))
     x = torch.randn(1, 1, 8, 8)
     before = conv_grad(x, weights, *rest, backend="cpu")[0]
     weights[0] *= 1.5
@@ -170,7 +153,7 @@ def test_kernel_sees_that_weights_changed(isa):
 
 
 def test_kernel_leaves_nan_in_its_own_image(isa):
-    args = single(make(1, 32, (1, 0, 0)))
+    args = single(conv_network(1, 32, (1, 0, 0)))
     x = torch.randn(3, 1, 16, 16)
     clean = conv_grad(x, *args, backend="cpu")[0]
     x[1, 0, 8, 8] = torch.nan
@@ -182,7 +165,7 @@ def test_kernel_leaves_nan_in_its_own_image(isa):
 
 @pytest.mark.parametrize("channels, width, dtype", [(1, 16, torch.float32), (5, 32, torch.float32), (1, 32, torch.float64)])
 def test_what_the_kernel_has_not_goes_to_the_definition(channels, width, dtype):
-    args = make(channels, width, (1, 1, 1), dtype)
+    args = conv_network(channels, width, (1, 1, 1), dtype)
     x = torch.randn(2, channels, 8, 8, dtype=dtype)
     assert torch.equal(conv_grad(x, *args, backend="cpu")[0], conv_grad(x, *args, backend="torch")[0])
 
@@ -196,7 +179,7 @@ SIZES_ON_A_GPU = [(1, 1), (7, 13), (136, 5), (64, 64), (200, 150)]
 @pytest.mark.parametrize("size", SIZES_ON_A_GPU)
 def test_on_a_gpu(size, channels, width, blocks, precision):
     """What the CUDA kernels have, and what they have not, which is the next backend's; alone and in a batch."""
-    args = make(channels, width, blocks)
+    args = conv_network(channels, width, blocks)
     x = torch.randn(3, channels, *size, dtype=torch.float64)
     check_on_a_gpu(x, args, conv_grad_reference(x, *args), precision)
 
@@ -206,7 +189,7 @@ def check_on_a_gpu(x, args, exact, precision):
     here = [w.cuda() for w in weights], *(v.cuda() for v in vectors), blocks
     got = conv_grad(x.float().cuda(), *here, precision, "cuda")
     for g, e in zip(got, exact, strict=True):
-        assert (g.cpu() - e).norm() / e.norm() < LAW[precision]
+        assert (g.cpu() - e).norm() / e.norm() < NETWORK_LAW[precision]
     alone = conv_grad(x[1:2].float().cuda(), *here, precision, "cuda")
     assert all(torch.equal(a, g[1:2]) for a, g in zip(alone, got, strict=True))
 
@@ -223,7 +206,7 @@ def kernels_here(monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", SIZES_ON_A_GPU)
 def test_each_cuda_kernel_on_a_gpu(monkeypatch, size):
-    args = make(3, 64, (1, 1, 1))
+    args = conv_network(3, 64, (1, 1, 1))
     x = torch.randn(3, 3, *size, dtype=torch.float64)
     exact = conv_grad_reference(x, *args)
     for _ in kernels_here(monkeypatch):
@@ -233,7 +216,7 @@ def test_each_cuda_kernel_on_a_gpu(monkeypatch, size):
 @pytest.mark.gpu
 def test_on_a_gpu_more_images_than_are_taken_at_once(monkeypatch):
     """An image has the bits that it has alone, with a level an image."""
-    weights, scale, shift, coefficients, blocks = single(make(1, 64, (1, 1, 1)))
+    weights, scale, shift, coefficients, blocks = single(conv_network(1, 64, (1, 1, 1)))
     x = torch.randn(300, 1, 128, 128, device="cuda")
     each = torch.linspace(0.5, 1.5, len(x))
     here = [(each[:, None] * v).cuda() for v in (scale, shift)]

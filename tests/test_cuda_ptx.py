@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 from dense import fft_law
+from inputs import NETWORK_LAW, check_ridge_grad, conv_network, ridge_constants, single
 from step_checks import in_double, states
-from test_conv_grad import LAW, make, single
-from test_ridge_grad import check_against_torch, constants
 
 from alps_fast.ops.conv_grad import conv_grad_reference
 from alps_fast.ops.langevin_fourier import langevin_fourier
@@ -20,11 +19,10 @@ from alps_fast.ops.langevin_sense_cg import langevin_sense_cg
 from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
 from alps_fast.ops.ridge_langevin import ridge_langevin
+from alps_fast.profile.cases import LEVEL
 from lab import cuda
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc on the PATH")
-
-LEVEL = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "seed": 11, "step": 5}
 
 
 @pytest.mark.parametrize("n", [5, 1021, 1024])
@@ -90,8 +88,8 @@ def test_moments_touches_what_it_must():
 
 @pytest.mark.parametrize("channels, shape, bank", [(1, (6, 7), (2, 5, 3, 2)), (2, (5, 9), (1, 3, 7, 1))])
 def test_ridge_grad_is_the_reference(channels, shape, bank):
-    x, args = torch.randn(3, channels, *shape), constants(*bank, 3, torch.float32)
-    check_against_torch(x, args, cuda.run("ridge_grad", x, *args)[0])
+    x, args = torch.randn(3, channels, *shape), ridge_constants(*bank, 3, torch.float32)
+    check_ridge_grad(x, args, cuda.run("ridge_grad", x, *args)[0])
 
 
 @pytest.mark.parametrize("shape, room", [((5, 7, 2), True), ((3, 4, 3), False)])
@@ -101,7 +99,7 @@ def test_ridge_langevin_is_the_reference(shape, room, monkeypatch):
     """
     monkeypatch.setenv("ALPS_FAST_RIDGE", "block")
     arguments = (torch.randn(2, *shape), torch.randn(1, *shape), torch.rand(1, *shape[:2], 1), torch.arange(2) + 3,
-                 *constants(1, 3, 5, 2, 2 * shape[2], torch.float32))
+                 *ridge_constants(1, 3, 5, 2, 2 * shape[2], torch.float32))
     steps = {**LEVEL, "channels": 1, "noise": AVERAGED, "count": 2}
     with cuda.recorded() as launches:
         cuda.run("ridge_langevin", *arguments, **steps)
@@ -121,7 +119,8 @@ def test_ridge_langevin_touches_what_it_must(shape, monkeypatch):
     """x, b and a read, x⁺ and m written, the filters once; at most 1.2 times that, measured 1.04."""
     monkeypatch.setenv("ALPS_FAST_RIDGE", "block")
     a = torch.rand(1, *shape[:2], 1)
-    arguments = torch.randn(1, *shape), torch.randn(1, *shape), a, torch.arange(1), *constants(1, 2, 3, 1, dtype=torch.float32)
+    energy = ridge_constants(1, 2, 3, 1, dtype=torch.float32)
+    arguments = torch.randn(1, *shape), torch.randn(1, *shape), a, torch.arange(1), *energy
     _, count = cuda.run("ridge_langevin", *arguments, **LEVEL, channels=shape[2], noise=AVERAGED, count=1)
     floor = 4 * (4 * torch.Size(shape).numel() + a.numel() + 2 * 3 * 3) / 32
     assert (count["global_load_sectors"] + count["global_store_sectors"]) / floor <= 1.2
@@ -133,7 +132,7 @@ def test_ridge_langevin_keeps_an_image_of_several_between_steps(monkeypatch):
     monkeypatch.setenv("ALPS_FAST_RIDGE", "block")
     shape, n = (16, 32, 3), 16 * 32
     arguments = (torch.randn(1, *shape), torch.randn(1, *shape), torch.rand(1, *shape[:2], 1), torch.arange(1),
-                 *constants(1, 2, 3, 1, dtype=torch.float32))
+                 *ridge_constants(1, 2, 3, 1, dtype=torch.float32))
     one, three = (cuda.run("ridge_langevin", *arguments, **LEVEL, channels=1, noise=INDEPENDENT, count=k)[1] for k in (1, 3))
     assert one["global_store_sectors"] == three["global_store_sectors"] == 3 * 4 * 2 * 3 * n / 32
     assert (three["global_load_sectors"] - one["global_load_sectors"]) / 2 <= 1.2 * 3 * 4 * (3 * n + 4 * n) / 32
@@ -143,7 +142,7 @@ def test_ridge_langevin_keeps_an_image_of_several_between_steps(monkeypatch):
 def test_conv_grad_is_the_reference(monkeypatch, channels, blocks, size, warps):
     """An image a block. Law: that of the CPU kernel; measured 5e-3. With four warps two images, of a level each."""
     monkeypatch.setenv("ALPS_FAST_CONV_GRAD", "image")
-    weights, scale, shift, coefficients, blocks = make(channels, 64, blocks)
+    weights, scale, shift, coefficients, blocks = conv_network(channels, 64, blocks)
     each = torch.tensor([1, 0.7], dtype=torch.float64)[:2 if warps == 4 else 1]
     args = weights, each[:, None] * scale, each[:, None] * shift, each * coefficients, blocks
     x = torch.randn(len(each), channels, *size, dtype=torch.float64)
@@ -157,13 +156,13 @@ def test_conv_grad_is_the_reference(monkeypatch, channels, blocks, size, warps):
     got, count = cuda.run("conv_grad", *arguments, shared=shared)
     for g, e in zip(got, conv_grad_reference(x, *args), strict=True):
         for image, exact in zip(g, e, strict=True):
-            assert (image - exact).norm() / exact.norm() < LAW["fast"]
+            assert (image - exact).norm() / exact.norm() < NETWORK_LAW["fast"]
     assert count["shared_load_conflicts"] <= 0.1 * count["shared_load_wavefronts"]  # all of pixels that are two apart
 
 
 def test_conv_grad_in_tiles_has_the_bits_of_an_image_a_block(monkeypatch):
     """Two tiles in a row at the finest scale, of which neither is whole. Nothing conflicts in shared memory when it is read."""
-    arguments = torch.randn(1, 1, 9, 18), *single(make(1, 64, (1, 0, 0))), "fast"
+    arguments = torch.randn(1, 1, 9, 18), *single(conv_network(1, 64, (1, 0, 0))), "fast"
     (grad, value), count = cuda.run("conv_grad", *arguments)
     monkeypatch.setenv("ALPS_FAST_CONV_GRAD", "image")
     (want, want_value), _ = cuda.run("conv_grad", *arguments)

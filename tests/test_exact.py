@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_oracles import OPERATORS, Published, S, gaussian_posterior, measure
+from oracles import OPERATORS, Published, S, gaussian_posterior, measure
 from torch import Tensor
 
 from alps_fast.energies import DiffusionPrior, GaussianEnergy, GaussianMixtureEnergy, SumEnergy, load
@@ -19,7 +19,7 @@ from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpaintin
 from alps_fast.samplers import Sampler, Schedule, map_estimate, sample
 from alps_fast.samplers.chosen import GRADIENTS, WANTED, chosen, rounded_up, unmeasured_std
 from alps_fast.samplers.excess import moments
-from alps_fast.samplers.sampler import Run
+from alps_fast.samplers.run import Run
 from benchmarks import calibration
 
 COARSE = Schedule(sigma_max=3.0, sigma_min=0.1, levels=8, steps=3, predictor=True)

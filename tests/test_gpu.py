@@ -7,16 +7,19 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-import test_langevin_pixel
-import test_ridge_langevin
 import torch
+from inputs import (
+    NETWORK_LAW,
+    conv_network,
+    empty_moments,
+    fourier_arguments,
+    pixel_arguments,
+    ridge_constants,
+    ridge_steps,
+    single,
+)
 from sense_inputs import random_lines, solver
 from step_checks import in_double
-from test_conv_grad import LAW as NETWORK_LAW
-from test_conv_grad import make, single
-from test_langevin_fourier import image_arguments
-from test_moments import start
-from test_ridge_grad import constants
 from torch import Tensor
 
 from alps_fast.ops import _dispatch
@@ -34,13 +37,13 @@ class Call(NamedTuple):
 
 
 def conv(width: int, precision: str) -> dict[str, Any]:
-    weights, scale, shift, coefficients, blocks = single(make(2, width, (1, 0, 1)))
+    weights, scale, shift, coefficients, blocks = single(conv_network(2, width, (1, 0, 1)))
     return {"x": torch.randn(3, 2, 29, 37), "weights": weights, "scale": scale, "shift": shift, "coefficients": coefficients,
             "blocks": blocks, "precision": precision}
 
 
 def ridge() -> dict[str, Any]:
-    filters, w, r, q, mu = constants(dtype=torch.float32)
+    filters, w, r, q, mu = ridge_constants(dtype=torch.float32)
     return {"x": torch.randn(3, 2, 37, 29), "filters": filters, "w": w, "r": r, "q": q, "mu": mu}
 
 
@@ -52,16 +55,16 @@ STEP = ("x", "grad", "chains")
 CALLS: dict[str, Callable[[], Call]] = {  # by op, and what distinguishes it
     "conv_grad, high": lambda: Call(conv(32, "high"), ("x",)),
     "conv_grad, fast": lambda: Call(conv(64, "fast"), ("x",), NETWORK_LAW["fast"]),
-    "langevin_fourier": lambda: Call(image_arguments((20, 21), 3, False, 5, 1), STEP),
-    "langevin_pixel": lambda: Call(test_langevin_pixel.arguments(5, 1, (1, 1), torch.float32, (27, 29, 3)), STEP),
+    "langevin_fourier": lambda: Call(fourier_arguments((20, 21), 3, False, 5, 1), STEP),
+    "langevin_pixel": lambda: Call(pixel_arguments(5, 1, (1, 1), torch.float32, (27, 29, 3)), STEP),
     "langevin_sense": lambda: Call(random_lines((5, 70), 1, 17, 1), STEP),
     "langevin_sense_cg": lambda: Call(solver((20, 30), 3, 3, 1) | {"tol": 1e-6, "max_iter": 300}, STEP),
-    "moments": lambda: Call(dict(zip(("count", "mean", "m2"), start(1, (13, 11, 3)), strict=True))
+    "moments": lambda: Call(dict(zip(("count", "mean", "m2"), empty_moments(1, (13, 11, 3)), strict=True))
                             | {"x": torch.randn(5, 13, 11, 3), "keep": torch.ones(5, dtype=torch.bool)}, ()),
     "philox_normal": lambda: Call({"chains": torch.tensor([[0, 0], [7, 5], [2**32 - 1, 2**24 - 1]]), "n": 1021, "seed": -5,
                                    "step": 250, "tag": 1}, ("chains",)),
     "ridge_grad": lambda: Call(ridge(), ("x",)),
-    "ridge_langevin": lambda: Call(test_ridge_langevin.arguments(3, 1, (37, 29, 2), 1) | {"count": 2}, ("x", "chains")),
+    "ridge_langevin": lambda: Call(ridge_steps(3, 1, (37, 29, 2), 1) | {"count": 2}, ("x", "chains")),
 }
 RUNS = [(call, backend) for call in CALLS for backend in ("cuda", "triton")
         if (op_of(call), backend) in _dispatch._implementations and (call, backend) != ("conv_grad, high", "cuda")]  # is Triton's

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from dense import fft_law, image_matrix, posterior_power
+from inputs import fourier_arguments, transfer
 from step_checks import (
     LEVEL,
     check_bad_arguments,
@@ -28,15 +29,6 @@ CASES = {  # height, width, image channels, factor, complex
     "factor 3, complex": (3, 6, 1, 3, True),
     "factor 5, odd": (5, 15, 1, 5, False),
 }
-
-
-def transfer(height, width, is_complex, dtype=torch.complex128):
-    kernel = torch.zeros(height, width, dtype=torch.complex128)
-    g = torch.Generator().manual_seed(2)
-    kernel[:2, :3] = torch.randn(2, 3, generator=g, dtype=torch.complex128)[:height, :width]
-    h = torch.fft.fft2(kernel if is_complex else kernel.real)
-    h = h * (h.abs() > 0.3)  # a few frequencies are lost
-    return h.to(dtype)
 
 
 def arguments(name, n=4, b=2, dtype=torch.float64):
@@ -100,12 +92,6 @@ def test_what_every_step_must_do(name, dtype):
     check_rows_stand_alone(langevin_fourier, a)
 
 
-def image_arguments(size, channels, is_complex, n=4, b=2):
-    h = transfer(*size, is_complex, torch.complex64)
-    shape = (*size, 2 * channels if is_complex else channels)
-    return states(n, b, shape, torch.float32) | {"h": h, "factor": 1, "is_complex": is_complex, "backend": "cpu"}
-
-
 def widened(a):
     """The same numbers in double, for the reference."""
     return in_double(a) | {"backend": "torch"}
@@ -120,7 +106,7 @@ SIZES = ((1, 1), (1, 2), (2, 1), (1, 17 * 2), (2, 2), (3, 4), (5, 7), (8, 3), (1
 @pytest.mark.parametrize("size", SIZES)
 def test_cpu_keeps_the_fft_law(isa, size, is_complex, channels, guarded):
     """Also where a prime factor above 7 sends it to torch; measured: a twelfth of the law."""
-    a = image_arguments(size, channels, is_complex)
+    a = fourier_arguments(size, channels, is_complex)
     a["xi"] = torch.randn(a["x"].shape, generator=torch.Generator().manual_seed(3))
     for noise in (NO_NOISE, INDEPENDENT):
         want = langevin_fourier(**widened(a) | {"noise": noise})
@@ -134,7 +120,7 @@ def test_cpu_keeps_the_fft_law(isa, size, is_complex, channels, guarded):
 @pytest.mark.parametrize("size", [(128, 128), (96, 100)])
 def test_noise_is_as_exact_as_the_rest(isa, size, is_complex):
     """Where the data weigh 1e6 times more than the prior, nothing of r is lost to ξ or of ξ to r."""
-    a = image_arguments(size, 1, is_complex, 2, 1) | {"inv_eta2": 1e6, "lam": 1.0, "lin": 1.0, "w": 1.0, "noise_lam": 1.0}
+    a = fourier_arguments(size, 1, is_complex, 2, 1) | {"inv_eta2": 1e6, "lam": 1.0, "lin": 1.0, "w": 1.0, "noise_lam": 1.0}
     a["b"] *= 1e6
     torch_error, error = torch.zeros(2), torch.zeros(2)
     want = torch.stack(langevin_fourier(**widened(a)))
@@ -146,7 +132,7 @@ def test_noise_is_as_exact_as_the_rest(isa, size, is_complex):
 @pytest.mark.parametrize("is_complex, channels", [(False, 1), (False, 3), (True, 2)])
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (7, 6), (20, 27), (33, 4)])
 def test_cpu_draws_the_noise_of_philox(isa, size, is_complex, channels):
-    a = image_arguments(size, channels, is_complex, 3, 1)
+    a = fourier_arguments(size, channels, is_complex, 3, 1)
     for seed, step in ((0, 0), (-1, 2**32 - 2), (0x123456789ABCDEF, 250)):
         check_noise_modes(langevin_fourier, a | {"seed": seed, "step": step, "chains": torch.tensor([0, 2**31, 2**32 - 1])},
                           tuple(a["x"].shape))
@@ -156,7 +142,7 @@ def test_cpu_draws_the_noise_of_philox(isa, size, is_complex, channels):
 def test_cpu_has_the_same_bits_on_any_threads_and_alone(isa, is_complex, threads):
     for size in ((5, 3), (20, 18), (35, 40)):
         for noise in (NO_NOISE, INDEPENDENT, AVERAGED):
-            a = image_arguments(size, 2, is_complex, 6, 2) | {"noise": noise}
+            a = fourier_arguments(size, 2, is_complex, 6, 2) | {"noise": noise}
             threads(1)
             want = langevin_fourier(**a)
             for count in (2, 3, 7):  # the last: more threads than images, which then work on one together
@@ -171,7 +157,7 @@ def test_cpu_has_the_same_bits_on_any_threads_and_alone(isa, is_complex, threads
 def test_cuda_keeps_the_fft_law(size, is_complex, channels):
     """Few images are done in passes, many one a block where they fit: the same bits."""
     for noise in (NO_NOISE, INDEPENDENT, AVERAGED):
-        a = image_arguments(size, channels, is_complex) | {"noise": noise}
+        a = fourier_arguments(size, channels, is_complex) | {"noise": noise}
         got = langevin_fourier(**on_gpu(a))
         for w, g in zip(langevin_fourier(**widened(a)), got, strict=True):
             assert (w - g.cpu()).norm() <= fft_law(size[0] * size[1]) * w.norm()
@@ -181,7 +167,7 @@ def test_cuda_keeps_the_fft_law(size, is_complex, channels):
 
 @pytest.mark.parametrize("is_complex", [False, True])
 def test_a_broken_chain_stays_alone(isa, is_complex):
-    a = image_arguments((9, 10), 1, is_complex, 4, 1)
+    a = fourier_arguments((9, 10), 1, is_complex, 4, 1)
     want = langevin_fourier(**a)
     a["x"][1], a["grad"][2] = torch.nan, torch.inf
     for w, g in zip(want, langevin_fourier(**a), strict=True):
@@ -189,7 +175,7 @@ def test_a_broken_chain_stays_alone(isa, is_complex):
 
 
 def test_cpu_takes_any_real_xi_and_strided_chains(isa):
-    a = image_arguments((6, 7), 1, True)
+    a = fourier_arguments((6, 7), 1, True)
     xi = torch.randn(a["x"].shape, dtype=torch.float64).transpose(1, 2).contiguous().transpose(1, 2)
     given, same = (langevin_fourier(**a, xi=noise)[0] for noise in (xi, xi.float().contiguous()))
     assert torch.equal(given, same)
@@ -200,7 +186,7 @@ def test_cpu_takes_any_real_xi_and_strided_chains(isa):
 @pytest.mark.parametrize("size, factor, dtype", [((4, 6), 2, torch.float32), ((11, 6), 1, torch.float32),
                                                  ((6, 5), 1, torch.float64)])
 def test_cpu_leaves_the_rest_to_the_reference(size, factor, dtype):
-    a = image_arguments(size, 1, False) | {"factor": factor}
+    a = fourier_arguments(size, 1, False) | {"factor": factor}
     a = {k: v.to(dtype.to_complex() if v.is_complex() else dtype) if isinstance(v, torch.Tensor) and k != "chains" else v
          for k, v in a.items()}
     for g, w in zip(langevin_fourier(**a), langevin_fourier(**a | {"backend": "torch"}), strict=True):

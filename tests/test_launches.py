@@ -16,7 +16,7 @@ from alps_fast.profile import launches
 from alps_fast.profile.launches import Kernels
 from alps_fast.profile.sampling import Workload
 from alps_fast.samplers.graphs import silent
-from alps_fast.samplers.sampler import Run
+from alps_fast.samplers.run import Run
 
 CPU = torch.device("cpu")
 
@@ -41,7 +41,7 @@ def test_ridge_energies_with_pixel_data_take_less_than_a_launch_a_step(chains: i
     assert plain is not None and plain["torch_kernels"] > 40 * (sum(ours["ops"].values()) + ours["torch_kernels"])
     assert plain["bytes"] > 100 * ours["bytes"]
 
-    plan, rows = Run(replace(sampler, draws=2, thin=4), y)._planned(len(sampler.levels))
+    plan, rows = Run(replace(sampler, draws=2, thin=4), y).planned(len(sampler.levels))
     with Kernels() as counted:
         plan.run(rows, silent)
     assert dict(counted.ours) == {"ridge_langevin": 2}  # all but the last step, and that one
@@ -67,10 +67,10 @@ def test_an_op_moves_what_it_must() -> None:
     """A step of langevin_pixel by the dispatcher's count: states in and out, b, mask, indices of chains and images, once."""
     sampler, y = Workload(energy="natural-ridge", chains=16).prepare(CPU)
     sampler, n = replace(sampler, energy=GaussianEnergy(0.0, 0.5)), 64 * 64
-    plan, rows = Run(sampler, y)._planned(0)
+    plan, rows = Run(sampler, y).planned(0)
     x = torch.randn_like(rows.x)
     with Kernels() as counted:
-        plan.target.langevin(x, torch.randn_like(x), rows.chains, plan.scalars[0])
+        plan.target.langevin(x, torch.randn_like(x), rows.ids, plan.scalars[0])
     drawn = 2 * x.numel() * 4  # randn_like writes
     assert counted.bytes - drawn == 4 * 4 * 16 * n + 2 * 4 * n + 16 * 16
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from inputs import COLUMNS, MASK, same_posterior, small_ridge
 from tape import Tape
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,24 +23,13 @@ from alps_fast.energies.base import Energy
 from alps_fast.energies.compact import CompactNet
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, Operator, SuperResolution
 from alps_fast.ops import _cg, _dispatch
-from alps_fast.posterior import Posterior
 from alps_fast.samplers import Progress, Sampler, Schedule, map_estimate
+from alps_fast.samplers.alps import Plan
 from alps_fast.samplers.graphs import CudaGraphs, Graphs, flat, rebuilt, waits
-from alps_fast.samplers.level import Plan, Rows, Stepped
-from alps_fast.samplers.sampler import Run
+from alps_fast.samplers.rows import Rows, Stepped
+from alps_fast.samplers.run import Run
 
 FEW = Schedule(sigma_max=2.0, sigma_min=0.2, levels=3, steps=3, eta_steps=2, eta_max=0.2)
-COLUMNS = torch.arange(10) % 2 == 0
-
-
-def ridge(channels: int = 1) -> RidgeEnergy:
-    g = torch.Generator().manual_seed(3)
-    filters = torch.randn(2, 4, 1, 3, 3, generator=g) / 3
-    filters -= filters.mean((3, 4), keepdim=True)
-    w, r = torch.rand(2, 2, 1, 4, generator=g) * 0.05, torch.rand(2, 2, 1, 4, generator=g) + 0.5
-    bounds = torch.ones(2)
-    return RidgeEnergy(filters, torch.tensor([-2.0, 1.0]), w, r, torch.ones(2, 2) * 0.3, bounds=bounds, channels=channels,
-                       channelwise=True)
 
 
 class Psi(nn.Module):
@@ -60,16 +49,15 @@ def compact(channels: int) -> DenoiserEnergy:
     return DenoiserEnergy(CompactNet(channels, width=32, blocks=(1, 0, 1)))
 
 
-MASK = torch.rand(10, 10, generator=torch.Generator().manual_seed(1)) < 0.6
 ENERGIES: dict[str, Callable[[int], Energy]] = {
-    "ridge": lambda channels: ridge(),
+    "ridge": lambda channels: small_ridge(),
     "gaussian": lambda channels: GaussianEnergy(torch.full((channels, 1, 1), 0.3), 0.5),
     "mixture": lambda channels: GaussianMixtureEnergy(torch.ones(2), torch.tensor([0.4, -0.4]).view(2, 1, 1, 1), torch.ones(2)),
     "compact": compact,
     "module": lambda channels: DenoiserEnergy(Psi(channels)),
     "module, fast": lambda channels: DenoiserEnergy(Psi(channels), precision="fast"),
     "diffusion": lambda channels: DiffusionPrior(Psi(channels), channels, probe=False),
-    "sum": lambda channels: SumEnergy([ridge(), GaussianEnergy(0.0, 1.0)], [0.5, 0.5]),
+    "sum": lambda channels: SumEnergy([small_ridge(), GaussianEnergy(0.0, 1.0)], [0.5, 0.5]),
 }
 OPERATORS: dict[str, Callable[[], Operator]] = {
     "inpainting": lambda: Inpainting(MASK, 0.1),
@@ -99,12 +87,6 @@ def problem_on_gpu(operator: str, energy: str) -> tuple[Operator, Energy, Tensor
 
 def sampler(op: Operator, energy: Energy, **options: Any) -> Sampler:
     return Sampler(op, energy, **{"chains": 3, "schedule": FEW, "progress": False} | options)
-
-
-def same(a: Posterior, b: Posterior) -> None:
-    for name in ("mean", "channel_std", "samples", "count", "trace", "chain_means"):
-        assert torch.equal(getattr(a, name), getattr(b, name)), name
-    assert a.gradients == b.gradients and json.dumps(a.by_level) == json.dumps(b.by_level)
 
 
 # --- fused ---------------------------------------------------------------------------------------------------------
@@ -141,9 +123,9 @@ def test_what_does_not_fuse() -> None:
     energy.backend = "torch"  # type: ignore[attr-defined]
     with Calls() as calls:
         sampler(op, energy, backend="auto")(y)
-        sampler(CircularBlur.gaussian(1.0, 0.1), ridge())(y)
+        sampler(CircularBlur.gaussian(1.0, 0.1), small_ridge())(y)
         sampler(op, GaussianEnergy(0.0, 0.5))(y)
-        sampler(op, ridge(), correction="mala")(y)
+        sampler(op, small_ridge(), correction="mala")(y)
     assert "ridge_langevin" not in calls.names
 
 
@@ -212,7 +194,7 @@ def test_max_chains_changes_nothing(way: str) -> None:
     op, energy, y = problem("inpainting", "ridge", 3)
     whole = sampler(op, energy, **WAYS[way])(y)
     for most in (1, 2, 4, 6, 100):
-        same(sampler(op, energy, max_chains=most, **WAYS[way])(y), whole)
+        same_posterior(sampler(op, energy, max_chains=most, **WAYS[way])(y), whole)
 
 
 class Small(GaussianEnergy):
@@ -232,7 +214,7 @@ def test_chains_are_split_until_they_fit() -> None:
     op, _, y = problem("inpainting", "gaussian", 3)
     energy, large = Small(0.3, 0.5), GaussianEnergy(0.3, 0.5)
     energy.seen = []
-    same(sampler(op, energy, correction="mala", draws=2)(y), sampler(op, large, correction="mala", draws=2)(y))
+    same_posterior(sampler(op, energy, correction="mala", draws=2)(y), sampler(op, large, correction="mala", draws=2)(y))
     assert energy.seen[:3] == [9, 3, 1] or energy.seen[:2] == [9, 4]
     assert energy.seen.count(9) == 1  # what did not fit is not tried again
     energy.most = 0
@@ -277,7 +259,7 @@ def test_graphs_change_nothing(operator: str, energy: str, options: dict[str, An
     graphed._graphs = Graphs(tape, "cpu")
     TAPES.clear()
     for factor in (1.0, 0.5, -1.0):
-        same(graphed(factor * y), plain(factor * y))
+        same_posterior(graphed(factor * y), plain(factor * y))
     parts, draws = 2 if "max_chains" in options else 1, "draws" in options  # all draws after the first are one graph
     recorded = parts * (graphed.annealing + draws)
     assert len(graphed._graphs.recorded) == len(TAPES) == recorded and graphed._graphs.why_not is None
@@ -310,10 +292,10 @@ def test_what_cannot_be_captured_runs_without_and_says_so() -> None:
     graphed._graphs = Graphs(tape, "cpu")
     graphed(y)
     with pytest.warns(UserWarning, match="graphs: level 0 cannot be captured .* while capturing"):
-        same(graphed(y), plain(y))
+        same_posterior(graphed(y), plain(y))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        same(graphed(y), plain(y))
+        same_posterior(graphed(y), plain(y))
 
 
 @pytest.mark.parametrize("operator", [
@@ -325,7 +307,7 @@ def test_solves_on_torch_are_not_captured_and_say_nothing(operator: Operator) ->
     plain, graphed = (sampler(operator, energy, graphs=g, backend="torch") for g in (False, True))
     graphed._graphs = Graphs(tape, "cpu")
     for _ in range(2):
-        same(graphed(y), plain(y))
+        same_posterior(graphed(y), plain(y))
     assert not graphed._graphs.recorded and graphed._graphs.why_not is not None
 
 
@@ -349,7 +331,7 @@ def test_a_graph_is_captured_on_the_device_of_its_rows(monkeypatch: pytest.Monke
                            "graph_pool_handle": object, "current_stream": lambda on: on}.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     op, energy, y = problem("inpainting", "gaussian")
-    plan, rows = Run(sampler(op, energy), y)._planned(0)
+    plan, rows = Run(sampler(op, energy), y).planned(0)
     capture, done = CudaGraphs(), plan.run(rows, lambda _: None)
     devices = [torch.device("cuda", index) for index in (1, 0, 1)]
     assert all(capture(lambda: done, on) == (made.replay, done) for on in devices)
@@ -365,7 +347,7 @@ def test_graphs_change_nothing_on_a_gpu_that_is_not_current() -> None:
     y = y.to("cuda:1")
     plain, graphed = sampler(op, prior, graphs=False), sampler(op, prior)
     for factor in (1.0, 0.5, -1.0, 2.0):  # plain, watched, captured, replayed
-        same(graphed(factor * y), plain(factor * y))
+        same_posterior(graphed(factor * y), plain(factor * y))
 
 
 @pytest.mark.gpu
@@ -375,7 +357,7 @@ def test_graphs_change_nothing_on_a_gpu(operator: str, energy: str) -> None:
     op, prior, y = problem_on_gpu(operator, energy)
     plain, graphed = sampler(op, prior, graphs=False), sampler(op, prior)
     for factor in (1.0, 0.5, -1.0, 2.0):  # plain; its first level watched; captured; replayed
-        same(graphed(factor * y), plain(factor * y))
+        same_posterior(graphed(factor * y), plain(factor * y))
     assert len(graphed._graphs.recorded) == FEW.levels and graphed._graphs.why_not is None
 
 
@@ -408,7 +390,7 @@ def test_a_graph_tells_that_max_iter_did_not_suffice() -> None:
 def test_a_level_waits_for_nothing_on_a_gpu(operator: str, energy: str) -> None:
     op, prior, y = problem_on_gpu(operator, energy)
     run = Run(sampler(op, prior, graphs=False), y)
-    plan, rows = run._planned(0)
+    plan, rows = run.planned(0)
     plan.run(rows, lambda _: None)
     with waits() as told:
         plan.run(rows, lambda _: None)
@@ -423,8 +405,8 @@ def test_who_waits_for_a_gpu_is_never_captured() -> None:
     plain, graphed = (sampler(op, Looks(0.3, 0.5), graphs=g) for g in (False, True))
     graphed(y)
     with pytest.warns(UserWarning, match="graphs: level 0 cannot be captured .*synchronizing"):
-        same(graphed(y), plain(y))
-    same(graphed(y), plain(y))
+        same_posterior(graphed(y), plain(y))
+    same_posterior(graphed(y), plain(y))
     assert torch.cuda.current_stream() == before and not graphed._graphs.recorded
     assert torch.randn(3, device="cuda").isfinite().all()
 
@@ -445,7 +427,7 @@ def test_a_capture_that_fails_all_the_same_leaves_torch_as_it_was() -> None:
     op, prior, y = problem("inpainting", "gaussian")
     graphed = sampler(op, prior)
     for _ in range(4):
-        same(graphed(y.cuda()), sampler(op, prior, graphs=False)(y.cuda()))
+        same_posterior(graphed(y.cuda()), sampler(op, prior, graphs=False)(y.cuda()))
 
 
 # --- nothing waits -------------------------------------------------------------------------------------------------
@@ -483,8 +465,7 @@ def test_a_level_waits_for_nothing(operator: str, energy: str, way: str, monkeyp
     op, prior, y = problem(operator, energy)
     schedule = Schedule(levels=1, steps=2 if operator == "inpainting" else 1)  # what is fused, and what is not
     run = Run(sampler(op, prior, schedule=schedule, correction="mala" if way == "mala" else None), y)
-    run.target = None
-    plan, rows = run._planned(0)
+    plan, rows = run.planned(0)
     op = OPERATORS[operator]()  # that has placed nothing yet
     monkeypatch.setattr(CartesianMRI, "_ask", lambda *_: None)  # once a level, in the run before the one that is recorded
     if operator == "lines":  # factored once, before any level
@@ -506,7 +487,7 @@ def test_a_level_waits_for_nothing(operator: str, energy: str, way: str, monkeyp
 
 def test_the_test_sees_who_waits() -> None:
     op, _, y = problem("inpainting", "gaussian")
-    plan, rows = Run(sampler(op, GaussianEnergy(0.3, 0.5)), y)._planned(0)
+    plan, rows = Run(sampler(op, GaussianEnergy(0.3, 0.5)), y).planned(0)
     fake: Rows = rebuilt(rows, [v.to("meta") for v in flat(rows)])
     target = replace(plan.target, operator=op, b=fake.b)
     with pytest.raises(RuntimeError, match="item.* cannot be called on meta tensors"):
@@ -518,5 +499,5 @@ def test_the_test_sees_who_waits() -> None:
 def test_a_plan_is_the_schedules() -> None:
     op, energy, y = problem("inpainting", "ridge")
     run = Run(sampler(op, energy), y)
-    plan, _ = run._planned(0)
+    plan, _ = run.planned(0)
     assert isinstance(plan, Plan) and [s.step for s in plan.scalars] == [1, 2, 3]

@@ -25,8 +25,8 @@ from alps_fast.energies import GaussianEnergy
 from alps_fast.errors import ArgumentError, PlannedError
 from alps_fast.operators import CartesianMRI, Denoising, Inpainting
 from alps_fast.posterior import Posterior
-from alps_fast.samplers import Sampler, Schedule, sample
-from alps_fast.samplers import sampler as sampler_module
+from alps_fast.samplers import Sampler, Schedule, checkpoint, sample
+from alps_fast.samplers.alps import Plan
 
 FEW = Schedule(sigma_max=2.0, sigma_min=0.2, levels=4, steps=3)
 ENERGY = GaussianEnergy(0.3, 0.5)
@@ -277,7 +277,7 @@ def test_a_full_disk_is_warned_of_and_the_run_goes_on(tmp_path: Path, monkeypatc
     with pytest.raises(Stop):
         run(checkpoint=path, callback=stopped_at(1))
     before = path.read_bytes()
-    monkeypatch.setattr(sampler_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
     with full_disk(1000), pytest.warns(UserWarning, match="checkpoint: .* could not be written"):
         posterior = run(checkpoint=path)
     same(posterior, run())
@@ -287,9 +287,9 @@ def test_a_full_disk_is_warned_of_and_the_run_goes_on(tmp_path: Path, monkeypatc
 def test_checkpoints_are_written_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[float] = []
     clock = iter(np.arange(0.0, 1e6, 25.0).tolist())
-    monkeypatch.setattr(sampler_module.time, "monotonic", lambda: next(clock))
-    written = sampler_module.save_checkpoint
-    monkeypatch.setattr(sampler_module, "save_checkpoint", lambda *args: (times.append(args[1].level), written(*args)))
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: next(clock))
+    written = checkpoint.save_checkpoint
+    monkeypatch.setattr(checkpoint, "save_checkpoint", lambda *args: (times.append(args[1].level), written(*args)))
     run(checkpoint=tmp_path / "c", schedule=Schedule(2.0, 0.2, 12, 1))
     assert times[-1] == 12 and 3 <= len(times) <= 5  # a look a level is 25 s here: every third level, and the end
 
@@ -299,7 +299,7 @@ def test_ctrl_c_in_the_middle_of_a_level_is_gone_on_from(tmp_path: Path, monkeyp
     options: dict[str, Any] = {"method": "measurement", "draws": 3, "thin": 2, "correction": "mala",
                                "schedule": Schedule(2.0, 0.2, 3, 2, eta_max=0.5, eta_steps=2)}
     whole, path, calls = run(**options), tmp_path / "c", [0]
-    step, after = sampler_module.Plan.run, 5 if where == "annealing" else 9
+    step, after = Plan.run, 5 if where == "annealing" else 9
 
     def interrupted(*args: Any) -> Any:
         calls[0] += 1
@@ -308,7 +308,7 @@ def test_ctrl_c_in_the_middle_of_a_level_is_gone_on_from(tmp_path: Path, monkeyp
             raise KeyboardInterrupt
         return done
 
-    monkeypatch.setattr(sampler_module.Plan, "run", interrupted)
+    monkeypatch.setattr(Plan, "run", interrupted)
     assert run(checkpoint=path, **options).interrupted
     monkeypatch.undo()
     levels: list[int] = []
@@ -353,7 +353,7 @@ def test_signals_are_what_they_were(tmp_path: Path) -> None:
 
 
 def test_two_runs_share_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampler_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0.0)
     results: list[Posterior] = []
     threads = [threading.Thread(target=lambda: results.append(run(checkpoint=tmp_path / "c", schedule=Schedule(2.0, 0.2, 30, 1))))
                for _ in range(4)]
@@ -377,7 +377,7 @@ def test_only_files_are_checkpoints(tmp_path: Path) -> None:
 def test_reconstruct_goes_on_from_its_checkpoint(tmp_path: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     args = ["reconstruct", files["input"], "--operator", "denoise", "--energy", files["energy"], *TINY]
     assert call(*args, "--out", tmp_path / "whole").exit_code == 0
-    step, calls = sampler_module.Plan.run, [0]
+    step, calls = Plan.run, [0]
 
     def interrupted(*arguments: Any) -> Any:
         calls[0] += 1
@@ -385,7 +385,7 @@ def test_reconstruct_goes_on_from_its_checkpoint(tmp_path: Path, files: dict[str
             raise KeyboardInterrupt
         return step(*arguments)
 
-    monkeypatch.setattr(sampler_module.Plan, "run", interrupted)
+    monkeypatch.setattr(Plan, "run", interrupted)
     again = [*args, "--checkpoint", tmp_path / "c", "--out", tmp_path / "parts"]
     result = call(*again)
     assert result.exit_code == 0 and "--force" in result.stderr and (tmp_path / "c").exists()

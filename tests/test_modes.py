@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_level import COLUMNS, MASK, ridge, same
+from inputs import COLUMNS, MASK, same_posterior, small_ridge
 from torch import Tensor, nn
 
 from alps_fast import data
@@ -24,7 +24,7 @@ FEW = Schedule(sigma_max=1.0, sigma_min=0.2, levels=2, steps=2, eta_steps=1, eta
 G = torch.Generator().manual_seed(1)
 MAPS, MATRIX = data.coil_maps(3, 10, 10), torch.randn(40, 100, generator=G) / 10
 PSF, WARM = torch.rand(3, 3, generator=G), torch.randn(1, 10, 10, generator=G)
-RIDGE = ridge()
+RIDGE = small_ridge()
 MEANS, WEIGHTS = torch.tensor([0.4, -0.4]).view(2, 1, 1, 1), torch.ones(2)
 
 
@@ -113,7 +113,7 @@ def test_a_run_is_the_same_in_any_mode(way: str, mode: str) -> None:
     want = run()
     with MODES[mode]():
         got = run()
-    same(got, want)
+    same_posterior(got, want)
     assert not any(v.requires_grad or v.is_inference() for v in vars(got).values() if isinstance(v, Tensor))
 
 

@@ -11,8 +11,8 @@ from dense import fft_law, image_matrix, matrix, posterior_power, real_rows
 from alps_fast.errors import ArgumentError
 from alps_fast.layout import from_state, to_state
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, SuperResolution
+from alps_fast.ops._scalars import StepScalars
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT
-from alps_fast.samplers.schedule import StepScalars
 
 G = torch.Generator().manual_seed(0)
 

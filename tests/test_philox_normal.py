@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from inputs import PHILOX_IDS, PHILOX_SIZES, bits
 
 from alps_fast.errors import ArgumentError
 from alps_fast.ops import philox_normal as module
@@ -21,13 +22,6 @@ from alps_fast.ops.philox_normal import (
     philox_uniform,
     step_noise,
 )
-
-SIZES = (1, 2, 3, 4, 5, 31, 63, 64, 65, 127, 1021, 4095, 4097, 8209)
-CHAINS = torch.tensor([[0, 0], [1, 0], [7, 1], [2**31, 2**24 - 1], [2**32 - 1, 2**23], [(3 << 32) + 1, 0], [-(1 << 32) + 7, 9]])
-
-
-def bits(x):
-    return x.view(torch.int32)
 
 
 @pytest.mark.parametrize("counter, key, words", [
@@ -56,11 +50,11 @@ def test_fma_rounds_once():
     assert torch.equal(bits(fma32(a, b, c)), bits(want))
 
 
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n", PHILOX_SIZES)
 def test_cpu_has_the_bits_of_the_reference(isa, n):
     for seed, step, tag in ((0, 0, 0), (-1, 2**32 - 1, 255), (0x123456789ABCDEF, 250, LANGEVIN)):
-        reference = philox_normal(CHAINS, n, seed, step, tag, "torch")
-        assert torch.equal(bits(philox_normal(CHAINS, n, seed, step, tag, "cpu")), bits(reference))
+        reference = philox_normal(PHILOX_IDS, n, seed, step, tag, "torch")
+        assert torch.equal(bits(philox_normal(PHILOX_IDS, n, seed, step, tag, "cpu")), bits(reference))
 
 
 def test_cpu_has_the_bits_of_the_reference_many(isa):
@@ -70,25 +64,25 @@ def test_cpu_has_the_bits_of_the_reference_many(isa):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n", PHILOX_SIZES)
 def test_cuda_has_the_bits_of_the_reference(n):
-    got = philox_normal(CHAINS.cuda(), n, -5, 250, LANGEVIN, "cuda").cpu()
-    assert torch.equal(bits(got), bits(philox_normal(CHAINS, n, -5, 250, LANGEVIN, "torch")))
+    got = philox_normal(PHILOX_IDS.cuda(), n, -5, 250, LANGEVIN, "cuda").cpu()
+    assert torch.equal(bits(got), bits(philox_normal(PHILOX_IDS, n, -5, 250, LANGEVIN, "torch")))
 
 
 def test_a_chain_is_the_same_in_any_batch_on_any_threads(isa, threads):
-    whole = philox_normal(CHAINS, 5001, 3, 2, LANGEVIN, "cpu")
+    whole = philox_normal(PHILOX_IDS, 5001, 3, 2, LANGEVIN, "cpu")
     threads(3)
-    assert torch.equal(philox_normal(CHAINS, 5001, 3, 2, LANGEVIN, "cpu"), whole)
-    for row, chain in enumerate(CHAINS):
+    assert torch.equal(philox_normal(PHILOX_IDS, 5001, 3, 2, LANGEVIN, "cpu"), whole)
+    for row, chain in enumerate(PHILOX_IDS):
         assert torch.equal(philox_normal(chain[None], 5001, 3, 2, LANGEVIN, "cpu")[0], whole[row])
-    assert torch.equal(philox_normal(CHAINS.flip(0), 999, 3, 2, LANGEVIN, "cpu"), whole.flip(0)[:, :999])
+    assert torch.equal(philox_normal(PHILOX_IDS.flip(0), 999, 3, 2, LANGEVIN, "cpu"), whole.flip(0)[:, :999])
 
 
 def test_chunks_do_not_show(monkeypatch):
-    whole = philox_normal(CHAINS, 1021, 3, 2, LANGEVIN, "torch")
+    whole = philox_normal(PHILOX_IDS, 1021, 3, 2, LANGEVIN, "torch")
     monkeypatch.setattr(module, "CHUNK", 100)
-    assert torch.equal(philox_normal(CHAINS, 1021, 3, 2, LANGEVIN, "torch"), whole)
+    assert torch.equal(philox_normal(PHILOX_IDS, 1021, 3, 2, LANGEVIN, "torch"), whole)
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
@@ -166,18 +160,18 @@ def test_accuracy_against_float64():
 
 
 def test_step_noise():
-    r = [philox_normal(CHAINS, 30, 9, step, LANGEVIN) for step in (4, 5)]
-    assert torch.equal(step_noise(CHAINS, 30, 9, 4, INDEPENDENT), r[0])
-    assert torch.equal(step_noise(CHAINS, 30, 9, 4, AVERAGED), (r[0] + r[1]) * torch.tensor(math.sqrt(0.5)))
+    r = [philox_normal(PHILOX_IDS, 30, 9, step, LANGEVIN) for step in (4, 5)]
+    assert torch.equal(step_noise(PHILOX_IDS, 30, 9, 4, INDEPENDENT), r[0])
+    assert torch.equal(step_noise(PHILOX_IDS, 30, 9, 4, AVERAGED), (r[0] + r[1]) * torch.tensor(math.sqrt(0.5)))
     with pytest.raises(ArgumentError, match="^noise: got"):
-        step_noise(CHAINS, 30, 9, 4, NO_NOISE)
+        step_noise(PHILOX_IDS, 30, 9, 4, NO_NOISE)
 
 
 def test_philox_uniform():
     u = philox_uniform(torch.arange(20_000), 5, 3)
     assert u.shape == (20_000,) and u.dtype == torch.float32 and 0 < u.min() and u.max() <= 1
     assert abs(u.double().mean().item() - 0.5) < 4 / math.sqrt(12 * 20_000)
-    assert torch.equal(philox_uniform(CHAINS.flip(0), 5, 3), philox_uniform(CHAINS, 5, 3).flip(0))
+    assert torch.equal(philox_uniform(PHILOX_IDS.flip(0), 5, 3), philox_uniform(PHILOX_IDS, 5, 3).flip(0))
     assert not torch.equal(u, philox_uniform(torch.arange(20_000), 5, 3, METROPOLIS + 1))
 
 
@@ -185,7 +179,7 @@ def test_philox_uniform():
                                    {"chains": torch.arange(6)[::2]}, {"n": 0}, {"step": -1}, {"step": 2**32}, {"tag": -1},
                                    {"tag": 256}, {"backend": "numpy"}])
 def test_bad_arguments_are_named(wrong):
-    arguments = {"chains": CHAINS, "n": 8, "seed": 0, "step": 0, "tag": 1, "backend": "auto"} | wrong
+    arguments = {"chains": PHILOX_IDS, "n": 8, "seed": 0, "step": 0, "tag": 1, "backend": "auto"} | wrong
     with pytest.raises(ArgumentError, match=f"^{next(iter(wrong))}: got"):
         philox_normal(**arguments)
 
@@ -197,9 +191,9 @@ def test_unknown_isa_is_an_error_that_names_it(name, monkeypatch):
     with pytest.raises(ValueError, match=f"ALPS_FAST_ISA: got '{name}'; wanted one this processor has: portable"):
         _cpu.isa()
     with pytest.raises(ValueError, match="ALPS_FAST_ISA"):
-        philox_normal(CHAINS, 8, 0, 0, 1, "cpu")
+        philox_normal(PHILOX_IDS, 8, 0, 0, 1, "cpu")
 
 
 @pytest.mark.parametrize("backend", ["torch", "auto"])
 def test_opcheck(backend):
-    torch.library.opcheck(philox_normal.traced, (CHAINS, 13, 1, 2, 3, backend))
+    torch.library.opcheck(philox_normal.traced, (PHILOX_IDS, 13, 1, 2, 3, backend))

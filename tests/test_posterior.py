@@ -219,7 +219,7 @@ def test_blocks_of_chains_that_are_summed_apart_give_the_same_bits(first_chain: 
     blocks = [over_chains(rows.unflatten(0, (2, 40))[:, begin:end].flatten(0, 1), alive.view(2, 40)[:, begin:end].flatten(), 2,
                           first_chain + begin, "auto") for begin, end in pairwise(bounds)]
     assert all(map(torch.equal, reduce(joined, blocks), whole))
-    assert whole.chains.tolist() == [39, 39]
+    assert whole.n.tolist() == [39, 39]
     for measurement in range(2):
         kept = rows.unflatten(0, (2, 40))[measurement][alive.view(2, 40)[measurement]].double()
         torch.testing.assert_close(whole.mean[measurement], kept.mean(0))

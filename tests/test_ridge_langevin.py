@@ -6,8 +6,8 @@ import inspect
 
 import pytest
 import torch
-from step_checks import chains_of, in_double
-from test_ridge_grad import constants
+from inputs import ridge_constants, ridge_steps
+from step_checks import in_double
 
 from alps_fast.errors import ArgumentError
 from alps_fast.ops.langevin_pixel import langevin_pixel
@@ -19,7 +19,7 @@ from alps_fast.ops.ridge_langevin import in_tiles, ridge_langevin
 @pytest.mark.parametrize("noise", [NO_NOISE, AVERAGED])
 @pytest.mark.parametrize("channels, groups", [(1, 3), (2, 1)])
 def test_ridge_langevin_is_the_composition(noise, channels, groups):
-    filters, w, r, q, mu = constants(dtype=torch.float32)
+    filters, w, r, q, mu = ridge_constants(dtype=torch.float32)
     x, b = torch.randn(2, 9, 7, channels * groups), torch.randn(1, 9, 7, channels * groups)
     a, chains = torch.rand(1, 9, 7, 1), torch.tensor([0, 5])
     scalars = {"lam": 2.0, "lin": 1.5, "w": 1.0, "inv_eta2": 4.0, "noise_lam": 2.0, "noise": noise, "seed": 9}
@@ -33,7 +33,7 @@ def test_ridge_langevin_is_the_composition(noise, channels, groups):
 
 
 def test_ridge_langevin_opcheck_given_noise_and_bad_arguments():
-    filters, w, r, q, mu = constants(dtype=torch.float32)
+    filters, w, r, q, mu = ridge_constants(dtype=torch.float32)
     x, a, chains = torch.randn(2, 6, 6, 1), torch.ones(1, 6, 6, 1), torch.arange(2)
     args = (x, x.clone(), a, chains, filters, w, r, q, mu, 1, 2.0, 1.0, 1.0, 1.0, 2.0, AVERAGED, 0, 0, 2)
     torch.library.opcheck(ridge_langevin.traced, args)
@@ -46,20 +46,6 @@ def test_ridge_langevin_opcheck_given_noise_and_bad_arguments():
     for name, value in bad:
         with pytest.raises(ArgumentError, match=f"^{name}: got"):
             ridge_langevin(**good | {name: value})
-
-
-LEVEL = {"lam": 2.0, "lin": 1.5, "w": 1.0, "inv_eta2": 4.0, "noise_lam": 2.0, "seed": 9, "step": 4, "count": 3}
-
-
-def arguments(n, b, shape, channels, a=(1, 1), images=1):
-    """n chains on b measurements of states (H, W, C') for energies of `channels`."""
-    g = torch.Generator().manual_seed(n)
-    x, data = torch.randn(n, *shape, generator=g), torch.randn(b, *shape, generator=g)
-    names = ("filters", "weights", "r", "q", "mu")
-    energy = dict(zip(names, constants(images=images, dtype=torch.float32), strict=True))
-    diagonal = torch.rand(a[0], *shape[:2], a[1], generator=g)
-    return {"x": x, "b": data, "a": diagonal, "chains": chains_of(n, b), **energy, "channels": channels, **LEVEL,
-            "noise": AVERAGED, "backend": "cpu"}
 
 
 def composition(a, xi=None):
@@ -81,7 +67,7 @@ def test_cpu_is_the_composition_to_the_bit(isa, shape, channels, noise, guarded,
     for count, n, b in ((1, 1, 1), (2, 3, 1), (3, 4, 2)):
         threads(count)
         images = n * shape[2] // channels if n == 3 else 1
-        a = arguments(n, b, shape, channels, (b, shape[2] if n == 4 else 1), images) | {"noise": noise}
+        a = ridge_steps(n, b, shape, channels, (b, shape[2] if n == 4 else 1), images) | {"noise": noise}
         want = composition(a)
         assert all(torch.equal(w, g) for w, g in zip(want, ridge_langevin(**a), strict=True))
         if noise == INDEPENDENT:
@@ -96,7 +82,7 @@ def test_cpu_is_the_composition_to_the_bit(isa, shape, channels, noise, guarded,
                                              ((400, 300, 1), 1)])
 def test_cuda_is_the_reference(shape, channels, noise, monkeypatch):
     """Law: twice what torch loses against float64, and two roundings more. Tiles, and a block an image where it fits."""
-    a = arguments(4, 2, shape, channels, (2, shape[2]), 4 * shape[2] // channels) | {"noise": noise, "backend": "cuda"}
+    a = ridge_steps(4, 2, shape, channels, (2, shape[2]), 4 * shape[2] // channels) | {"noise": noise, "backend": "cuda"}
     here = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in a.items()}
     here["filters"] = [f.cuda() for f in a["filters"]]
     monkeypatch.setenv("ALPS_FAST_RIDGE", "tiles")
@@ -119,7 +105,7 @@ def test_the_way_that_is_forced_must_be_one(monkeypatch):
 
 
 def test_cpu_has_the_same_bits_alone_and_on_any_threads(isa, threads):
-    a = arguments(5, 5, (70, 33, 2), 1)
+    a = ridge_steps(5, 5, (70, 33, 2), 1)
     threads(1)
     before, want = a["x"].clone(), ridge_langevin(**a)
     assert torch.equal(a["x"], before)
@@ -132,7 +118,7 @@ def test_cpu_has_the_same_bits_alone_and_on_any_threads(isa, threads):
 
 
 def test_a_broken_chain_stays_alone(isa):
-    a = arguments(4, 1, (12, 13, 1), 1)
+    a = ridge_steps(4, 1, (12, 13, 1), 1)
     want = ridge_langevin(**a)
     a["x"][2, 3, 3] = torch.nan
     got = ridge_langevin(**a)
@@ -141,7 +127,7 @@ def test_a_broken_chain_stays_alone(isa):
 
 
 def test_bad_arguments():
-    a = arguments(4, 2, (6, 5, 2), 2)
+    a = ridge_steps(4, 2, (6, 5, 2), 2)
     bad = {"a": a["a"][:, :2], "weights": a["weights"][:2], "r": a["r"].double(), "q": a["q"][:2], "channels": 3,
            "step": 2**32 - 3, "xi": torch.zeros(3, 4, 6, 5, 1), "mu": torch.zeros(2), "filters": [], "count": 0}
     for name, value in bad.items():

@@ -19,9 +19,10 @@ from alps_fast.energies import ridge
 from alps_fast.energies.base import Energy
 from alps_fast.energies.gaussian import GaussianEnergy
 from alps_fast.errors import ArgumentError
-from alps_fast.layout import from_state
+from alps_fast.layout import from_state, to_state
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, Operator, SuperResolution
 from alps_fast.ops.moments import moments
+from alps_fast.ops.philox_normal import philox_normal
 from alps_fast.ops.ridge_langevin import ridge_langevin
 from alps_fast.posterior import Posterior
 from alps_fast.samplers import Progress, Sampler, Schedule, map_estimate, sample
@@ -77,6 +78,33 @@ ENERGY = Sharp(0.3, 0.5)
 
 def run(y: Tensor, op: Operator, energy: Energy = ENERGY, **options: Any) -> Posterior:
     return sample(y, op, energy, **{"chains": 4, "schedule": FEW, "progress": False} | options)
+
+
+@pytest.mark.parametrize("noise", ["averaged", "independent"])
+def test_a_run_is_the_published_loop(noise: str) -> None:
+    """Written out where AᴴA is diagonal, on the sampler's own normals: docs/design.md §3 and 4, a level after another."""
+    op, y = inpainting((2, 5, 3))
+    energy, ids, inv_eta2 = Sharp(0.3, 0.5), torch.tensor([[0, 0], [1, 0]]), op.noise_std**-2
+    ts, averaged = FEW.t().tolist(), noise == "averaged"
+    b = op.adjoint_state(y) * inv_eta2
+    a = op.diagonal(b) * inv_eta2
+
+    def normals(step: int) -> Tensor:
+        return philox_normal(ids, b[0].numel(), 5, step).view(2, *b.shape[1:])
+
+    precision = a + ts[0] ** -2
+    x, step = b / precision + normals(0) / precision.sqrt(), 1
+    for t, below in zip(ts, [*ts[1:], 0.0], strict=True):
+        for k in range(FEW.steps):
+            grad = to_state(energy.grad(from_state(x, False), t))
+            m = (b + (x - grad) / t**2) / (a + t**-2)
+            xi, level = (normals(step) + normals(step + 1)) * 0.5**0.5 if averaged else normals(step), t
+            if not averaged and k == FEW.steps - 1:  # the next level's noise, and none after the last
+                xi, level = (xi, below) if below else (torch.zeros_like(xi), t)
+            x, step = m + xi / (a + level**-2).sqrt(), step + 1
+    posterior = run(y[0], op, energy, chains=2, seed=5, noise=noise)
+    torch.testing.assert_close(posterior.samples, from_state(x, False), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(posterior.mean, from_state(m, False).mean(0), rtol=1e-5, atol=1e-5)
 
 
 def same(a: Posterior, b: Posterior) -> None:

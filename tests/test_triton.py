@@ -16,12 +16,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from inputs import (
+    NETWORK_LAW,
+    PHILOX_IDS,
+    PHILOX_SIZES,
+    bits,
+    conv_network,
+    pixel_arguments,
+    pixel_layouts,
+    pixel_roundings,
+    ridge_constants,
+    single,
+)
 from sense_inputs import random_lines
-from step_checks import check_noise_modes, check_rows_stand_alone
-from test_conv_grad import LAW, make, single
-from test_langevin_pixel import arguments, layouts, roundings, shifted
-from test_philox_normal import CHAINS, SIZES, bits
-from test_ridge_grad import constants
+from step_checks import check_noise_modes, check_rows_stand_alone, shifted
 
 pytest.importorskip("triton")
 
@@ -47,8 +55,8 @@ from lab.ptxsim import _fma
 # Images, and chains, measurements and a's batch and channels of langevin_pixel. The interpreter takes as long for a number as for
 # a tile, so there each branch once: less than a quad, two blocks of chains, one of each measurement, two tiles with a quad at the
 # end or half of one
-PIXELS = {shape: layouts(shape) for shape in ((1, 1, 1), (1, 1, 3), (5, 1, 1), (3, 7, 2), (4, 16, 1), (13, 11, 3), (27, 29, 3),
-                                              (32, 32, 2))} if not interpreting() else {
+PIXELS = {shape: pixel_layouts(shape) for shape in ((1, 1, 1), (1, 1, 3), (5, 1, 1), (3, 7, 2), (4, 16, 1), (13, 11, 3),
+                                                    (27, 29, 3), (32, 32, 2))} if not interpreting() else {
     (1, 1, 1): [(1, 1, (1, 1))], (5, 1, 1): [(5, 1, (1, 1))], (3, 7, 2): [(4, 2, (2, 2))], (4, 4, 3): [(4, 2, (2, 1))],
     (13, 14, 3): [(2, 2, (2, 1))], (16, 12, 3): [(1, 1, (1, 3))]}
 
@@ -148,8 +156,8 @@ def poisoned(monkeypatch):
 
 
 # Numbers and chains: one tile and two, ending with a quad or not
-DRAWS = [(n, CHAINS) for n in SIZES] if not interpreting() else [(1, CHAINS[:1]), (31, CHAINS), (1025, CHAINS[-2:]),
-                                                                 (1028, CHAINS[-2:])]
+DRAWS = [(n, PHILOX_IDS) for n in PHILOX_SIZES] if not interpreting() else [
+    (1, PHILOX_IDS[:1]), (31, PHILOX_IDS), (1025, PHILOX_IDS[-2:]), (1028, PHILOX_IDS[-2:])]
 
 
 @pytest.mark.parametrize("n, chains", DRAWS)
@@ -163,19 +171,19 @@ def test_philox_normal_has_the_bits_of_the_reference(n, chains):
 def test_langevin_pixel_is_the_reference(shape):
     """Law: twice what torch loses, 3.3 roundings of the terms; measured 3.9."""
     for n, b, layout in PIXELS[shape][::2]:
-        a = arguments(n, b, layout, torch.float32, shape)
+        a = pixel_arguments(n, b, layout, torch.float32, shape)
         a = {k: shifted(v) if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in a.items()}
         a["xi"] = torch.randn(a["x"].shape, generator=torch.Generator().manual_seed(2))
         for noise in (0, 1):
             a["noise"] = noise
-            assert roundings(a, pixel(**a, aligned=False)) <= 6.6
+            assert pixel_roundings(a, pixel(**a, aligned=False)) <= 6.6
 
 
 @pytest.mark.parametrize("shape", PIXELS)
 def test_langevin_pixel_has_the_bits_of_the_cpu_kernel(shape):
     pytest.importorskip("alps_fast._cpu")
     for n, b, layout in PIXELS[shape] if interpreting() else PIXELS[shape][1::2]:
-        a = arguments(n, b, layout, torch.float32, shape, "cpu")
+        a = pixel_arguments(n, b, layout, torch.float32, shape, "cpu")
         xi = across(torch.randn(a["x"].shape, dtype=torch.float64))
         for noise, given in ((NO_NOISE, None), (INDEPENDENT, None), (AVERAGED, None), (AVERAGED, xi)):
             a |= {"noise": noise, "seed": -3, "step": 2**32 - 2, "xi": given}
@@ -186,14 +194,14 @@ def test_langevin_pixel_has_the_bits_of_the_cpu_kernel(shape):
 @pytest.mark.parametrize("shape", [(5, 4, 3)] if interpreting() else [(1, 2, 1), (5, 4, 3), (31, 23, 3)])
 def test_langevin_pixel_does_what_every_step_must(shape):
     chains = torch.tensor([[0, 0], [1, 0], [5, 0], [7, 9], [2**31, 9], [2**32 - 1, 2**24 - 1]])
-    a = arguments(6, 2, (1, 1), torch.float32, shape) | {"chains": chains}
+    a = pixel_arguments(6, 2, (1, 1), torch.float32, shape) | {"chains": chains}
     check_noise_modes(pixel, a, tuple(a["x"].shape))
     check_rows_stand_alone(pixel, a)
-    assert pixel(**arguments(2, 1, (1, 1), torch.float64, shape)) is NotImplemented
+    assert pixel(**pixel_arguments(2, 1, (1, 1), torch.float64, shape)) is NotImplemented
 
 
 def test_langevin_pixel_takes_strided_chains_and_leaves_a_broken_chain_alone():
-    a = arguments(4, 1, (1, 1), torch.float32)
+    a = pixel_arguments(4, 1, (1, 1), torch.float32)
     want = pixel(**a)
     assert torch.equal(want[0], pixel(**apart(a))[0])
     a["x"][1], a["grad"][2] = torch.nan, torch.inf
@@ -205,7 +213,7 @@ def test_langevin_pixel_takes_strided_chains_and_leaves_a_broken_chain_alone():
 @pytest.mark.parametrize("chains", [4, 16])
 def test_langevin_pixel_moves_little_more_than_it_must(chains):
     """x, grad read and x⁺, m written once a chain, b and a once: 1.1 times that many sectors measured."""
-    a = arguments(chains, 1, (1, 1), torch.float32, (32, 32, 3))
+    a = pixel_arguments(chains, 1, (1, 1), torch.float32, (32, 32, 3))
     floor = 4 * (4 * a["x"].numel() + a["b"].numel() + a["a"].numel()) // 32
     with emulated() as done:
         langevin_pixel(**{k: v for k, v in a.items() if k != "backend"})
@@ -301,7 +309,7 @@ def test_ridge_grad_is_the_reference(c, size, bank):
     """Measured 0.8 of torch's error. Images with tables of their own; one of them, whatever there is beside it, with such as are
     of each image, the same for all, and such as are of all.
     """
-    filters, w, r, q, mu = constants(*bank, images=2, dtype=torch.float32)
+    filters, w, r, q, mu = ridge_constants(*bank, images=2, dtype=torch.float32)
     x, w, r, q = across(torch.randn(2, c, *size)), across(w), across(r), across(q[:-1])
     tables = filters, w, r, q, mu
     got = ran(ridge_grad, x, *tables)
@@ -313,7 +321,7 @@ def test_ridge_grad_is_the_reference(c, size, bank):
 @pytest.mark.skipif(not interpreting(), reason="a variant that takes long to compile, for little")
 def test_ridge_grad_without_its_value():
     """The same gradient, no value; w of each image, r of all."""
-    filters, w, r, q, mu = constants(images=2, dtype=torch.float32)
+    filters, w, r, q, mu = ridge_constants(images=2, dtype=torch.float32)
     x, tables = torch.randn(2, 1, 3, 5), (filters, w, r[:, :, :1], q, mu)
     want, _ = ridge_grad_reference(x, *tables)
     grad, value = ran(ridge_grad, x, *tables, want_value=False)
@@ -324,9 +332,9 @@ def test_ridge_grad_without_its_value():
 
 def ridge_steps(n, b, shape, channels, noise, a=(1, 1), images=1):
     """`images`: of how many the tables are."""
-    given = arguments(n, b, a, torch.float32, shape) | {"count": 2, "noise": noise, "channels": channels}
+    given = pixel_arguments(n, b, a, torch.float32, shape) | {"count": 2, "noise": noise, "channels": channels}
     given.pop("backend"), given.pop("grad")
-    filters, weights, r, q, mu = constants(2, 4, 3, 2, images, torch.float32)
+    filters, weights, r, q, mu = ridge_constants(2, 4, 3, 2, images, torch.float32)
     return given | {"filters": filters, "weights": across(weights.abs()), "r": across(r), "q": q[:-1], "mu": mu}
 
 
@@ -380,7 +388,7 @@ def test_conv_grad_is_the_reference(channels, width, blocks, size, films, edms, 
     """Law: that of the CPU kernel; measured 2.5e-7 and 6e-3. Two images, of a level each; one is bitwise the same beside a broken
     one, and with a level that is the same for all.
     """
-    weights, scale, shift, coefficients, blocks = make(channels, width, blocks)
+    weights, scale, shift, coefficients, blocks = conv_network(channels, width, blocks)
     scale, shift = (torch.cat([v, 0.6 * v], 1)[:, :films] for v in (scale, shift))
     coefficients = torch.cat([coefficients, coefficients * torch.tensor([[0.5], [0.7], [0.8]])], 1)[:, :edms]
     x = across(torch.randn(2, channels, *size, dtype=torch.float64))
@@ -388,21 +396,21 @@ def test_conv_grad_is_the_reference(channels, width, blocks, size, films, edms, 
     got = ran(conv_grad, x.float(), weights32, *vectors, blocks, precision, aligned=precision == "fast")
     grad, energy = conv_grad_op.conv_grad_reference(x, weights, scale, shift, coefficients, blocks)
     for g, e, value, exact in zip(got[0], grad, got[1], energy, strict=True):
-        assert (g - e).norm() / e.norm() < LAW[precision]
-        torch.testing.assert_close(value.double(), exact, rtol=LAW[precision], atol=0)
+        assert (g - e).norm() / e.norm() < NETWORK_LAW[precision]
+        torch.testing.assert_close(value.double(), exact, rtol=NETWORK_LAW[precision], atol=0)
     if interpreting():  # as PTX one run is long enough
         x[1, 0, 3, 3] = torch.nan
         broken = ran(conv_grad, x.float(), weights32, *(v[:, :1].expand_as(v) for v in vectors), blocks, precision)
-        assert all(same(g[:1], w[:1], LAW[precision]) for w, g in zip(got, broken, strict=True))
+        assert all(same(g[:1], w[:1], NETWORK_LAW[precision]) for w, g in zip(got, broken, strict=True))
         assert broken[0][1].isnan().any() and broken[1][1].isnan()
 
 
 @pytest.mark.skipif(not interpreting(), reason="without a GPU the backend runs under the interpreter alone")
 def test_the_backend_answers_to_its_name():
-    a = arguments(3, 1, (1, 1), torch.float32, backend="triton")
+    a = pixel_arguments(3, 1, (1, 1), torch.float32, backend="triton")
     assert all(torch.equal(w, g) for w, g in zip(pixel(**a), langevin_pixel_op.langevin_pixel(**a), strict=True))
-    drawn = philox_normal_op.philox_normal(CHAINS, 13, 1, 2, backend="triton")
-    assert torch.equal(drawn, philox_normal_op.philox_normal(CHAINS, 13, 1, 2, backend="torch"))
+    drawn = philox_normal_op.philox_normal(PHILOX_IDS, 13, 1, 2, backend="triton")
+    assert torch.equal(drawn, philox_normal_op.philox_normal(PHILOX_IDS, 13, 1, 2, backend="torch"))
 
 
 def test_importing_alps_fast_imports_no_triton():

@@ -8,12 +8,14 @@ from typing import Any
 
 import click
 
+from ..ops._dispatch import NAMES
+
 Command = Callable[..., Any]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all noise.")
-backend_option = click.option("--backend", type=click.Choice(["auto", "torch", "cpu", "triton", "cuda"]), default="auto",
-                              show_default=True, help="What runs the kernels; see `alps-fast info`.")
+backend_option = click.option("--backend", type=click.Choice(NAMES), default="auto", show_default=True,
+                              help="What runs the kernels; see `alps-fast info`.")
 
 precision_option = click.option("--precision", type=click.Choice(["high", "fast"]), help="Multiplications of denoiser energies "
                                 "in float32 or bfloat16.  [default: fast where the processor multiplies bfloat16]")

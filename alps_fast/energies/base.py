@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -11,9 +11,7 @@ from ..errors import check, check_positive
 from ..layout import as_complex, as_real
 from ..ops._memory import laid_out
 from ..ops._modes import uncast
-
-if TYPE_CHECKING:
-    from ..samplers.schedule import StepScalars
+from ..ops._scalars import StepScalars
 
 
 class Energy:
@@ -110,7 +108,7 @@ class Energy:
         assert value is not None
         return value, grad
 
-    def langevin_pixel(self, x: Tensor, b: Tensor, a: Tensor, chains: Tensor, t: float, s: StepScalars, count: int,
+    def langevin_pixel(self, x: Tensor, b: Tensor, a: Tensor, ids: Tensor, t: float, s: StepScalars, count: int,
                        backend: str) -> tuple[Tensor, Tensor] | None:
         """(x⁺, m) after `count` steps of `ops.langevin_pixel`, gradients and all, where one op does both; else None."""
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,13 +11,10 @@ from torch import Tensor
 from ..errors import check, whole
 from ..layout import Placed
 from ..ops._modes import one_thread
+from ..ops._scalars import StepScalars
 from ..ops.ridge_grad import ridge_grad, ridge_grad_bytes
 from ..ops.ridge_langevin import ridge_langevin
 from .base import Energy
-
-if TYPE_CHECKING:
-    from ..samplers.schedule import StepScalars
-
 
 LEVELS = 256  # whose constants are kept
 
@@ -116,12 +113,12 @@ class RidgeEnergy(Energy):
     def _grad(self, x: Tensor, t: float) -> Tensor:
         return ridge_grad(x, *self._constants(t, x), want_value=False, backend=self.backend)[0]
 
-    def langevin_pixel(self, x: Tensor, b: Tensor, a: Tensor, chains: Tensor, t: float, s: StepScalars, count: int,
+    def langevin_pixel(self, x: Tensor, b: Tensor, a: Tensor, ids: Tensor, t: float, s: StepScalars, count: int,
                        backend: str) -> tuple[Tensor, Tensor] | None:
         """`ops.ridge_langevin`; None where the energy's own backend is another than the step's."""
         if self.backend not in ("auto", backend):
             return None
-        return ridge_langevin(x, b, a, chains, *self._constants(t, x), self.channels, **vars(s), count=count, backend=backend)
+        return ridge_langevin(x, b, a, ids, *self._constants(t, x), self.channels, **vars(s), count=count, backend=backend)
 
 
 def _keep(cache: dict[Any, Any], key: Any, value: Any) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import check, check_positive, check_std
 from ..layout import from_state, to_state
+from ..ops._scalars import StepScalars
 from ..ops.philox_normal import NO_NOISE
-
-if TYPE_CHECKING:
-    from ..samplers.schedule import StepScalars
 
 
 class Operator(ABC):
@@ -49,12 +46,13 @@ class Operator(ABC):
         """(C, H, W) of the image that a checked measurement y belongs to."""
 
     @abstractmethod
-    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
+    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
         """One Langevin step on states: (x⁺, m) of `StepScalars`.
 
         x, grad: (N, H, W, C'). b: (B, H, W, C') with B dividing N; rows of x come measurement by measurement.
-        chains: (N,) int64 Philox chain indices. xi: noise to use in place of Philox, in the op's own basis.
+        ids: (N,) or (N, 2) int64, of chains and measurements, as `ops.philox_normal` takes them.
+        xi: noise to use in place of Philox, in the op's own basis.
         """
 
     def support(self, x: Tensor) -> Tensor | None:
@@ -82,11 +80,9 @@ class Operator(ABC):
 
     def solve_state(self, rhs: Tensor, inv_eta2: float, lam: float) -> Tensor:
         """(AᴴA inv_eta2 + lam)⁻¹ rhs on states: a step without data or noise, its scalars chosen to leave rhs as it is."""
-        from ..samplers.schedule import StepScalars  # not at import: samplers import operators
-
         s = StepScalars(lam=lam, lin=1.0, w=0.0, inv_eta2=inv_eta2, noise_lam=lam, noise=NO_NOISE, seed=0, step=0)
-        chains = torch.zeros(len(rhs), dtype=torch.int64, device=rhs.device)
-        return self.langevin(rhs, rhs, torch.zeros_like(rhs[:1]), chains, s, backend="torch")[0]
+        ids = torch.zeros(len(rhs), dtype=torch.int64, device=rhs.device)
+        return self.langevin(rhs, rhs, torch.zeros_like(rhs[:1]), ids, s, backend="torch")[0]
 
     def centre(self, y: Tensor, inv_eta2: float, lam: float) -> Tensor:
         """(AᴴA inv_eta2 + lam)⁻¹ Aᴴy inv_eta2, a state (B, H, W, C') of single precision, for a checked measurement.

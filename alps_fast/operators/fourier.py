@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import check, check_positive
 from ..ops._alike import each, product
+from ..ops._scalars import StepScalars
 from ..ops.langevin_fourier import langevin_fourier
 from .base import Operator, check_finite, check_image
-
-if TYPE_CHECKING:
-    from ..samplers.schedule import StepScalars
-
 
 LONGEST = 8192.0  # pixels across a blur; wider than images are, and what is made of it fits in memory
 
@@ -127,11 +123,11 @@ class CircularBlur(Operator):
         """(C, H, W) of the image."""
         return y.shape[-3], y.shape[-2] * self.factor, y.shape[-1] * self.factor
 
-    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
+    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
         """`ops.langevin_fourier`; xi counts Fourier coefficients of complex images, pixels of real ones."""
         h = self.transfer(x.shape[1], x.shape[2], x.dtype.to_complex(), x.device)
-        return langevin_fourier(x.contiguous(), grad.contiguous(), b.contiguous(), h, self.factor, self.is_complex, chains,
+        return langevin_fourier(x.contiguous(), grad.contiguous(), b.contiguous(), h, self.factor, self.is_complex, ids,
                                 **vars(s), xi=xi, backend=backend)
 
     def _filter(self, x: Tensor, conj: bool) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,11 +13,8 @@ from ..layout import from_state, to_state
 from ..ops._cg import PRECISELY, damped_least_squares
 from ..ops._langevin import check_step, right_hand_side, unit_noise
 from ..ops._modes import settled, uncast
+from ..ops._scalars import StepScalars
 from .base import Operator, check_finite, check_image
-
-if TYPE_CHECKING:
-    from ..samplers.schedule import StepScalars
-
 
 MAP_TOL = 0.01  # errors of steps without noise add up, where noise would soon make them forgotten
 
@@ -101,17 +97,17 @@ class LinearOperator(Operator):
         """(AᴴA inv_eta2 + lam)⁻¹ rhs to the rounding of its dtype."""
         return self._solve(rhs / lam, None, inv_eta2, rhs.new_full((len(rhs),), lam), 0.0, PRECISELY * self.max_iter)
 
-    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
+    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
         """The step above on torch, whatever the backend; xi is (N, n), ε₂ in state order, then ε₁ as y is laid out."""
         x, grad, b = x.contiguous(), grad.contiguous(), b.contiguous()
         pixels, measured = x[0].numel(), self._plan(x.device)
         total = pixels + math.prod(measured) * (2 if self._complex_data else 1)
-        check_step(x, grad, b, chains, s.lam, s.lin, s.w, s.inv_eta2, s.noise_lam, s.noise, xi, (len(x), total))
+        check_step(x, grad, b, ids, s.lam, s.lin, s.w, s.inv_eta2, s.noise_lam, s.noise, xi, (len(x), total))
         prior, data = right_hand_side(x, grad, b, s.lin, s.w).div_(s.lam), None
         shift = x.new_full((len(x),), s.lam)
         if s.noise:
-            eps = unit_noise(x, (len(x), total), chains, s.noise, s.seed, s.step, xi)
+            eps = unit_noise(x, (len(x), total), ids, s.noise, s.seed, s.step, xi)
             prior = torch.cat([prior, eps[:, :pixels].view(x.shape) * s.noise_lam**-0.5])
             if s.inv_eta2 > 0:
                 data = torch.cat([torch.zeros_like(eps[:, pixels:]), eps[:, pixels:] * s.inv_eta2**-0.5])[..., None]

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from ..errors import check
 from ..layout import Placed
+from ..ops._scalars import StepScalars
 from ..ops.langevin_pixel import langevin_pixel
 from .base import Operator, check_binary, check_finite, check_image
-
-if TYPE_CHECKING:
-    from ..samplers.schedule import StepScalars
 
 
 class Inpainting(Operator):
@@ -70,10 +66,10 @@ class Inpainting(Operator):
         """Numbers where the mask is 1."""
         return int(self.mask.expand(y.shape[1:]).sum()) * (2 if self.is_complex else 1)
 
-    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
+    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
         """`ops.langevin_pixel` with a = mask; xi is counted in pixels."""
-        return langevin_pixel(x.contiguous(), grad.contiguous(), b.contiguous(), self.diagonal(x), chains, **vars(s), xi=xi,
+        return langevin_pixel(x.contiguous(), grad.contiguous(), b.contiguous(), self.diagonal(x), ids, **vars(s), xi=xi,
                               backend=backend)
 
     def diagonal(self, x: Tensor) -> Tensor:

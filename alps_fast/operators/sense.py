@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,13 +14,11 @@ from ..layout import Placed
 from ..ops._alike import each, product
 from ..ops._cg import PRECISELY, conjugate_gradients
 from ..ops._modes import one_thread, ordinary
+from ..ops._scalars import StepScalars
 from ..ops.langevin_fourier import langevin_fourier
 from ..ops.langevin_sense import langevin_sense
 from ..ops.langevin_sense_cg import langevin_sense_cg, sense_solve
 from .base import Operator, check_binary, check_finite, check_image, check_values
-
-if TYPE_CHECKING:
-    from ..samplers.schedule import StepScalars
 
 CENTRE_TOL = 1e-4  # error of what all steps are taken around, in standard deviations under a prior of std one
 MAP_TOL = 1e-3  # of steps without noise, whose errors add up, where noise would soon make them forgotten
@@ -164,20 +161,20 @@ class CartesianMRI(Operator):
         solve_by_step = super().solve_state
         return conjugate_gradients(apply, b, torch.zeros_like(b), error, most, precondition).float()
 
-    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, s: StepScalars, *, xi: Tensor | None = None,
+    def langevin(self, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, s: StepScalars, *, xi: Tensor | None = None,
                  backend: str = "auto") -> tuple[Tensor, Tensor]:
         """`ops.langevin_fourier` for one coil, `langevin_sense` or `langevin_sense_cg` for more; xi as they count it."""
         x, grad, b = x.contiguous(), grad.contiguous(), b.contiguous()
         if self.maps is None:
             h = self._rolled_mask(x).expand(x.shape[1:3]).to(x.dtype.to_complex())
-            return langevin_fourier(x, grad, b, h, 1, True, chains, **vars(s), xi=xi, backend=backend)
+            return langevin_fourier(x, grad, b, h, 1, True, ids, **vars(s), xi=xi, backend=backend)
         if self.line_axis is not None:
             u, eigenvalues = self.factors(x.dtype.to_complex(), x.device)
-            return langevin_sense(x, grad, b, u, eigenvalues, self.line_axis, chains, **vars(s), xi=xi, backend=backend)
+            return langevin_sense(x, grad, b, u, eigenvalues, self.line_axis, ids, **vars(s), xi=xi, backend=backend)
         maps = self._maps(x)
         mask = self._rolled_mask(x)
         tol, max_iter = (self.tol, self.max_iter) if s.noise else (min(self.tol, MAP_TOL), PRECISELY * self.max_iter)
-        after, mean = langevin_sense_cg(x, grad, b, maps, mask, chains, **vars(s), tol=tol, max_iter=max_iter, xi=xi,
+        after, mean = langevin_sense_cg(x, grad, b, maps, mask, ids, **vars(s), tol=tol, max_iter=max_iter, xi=xi,
                                         backend=backend)
         if s.noise and xi is None and (s.inv_eta2, s.noise_lam) not in self._asked:
             self._asked.add((s.inv_eta2, s.noise_lam))  # so that no captured step asks: what is captured has run before

@@ -57,7 +57,7 @@ def langevin_pixel(
         b: (B, H, W, C'), B dividing N: the data Aᴴy inv_eta2; row n of x belongs to measurement n // (N/B).
         a: (1|B, H, W, 1|C') diagonal of AᴴA, >= 0, dtype of x.
         chains: (N,) or (N, 2) int64, Philox chain indices and those of measurements, as `ops.philox_normal` takes them.
-        lam, lin, w, inv_eta2, noise_lam: level scalars, see `samplers.schedule.StepScalars`; lam, noise_lam > 0.
+        lam, lin, w, inv_eta2, noise_lam: level scalars, see `_scalars.StepScalars`; lam, noise_lam > 0.
         noise: NO_NOISE (x⁺ = m), INDEPENDENT or AVERAGED, see `ops.philox_normal.step_noise`; seed, step: its stream.
         xi: (N, H, W, C') to use for ξ in place of Philox; ξ is counted in pixels, state order.
         backend: one of `alps_fast.ops._dispatch.NAMES`.

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..samplers import Sampler
 from ..samplers.graphs import silent
-from ..samplers.sampler import Run, Sampler
+from ..samplers.run import Run
 
 ALLOCATE = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 
@@ -59,7 +60,7 @@ def _bytes(v: Tensor) -> int:
 
 def ours(sampler: Sampler, y: Tensor) -> dict[str, Any]:
     """A step of the first level, its share of what comes once a level counted in."""
-    plan, rows = Run(sampler, y)._planned(0)
+    plan, rows = Run(sampler, y).planned(0)
     plan.run(rows, silent)  # moves constants to the device
     with Kernels() as counted:
         plan.run(rows, silent)

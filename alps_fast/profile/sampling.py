@@ -18,9 +18,9 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from .. import data, energies, operators
 from ..limits import check_memory
-from ..samplers import alps
-from ..samplers.sampler import Run, Sampler
-from ..samplers.schedule import Schedule
+from ..samplers import Sampler, alps
+from ..samplers.run import Run
+from ..schedule import Schedule
 from . import launches
 
 TASKS = ("inpaint", "deblur", "mri")
@@ -151,8 +151,8 @@ def _inside(event: dict[str, Any], run: dict[str, Any]) -> bool:
 def step_of(workload: Workload, device: torch.device) -> Callable[[], object]:
     """One Langevin step of the first level, to be called over and over."""
     sampler, y = workload.prepare(device)
-    plan, rows = Run(sampler, y)._planned(0)
-    return lambda: alps.steps(plan.target, rows.x, rows.chains, plan.scalars[0], 1)
+    plan, rows = Run(sampler, y).planned(0)
+    return lambda: alps.steps(plan.target, rows.x, rows.ids, plan.scalars[0], 1)
 
 
 def one_step(workload: Workload, device: torch.device) -> None:

@@ -1,110 +1,28 @@
-"""The ALPS sampler ([ALPS], docs/design.md §3 and 4): anneal the prior, one preconditioned Langevin step after another."""
+"""The ALPS sampler ([ALPS], docs/design.md §3 and 4): anneal the prior, one preconditioned Langevin step after another.
+
+    x = P Aᴴy/η² + P^{1/2} R₀                                                            `start`
+    for every level t from σ_max to σ_min, P = (AᴴA/η² + L/t²)⁻¹:                        `anneal`, `targets.Targets`
+        K times:  x <- m(x) + P^{1/2} ξ,   m(x) = P (Aᴴy/η² + (L x − ∇E(x, t))/t²)       `Plan`, `steps`
+        x <- where the next level finds such a state                                     `predict`
+"""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..layout import network_view
-from ..ops._dispatch import asked
-from ..ops._langevin import by_measurement
-from ..ops._memory import laid_out
-from .schedule import INDEPENDENT, Level, Predictor, Schedule, StepScalars
-
-if TYPE_CHECKING:
-    from ..energies.base import Energy
-    from ..operators.base import Operator
-
-
-SMALLEST, LARGEST = 0.01, 30.0  # sizes of images that a prior for images that reach about 1 can be asked about
-
-
-@dataclass(frozen=True)
-class Target:
-    """exp(−E(x, t)/t² − ‖Ax − y‖²/(2η²) − ‖x − x₀‖²/(2σ²)), the last term only with a warm start.
-
-    b = Aᴴy/η² + x₀/σ² where AᴴA is diagonal in pixels, else (`centred`) that seen through a prior of std one,
-
-        b = c = (AᴴA/η² + 1 + 1/σ²)⁻¹ (Aᴴy/η² + x₀/σ²),
-
-    shape (B, H, W, C') or one a chain; scalars: of a step at this level with its own noise.
-    """
-
-    operator: Operator
-    energy: Energy
-    t: float
-    b: Tensor
-    scalars: StepScalars
-    backend: str
-
-    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """E (N,) and ∇E (N, H, W, C') of states, without 1/t²."""
-        with asked(self.backend):
-            value, grad = self.energy.value_and_grad(network_view(x), self.t)
-        return value, laid_out(grad.movedim(1, -1))
-
-    def grad(self, x: Tensor) -> Tensor:
-        """∇E of states, without 1/t²."""
-        with asked(self.backend):
-            return laid_out(self.energy.grad(network_view(x), self.t).movedim(1, -1))
-
-    def langevin(self, x: Tensor, grad: Tensor, chains: Tensor, s: StepScalars) -> tuple[Tensor, Tensor]:
-        """x⁺ = m(x) + P^{1/2} ξ and m(x), ∇E given.
-
-        With P⁻¹c = Aᴴy/η² + x₀/σ² + (L/t² − 1) c a step around c is one whose data is c: m − c = P (c + L (x − c)/t² − ∇E/t²).
-        So nothing is ever added to Aᴴy/η², which in single precision drowns all else where η is small.
-        Outside the operator's support x stays 0; AᴴA couples it to nothing there, so the step within is that of the rest.
-        """
-        stepped = self.operator.langevin(self._around(x), grad, self.b, chains, s, backend=self.backend)
-        return self._back(stepped[0]), self._back(stepped[1])
-
-    def predict(self, x: Tensor, chains: Tensor, p: Predictor) -> Tensor:
-        """x − keep (x − m(x)) − flow (L/t²) P ∇E(x, t), where the next level finds a state: one gradient, one projection."""
-        around = self._around(x)
-        projected = self.operator.langevin(around, self.grad(x), self.b * p.keep, chains, p.scalars, backend=self.backend)[1]
-        return self._back(projected.add_(around, alpha=1.0 - p.keep))
-
-    def _around(self, x: Tensor) -> Tensor:
-        """x − c where steps are taken around c, else x."""
-        return by_measurement(x, self.b).sub(self.b[:, None]).flatten(0, 1) if centred(self.operator, x) else x
-
-    def _back(self, v: Tensor) -> Tensor:
-        """v + c where steps are taken around c, in place, else v."""
-        if centred(self.operator, v):
-            by_measurement(v, self.b).add_(self.b[:, None])
-            support = self.operator.support(v)
-            if support is not None:
-                v.mul_(support)
-        return v
-
-    def fused(self, x: Tensor, chains: Tensor, s: StepScalars, count: int) -> tuple[Tensor, Tensor] | None:
-        """x⁺ and m after `count` steps, where one op takes them, gradients and all; else None."""
-        a = self.operator.diagonal(x)
-        return None if a is None else self.energy.langevin_pixel(x, self.b, a, chains, self.t, s, count, self.backend)
-
-
-def centred(operator: Operator, x: Tensor) -> bool:
-    """Whether steps on states like x are taken around c, see `Target`."""
-    return operator.diagonal(x) is None
-
-
-def in_single(y: Tensor) -> Tensor:
-    """y as float32 or complex64: states have that precision."""
-    return y.to(torch.complex64 if y.is_complex() else torch.float32)
-
-
-def warn_of_size(operator: Operator, energy: Energy, adjoint: Tensor, centre: Tensor) -> None:
-    """Warn where the image behind y is of a size that the energy cannot know: Aᴴy where A is a mask, else c of `Target`."""
-    if energy.unit:
-        eta = operator.noise_std
-        size = float(centre.abs().max()) * (1 + eta**2) if centred(operator, adjoint) else float(adjoint.abs().max())
-        if 0 < size < SMALLEST or size > LARGEST + 6 * eta:
-            warnings.warn(f"y: the image behind it reaches {size:.2g}, and the energy knows images that reach about 1; divide y "
-                          "and noise_std by a common scale, as alps_fast.io.scaled_kspace does with k-space", stacklevel=5)
+from ..ops._scalars import StepScalars
+from ..ops.philox_normal import AVERAGED, INDEPENDENT, NO_NOISE
+from ..schedule import Level, Schedule
+from .chains import Ensemble
+from .mala import mala_step, point, tuned
+from .rows import Rows, Stepped
+from .targets import Target, Targets, majorant
 
 
 def alps_levels(schedule: Schedule, eta: float) -> list[Level]:
@@ -112,13 +30,167 @@ def alps_levels(schedule: Schedule, eta: float) -> list[Level]:
     return [Level(t, eta, schedule.steps) for t in schedule.t().tolist()]
 
 
-def start(target: Target, shape: tuple[int, ...], chains: Tensor) -> Tensor:
+def start(target: Target, shape: tuple[int, ...], ids: Tensor) -> Tensor:
     """x = P b + P^{1/2} R₀ of the first level. The chain goes on from step 1, so R₀ is used here alone."""
-    nothing = target.b.new_zeros(len(chains), *shape)
-    return target.langevin(nothing, nothing, chains, replace(target.scalars, noise=INDEPENDENT, step=0))[0]
+    nothing = target.b.new_zeros(len(ids), *shape)
+    return target.langevin(nothing, nothing, ids, replace(target.scalars, noise=INDEPENDENT, step=0))[0]
 
 
-def steps(target: Target, x: Tensor, chains: Tensor, s: StepScalars, most: int) -> tuple[Tensor, Tensor, int]:
+def steps(target: Target, x: Tensor, ids: Tensor, s: StepScalars, most: int) -> tuple[Tensor, Tensor, int]:
     """x -> m(x) + P^{1/2} ξ, `most` times from the step of s on if one op takes them, else once: x⁺, m, and how many."""
-    fused = target.fused(x, chains, s, most)
-    return (*fused, most) if fused is not None else (*target.langevin(x, target.grad(x), chains, s), 1)
+    fused = target.fused(x, ids, s, most)
+    return (*fused, most) if fused is not None else (*target.langevin(x, target.grad(x), ids, s), 1)
+
+
+def anneal(course: Course, ensemble: Ensemble, through: Callable[[Plan, Rows], Stepped]) -> Iterator[tuple[Plan, Stepped]]:
+    """From the level where the chains stand to the last, each `through` the steps of its plan; yields what every level did.
+
+    Whoever takes that sets `ensemble.level` on: so a level that is interrupted is gone on from at its start.
+    """
+    for i in range(ensemble.level, len(course.levels)):
+        plan, rows = course.planned(i, ensemble)  # P, its data, and the noise of every step at this t
+        done = through(plan, rows)              # K times x <- m(x) + P^{1/2} ξ, and what the predictor makes of x
+        ensemble.stepped(done, len(plan.scalars), plan.gradients(rows))
+        yield plan, done
+
+
+@dataclass
+class Course:
+    """The levels of a run, the first `annealed` of which anneal, while in the others draws alone remain; and by which rules."""
+
+    targets: Targets
+    levels: list[Level]
+    annealed: int
+    noise: str
+    correction: str | None
+    predictor: bool
+    _target: Target | None = field(default=None, init=False)  # of the last level that was planned
+
+    def planned(self, i: int, ensemble: Ensemble) -> tuple[Plan, Rows]:
+        """The steps of level i and the chains as they come to it, the noise on an annealed measurement taken on to it."""
+        levels, level = self.levels, self.levels[i]
+        changed = i == 0 or level[:2] != levels[i - 1][:2]
+        if changed or self._target is None:
+            ensemble.data_noise = self.targets.bridged(levels, i, ensemble.data_noise)
+            self._target = self.targets.at(level, ensemble.data_noise)
+        target = self._target
+        tunes = level.steps - level.draw if i < self.annealed else 0  # a draw's last step leaves its τ alone
+        plan = Plan(i, target, self._scalars(i, target, ensemble.step), tunes if self.correction else None, i < self.annealed,
+                    self._between(i, target))
+        number = torch.full((1,), i, device=ensemble.x.device)  # on a GPU a kernel, where torch.tensor would wait
+        return plan, Rows(ensemble.x, ensemble.log_tau, ensemble.alive, ensemble.broken, number, self.targets.ids, target.b,
+                          None if changed else ensemble.point)
+
+    def _scalars(self, i: int, target: Target, first: int) -> tuple[StepScalars, ...]:
+        """Those of each step of level i: averaged noise, or by the published rule the next level's at the end of a level."""
+        *steps, last = (replace(target.scalars, step=first + k) for k in range(self.levels[i].steps))
+        if self.noise == "averaged":
+            return *steps, last
+        if i + 1 < len(self.levels):
+            last = replace(last, noise=INDEPENDENT, noise_lam=self.targets.noise_lam(self.levels[i + 1]))
+        else:
+            last = replace(last, noise=NO_NOISE)
+        return *(replace(s, noise=INDEPENDENT) for s in steps), last
+
+    def _between(self, i: int, target: Target) -> Predictor | None:
+        """What takes the states of level i on to the next, where the prior changes there."""
+        here, after = self.levels[i], self.levels[min(i + 1, len(self.levels) - 1)]
+        if not self.predictor or after.t == here.t:
+            return None
+        s = replace(target.scalars, noise=INDEPENDENT if self.correction else AVERAGED)
+        return predictor(s, here.t, after.t, majorant(target.energy, after.t), target.energy.floor)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a level, each with its scalars. tunes: how many of MALA's steps, from the first, tune τ; None without MALA.
+
+    predictor: what takes the states on to the next level, if anything does.
+    """
+
+    level: int
+    target: Target  # whose b is that of all chains; its rows are in `Rows`
+    scalars: tuple[StepScalars, ...]
+    tunes: int | None
+    records: bool  # whether E before the last step is wanted, where there is one; else NaN
+    predictor: Predictor | None = None
+
+    def gradients(self, rows: Rows) -> int:
+        """Evaluations of ∇E that it takes a chain."""
+        return len(self.scalars) + (self.tunes is not None and rows.at is None) + (self.predictor is not None)
+
+    def run(self, rows: Rows, tick: Callable[[int], object]) -> Stepped:
+        """All steps; `tick` is told how many were done. Nothing here waits for the device."""
+        target = replace(self.target, b=rows.b)
+        done = self._langevin(target, rows, tick) if self.tunes is None else self._mala(target, rows, self.tunes, tick)
+        return done if self.predictor is None else done._replace(x=predict(target, done.x, rows.ids, self.predictor), at=None)
+
+    def _langevin(self, target: Target, rows: Rows, tick: Callable[[int], object]) -> Stepped:
+        x, mean, alive, broken, done = rows.x, rows.x, rows.alive, rows.broken, 0
+        value = torch.full_like(rows.log_tau, torch.nan)
+        while done < len(self.scalars):
+            s, rest = self.scalars[done], len(self.scalars) - done
+            if rest == 1 and self.records and target.energy.has_value:
+                value, grad = target.value_and_grad(x)
+                x, mean = target.langevin(x, grad, rows.ids, s)
+                count = 1
+            else:
+                x, mean, count = steps(target, x, rows.ids, s, max(rest - 1, 1))
+            done += count
+            if count == 1:  # steps taken together need no look of their own: what broke in them is still so after the last
+                alive, broken = guarded(x, alive, broken, rows.level, done - 1)
+            tick(count)
+        return Stepped(x, rows.log_tau, alive, broken, mean, value, torch.zeros_like(rows.log_tau), None)
+
+    def _mala(self, target: Target, rows: Rows, tunes: int, tick: Callable[[int], object]) -> Stepped:
+        at = point(target, rows.x, rows.ids, self.scalars[0].step) if rows.at is None else rows.at
+        log_tau, alive, broken, acceptance = rows.log_tau, rows.alive, rows.broken, torch.zeros_like(rows.log_tau)
+        for k, s in enumerate(self.scalars):
+            at, probability = mala_step(target, at, log_tau, rows.ids, s.step)
+            if k < tunes:
+                log_tau = tuned(log_tau, probability, s.step)
+            acceptance = acceptance + probability / len(self.scalars)
+            alive, broken = guarded(at.x, alive, broken, rows.level, k)
+            tick(1)
+        return Stepped(at.x, log_tau, alive, broken, at.mean, at.value, acceptance, at)
+
+
+def guarded(x: Tensor, alive: Tensor, broken: Tensor, level: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Flag chains that are no longer finite, on the device: alive (N,), and level and step (N, 2) of those that broke."""
+    finite = x.flatten(1).sum(1).isfinite()
+    lost = (alive > finite)[:, None]
+    return alive & finite, torch.where(lost, torch.cat([level, torch.full_like(level, k)]), broken)
+
+
+def predict(target: Target, x: Tensor, ids: Tensor, p: Predictor) -> Tensor:
+    """x − keep (x − m(x)) − flow (L/t²) P ∇E(x, t), where the next level finds a state: one gradient, one projection."""
+    around = target.around(x)
+    projected = target.operator.langevin(around, target.grad(x), target.b * p.keep, ids, p.scalars, backend=target.backend)[1]
+    return target.back(projected.add_(around, alpha=1.0 - p.keep))
+
+
+class Predictor(NamedTuple):
+    """What `predict` takes a state from one level to the next by: x − keep (x − m(x)) − flow (L/t²) P ∇E.
+
+    scalars: of the one projection that gives both, keep and flow in them.
+    """
+
+    keep: float
+    scalars: StepScalars
+
+
+def predictor(s: StepScalars, t: float, after: float, lin_after: float, floor: float) -> Predictor:
+    """Between the levels t and t′ = `after`, s the scalars of a step at t and lin_after = L/t′² (docs/exactness.md §2):
+
+        flow = (1 − (t′/t)²)/2           the probability flow ([EDM] eq. 1) of what is wider than t, with the data projected out
+        keep = R (1 − R)/2,  R² = (L/t²)/(L/t′²)
+
+    Averaged steps leave a state correlated with the noise that the next step shares, by √½ of this level's P^{1/2}; on the next
+    level, where P is R² as large, that would add R (1 − R) P to the variance, which `keep` takes away. Without shared noise, as
+    under a Metropolis correction, keep is 0. `floor` is the t below which p_t stays as it is.
+    """
+    ratio = max(after, floor) / max(t, floor)
+    flow = 0.5 * (1.0 - ratio**2)
+    shrink = math.sqrt(s.lin / lin_after)
+    keep = 0.5 * shrink * (1.0 - shrink) if s.noise == AVERAGED else 0.0
+    return Predictor(keep, replace(s, lin=keep * s.lin, w=flow * s.lin + keep * s.w, noise=NO_NOISE))

@@ -1,33 +1,28 @@
-"""What a run carries from level to level, what it gathers on the way, and how both go to disk and come back."""
+"""What a run carries from level to level, and what it gathers on the way."""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from ..errors import ArgumentError, check
-from ..io.files import first_line, reading
-from ..io.tensors import DIGEST, read_tensors, write_tensors
 from ..layout import as_complex
 from ..ops._memory import empty_like
 from ..ops.moments import moments
 from .mala import Point
+from .rows import Stepped
 
 TRACED = 256  # at most so many numbers of an image are kept of every draw
 BLOCK = 16  # chains, by their index, whose statistics are summed before they meet those of others
 
 
 @dataclass
-class Chains:
-    """The chains, rows measurement by measurement (N = B · chains)."""
+class Ensemble:
+    """The chains of a run, rows measurement by measurement (N = B · chains)."""
 
     x: Tensor  # (N, H, W, C') states
     data_noise: Tensor  # (N, H, W, C') Aᴴ of the noise on every chain's own y_i; empty where y is not annealed
@@ -38,6 +33,11 @@ class Chains:
     level: int = 0  # the level to go on with
     step: int = 1  # Philox step index to go on with
     gradients: int = 0  # evaluations a chain so far
+
+    def stepped(self, done: Stepped, steps: int, gradients: int) -> None:
+        """Stand where so many steps of a level, and gradients in them, have led."""
+        self.x, self.log_tau, self.point, self.alive, self.broken = done.x, done.log_tau, done.at, done.alive, done.broken
+        self.step, self.gradients = self.step + steps, self.gradients + gradients
 
 
 @dataclass
@@ -129,7 +129,7 @@ def polar(x: Tensor) -> Tensor:
 class Spread(NamedTuple):
     """Of the chains of each of B measurements: how many (B,), their mean and the sum of squared deviations, (B, …) float64."""
 
-    chains: Tensor
+    n: Tensor
     mean: Tensor
     m2: Tensor
 
@@ -154,9 +154,9 @@ def joined(a: Spread, b: Spread) -> Spread:
 
     Source: Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
     """
-    chains, apart = a.chains + b.chains, b.mean - a.mean
-    here, there = (v.view(-1, *[1] * (apart.ndim - 1)) for v in (a.chains, b.chains / chains.clamp(min=1)))
-    return Spread(chains, a.mean + apart * there, a.m2 + b.m2 + apart.square() * there * here)
+    n, apart = a.n + b.n, b.mean - a.mean
+    here, there = (v.view(-1, *[1] * (apart.ndim - 1)) for v in (a.n, b.n / n.clamp(min=1)))
+    return Spread(n, a.mean + apart * there, a.m2 + b.m2 + apart.square() * there * here)
 
 
 def traced(x: Tensor, support: Tensor | None) -> Tensor:
@@ -166,54 +166,3 @@ def traced(x: Tensor, support: Tensor | None) -> Tensor:
         inside = inside[support.expand(1, *x.shape[1:]).flatten() > 0]
     count = min(TRACED, len(inside))
     return inside[torch.arange(count, device=x.device) * len(inside) // count]
-
-
-COUNTERS = ("level", "step", "gradients")
-WANTED = "a file that this sampler wrote"
-
-
-class Identity(NamedTuple):
-    """What a run's result hangs on. facts: options and digests, to be met exactly. probes: inner products (groups, n) that say
-    what operator and energy do, to be met within `tolerances` (groups,): another number of threads may round otherwise."""
-
-    facts: str
-    probes: Tensor
-    tolerances: Tensor
-
-    def differs(self, facts: str, probes: Tensor) -> bool:
-        """Whether these are another run's."""
-        return facts != self.facts or probes.shape != self.probes.shape or bool(
-            ((probes - self.probes).abs() > self.tolerances[:, None]).any() or (probes.isnan() != self.probes.isnan()).any())
-
-
-def save_checkpoint(path: Path, chains: Chains, record: Record, identity: Identity) -> None:
-    """Write everything to `path` at once: a reader finds the old file or the new one. A disk that is full costs the run nothing
-    but this checkpoint, with a warning."""
-    tensors = {f"chains.{f.name}": getattr(chains, f.name) for f in fields(chains) if isinstance(getattr(chains, f.name), Tensor)}
-    tensors |= {f"record.{f.name}": getattr(record, f.name) for f in fields(record)}
-    if chains.point is not None:
-        tensors |= {f"point.{name}": value for name, value in chains.point._asdict().items() if name != "x"}
-    tensors["identity.probes"] = identity.probes
-    metadata = {"identity": identity.facts} | {name: str(getattr(chains, name)) for name in COUNTERS}
-    try:
-        write_tensors(path, tensors, metadata)
-    except (OSError, SafetensorError, ArgumentError) as error:  # the last where the folder is gone or closed to us
-        warnings.warn(f"checkpoint: {path} could not be written ({first_line(error)}); the run goes on", stacklevel=2)
-
-
-def load_checkpoint(path: Path, identity: Identity, device: torch.device) -> tuple[Chains, Record]:
-    """Read what `save_checkpoint` wrote; ArgumentError if it is damaged or of another run."""
-    tensors, metadata = read_tensors(path, "checkpoint", WANTED)
-    check(DIGEST in metadata and "identity.probes" in tensors, "checkpoint", f"{path}, which is something else", WANTED)
-    if identity.differs(metadata.get("identity", ""), tensors.pop("identity.probes")):
-        raise ArgumentError(f"checkpoint: {path} belongs to another run; wanted one of the same measurement, operator, energy, "
-                            "backend and options, or a path where there is no file")
-    groups: dict[str, dict[str, Any]] = {"chains": {}, "record": {}, "point": {}}
-    with reading(path, "checkpoint", WANTED):
-        for name, value in tensors.items():
-            group, field = name.split(".")
-            groups[group][field] = value.to(device)
-        chains = Chains(**groups["chains"])
-        chains.level, chains.step, chains.gradients = (int(metadata[name]) for name in COUNTERS)
-        chains.point = Point(x=chains.x, **groups["point"]) if groups["point"] else None
-        return chains, Record(**groups["record"])

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..schedule import Schedule
 from .excess import moments, published
-from .schedule import Schedule
 
 if TYPE_CHECKING:
     from ..energies.base import Energy

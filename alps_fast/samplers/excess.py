@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .schedule import AVERAGED, Schedule, StepScalars, predictor
+from ..ops._scalars import StepScalars
+from ..ops.philox_normal import AVERAGED
+from ..schedule import Schedule
+from .alps import predictor
 
 
 class Moments(NamedTuple):

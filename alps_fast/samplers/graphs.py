@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..ops import _cg, _packed
-from .level import Plan, Rows, Stepped
+from .alps import Plan
 from .mala import Point
+from .rows import Rows, Stepped
 
 Replay = Callable[[], object]
 Capture = Callable[[Callable[[], Stepped], torch.device], tuple[Replay, Stepped]]  # of what runs on a device
@@ -34,7 +35,7 @@ class Graphs:
     """Runs the steps of levels: plainly the first time, which warms up kernels and libraries, recorded the second, then replayed.
 
     A graph holds a whole level with its scalars, as kernels take these from the host. Its steps are counted on from where it was
-    captured, on the device, in the high bits of `chains`; so every draw of a run is one graph, and a replay is to the bit what
+    captured, on the device, in the high bits of `ids`; so every draw of a run is one graph, and a replay is to the bit what
     the steps would be without. A sampler that is called once gains by it from its third draw on. The level that would be
     captured first runs plainly once more, for torch to tell whether it waits for the device: a capture that fails is never begun,
     as torch's memory and random numbers do not come out of one as they were.
@@ -89,7 +90,7 @@ class Graphs:
         recorded = self.recorded[key]
         for mine, given in zip(flat(recorded.rows), flat(rows), strict=True):
             mine.copy_(given)
-        recorded.rows.chains[:, 0].add_(first - recorded.step << 32)
+        recorded.rows.ids[:, 0].add_(first - recorded.step << 32)
         recorded.replay()
         return rebuilt(recorded.result, [v.clone() for v in flat(recorded.result)])
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ops.philox_normal import INDEPENDENT, philox_uniform
-from .alps import Target
+from .targets import Target
 
 # Best by Roberts & Rosenthal, "Optimal scaling of discrete approximations to Langevin diffusions", 1998.
 ACCEPTANCE = 0.574
@@ -38,11 +38,11 @@ def row_dot(a: Tensor, b: Tensor) -> Tensor:
     return terms[:, 0]
 
 
-def point(target: Target, x: Tensor, chains: Tensor, step: int) -> Point:
+def point(target: Target, x: Tensor, ids: Tensor, step: int) -> Point:
     """Evaluate the target at x: one energy gradient, one projection, one AᴴA."""
     s = replace(target.scalars, noise=INDEPENDENT, step=step)
     value, grad = target.value_and_grad(x)
-    noisy, mean = target.langevin(x, grad, chains, s)
+    noisy, mean = target.langevin(x, grad, ids, s)
     delta = x - mean
     norm = s.lam * row_dot(delta, delta)
     if s.inv_eta2 > 0:
@@ -50,7 +50,7 @@ def point(target: Target, x: Tensor, chains: Tensor, step: int) -> Point:
     return Point(x, value.double(), grad, mean, noisy - mean, norm)
 
 
-def mala_step(target: Target, at: Point, log_tau: Tensor, chains: Tensor, step: int) -> tuple[Point, Tensor]:
+def mala_step(target: Target, at: Point, log_tau: Tensor, ids: Tensor, step: int) -> tuple[Point, Tensor]:
     """Propose, then accept or reject, every chain for itself: the next point and the probability of acceptance (N,).
 
         x' = x + τ (m(x) − x) + √(2τ) P^{1/2} R_step,      m(x) − x = −P∇U(x),   U = E/t² + quadratic terms
@@ -65,12 +65,12 @@ def mala_step(target: Target, at: Point, log_tau: Tensor, chains: Tensor, step: 
     tau = log_tau.double().exp().float()
     wide = tau.view(-1, *[1] * (at.x.ndim - 1))
     proposal = at.x + wide * (at.mean - at.x) + (2.0 * wide).sqrt() * at.noise
-    new = point(target, proposal, chains, step + 1)
+    new = point(target, proposal, ids, step + 1)
     data = at.value - new.value + 0.5 * row_dot(proposal - at.x, at.grad + new.grad)
     log_alpha = target.scalars.w * data + 0.25 * tau.double() * (at.norm - new.norm)
     # rounded to float32, so that a last bit of exp, which may hang on a vector's length, decides nothing
     probability = log_alpha.clamp(max=0.0).exp().float()
-    accept = philox_uniform(chains, target.scalars.seed, step) <= probability
+    accept = philox_uniform(ids, target.scalars.seed, step) <= probability
 
     def chosen(old: Tensor, proposed: Tensor) -> Tensor:
         return torch.where(accept.view(-1, *[1] * (old.ndim - 1)), proposed, old)
@@ -86,6 +86,6 @@ def tuned(log_tau: Tensor, probability: Tensor, step: int) -> Tensor:
     return (log_tau + (probability - ACCEPTANCE) * step**-0.5).clamp(max=math.log(LONGEST))
 
 
-def first_log_tau(chains: Tensor, size: int) -> Tensor:
+def first_log_tau(ids: Tensor, size: int) -> Tensor:
     """τ = size^{-1/3}, how the best step scales with the number of variables, (N,)."""
-    return torch.full((len(chains),), float(size) ** (-1.0 / 3.0), dtype=torch.float32, device=chains.device).log()
+    return torch.full((len(ids),), float(size) ** (-1.0 / 3.0), dtype=torch.float32, device=ids.device).log()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,10 +16,13 @@ from ..layout import from_state
 from ..limits import check_memory
 from ..operators.base import Operator
 from ..ops._dispatch import NAMES, telling
-from ..ops._modes import ordinary, settled
-from .alps import Target, centred, in_single, warn_of_size
+from ..ops._modes import settled
+from ..ops.philox_normal import NO_NOISE
+from ..schedule import Schedule
+from .alps import alps_levels
 from .chosen import chosen
-from .schedule import NO_NOISE, Schedule, StepScalars
+from .inputs import measured, warn_of_size
+from .targets import Target, Targets, centred
 
 
 @dataclass(frozen=True)
@@ -64,30 +67,30 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
         check(isinstance(given, kind), name, type(given).__name__, f"an alps_fast {kind.__name__}")
     check(schedule is None or isinstance(schedule, Schedule), "schedule", type(schedule).__name__, "None or a Schedule")
     check_choice("backend", backend, NAMES)
-    checked = in_single(ordinary(operator.check_measurement(y)).detach())
+    checked = measured(operator, y)
     image = operator.image_shape(checked)
     check_memory("y", f"an image {image}", 8 * 4 * len(checked) * math.prod(image) * (1 + operator.is_complex), checked.device)
     adjoint = operator.adjoint_state(checked)
-    around = centred(operator, adjoint)
-    b = operator.centre(checked, operator.noise_std**-2, 1.0) if around else adjoint * operator.noise_std**-2
-    warn_of_size(operator, energy, adjoint, b)
-    energy.check_channels("energy", b.shape[-1])
+    rows, nothing = torch.arange(len(adjoint), device=adjoint.device), adjoint.new_empty(0)
+    targets = Targets(operator, energy, checked, adjoint, rows, None, None, 0, backend)
+    warn_of_size(operator, energy, adjoint, targets.centre(operator.noise_std**-2) if centred(operator, adjoint) else adjoint)
+    energy.check_channels("energy", adjoint.shape[-1])
     energy.begin()
     if schedule is None:
         schedule = chosen(operator, energy, checked, measured=True)
-    rows = torch.arange(len(b), device=b.device)
-    x, trace = torch.zeros_like(b), []
+    x, trace = torch.zeros_like(adjoint), []
     with tqdm(total=schedule.levels * schedule.steps, desc="MAP", unit="step", file=sys.stderr, disable=not progress) as bar:
-        for i, t in enumerate(schedule.t().tolist()):
-            target = map_target(operator, energy, t, b, backend)
+        for i, level in enumerate(alps_levels(schedule, operator.noise_std)):
+            target = targets.at(level, nothing)
+            s = replace(target.scalars, noise=NO_NOISE)
             if i == 0:
-                x = target.langevin(x, torch.zeros_like(x), rows, target.scalars)[1]
-            for _ in range(schedule.steps):
+                x = target.langevin(x, torch.zeros_like(x), rows, s)[1]
+            for _ in range(level.steps):
                 value, grad = evaluated(target, x)
-                trace.append(posterior_energy(value, t, operator, x, checked))
-                x = target.langevin(x, grad, rows, target.scalars)[1]
+                trace.append(posterior_energy(value, level.t, operator, x, checked))
+                x = target.langevin(x, grad, rows, s)[1]
                 bar.update()
-    last = posterior_energy(evaluated(target, x)[0] if energy.has_value else unknown(x), t, operator, x, checked)
+    last = posterior_energy(evaluated(target, x)[0] if energy.has_value else unknown(x), level.t, operator, x, checked)
     found = MapEstimate(from_state(x, operator.is_complex), last, torch.stack(trace, 1).unflatten(1, (schedule.levels, -1)))
     return found if y.ndim == checked.ndim else MapEstimate(found.image[0], found.energy[0], found.trace[0])
 
@@ -100,15 +103,6 @@ def evaluated(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
 def unknown(x: Tensor) -> Tensor:
     """NaN for every image."""
     return x.new_full((len(x),), torch.nan)
-
-
-def map_target(operator: Operator, energy: Energy, t: float, b: Tensor, backend: str) -> Target:
-    """The noise-free step at level t."""
-    bound = energy.curvature(t)
-    lin = (1.0 if bound is None else bound) / t**2
-    scalars = StepScalars(lam=lin, lin=lin, w=t**-2, inv_eta2=operator.noise_std**-2, noise_lam=lin, noise=NO_NOISE,
-                          seed=0, step=0)
-    return Target(operator, energy, t, b, scalars, backend)
 
 
 def posterior_energy(value: Tensor, t: float, operator: Operator, x: Tensor, y: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..operators.base import Operator
 from ..ops.philox_normal import MEASUREMENT, philox_normal
-from .schedule import Level, Schedule
+from ..schedule import Level, Schedule
 
 WARM_T = 4.0  # a warm start of std σ begins at t <= 4σ: above, the prior says nothing beside it
 WARM_ETA = 10.0  # and at η <= 10σ: above, the measurement says nothing beside it
@@ -29,7 +29,7 @@ def measurement_levels(schedule: Schedule, eta: float, warm_std: float | None) -
     return prior + [Level(ts[-1], e, schedule.eta_steps) for e in schedule.etas(eta, eta_max).tolist()]
 
 
-def bridge(noise: Tensor, before: float, after: float, operator: Operator, y: Tensor, chains: Tensor, seed: int, step: int,
+def bridge(noise: Tensor, before: float, after: float, operator: Operator, y: Tensor, ids: Tensor, seed: int, step: int,
            backend: str) -> Tensor:
     """Aᴴ of the noise w_i = y_i − y on every chain's copy of the measurement, from the level before.
 
@@ -45,7 +45,7 @@ def bridge(noise: Tensor, before: float, after: float, operator: Operator, y: Te
         return torch.zeros_like(noise)
     shape = y.shape[1:]
     count = shape.numel() * (2 if y.is_complex() else 1)
-    fresh = philox_normal(chains, count, seed, step, MEASUREMENT, backend)
+    fresh = philox_normal(ids, count, seed, step, MEASUREMENT, backend)
     fresh = torch.view_as_complex(fresh.view(-1, *shape, 2)) if y.is_complex() else fresh.view(-1, *shape)
     fresh = operator.adjoint_state(fresh)
     ratio = after / before

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "../common/butterfly.h"
-#include "wide.h"
+#include "wide_lanes.h"
 
 namespace alps::ALPS_ISA {
 

@@ -10,7 +10,7 @@
 // of the same operations: the bits are the same, and a chain alone does not pay for sixteen.
 #include "memory.h"
 #include "noise.h"
-#include "wide.h"
+#include "wide_lanes.h"
 
 namespace alps::ALPS_ISA {
 

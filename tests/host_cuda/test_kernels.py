@@ -7,10 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from dense import fft_law
+from inputs import NETWORK_LAW, check_ridge_grad, conv_network, ridge_constants, ridge_steps, single
 from step_checks import in_double, states
-from test_conv_grad import LAW, make, single
-from test_ridge_grad import check_against_torch, constants
-from test_ridge_langevin import arguments as ridge_steps
 
 from alps_fast.errors import ArgumentError, BackendError
 from alps_fast.ops.conv_grad import CUDA_KERNELS, _cuda_kernel, conv_grad, conv_grad_reference
@@ -22,10 +20,11 @@ from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
 from alps_fast.ops.ridge_grad import ridge_grad
 from alps_fast.ops.ridge_langevin import ridge_langevin, ridge_langevin_reference
+from alps_fast.profile import cases
 from build import Crashed
 
 CHAINS = torch.tensor([[0, 0], [7, 3], [2**31, 2**24 - 1], [(3 << 32) - 1, 2**23]])
-LEVEL = {"lam": 2.0, "lin": 1.5, "w": 0.7, "inv_eta2": 9.0, "noise_lam": 3.0, "seed": -11, "step": 5}
+LEVEL = {**cases.LEVEL, "seed": -11}
 
 
 def bits(x):
@@ -209,7 +208,7 @@ def test_moments(fibers, shape, dtype):
 def ridge_arguments(images, channels, shape, bank, each=False):
     x = torch.randn(images, channels, *shape) * torch.tensor([1.0, 0.01, 30.0]).repeat(images // 3)[:, None, None, None]
     names = ("filters", "w", "r", "q", "mu")
-    return {"x": x, **dict(zip(names, constants(*bank, images if each else 1, torch.float32), strict=True))}
+    return {"x": x, **dict(zip(names, ridge_constants(*bank, images if each else 1, torch.float32), strict=True))}
 
 
 # (scales, filters, side, potentials); the last two are larger than a tile and than what a block makes the pyramid of, and a strip
@@ -220,10 +219,10 @@ RIDGES = [((1, 1), 1, (2, 4, 5, 3)), ((2, 3), 2, (3, 5, 7, 1)), ((7, 16), 1, (2,
 
 @pytest.mark.parametrize("shape, channels, bank", RIDGES)
 def test_ridge_grad_is_the_reference(fibers, shape, channels, bank):
-    """Law: test_ridge_grad.check_against_torch."""
+    """Law: inputs.check_ridge_grad."""
     a = ridge_arguments(3 if shape[0] > 16 else 48, channels, shape, bank, each=shape[0] % 2 > 0)
     got = fibers("ridge_grad", a, 1)
-    check_against_torch(a["x"], tuple(a.values())[1:], got)
+    check_ridge_grad(a["x"], tuple(a.values())[1:], got)
     if shape[0] > 16:
         alone, one = fibers("ridge_grad", a | {"want_value": False}, 2), {k: v[..., 1:2, :] for k, v in a.items() if k in "wr"}
         assert same(alone[:1], got[:1]) and alone[1].shape == (0,)
@@ -284,7 +283,7 @@ def test_the_noise_of_ridge_langevin_has_the_bits_of_the_stream(fibers):
 
 def network_arguments(images, channels, blocks, size, levels=1, width=64):
     """In float64, as conv_grad_reference takes them, and what the CUDA kernel takes."""
-    weights, *vectors, _ = make(channels, width, blocks)
+    weights, *vectors, _ = conv_network(channels, width, blocks)
     vectors = [torch.cat([v * 0.9**k for k in range(levels)], 1) for v in vectors]
     exact = torch.randn(images, channels, *size, dtype=torch.float64), weights, *vectors, blocks
     names = "weights", "scale", "shift", "coefficients", "blocks"
@@ -299,7 +298,7 @@ def test_conv_grad_is_the_reference(fibers, images, channels, blocks, size, leve
     exact, a = network_arguments(images, channels, blocks, size, levels)
     got = fibers("conv_grad", a, 1, ALPS_FAST_CONV_GRAD="image")
     for g, e in zip(got, conv_grad_reference(*exact), strict=True):
-        assert (g - e).norm() / e.norm() < LAW["fast"]
+        assert (g - e).norm() / e.norm() < NETWORK_LAW["fast"]
     if images > 1:
         a["x"][1, 0, 3, 3] = torch.nan
         both = fibers("conv_grad", a, 2, ALPS_FAST_CONV_GRAD="image")
@@ -373,7 +372,7 @@ def test_no_races(threads_of_the_os):
         _, arguments = network_arguments(1, 1, (1, 0, 0), (8, 24 if kernel == "image" else 72))
         got = threads_of_the_os("conv_grad", arguments, ALPS_FAST_CONV_GRAD=kernel, HOST_CUDA_MULTIPROCESSORS="1")
         for g, w in zip(got, conv_grad(**arguments, backend="torch"), strict=True):
-            assert (g - w).norm() <= 2 * LAW["fast"] * w.norm()  # both multiply bfloat16
+            assert (g - w).norm() <= 2 * NETWORK_LAW["fast"] * w.norm()  # both multiply bfloat16
     arguments = moments_state(2, 6, (9,), torch.float32)
     assert same(threads_of_the_os("moments", arguments), moments(**arguments, backend="torch"))
 

@@ -1,18 +1,14 @@
-"""Noise levels and what a step needs to know of its level."""
+"""The noise levels of a run: which, how many, and the steps at each."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import check, check_positive, check_std, whole
-from ..ops.philox_normal import AVERAGED, INDEPENDENT, NO_NOISE
-
-__all__ = ["AVERAGED", "INDEPENDENT", "MOST", "NO_NOISE", "PUBLISHED", "Level", "Predictor", "Schedule", "StepScalars",
-           "predictor", "with_draws"]
+from .errors import check, check_positive, check_std, whole
 
 MOST = 1_000_001  # levels, and steps at one, are fewer
 
@@ -29,8 +25,8 @@ class Schedule:
         eta_max, eta_steps: for method="measurement" alone: the noise level of the measurement from which it is
             annealed down to the true one, in image units, and Langevin steps at each of those levels. The default
             of 10 tells next to nothing of images in [−1, 1] under ‖A‖ <= 1.
-        predictor: whether a state that leaves a level is moved on to the next one, see `predictor`: one gradient a level more.
-            The published rule has none; MAP estimates, which draw nothing, take none either.
+        predictor: whether a state that leaves a level is moved on to the next one, see `samplers.alps.predictor`: one gradient
+            a level more. The published rule has none; MAP estimates, which draw nothing, take none either.
 
     Raises:
         ArgumentError: naming the argument.
@@ -90,50 +86,3 @@ def with_draws(levels: list[Level], draws: int, thin: int) -> list[Level]:
     """Make the end of the last level the first draw, and stay there for draws − 1 more, `thin` steps apart."""
     last = levels[-1]._replace(draw=True)
     return [*levels[:-1], last, *[last._replace(steps=thin)] * (draws - 1)]
-
-
-@dataclass(frozen=True)
-class StepScalars:
-    """The scalars of one Langevin step, computed once a level:
-
-        m  = (AᴴA inv_eta2 + lam)⁻¹ (b + lin x − w ∇E),    x⁺ = m + (AᴴA inv_eta2 + noise_lam)^{-1/2} ξ
-
-    w = 1/t², lin = L/t², inv_eta2 = 1/η²; lam = lin, plus 1/σ² with a warm start. `noise` is NO_NOISE (ξ = 0),
-    INDEPENDENT (ξ = R_step) or AVERAGED (ξ = (R_step + R_{step+1})/√2), of ops.philox_normal.
-    """
-
-    lam: float
-    lin: float
-    w: float
-    inv_eta2: float
-    noise_lam: float
-    noise: int
-    seed: int
-    step: int
-
-
-class Predictor(NamedTuple):
-    """What `Target.predict` takes a state from one level to the next by: x − keep (x − m(x)) − flow (L/t²) P ∇E.
-
-    scalars: of the one projection that gives both, keep and flow in them.
-    """
-
-    keep: float
-    scalars: StepScalars
-
-
-def predictor(s: StepScalars, t: float, after: float, lin_after: float, floor: float) -> Predictor:
-    """Between the levels t and t′ = `after`, s the scalars of a step at t and lin_after = L/t′² (docs/exactness.md §2):
-
-        flow = (1 − (t′/t)²)/2           the probability flow ([EDM] eq. 1) of what is wider than t, with the data projected out
-        keep = R (1 − R)/2,  R² = (L/t²)/(L/t′²)
-
-    Averaged steps leave a state correlated with the noise that the next step shares, by √½ of this level's P^{1/2}; on the next
-    level, where P is R² as large, that would add R (1 − R) P to the variance, which `keep` takes away. Without shared noise, as
-    under a Metropolis correction, keep is 0. `floor` is the t below which p_t stays as it is.
-    """
-    ratio = max(after, floor) / max(t, floor)
-    flow = 0.5 * (1.0 - ratio**2)
-    shrink = math.sqrt(s.lin / lin_after)
-    keep = 0.5 * shrink * (1.0 - shrink) if s.noise == AVERAGED else 0.0
-    return Predictor(keep, replace(s, lin=keep * s.lin, w=flow * s.lin + keep * s.w, noise=NO_NOISE))

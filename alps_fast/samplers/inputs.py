@@ -1,0 +1,50 @@
+"""Measurements and warm starts as samplers take them, and what may be wrong with them."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from ..energies.base import Energy
+from ..errors import check
+from ..layout import to_state
+from ..operators.base import Operator
+from ..ops._modes import ordinary
+from .targets import centred
+
+SMALLEST, LARGEST = 0.01, 30.0  # sizes of images that a prior for images that reach about 1 can be asked about
+
+
+def measured(operator: Operator, y: Tensor) -> Tensor:
+    """y (B, ...), checked, as float32 or complex64: states have that precision."""
+    y = ordinary(operator.check_measurement(y)).detach()
+    return y.to(torch.complex64 if y.is_complex() else torch.float32)
+
+
+def warn_of_size(operator: Operator, energy: Energy, adjoint: Tensor, centre: Tensor) -> None:
+    """Warn where the image behind y is of a size that the energy cannot know: Aᴴy where A is a mask, else c of `Target`."""
+    if energy.unit:
+        eta = operator.noise_std
+        size = float(centre.abs().max()) * (1 + eta**2) if centred(operator, adjoint) else float(adjoint.abs().max())
+        if 0 < size < SMALLEST or size > LARGEST + 6 * eta:
+            warnings.warn(f"y: the image behind it reaches {size:.2g}, and the energy knows images that reach about 1; divide y "
+                          "and noise_std by a common scale, as alps_fast.io.scaled_kspace does with k-space", stacklevel=5)
+
+
+def warm_state(warm: Tensor | None, image: tuple[int, int, int], is_complex: bool, like: Tensor) -> Tensor | None:
+    """The option `warm_start` as x₀ (B, H, W, C') beside states `like`.
+
+    Raises:
+        ArgumentError: it is no such image, or none that is finite.
+    """
+    if warm is None:
+        return None
+    check(isinstance(warm, Tensor), "warm_start", type(warm).__name__, "a torch tensor")
+    shapes = {image, (1, *image), (len(like), *image)}
+    check(tuple(warm.shape) in shapes and warm.is_complex() == is_complex, "warm_start",
+          f"{warm.dtype} of shape {tuple(warm.shape)}",
+          f"a {'complex' if is_complex else 'real'} image {image}, or one a measurement")
+    check(bool(warm.isfinite().all()), "warm_start", "NaN or infinity in it", "finite numbers")
+    return to_state(ordinary(warm).detach().view(-1, *image).to(like.device).expand(len(like), *image)).float()
