@@ -16,13 +16,13 @@ from torch import Tensor
 
 from ..errors import check
 from ..layout import as_complex, as_real
-from ._alike import each, power, product
+from ._alike import fft, inverse_fft, power, product
 from ._cg import WINDOW, conjugate_gradients, in_graphs, looked, warn_of_max_iter
 from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
 from ._memory import empty_like
 from ._packed import packed_once
-from .langevin_fourier import fft, has_fast_transform, inverse_fft
+from .langevin_fourier import has_fast_transform
 from .philox_normal import NO_NOISE, counters
 
 # Chains a matrix product. A product rounds according to its shape, and a chain must not feel how many run beside it,
@@ -199,7 +199,7 @@ def sense_solve(rhs: Tensor, start: Tensor, maps: Tensor, mask: Tensor, inv_eta2
         return sense_normal(p, maps, mask) * inv_eta2 + p * shift[:, None, None, None]
 
     def precondition(r: Tensor) -> Tensor:
-        return as_real(each(torch.fft.ifft2, each(torch.fft.fft2, as_complex(r)[..., 0]) * gain)[..., None])
+        return as_real(inverse_fft(fft(as_complex(r)[..., 0]) * gain)[..., None])
 
     return conjugate_gradients(apply, rhs, start, error, max_iter, precondition)
 
