@@ -300,7 +300,7 @@ def _langevin_sense_cg_cuda(
 @Op
 def langevin_sense_cg(
     x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
-    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float = 0.03, max_iter: int = 300,
+    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float = 0.03, max_iter: int = 1000,
     xi: Tensor | None = None, backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """One Langevin step for SENSE with any mask, by conjugate gradients; the noise by perturb-and-solve.
