@@ -12,7 +12,7 @@ STAMP  := $(VENV)/.alps_fast
 # The tests of every CPU kernel, found by its name.
 KERNEL_TESTS := $(wildcard $(patsubst csrc/cpu/%.cpp,tests/test_%.py,$(wildcard csrc/cpu/*.cpp)))
 
-.PHONY: build demo test lint fuzz fuzz-short profile triton-versions sanitize gpu dist clean
+.PHONY: build demo test lint fuzz fuzz-short profile oldest triton-versions sanitize gpu dist clean
 
 build: $(STAMP)                ## the compiled parts, as ALPS_FAST_BUILD says; what has not changed costs nothing
 	$(BIN)/python setup.py -q build_ext --inplace
@@ -45,6 +45,9 @@ sanitize: build
 
 profile: build                 ## fail where a GPU kernel holds or moves more than the baseline; needs no GPU
 	TRITON_CACHE_DIR=build/triton $(BIN)/python -m lab --check
+
+oldest: build                  ## the tests of files and of what NumPy computes, under the oldest versions that are allowed; torch stays
+	tests/oldest.sh $(BIN)/python
 
 # The versions that CUDA builds of torch 2.11 to 2.14 bring.
 triton-versions: build         ## the Triton kernels' tests under each Triton they are for, without a GPU

@@ -73,6 +73,7 @@ def quiet(op: Operator, y: torch.Tensor) -> float:
 WRONG = {
     "noise three times too small": (CartesianMRI(PLANE, MAPS, noise_std=ETA / 3), 1.5, "noise_std is too small"),
     "noise three times too large": (CartesianMRI(PLANE, MAPS, noise_std=ETA * 3), 0.5, "noise_std is too large"),
+    "a mask of ones": (CartesianMRI(torch.ones(24, 20), MAPS, noise_std=ETA), 1.5, "mask"),
     "maps of others": (CartesianMRI(PLANE, MAPS.flip(0), noise_std=ETA), 1.5, "maps"),
     "maps with a hole": (CartesianMRI(PLANE, MAPS * (torch.arange(20) > 6), noise_std=ETA), 1.5, "where all maps are zero"),
 }
@@ -81,7 +82,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_what_does_not_fit_is_told(case: str) -> None:
     right, shape = OPERATORS["plane"]
-    y = measured(right, shape)[0]
+    y = measured(right, shape)[0] * PLANE
     assert quiet(right, y) == pytest.approx(1, abs=0.25)
     op, bound, says = WRONG[case]
     with pytest.warns(UserWarning, match=f"chi-squared a datum is .*{says}"):

@@ -125,12 +125,43 @@ class Wrong(torch.nn.Module):
         return x[..., ::2]
 
 
+class InTraining(torch.nn.Module):
+    """A teacher with statistics of its own, which asking it in training mode would change, and a part that is not in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.done = torch.nn.BatchNorm2d(1), torch.nn.Conv2d(1, 1, 3, padding=1).eval()
+        self.asked = []
+
+    def forward(self, x, sigma):
+        self.asked.append(self.norm.training)
+        return x + 0.1 * self.done(self.norm(x))
+
+
+@pytest.mark.parametrize("distil", [distill_denoiser, distill_ridge])
+def test_the_callers_teacher_is_left_as_it_was(distil, tmp_path, coarse_bounds):
+    """A validation loop that distils would else end the training of its network."""
+    teacher = InTraining()
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    distil(teacher, "natural", tmp_path / "a", steps=1, **SMALL)
+    assert len(teacher.asked) >= 2 and not any(teacher.asked)
+    assert [m.training for m in teacher.modules()] == [True, True, False]
+    assert all(p.requires_grad and p.grad is None for p in teacher.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in teacher.state_dict().items())
+    teacher.forward = lambda x, sigma: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        distil(teacher, "natural", tmp_path / "b", steps=1, **SMALL)
+    assert teacher.norm.training
+    with pytest.raises(ArgumentError, match=r"^teacher: got function; wanted a module D\(x, sigma\)"):
+        distil(lambda x, sigma: x, "natural", tmp_path / "b", steps=1, **SMALL)
+
+
 def test_student_starts_from_the_teacher(tmp_path):
     torch.manual_seed(1)
     teacher = CompactNet(1, 8, (1, 1, 1))
     student = distill_denoiser(teacher, "natural", tmp_path, steps=1, **SMALL).network
     assert student.width == 8
-    step = max(float((a - b).abs().max()) for a, b in zip(teacher.parameters(), student.parameters(), strict=True))
+    step = max(float((a - b).detach().abs().max()) for a, b in zip(teacher.parameters(), student.parameters(), strict=True))
     assert step < 1e-3  # one warm-up step of AdamW at 1e-3/300
 
 
@@ -142,7 +173,8 @@ def test_a_symmetric_teacher_shows_one_side_a_step(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(sum(teacher.one(x, t, g) for g in range(8)) / 8, teacher(x, t))
     student = distill_denoiser(teacher, "natural", tmp_path, steps=1, **SMALL).network
-    step = max(float((a - b).abs().max()) for a, b in zip(teacher.denoiser.parameters(), student.parameters(), strict=True))
+    step = max(float((a - b).detach().abs().max())
+               for a, b in zip(teacher.denoiser.parameters(), student.parameters(), strict=True))
     assert step < 1e-3
 
 

@@ -1,6 +1,9 @@
 """Energies: gradients against finite differences, symmetric Jacobians, curvature bounds, files."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -164,6 +167,12 @@ def test_files_give_the_same_energy(name, tmp_path):
     energies.save(energy, path, half=True)
     half = energies.load(path).grad(x, 0.3)
     assert (half - expected).norm() < 3e-3 * expected.norm()
+
+
+def test_a_shipped_network_is_loaded_without_torchs_compiler():
+    """Whose import takes longer than all else: torch asks for it to draw first weights that nobody will see."""
+    script = "import sys, alps_fast as af; af.energies.load('natural-denoiser'); sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[1]).returncode == 0
 
 
 def test_teacher_files(tmp_path):

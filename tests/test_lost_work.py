@@ -166,6 +166,18 @@ def test_a_full_disk_leaves_the_good_file(tmp_path: Path, kind: str) -> None:
     assert there.read_bytes() == before and list(tmp_path.iterdir()) == [there]
 
 
+@pytest.mark.parametrize("kind", [*WRITERS, "checkpoint"])
+def test_what_takes_a_files_place_is_on_the_disk_first(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a machine that stops finds an empty file under a good name; and after it the folder, which has the name."""
+    told: list[tuple[str, int]] = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda d: told.append(("on the disk", os.fstat(d).st_ino)) or sync(d))
+    monkeypatch.setattr(Path, "replace", lambda p, to: told.append(("in place", p.stat().st_ino)) or replace(p, to))
+    (WRITERS | {"checkpoint": lambda path: run(checkpoint=path)})[kind](tmp_path / "x.npz")
+    file, folder = next(tmp_path.iterdir()).stat().st_ino, tmp_path.stat().st_ino
+    assert told[-3:] == [("on the disk", file), ("in place", file), ("on the disk", folder)]
+
+
 def test_temporary_names_are_nobody_elses(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
     with io.replacing(path) as one, io.replacing(path) as two:

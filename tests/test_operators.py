@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -322,6 +325,28 @@ def test_factors_are_the_same_on_any_threads(threads):
         threads(count)
         found.append(CartesianMRI(mask1d(96), s, axis=1, noise_std=0.1).factors(torch.complex64, torch.device("cpu")))
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_fresh_processes_agree_on_any_threads():
+    """Factors, where LAPACK first runs in a process of that many threads, and the chains that they make, to the bit."""
+    code = """
+import hashlib, torch, alps_fast as af
+from alps_fast import data
+op = af.operators.CartesianMRI(torch.arange(96) % 3 == 0, data.coil_maps(4, 6, 96), axis=1, noise_std=0.1)
+factors = op.factors(torch.complex64, torch.device("cpu"))
+y = torch.complex(*torch.randn(2, 4, 6, 96, generator=torch.Generator().manual_seed(0)))
+few = af.Schedule(1.0, 0.2, 2, 2)
+runs = [af.sample(y, op, af.energies.GaussianEnergy(0.0, 0.5), chains=3, schedule=few, backend=backend, progress=False)
+        for backend in ("auto", "torch")]
+for v in (*factors, *(run.samples for run in runs), *(run.mean for run in runs)):
+    print(torch.get_num_threads(), hashlib.sha256(v.resolve_conj().numpy().tobytes()).hexdigest())
+"""
+    told = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                           env=os.environ | {"OMP_NUM_THREADS": str(count), "MKL_NUM_THREADS": str(count)}).stdout.split()
+            for count in (1, 2)]
+    assert told[0][::2] == ["1"] * 6
+    assert told[1][::2] == ["2"] * 6
+    assert told[0][1::2] == told[1][1::2]
 
 
 NAN = float("nan")

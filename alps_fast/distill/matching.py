@@ -8,7 +8,8 @@ do: a torch module called as D(x, sigma) with x (N, C, H, W) and sigma (N,).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -29,10 +30,22 @@ from .teacher import edm_weight, noisy_batch
 SIGMA_DATA = 0.5
 
 
+@contextmanager
+def evaluating(teacher: nn.Module) -> Iterator[None]:
+    """Within it the teacher is in evaluation mode; after it, each of its parts is in the mode that it was in."""
+    check(isinstance(teacher, nn.Module), "teacher", type(teacher).__name__, "a module D(x, sigma)")
+    modes = [(part, part.training) for part in teacher.modules()]
+    teacher.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
 def _matching(teacher: nn.Module, gradient: Callable[[Tensor, Tensor], Tensor], crops: Crops,
               margin: int = 0) -> Callable[[int], Tensor]:
     """The loss as a function of the step; errors within `margin` pixels of a crop's border do not count."""
-    teacher = teacher.eval().requires_grad_(False)
     inside = slice(margin, crops.size - margin)
 
     def loss(step: int) -> Tensor:
@@ -60,7 +73,8 @@ def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int =
     """A `DenoiserEnergy` from `teacher`; starts from its weights if it is a CompactNet, turned or not, and resumes from `out`.
 
     Args:
-        teacher: a module D(x, sigma), x (N, C, H, W), sigma (N,). domain: "brain" or "natural", the images to match at.
+        teacher: a module D(x, sigma), x (N, C, H, W), sigma (N,), asked in evaluation mode and left as it was.
+        domain: "brain" or "natural", the images to match at.
         out: folder of checkpoint and log. steps: of the optimiser, in all. batch, size: crops a step and their side in pixels.
         seed: of crops and noise. compile: through torch.compile. progress: a bar on stderr.
 
@@ -72,7 +86,6 @@ def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int =
     """
     torch.manual_seed(seed)
     crops = Crops(domain, size=size, batch=batch, seed=seed)
-    probes = _check_teacher(teacher, crops)
     student = CompactNet(crops.channels)
     network = network_of(teacher)
     if isinstance(network, CompactNet):
@@ -87,8 +100,10 @@ def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int =
         coefficients = edm_coefficients(t, student.sigma_data)
         return run(x, student.weights(), scale, shift, coefficients, student.blocks, precision)[0]
 
-    fit(student, _matching(teacher, gradient, crops), steps, out, lr=1e-3, progress=progress,
-        of={"kind": "denoiser", "domain": domain}, probes=probes)
+    with evaluating(teacher):
+        probes = _check_teacher(teacher, crops)
+        fit(student, _matching(teacher, gradient, crops), steps, out, lr=1e-3, progress=progress,
+            of={"kind": "denoiser", "domain": domain}, probes=probes)
     return DenoiserEnergy(student.eval().requires_grad_(False), channelwise=crops.channels == 1)
 
 
@@ -104,13 +119,14 @@ def distill_ridge(teacher: nn.Module, domain: str, out: Path, *, steps: int = 60
     """
     torch.manual_seed(seed)
     crops = Crops(domain, size=size, batch=batch, seed=seed)
-    probes = _check_teacher(teacher, crops)
     net = RidgeNet(crops.channels)
     run = torch.compile(ridge_grad_reference) if compile else ridge_grad_reference
 
     def gradient(x: Tensor, t: Tensor) -> Tensor:
         return run(x, list(net.filters()), *net.constants(t), net.mu)[0]
 
-    fit(net, _matching(teacher, gradient, crops, margin=size // 12), steps, out, lr=5e-3, progress=progress,
-        of={"kind": "ridge", "domain": domain}, probes=probes)
+    with evaluating(teacher):
+        probes = _check_teacher(teacher, crops)
+        fit(net, _matching(teacher, gradient, crops, margin=size // 12), steps, out, lr=5e-3, progress=progress,
+            of={"kind": "ridge", "domain": domain}, probes=probes)
     return net.bake()

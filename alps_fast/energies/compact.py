@@ -65,7 +65,8 @@ class CompactNet(nn.Module):
         self.tail = nn.Conv2d(width, 4 * channels, 3, padding=1)
         self.film = nn.Sequential(nn.Linear(self.FEATURES, 2 * self.FEATURES), nn.SiLU(),
                                   nn.Linear(2 * self.FEATURES, count * 2 * width))
-        self._initialise()
+        if not self.tail.weight.is_meta:  # where weights will be loaded: torch would import its compiler to draw none, in 1.5 s
+            self._initialise()
 
     def _initialise(self) -> None:
         for block in self.body:

@@ -51,7 +51,7 @@ def read_kspace(path: str | Path, name: str = "input") -> KSpace:
     check(maps is None or maps.shape == kspace.shape, "maps", f"shape {tuple(maps.shape) if maps is not None else ()}",
           f"the shape of kspace, {tuple(kspace.shape)}")
     mask = _mask(arrays.get("mask"), kspace, path)
-    _check_middle(kspace * mask, path)
+    check_consistent(kspace, mask, f" in {path}")
     return KSpace(kspace, maps, mask)
 
 
@@ -74,21 +74,24 @@ def _mask(array: np.ndarray | None, kspace: Tensor, path: Path) -> Tensor:
     check(bool((array != 0).any()), "mask", "zero everywhere", "at least one measured sample")
     mask = torch.from_numpy((array != 0).astype(np.float32))
     whole, zero = mask.expand(height, width).clone(), (kspace == 0).all(0)
-    empty = int((zero & (whole > 0)).sum())
     if mask.ndim == 1 and height == width:
-        rows = bool((zero == (mask == 0)[:, None]).all()) and empty > 0
+        rows = bool((zero == (mask == 0)[:, None]).all()) and bool((zero & (whole > 0)).any())
         check(not rows, "mask", f"({width},) in {path}, which names columns, where rows were measured", f"it as ({height}, 1)")
         if not bool(zero.any()) and not bool((mask > 0).all()):
             warnings.warn(f"mask: ({width},) of square k-space in {path} is taken to name columns; for rows store it as "
                           f"({height}, 1)", stacklevel=4)
-    check(empty == 0, "mask", f"1 at {empty} of {int(whole.sum())} samples where every coil of kspace is exactly 0 in {path}",
-          "0 where nothing was measured, or no mask, which then is where kspace is not 0")
     return whole
 
 
-def _check_middle(kspace: Tensor, path: Path) -> None:
-    """Frequency zero, where an image has most of its energy, must be in the middle, (H // 2, W // 2)."""
-    power = kspace.abs().double().square().sum(0)
+def check_consistent(kspace: Tensor, mask: Tensor, where: str = "") -> None:
+    """A sample that the mask (H, W) counts is not exactly 0 in all coils, and frequency zero is in the middle, (H // 2, W // 2).
+
+    where: words for an error, of what holds kspace (coils, H, W).
+    """
+    empty = int(((kspace == 0).all(0) & (mask > 0)).sum())
+    check(empty == 0, "mask", f"1 at {empty} of {int(mask.sum())} samples where every coil of kspace is exactly 0{where}",
+          "0 where nothing was measured, or no mask, which then is where kspace is not 0")
+    power = (kspace * mask).abs().double().square().sum(0)  # of an image most is around frequency zero
     height, width = power.shape
     near = [max(1, n // NEAR) for n in (height, width)]
 
@@ -98,6 +101,5 @@ def _check_middle(kspace: Tensor, path: Path) -> None:
 
     middle = around(height // 2, width // 2)
     for y, x, axes in ((0, 0, "both axes"), (0, width // 2, "the first axis"), (height // 2, 0, "the second axis")):
-        check(around(y, x) <= FAR_MORE * middle, "kspace", f"most of its energy around ({y}, {x}) in {path}",
+        check(around(y, x) <= FAR_MORE * middle, "kspace", f"most of its energy around ({y}, {x}){where}",
               f"frequency zero in the middle, ({height // 2}, {width // 2}): np.fft.fftshift along {axes}, of the mask too")
-

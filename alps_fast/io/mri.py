@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check_positive
-from .kspace import KSpace
+from .kspace import KSpace, check_consistent
 
 if TYPE_CHECKING:
     from ..operators import CartesianMRI
@@ -52,11 +52,12 @@ def scaled_kspace(data: KSpace, noise_std: float | None = None, scale: float | N
         scale: magnitude that the prior is to take for 1; None: that of a damped least-squares image, at its 99.9 % quantile.
 
     Raises:
-        ArgumentError: naming the argument.
+        ArgumentError: naming the argument, also where k-space and mask contradict each other, as `read_kspace` would have said.
     """
     from ..operators import CartesianMRI
 
     kspace, maps, mask = data
+    check_consistent(kspace, mask)
     maps = None if maps is None else normalised_maps(maps)
     if scale is None:
         energy = float(kspace.abs().double().square().sum() / kspace.shape[-1] / kspace.shape[-2]) ** 0.5 or 1.0

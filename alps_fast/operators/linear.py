@@ -40,7 +40,7 @@ class LinearOperator(Operator):
     """
 
     def __init__(self, forward: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], noise_std: float,
-                 image_shape: Sequence[int], *, is_complex: bool = False, tol: float = 0.03, max_iter: int = 300):
+                 image_shape: Sequence[int], *, is_complex: bool = False, tol: float = 0.03, max_iter: int = 1000):
         super().__init__(noise_std)
         for name, function in (("forward", forward), ("adjoint", adjoint)):
             check(callable(function), name, type(function).__name__, "a function")

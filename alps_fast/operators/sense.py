@@ -56,7 +56,7 @@ class CartesianMRI(Operator):
         axis: for a mask (n,), the image axis along which it varies: 0 (H: whole rows are kept or not) or 1 (W: whole
             columns).
         tol: where conjugate gradients solve, error of a step allowed, in posterior standard deviations.
-        max_iter: their iterations at most.
+        max_iter: their iterations at most; 305 are needed at t = 90 η of a brain's slice of which eight coils saw 12 %.
 
     Raises:
         ArgumentError: naming the argument.
@@ -65,7 +65,7 @@ class CartesianMRI(Operator):
     is_complex = True
 
     def __init__(self, mask: Tensor, maps: Tensor | None = None, *, noise_std: float, axis: int | None = None,
-                 tol: float = 0.03, max_iter: int = 300):
+                 tol: float = 0.03, max_iter: int = 1000):
         super().__init__(noise_std)
         tol, max_iter = check_positive("tol", tol), whole("max_iter", max_iter, 1)
         mask = check_binary("mask", mask)

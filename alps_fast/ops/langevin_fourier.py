@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import check
 from ..layout import as_complex, as_real
-from ._alike import each, power, product
+from ._alike import fft, inverse_fft, power, product
 from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements
 from ._langevin import as_drawn, check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
@@ -38,16 +38,6 @@ def normal_power(v: Tensor, h: Tensor, factor: int, inv_eta2: float, lam: float,
     rest = rest - along(rest)  # once more: lam^exponent may be 1e8 times the other gain, and its rounding would pass as data
     out = head * (energy * inv_eta2 + lam) ** exponent + rest * lam**exponent
     return out.flatten(-4, -3).flatten(-2, -1)
-
-
-def fft(images: Tensor) -> Tensor:
-    """Orthonormal transforms of images (N, ..., H, W)."""
-    return each(lambda v: torch.fft.fft2(v, norm="ortho"), images)
-
-
-def inverse_fft(spectra: Tensor) -> Tensor:
-    """Their inverse."""
-    return each(lambda v: torch.fft.ifft2(v, norm="ortho"), spectra)
 
 
 def channels_first(state: Tensor, is_complex: bool) -> Tensor:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # or asking whether there is a GPU starts CUDA, and no child can
+import torch
+
 DEVICE = os.environ.get("GPU_RUN_DEVICE", "cuda")  # "cpu" for a trial of the scripts alone
 ON_GPU = DEVICE == "cuda"
 IN_CHILDREN = os.environ.get("GPU_RUN_INLINE") != "1"
@@ -46,6 +48,8 @@ def in_children(jobs: Iterable[tuple[str, Job]], limit: int, at_once: int = 1) -
     Several at once are for what is right, never for times. Nothing may have started CUDA here.
     """
     running: dict[int, str] = {}
+    if IN_CHILDREN:
+        torch.testing.assert_close(torch.zeros(1), torch.zeros(1))  # its imports take a second, here but once
 
     def reap() -> None:
         pid, status = os.wait()

@@ -69,7 +69,7 @@ forks() {  # whether a child can start CUDA after its parent has imported torch
   $PYTHON -P -c "
 import os
 os.environ['PYTORCH_NVML_BASED_CUDA_CHECK'] = '1'
-import torch, alps_fast
+import torch, torch.distributed.tensor, alps_fast
 pid = os.fork()
 if pid == 0:
     torch.zeros(1, device='cuda')
