@@ -1,16 +1,18 @@
 // m = P(lam)(b + lin x - w grad),  x+ = m + P(noise_lam)(sqrt(inv_eta2) A^H e1 + sqrt(noise_lam) e2), by conjugate gradients;
 // contract in alps_fast/ops/langevin_sense.py, the iteration and its stopping rule in alps_fast/ops/_cg.py.
 //
-// A system is the mean or the noise of a chain; its solution grows in m or in x+. An iteration is seven launches:
-//   rows     p = z + beta p; for every coil its map times p, transformed along W, into the workspace
+// A system is the mean or the noise of a chain; its solution grows in m or in x+. An iteration is six launches:
+//   rows     the scalars of every system, which a block computes for itself; p = z + beta p; for every coil its map times p,
+//            transformed along W, into the workspace
 //   columns  transform along H, mask, transform back
 //   back     transform along W, conjugate of the map, sum over coils, q = A^H A p inv_eta2 + shift p; p q
 //   update   x += alpha p, r -= alpha q; r transformed along W
 //   columns  transform along H, preconditioner, transform back
 //   back     transform along W: z; r z
-//   settle   the scalars of every system
-// A block takes rows or columns that fit into its shared memory. Dot products are summed in double: in a block in a fixed order,
-// and over the blocks of an image by each block that needs them. Systems go through the workspace a few at a time, so that it
+// and one more after eight of them, settle: the scalars, and whether a system goes on. Lines are transformed in registers where their
+// length allows it, in shared memory where not (lines.cuh). A block takes a few rows in several coils, or columns of one. Dot products
+// are summed in double: in a block in a fixed order, and over the blocks of an image by each block that needs them. What a block takes
+// depends on the image's size and the number of coils. Systems go through the workspace a few at a time, so that it
 // stays in L2. Those that have stopped cost a look at their state; whether all have, the caller sees after every window, or in a
 // graph one more launch, look.
 #include <algorithm>
@@ -28,6 +30,8 @@ namespace {
 constexpr int MOST_THREADS = 448, BLOCKS = 2;  // of a multiprocessor, in 72 registers
 constexpr int64_t CELLS = 8;  // complex numbers a thread, of lines that are not transformed in registers
 constexpr int64_t ROWS[] = {4, 2, 1};  // of a block
+constexpr int64_t ROOM = 48 << 10;  // shared memory of a block with several coils
+constexpr int BATCH = 4;  // pixels of a thread, whose loads are under way together
 constexpr int64_t LINES = 256;  // threads of a block that has rows of several coils, as far as one row is not more
 constexpr int64_t AT_ONCE = 1 << 22;  // complex numbers of k-space in the workspace: 32 MB
 constexpr int64_t MOST_BLOCKS = 0x7fffffff;
@@ -47,7 +51,7 @@ struct Loop {  // in a graph: the window of iterations that is at work, from 1 o
 struct Work {  // images of every system: z is where q was; k-space of every coil of the systems from `first` on
   float2 *r, *p, *q, *k;
   double *curvature, *next;  // sums of the tiles of every system: p q (or what START sums), and r z
-  State* state;
+  State *state, *before;  // before: where it is to be settled from, or null
   float2 *tables_w, *tables_h;  // where lines are not transformed in registers
 };
 
@@ -98,27 +102,17 @@ int64_t columns_bytes(int64_t height, int64_t columns) {
   return bytes;
 }
 
-// f(i, h, w): every number of the tile.
-template <class Function>
-__device__ __forceinline__ void for_cells(const Tile& tile, const Function& f) {
-  const Divisor by_width(tile.width);
-  for (uint32_t i = threadIdx.x; i < tile.count * tile.width; i += blockDim.x) {
-    const uint32_t h = by_width(i);
-    f(i, h, i - h * tile.width);
-  }
-}
-
-// use(i, load(i)) of every number of the tile, BATCH loads of a thread before what is stored.
-template <int BATCH, class Load, class Use>
+// use(i, load(i)) of every number of the tile, COUNT loads of a thread before what is stored.
+template <int COUNT, class Load, class Use>
 __device__ __forceinline__ void for_batches(const Tile& tile, const Load& load, const Use& use) {
   const uint32_t count = tile.count * tile.width;
-  for (uint32_t first = threadIdx.x; first < count; first += BATCH * blockDim.x) {
-    decltype(load(0u)) loaded[BATCH] = {};
+  for (uint32_t first = threadIdx.x; first < count; first += COUNT * blockDim.x) {
+    decltype(load(0u)) loaded[COUNT] = {};
     ALPS_UNROLL
-    for (uint32_t j = 0; j < BATCH; ++j)
+    for (uint32_t j = 0; j < COUNT; ++j)
       if (first + j * blockDim.x < count) loaded[j] = load(first + j * blockDim.x);
     ALPS_UNROLL
-    for (uint32_t j = 0; j < BATCH; ++j)
+    for (uint32_t j = 0; j < COUNT; ++j)
       if (first + j * blockDim.x < count) use(first + j * blockDim.x, loaded[j]);
   }
 }
@@ -168,6 +162,17 @@ __device__ __forceinline__ bool moves(const State& state, double curvature) {
   return state.active != 0 && state.rz > 0 && curvature > 0;
 }
 
+// What an iteration leaves of a system; a whole warp asks.
+__device__ __forceinline__ State settled(const Work& work, uint32_t system, uint32_t tiles, State state) {
+  if (state.active == 0) return state;
+  const double next = sum_of_tiles(work.next, tiles, system), curvature = sum_of_tiles(work.curvature, tiles, system);
+  const bool moved = moves(state, curvature);
+  if (moved) state.fell += state.rz / curvature * state.rz;
+  state.beta = moved ? next / state.rz : 0;
+  if (moved) state.rz = next;
+  return state;
+}
+
 struct Row {  // of a tile, of a coil that comes with others; where there is no such row, or no such coil is left, the last
   uint32_t h;
   uint32_t coil;
@@ -196,9 +201,17 @@ template <int N>
 __global__ void __launch_bounds__(N ? LINES : MOST_THREADS, N && N < 256 ? 3 : BLOCKS)
     langevin_sense_cg_rows(SenseCgStep s, Layout at, Work work, bool starts) {
   const Tile tile = tile_of<N>(s, at);
-  if (!starts && work.state[tile.system].active == 0) return;
+  float beta = 0;
+  if (!starts) {
+    State state = (work.before ? work.before : work.state)[tile.system];
+    if (work.before) {
+      state = settled(work, tile.system, at.tiles, state);
+      if (tile.tile == 0 && threadIdx.x == 0) work.state[tile.system] = state;
+    }
+    if (state.active == 0) return;
+    beta = static_cast<float>(state.beta);
+  }
   const Shared<N> shared(at, work, tile);
-  const float beta = starts ? 0 : static_cast<float>(work.state[tile.system].beta);
   const uint32_t coils = static_cast<uint32_t>(s.coils);
   const int64_t pixels = s.height * tile.width, begin = int64_t(tile.first) * tile.width;
   for_batches<2>(
@@ -232,14 +245,15 @@ __global__ void __launch_bounds__(N ? LINES : MOST_THREADS, N && N < 256 ? 3 : B
   }
 }
 
-// The samples' noise of the systems from at.first on, into their k-space.
+// The noise of `count` systems from at.first on: of the prior into r, of the samples into k-space.
 __global__ void __launch_bounds__(MOST_THREADS) langevin_sense_cg_draw(SenseCgStep s, Layout at, Work work, int64_t count) {
-  const int64_t pixels = s.height * s.width, samples = s.coils * pixels;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count * samples; i += int64_t(gridDim.x) * blockDim.x) {
-    const int64_t system = i / samples, sample = i - system * samples;
-    const float2 drawn = noise_at(s, at, at.first + system - s.rows, pixels + sample);
-    const float factor = s.mask[sample % pixels] * at.signal;
-    work.k[i] = make_float2(drawn.x * factor, drawn.y * factor);
+  const int64_t pixels = s.height * s.width, numbers = (1 + s.coils) * pixels;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count * numbers; i += int64_t(gridDim.x) * blockDim.x) {
+    const int64_t of = i / numbers, number = i - of * numbers, system = at.first + of;
+    const float2 drawn = noise_at(s, at, system - s.rows, number);
+    const float factor = number < pixels ? at.prior : s.mask[number % pixels] * at.signal;
+    float2* const to = number < pixels ? work.r + system * pixels : work.k + (of * s.coils - 1) * pixels;
+    to[number] = make_float2(drawn.x * factor, drawn.y * factor);
   }
 }
 
@@ -288,6 +302,9 @@ __global__ void __launch_bounds__(N ? LINES : MOST_THREADS, N && N < 256 ? 3 : B
   const int64_t pixels = s.height * tile.width;
   const float2* const planes = (purpose == PRECONDITION ? work.q + tile.image : work.k + (tile.system - at.first) * s.coils * pixels) +
                                int64_t(tile.first) * tile.width;
+  const int64_t begin = tile.image + int64_t(tile.first) * tile.width;
+  const Divisor by_width(tile.width);
+  double dot = 0;
 #pragma unroll 1
   for (uint32_t coil = 0; coil < coils; coil += at.slots) {
     const RowsOfCoils rows(at, tile, coil, coils);
@@ -305,39 +322,41 @@ __global__ void __launch_bounds__(N ? LINES : MOST_THREADS, N && N < 256 ? 3 : B
         },
         finish);
     const uint32_t slots = coils - coil < at.slots ? coils - coil : at.slots;
-    for_cells(tile, [&](uint32_t i, uint32_t h, uint32_t w) {
+    const auto summed = [&](uint32_t i) {
+      const uint32_t h = by_width(i), w = i - h * tile.width;
       float2 own = coil > 0 ? shared.own[i] : make_float2(0, 0);  // of this thread alone
       for (uint32_t slot = 0; slot < slots; ++slot) {
         const float2 product = products(h * at.slots + slot, w);
         own = make_float2(own.x + product.x, own.y + product.y);
       }
-      shared.own[i] = own;
-    });
-  }
-  double dot = 0;
-  for_cells(tile, [&](uint32_t i, uint32_t, uint32_t) {
-    const int64_t pixel = int64_t(tile.first) * tile.width + i;
-    float2 v = shared.own[i], with;
-    if (purpose == PRECONDITION) {
-      with = work.r[tile.image + pixel];
-      work.q[tile.image + pixel] = v;
-    } else if (purpose == NOISE) {
-      const float2 drawn = noise_at(s, at, tile.chain, pixel);
-      work.r[tile.image + pixel] = make_float2(__fmaf_rn(at.prior, drawn.x, v.x), __fmaf_rn(at.prior, drawn.y, v.y));
-      with = make_float2(0, 0);
-    } else {
-      with = work.p[tile.image + pixel];
-      v = make_float2(__fmaf_rn(tile.shift, with.x, v.x * at.scale), __fmaf_rn(tile.shift, with.y, v.y * at.scale));
-      if (purpose == APPLY) {
-        work.q[tile.image + pixel] = v;
-      } else {
-        const float2 right = right_hand_side(s, at, tile, pixel, with);
-        const float2 r = work.r[tile.image + pixel] = make_float2(right.x - v.x, right.y - v.y);
-        v = make_float2(right.x + r.x, right.y + r.y);
-      }
+      return own;
+    };
+    if (coil + slots < coils) {
+      for (uint32_t i = threadIdx.x; i < tile.count * tile.width; i += blockDim.x) shared.own[i] = summed(i);
+      continue;
     }
-    dot += static_cast<double>(with.x) * static_cast<double>(v.x) + static_cast<double>(with.y) * static_cast<double>(v.y);
-  });
+    for_batches<BATCH>(
+        tile,
+        [&](uint32_t i) { return (purpose == PRECONDITION || purpose == NOISE ? work.r : work.p)[begin + i]; },
+        [&](uint32_t i, float2 with) {
+          float2 v = summed(i);
+          if (purpose == PRECONDITION) {
+            work.q[begin + i] = v;
+          } else if (purpose == NOISE) {
+            work.r[begin + i] = make_float2(with.x + v.x, with.y + v.y);
+          } else {
+            v = make_float2(__fmaf_rn(tile.shift, with.x, v.x * at.scale), __fmaf_rn(tile.shift, with.y, v.y * at.scale));
+            if (purpose == APPLY) {
+              work.q[begin + i] = v;
+            } else {
+              const float2 right = right_hand_side(s, at, tile, int64_t(tile.first) * tile.width + i, with);
+              const float2 r = work.r[begin + i] = make_float2(right.x - v.x, right.y - v.y);
+              v = make_float2(right.x + r.x, right.y + r.y);
+            }
+          }
+          dot += static_cast<double>(with.x) * static_cast<double>(v.x) + static_cast<double>(with.y) * static_cast<double>(v.y);
+        });
+  }
   dot = sum(dot, shared.sums);
   if (threadIdx.x == 0) (purpose == PRECONDITION ? work.next : work.curvature)[tile.system * at.tiles + tile.tile] = dot;
 }
@@ -359,7 +378,7 @@ __global__ void __launch_bounds__(N ? LINES : MOST_THREADS, N && N < 256 ? 3 : B
   struct Pixel {
     float2 p, q, r, x;
   };
-  for_batches<4>(
+  for_batches<BATCH>(
       tile,
       [&](uint32_t i) {
         const int64_t own = tile.image + begin + i;
@@ -393,27 +412,24 @@ __global__ void __launch_bounds__(N ? LINES : MOST_THREADS, N && N < 256 ? 3 : B
   });
 }
 
-// What an iteration leaves of each system, of which a warp has one.
+// What the start or the last iteration of a window leaves of each system, of which a warp has one.
 __global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
-    langevin_sense_cg_settle(Work work, uint32_t systems, uint32_t tiles, bool starts, bool looks, double error) {
+    langevin_sense_cg_settle(Work work, State* states, uint32_t systems, uint32_t tiles, bool starts, bool looks, double error) {
   const uint32_t system = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
   if (system >= systems) return;
   State state = work.state[system];
-  const double next = sum_of_tiles(work.next, tiles, system), curvature = sum_of_tiles(work.curvature, tiles, system);
   if (starts) {
+    const double next = sum_of_tiles(work.next, tiles, system);
     state = {next, 0, 0, 0, next > 0 ? 1.0 : 0.0};
   } else if (state.active != 0) {
-    const bool moved = moves(state, curvature);
-    if (moved) state.fell += state.rz / curvature * state.rz;
-    state.beta = moved ? next / state.rz : 0;
-    if (moved) state.rz = next;
+    state = settled(work, system, tiles, state);
     if (looks) {
       state.total += state.fell;
       if (!(state.fell > state.total * CG_EPS * CG_EPS && state.fell > error * error)) state.active = 0;
       state.fell = 0;
     }
   }
-  if (threadIdx.x % 32 == 0) work.state[system] = state;
+  if (threadIdx.x % 32 == 0) states[system] = state;
 }
 
 // After a window: whether another one comes, of `windows` at most. One warp.
@@ -465,7 +481,7 @@ Plan plan_of(const SenseCgStep& s) {
   if (!plan.rows || !plan.columns) return plan;
   plan.tiles = (s.height + plan.rows - 1) / plan.rows;
   plan.slots = std::clamp<int64_t>(LINES / (plan.rows * row), 1, s.coils);
-  while (plan.slots > 1 && rows_bytes(s.width, plan.rows, plan.slots) > shared / 4) --plan.slots;
+  while (plan.slots > 1 && rows_bytes(s.width, plan.rows, plan.slots) > ROOM) --plan.slots;
   plan.slots = (s.coils + (s.coils + plan.slots - 1) / plan.slots - 1) / ((s.coils + plan.slots - 1) / plan.slots);
   const int64_t cells = std::min<int64_t>(plan.columns * s.height / CELLS, MOST_THREADS);
   plan.threads_of_columns = threads_of_line(s.height) ? plan.columns * threads_of_line(s.height) : cells;
@@ -479,7 +495,7 @@ SenseCgMemory langevin_sense_cg_memory(const SenseCgStep& s) {
   if (!plan.rows || !plan.columns) return {-1, -1};
   return {2 * (3 * systems_of(s) + systems_at_once(s) * s.coils) * s.height * s.width +
               (table_bytes(s.width) + table_bytes(s.height)) / 4,
-          systems_of(s) * (5 + 2 * plan.tiles) + 2};
+          systems_of(s) * (2 * 5 + 2 * plan.tiles) + 2};
 }
 
 void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t end, float* floats, double* doubles,
@@ -488,9 +504,10 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
   const int64_t systems = systems_of(s), pixels = s.height * s.width, images = systems * pixels;
   float2* const cells = reinterpret_cast<float2*>(floats);
   float2* const tables = cells + 3 * images + systems_at_once(s) * s.coils * pixels;
-  const Work work = {cells, cells + images, cells + 2 * images, cells + 3 * images, doubles + 5 * systems,
-                     doubles + (5 + plan.tiles) * systems, reinterpret_cast<State*>(doubles), tables,
-                     tables + table_bytes(s.width) / 8};
+  State* const states = reinterpret_cast<State*>(doubles);  // and once more, as one iteration reads what the next one writes
+  double* const sums = doubles + 2 * 5 * systems;
+  Work work = {cells, cells + images, cells + 2 * images, cells + 3 * images, sums, sums + plan.tiles * systems, states, nullptr,
+               tables, tables + table_bytes(s.width) / 8};
   const float every = 1 / static_cast<float>(pixels);
   Layout at = {transform_of(s.width), transform_of(s.height), make_stream(s.seed, s.step, LANGEVIN), 0, 0, 0, 0,
                s.inv_eta2 * every, std::sqrt(s.inv_eta2 * every), std::sqrt(s.noise_lam), every,
@@ -508,8 +525,8 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
   };
   const auto on_rows = [&](auto kernel, int64_t first, int64_t count, int64_t slots, auto more) {
     go_to(first, plan.tiles, plan.rows, slots);
-    run(kernel, count * plan.tiles, plan.rows * slots * plan.threads_of_row, rows_bytes(s.width, plan.rows, slots), s, at, work,
-        more);
+    const int64_t threads = plan.rows * std::max(slots * plan.threads_of_row, (s.width + BATCH - 1) / BATCH);
+    run(kernel, count * plan.tiles, std::min(threads, LINES), rows_bytes(s.width, plan.rows, slots), s, at, work, more);
   };
   const auto rows = [&](int64_t first, int64_t count, bool starts) {
     by_length(s.width,
@@ -537,30 +554,37 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
       const int64_t count = std::min(at_once, last - first);
       go_to(first, 0, 0, 0);
       if (purpose != NOISE) rows(first, count, purpose == START);
-      else run(langevin_sense_cg_draw, blocks_for(count * s.coils * pixels, 4096, MOST_THREADS), MOST_THREADS, 0, s, at, work, count);
+      else run(langevin_sense_cg_draw, blocks_for(count * (1 + s.coils) * pixels, 4096, MOST_THREADS), MOST_THREADS, 0, s, at, work, count);
       columns(first, count, purpose);
       back(first, count, purpose);
     }
   };
-  const auto advance = [&](bool starts, bool looks) {
+  const auto advance = [&](bool starts) {
     by_length(s.width, [&](auto n) { on_rows(langevin_sense_cg_update<n.VALUE>, 0, systems, 1, starts); });
     columns(0, systems, PRECONDITION);
     back(0, systems, PRECONDITION);
+  };
+  const auto settle = [&](bool starts, bool looks) {
     constexpr int64_t WARPS = 4;
-    run(langevin_sense_cg_settle, (systems + WARPS - 1) / WARPS, 32 * WARPS, 0, work, static_cast<uint32_t>(systems),
+    run(langevin_sense_cg_settle, (systems + WARPS - 1) / WARPS, 32 * WARPS, 0, work, states, static_cast<uint32_t>(systems),
         static_cast<uint32_t>(plan.tiles), starts, looks, s.error);
+    work.state = states;
   };
   if (iteration == 0) {
     if (!threads_of_line(s.width) || !threads_of_line(s.height)) run(langevin_sense_cg_tables, 2, MOST_THREADS, 0, at, work);
     multiply(START, 0, s.rows);
     multiply(NOISE, s.rows, systems);
-    advance(true, false);
+    advance(true);
+    settle(true, false);
   }
   const auto iterate = [&](int64_t count) {
     for (int64_t i = 1; i <= count; ++i) {
+      if (i > 1) work.before = work.state, work.state = states + (work.state == states ? systems : 0);
       multiply(APPLY, 0, systems);
-      advance(false, i == CG_WINDOW);
+      work.before = nullptr;
+      advance(false);
     }
+    if (count > 0) settle(false, count == CG_WINDOW);
   };
   const int64_t left = end - iteration;
   if (left <= CG_WINDOW) return iterate(left);
