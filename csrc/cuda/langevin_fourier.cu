@@ -1,16 +1,17 @@
 // m = F^-1 g F (b + lin x - w grad),  x+ = m + F^-1 spread xi (complex) or m + F^-1 spread F xi (real), factor 1; contract in
 // alps_fast/ops/langevin_fourier.py.
 //
-// An image whose planes fit into a block's shared memory is one block's: it is read once, and m and x+ are written. Where it does
-// not fit, or where there are too few images to fill the GPU, three kernels do the same with the same roundings: rows into a
-// workspace, columns and gains there, rows back. A real image needs one complex transform each way: z = r + i a xi, and with Z
+// Three kernels do it: rows into a workspace, columns and gains there, rows back, for as many images at a time as leave the workspace
+// in the L2 cache. Where no side of the image is transformed in registers (lines.cuh), and there are enough images to fill the GPU, an
+// image whose planes fit into a block's shared memory is one block's: it is read once, and m and x+ are written, with the same
+// roundings. A real image needs one complex transform each way: z = r + i a xi, and with Z
 // its transform, conj Z(-k) parts the two again; the factor a brings xi to the size of r, or the rounding of the larger would be
 // the error of the smaller. The noise of a complex image takes the memory of its mean once that is written.
 #include <algorithm>
 #include <cmath>
 
-#include "fft.cuh"
 #include "kernels.h"
+#include "lines.cuh"
 #include "noise.h"
 #include "vectors.h"
 
@@ -20,14 +21,17 @@ namespace {
 constexpr int MOST_THREADS = 704;  // of an image: three rounds of the butterflies of 128 x 128, in 88 registers
 constexpr int TILE_THREADS = 448, TILE_BLOCKS = 2;  // of a tile, in 72
 constexpr int64_t CELLS = 8;  // complex numbers a thread, where there are no more than that
-constexpr int64_t ROWS[] = {16, 8, 4}, COLUMNS[] = {16, 8, 4, 2};  // of a tile; four rows are whole quads, two columns mirrors
+constexpr int64_t ROWS[] = {16, 8, 4};  // of a tile, whole quads
+constexpr int64_t LINE_ROWS[] = {16, 8, 4, 2, 1}, ROW_THREADS = 80, MOST_ROW_THREADS = 512;  // where they are done in registers
+constexpr int64_t AT_ONCE = 1 << 21;  // complex numbers in the workspace: 16 MB
 constexpr int64_t FULL = 4;  // one image a block pays from a block on every fourth multiprocessor
 constexpr int64_t MOST_BLOCKS = 0x7fffffff;
 
 struct Layout {
   Transform along_w, along_h;
   Stream random;
-  uint32_t images, tiles, room;  // complex planes of an image; tiles of an image or plane, rows or columns of a tile
+  uint32_t images, first, tiles, room;  // complex planes of an image; the first image of the launch; tiles of an image or plane, rows
+                                        // or columns of a tile
   float amplitude, every;
   bool aligned;
 };
@@ -35,19 +39,22 @@ struct Layout {
 struct Rows {  // rows of an image, a plane of `room` rows a channel
   float2* cells;
   uint32_t first, count, room, pitch;
+  bool gaps;  // as fft.cuh has them
+  __device__ __forceinline__ float2& at(uint32_t line, uint32_t w) const { return cells[line * pitch + (gaps ? padded(w) : w)]; }
 };
 
-// Columns of a plane: natural order from `first` on, after `half` of them (real images) their mirror images; or, with place_w,
-// all of them.
+// Columns of a plane: natural order from `first` on, after `half` of them (real images) their mirror images; or all of them in order,
+// where `half` is 0. cell(column, kh): frequency kh of one of these.
+template <class Cell>
 struct Columns {
-  float2* cells;
-  const uint16_t *place_h, *place_w;
-  uint32_t first, count, half, pitch, width;
+  Cell cell;
+  uint32_t first, count, half, width;
   __device__ __forceinline__ float2& at(uint32_t kh, uint32_t kw) const {
-    const uint32_t slot = place_w ? padded(place_w[kw]) : half == 0 || 2 * kw <= width ? kw - first : half + width - kw - first;
-    return cells[place_h[kh] * pitch + slot];
+    return cell(half == 0 || 2 * kw <= width ? kw - first : half + width - kw - first, kh);
   }
 };
+template <class Cell>
+Columns(Cell, uint32_t, uint32_t, uint32_t, uint32_t) -> Columns<Cell>;
 
 __device__ __forceinline__ void load_quad(bool aligned, const float* array, int64_t first, int64_t n, float (&v)[4]) {
   if (aligned) load<true>(array, first, n, v);
@@ -80,7 +87,7 @@ __device__ __forceinline__ void for_quads(const FourierStep& s, const Rows& rows
     float2* cells[4];
     ALPS_UNROLL
     for (uint32_t i = 0; i < 4; ++i) {
-      cells[i] = i < per && first + i < count ? rows.cells + (c * rows.room + h) * rows.pitch + padded(w) : nullptr;
+      cells[i] = i < per && first + i < count ? &rows.at(c * rows.room + h, w) : nullptr;
       if (++c == channels) c = 0, ++w;
       if (w == s.width) w = 0, ++h;
     }
@@ -140,9 +147,10 @@ __device__ __forceinline__ float spread_of(const FourierStep& s, float energy) {
 }
 
 // Real images: Z(k) <- first Z(k) + second conj Z(-k), and the same at -k, whose gains are alike.
-__device__ __forceinline__ void mix(const FourierStep& s, const Layout& at, const Columns& columns) {
-  const uint32_t height = s.height, width = s.width, beyond = width / 2 + 1;
-  const uint32_t end = columns.place_w || columns.first + columns.half > beyond ? beyond : columns.first + columns.half;
+template <class Cell>
+__device__ __forceinline__ void mix(const FourierStep& s, const Layout& at, const Columns<Cell>& columns) {
+  const uint32_t height = s.height, width = columns.width, beyond = width / 2 + 1;
+  const uint32_t end = columns.half == 0 || columns.first + columns.half > beyond ? beyond : columns.first + columns.half;
   const Divisor by_count(end - columns.first);
   for (uint32_t i = threadIdx.x; i < height * by_count.by; i += blockDim.x) {
     const uint32_t kh = by_count(i), kw = columns.first + i - kh * by_count.by;
@@ -160,7 +168,8 @@ __device__ __forceinline__ void mix(const FourierStep& s, const Layout& at, cons
 }
 
 // Complex images: Z <- g Z
-__device__ __forceinline__ void gain(const FourierStep& s, const Layout& at, const Columns& columns) {
+template <class Cell>
+__device__ __forceinline__ void gain(const FourierStep& s, const Layout& at, const Columns<Cell>& columns) {
   const Divisor by_count(columns.count);
   for (uint32_t i = threadIdx.x; i < s.height * columns.count; i += blockDim.x) {
     const uint32_t kh = by_count(i), kw = columns.first + i - kh * columns.count;
@@ -173,7 +182,8 @@ __device__ __forceinline__ void gain(const FourierStep& s, const Layout& at, con
 
 // Complex images: Z <- spread xi of complex channel c. A thread takes two columns, whose numbers are one quad where there is but
 // that channel.
-__device__ __forceinline__ void draw(const FourierStep& s, const Layout& at, int64_t n, uint32_t c, const Columns& columns) {
+template <class Cell>
+__device__ __forceinline__ void draw(const FourierStep& s, const Layout& at, int64_t n, uint32_t c, const Columns<Cell>& columns) {
   const Divisor by_pairs(columns.count / 2 + 1);
   const float root = __fsqrt_rn(at.every);
   for (uint32_t i = threadIdx.x; i < s.height * by_pairs.by; i += blockDim.x) {
@@ -201,7 +211,7 @@ __device__ __forceinline__ float2* shared_cells() { return reinterpret_cast<floa
 __global__ void __launch_bounds__(MOST_THREADS) langevin_fourier_whole(FourierStep s, Layout at) {
   const int64_t n = blockIdx.x;
   const uint32_t height = s.height, width = s.width, pitch = pitch_of(width), plane = height * pitch;
-  const Rows rows = {shared_cells(), 0, height, height, pitch};
+  const Rows rows = {shared_cells(), 0, height, height, pitch, true};
   const Tables tables_w(rows.cells + (at.images * plane + 1) / 2 * 2, width);
   const Tables tables_h(tables_w.roots + table_bytes(width) / 8, height);
   const Sequences lying = rows_of(at.images * height, pitch), standing = columns_of(width, pitch);
@@ -214,12 +224,16 @@ __global__ void __launch_bounds__(MOST_THREADS) langevin_fourier_whole(FourierSt
   for (int part = 0; part < (s.is_complex && s.noise != NO_NOISE ? 2 : 1); ++part) {
 #pragma unroll 1
     for (uint32_t c = 0; c < at.images; ++c) {
-      const Columns columns = {rows.cells + c * plane, tables_h.place, tables_w.place, 0, width, 0, pitch, width};
-      if (part == 0) transform<false>(at.along_h, tables_h.roots, standing, columns.cells);
+      float2* const cells = rows.cells + c * plane;
+      const auto cell = [&](uint32_t column, uint32_t kh) -> float2& {
+        return cells[tables_h.place[kh] * pitch + padded(tables_w.place[column])];
+      };
+      const Columns columns = {cell, 0, width, 0, width};
+      if (part == 0) transform<false>(at.along_h, tables_h.roots, standing, cells);
       if (!s.is_complex) mix(s, at, columns);
       else if (part == 0) gain(s, at, columns);
       else draw(s, at, n, c, columns);
-      transform<true>(at.along_h, tables_h.roots, standing, columns.cells);
+      transform<true>(at.along_h, tables_h.roots, standing, cells);
     }
     transform<true>(at.along_w, tables_w.roots, lying, rows.cells);
     give(s, at, n, rows, part);
@@ -227,131 +241,187 @@ __global__ void __launch_bounds__(MOST_THREADS) langevin_fourier_whole(FourierSt
   }
 }
 
-// Plane c of row n in the workspace, of its mean or of its noise.
-__device__ __forceinline__ float2* plane_at(const FourierStep& s, const Layout& at, float2* workspace, int part, int64_t n,
-                                            uint32_t c) {
-  return workspace + ((part * s.rows + n) * at.images + c) * s.height * s.width;
-}
-
-__device__ __forceinline__ Rows rows_of_block(const FourierStep& s, const Layout& at) {
-  const uint32_t first = blockIdx.x % at.tiles * at.room, left = static_cast<uint32_t>(s.height) - first;
-  return {shared_cells(), first, left < at.room ? left : at.room, at.room, pitch_of(s.width)};
-}
-
-// f(cell, number): every cell of the rows by frequency, and where it is in the planes of the workspace.
-template <class Function>
-__device__ __forceinline__ void for_frequencies(const FourierStep& s, const Layout& at, const Rows& rows, const uint16_t* place,
-                                                const Function& f) {
-  const uint32_t width = s.width;
-  const Divisor by_width(width), by_room(rows.room);
-  for (uint32_t i = threadIdx.x; i < at.images * rows.room * width; i += blockDim.x) {
-    const uint32_t row = by_width(i), kw = i - row * width, c = by_room(row), h = row - c * rows.room;
-    if (h < rows.count) f(rows.cells[row * rows.pitch + padded(place[kw])], (c * s.height + rows.first + h) * width + kw);
+// Where an image is: in the batch, and among those of the workspace, which has planes of their means, and of their noise.
+struct Workspace {
+  float2 *planes, *tables_w, *tables_h;
+  int64_t images;
+  __device__ __forceinline__ float2* plane(const FourierStep& s, const Layout& at, int part, uint32_t image, uint32_t c) const {
+    return planes + ((part * images + image) * at.images + c) * s.height * s.width;
   }
+};
+
+__global__ void __launch_bounds__(TILE_THREADS) langevin_fourier_tables(Layout at, Workspace workspace) {
+  if (blockIdx.x == 0) fill(Tables(workspace.tables_w, at.along_w.n), at.along_w);
+  else fill(Tables(workspace.tables_h, at.along_h.n), at.along_h);
 }
 
-__global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS) langevin_fourier_rows(FourierStep s, Layout at, float2* workspace) {
-  const int64_t n = blockIdx.x / at.tiles;
-  const Rows rows = rows_of_block(s, at);
-  const Tables tables(rows.cells + at.images * rows.room * rows.pitch, s.width);
-  fill(tables, at.along_w);
-  take(s, at, n, rows);
+template <int N>
+struct TileOfRows {
+  __device__ TileOfRows(const FourierStep& s, const Layout& at, const Workspace& workspace)
+      : image(blockIdx.x / at.tiles), n(at.first + image), width(N ? N : static_cast<uint32_t>(s.width)),
+        lines(at.along_w, workspace.tables_w, at.images * at.room, shared_cells()), by_room(at.room) {
+    const uint32_t first = blockIdx.x % at.tiles * at.room, left = static_cast<uint32_t>(s.height) - first;
+    rows = {shared_cells(), first, left < at.room ? left : at.room, at.room, N ? lines.PITCH : pitch_of(width), lines.GAPS};
+  }
+  // The row of a line, in the planes of its image, and whether there is one.
+  __device__ __forceinline__ int64_t row_of(const FourierStep& s, uint32_t line, bool& there) const {
+    const uint32_t c = by_room(line), h = line - c * by_room.by;
+    there = h < rows.count;
+    return (c * s.height + rows.first + (there ? h : 0)) * width;
+  }
+  uint32_t image;
+  int64_t n;
+  uint32_t width;
+  Lines<N, false> lines;
+  Divisor by_room;
+  Rows rows;
+};
+
+template <int N>
+__global__ void __launch_bounds__(N ? MOST_ROW_THREADS : TILE_THREADS, N ? 1 : TILE_BLOCKS)
+    langevin_fourier_rows(FourierStep s, Layout at, Workspace workspace) {
+  const TileOfRows<N> tile(s, at, workspace);
+  take(s, at, tile.n, tile.rows);
   __syncthreads();
-  transform<false>(at.along_w, tables.roots, rows_of(at.images * rows.room, rows.pitch), rows.cells);
-  float2* planes = plane_at(s, at, workspace, 0, n, 0);
-  for_frequencies(s, at, rows, tables.place, [&](const float2& cell, int64_t number) { planes[number] = cell; });
+  float2* const planes = workspace.plane(s, at, 0, tile.image, 0);
+  tile.lines.forward_from_shared([&](uint32_t line) {
+    bool there;
+    float2* const to = planes + tile.row_of(s, line, there);
+    return [=](int k, int more, float2 v) {
+      if (there) (to + k)[more] = v;
+    };
+  });
 }
 
-__global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
-    langevin_fourier_columns(FourierStep s, Layout at, float2* workspace) {
-  const uint32_t height = s.height, width = s.width, room = at.room, half = s.is_complex ? 0 : room / 2;
-  const uint32_t tile = blockIdx.x % at.tiles, plane = blockIdx.x / at.tiles, first = tile * (s.is_complex ? room : half);
-  const int64_t n = plane / at.images;
-  const uint32_t c = plane - n * at.images;
-  float2* const cells = shared_cells();
-  const Tables tables(cells + height * room, height);
-  const Columns columns = {cells, tables.place, nullptr, first, s.is_complex && width - first < room ? width - first : room, half,
-                           room, width};
-  const Divisor by_room(room);
-  const auto for_cells = [&](const auto& f) {  // f(cell, number) of every cell that is a column of the image
-    for (uint32_t i = threadIdx.x; i < height * room; i += blockDim.x) {
-      const uint32_t h = by_room(i), slot = i - h * room, k = first + (half && slot >= half ? slot - half : slot);
-      const bool mirror = half && slot >= half;
-      if (s.is_complex ? k < width : mirror ? k > 0 && 2 * k < width : 2 * k <= width)
-        f(cells[i], h * width + (mirror ? width - k : k));
-    }
+template <int N>
+__global__ void __launch_bounds__(Lines<N, true>::THREADS, N ? (N > 256 ? 320 : 512) / Lines<N, true>::THREADS : TILE_BLOCKS)
+    langevin_fourier_columns(FourierStep s, Layout at, Workspace workspace) {
+  const int width = static_cast<int>(s.width), room = static_cast<int>(at.room), half = s.is_complex ? 0 : room / 2;
+  const uint32_t tile = blockIdx.x % at.tiles, plane = blockIdx.x / at.tiles, image = plane / at.images;
+  const uint32_t c = plane - image * at.images;
+  const int first = static_cast<int>(tile) * (s.is_complex ? room : half);
+  const Lines<N, true> lines(at.along_h, workspace.tables_h, at.room, shared_cells());
+  const auto cell = [&](uint32_t column, uint32_t kh) -> float2& { return lines.frequency(column, kh); };
+  const uint32_t count = static_cast<uint32_t>(s.is_complex && width - first < room ? width - first : room);
+  const Columns columns = {cell, static_cast<uint32_t>(first), count, static_cast<uint32_t>(half), static_cast<uint32_t>(width)};
+  // The column of the image that a line is, or none: -1
+  const auto column_of = [=](int line) {
+    const bool mirror = half && line >= half;
+    const int k = first + (mirror ? line - half : line);
+    if (half == 0) return k < width ? k : -1;
+    return mirror ? k > 0 && 2 * k < width ? width - k : -1 : 2 * k <= width ? k : -1;
   };
-  fill(tables, at.along_h);
-  const float2* from = plane_at(s, at, workspace, 0, n, c);
-  for_cells([&](float2& cell, int64_t number) { cell = from[number]; });
-  __syncthreads();
+  const float2* const from = workspace.plane(s, at, 0, image, c);
+  const auto load = [&](uint32_t line) {
+    const int column = column_of(static_cast<int>(line));
+    return [=, at = from + (column < 0 ? 0 : column)](int h, int more) { return (at + h * width)[more * width]; };
+  };
 #pragma unroll 1
   for (int part = 0; part < (s.is_complex && s.noise != NO_NOISE ? 2 : 1); ++part) {
-    const Sequences standing = columns_of(room, room);
-    if (part == 0) transform<false>(at.along_h, tables.roots, standing, cells);
+    if (part == 0) lines.forward_to_shared(load);
+    else __syncthreads();
     if (!s.is_complex) mix(s, at, columns);
     else if (part == 0) gain(s, at, columns);
-    else draw(s, at, n, c, columns);
-    transform<true>(at.along_h, tables.roots, standing, cells);
-    float2* to = plane_at(s, at, workspace, part, n, c);
-    for_cells([&](const float2& cell, int64_t number) { to[number] = cell; });
+    else draw(s, at, at.first + image, c, columns);
+    float2* const to = workspace.plane(s, at, part, image, c);
+    lines.inverse_from_shared([&](uint32_t line) {
+      const int column = column_of(static_cast<int>(line));
+      return [=](int h, int more, float2 v) {
+        if (column >= 0) (to + column + h * width)[more * width] = v;
+      };
+    });
+  }
+}
+
+template <int N>
+__global__ void __launch_bounds__(N ? MOST_ROW_THREADS : TILE_THREADS, N ? 1 : TILE_BLOCKS)
+    langevin_fourier_back(FourierStep s, Layout at, Workspace workspace) {
+  const TileOfRows<N> tile(s, at, workspace);
+#pragma unroll 1
+  for (int part = 0; part < (s.is_complex && s.noise != NO_NOISE ? 2 : 1); ++part) {
+    const float2* const planes = workspace.plane(s, at, part, tile.image, 0);
+    tile.lines.inverse_shared(
+        [&](uint32_t line) {
+          bool there;
+          const float2* const from = planes + tile.row_of(s, line, there);
+          return [=](int k, int more) { return (from + k)[more]; };
+        },
+        [](uint32_t) { return [](int, int, float2 v) { return v; }; });
+    give(s, at, tile.n, tile.rows, part);
     __syncthreads();
   }
 }
 
-__global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS) langevin_fourier_back(FourierStep s, Layout at, float2* workspace) {
-  const int64_t n = blockIdx.x / at.tiles;
-  const Rows rows = rows_of_block(s, at);
-  const Tables tables(rows.cells + at.images * rows.room * rows.pitch, s.width);
-  fill(tables, at.along_w);
-  __syncthreads();
-#pragma unroll 1
-  for (int part = 0; part < (s.is_complex && s.noise != NO_NOISE ? 2 : 1); ++part) {
-    const float2* planes = plane_at(s, at, workspace, part, n, 0);
-    for_frequencies(s, at, rows, tables.place, [&](float2& cell, int64_t number) { cell = planes[number]; });
-    __syncthreads();
-    transform<true>(at.along_w, tables.roots, rows_of(at.images * rows.room, rows.pitch), rows.cells);
-    give(s, at, n, rows, part);
-    __syncthreads();
-  }
+int64_t images_of(const FourierStep& s) { return s.is_complex ? s.channels / 2 : s.channels; }
+int64_t parts_of(const FourierStep& s) { return s.is_complex && s.noise != NO_NOISE ? 2 : 1; }
+
+// f(Length<n>()), n where lines of the sides are done in registers, or 0. A thread takes part in one row of the channels.
+template <class Function>
+void by_width(const FourierStep& s, const Function& f) {
+  if (images_of(s) * threads_of_line(s.width) <= MOST_ROW_THREADS) by_length(s.width, f);
+  else f(Length<0>());
 }
 
 struct Plan {  // of the launches; no rows of a tile: the image is one block's, no columns either: it does not fit
-  int64_t rows, columns;
-  bool whole;
+  int64_t rows, columns, row_threads, column_threads, images;  // in the workspace at once
+  bool whole, tables;
 };
 
-int64_t images_of(const FourierStep& s) { return s.is_complex ? s.channels / 2 : s.channels; }
-
 int64_t rows_bytes(const FourierStep& s, int64_t rows) {
-  return (images_of(s) * rows * pitch_of(s.width) + 1) / 2 * 16 + table_bytes(s.width);
+  int64_t bytes = 0;
+  by_width(s, [&](auto n) { bytes = Lines<n.VALUE, false>::bytes(images_of(s) * rows, s.width); });
+  return bytes;
 }
 
-int64_t columns_bytes(const FourierStep& s, int64_t columns) { return 8 * s.height * columns + table_bytes(s.height); }
+int64_t columns_bytes(const FourierStep& s, int64_t columns) {
+  int64_t bytes = 0;
+  by_length(s.height, [&](auto n) { bytes = Lines<n.VALUE, true>::bytes(columns, s.height); });
+  return bytes;
+}
+
+int64_t whole_bytes(const FourierStep& s) {
+  return (images_of(s) * s.height * pitch_of(s.width) + 1) / 2 * 16 + table_bytes(s.width) + table_bytes(s.height);
+}
+
+int64_t threads_for(int64_t cells, int64_t most) { return std::clamp<int64_t>((cells / CELLS + 31) / 32 * 32, 32, most); }
 
 Plan plan_of(const FourierStep& s) {
   const Device device = this_device("langevin_fourier");
-  Plan plan = {0, 0, rows_bytes(s, s.height) + table_bytes(s.height) <= device.shared};
+  Plan plan = {0, 0, 0, 0, 0, whole_bytes(s) <= device.shared, false};
+  bool rows_in_registers = false, columns_in_registers = false;
+  by_width(s, [&](auto n) { rows_in_registers = n.VALUE > 0; });
+  by_length(s.height, [&](auto n) { columns_in_registers = n.VALUE > 0, plan.columns = Lines<n.VALUE, true>::SIDE_BY_SIDE; });
+  if (rows_in_registers || columns_in_registers) plan.whole = false;
   if (plan.whole && FULL * s.rows >= device.multiprocessors) return plan;
-  for (const int64_t rows : ROWS)
-    if (!plan.rows && rows_bytes(s, rows) <= device.shared) plan.rows = rows;
-  for (const int64_t columns : COLUMNS)
-    if (!plan.columns && columns_bytes(s, columns) <= device.shared) plan.columns = columns;
-  if (plan.rows && plan.columns) plan.whole = false;
+  const int64_t row = images_of(s) * threads_of_line(s.width);
+  if (rows_in_registers) {
+    for (const int64_t rows : LINE_ROWS)
+      if (!plan.rows && (rows == 1 || rows * row <= ROW_THREADS) && rows_bytes(s, rows) <= device.shared) plan.rows = rows;
+  } else {
+    for (const int64_t rows : ROWS)
+      if (!plan.rows && rows_bytes(s, rows) <= device.shared) plan.rows = rows;
+  }
+  while (plan.columns > 1 && columns_bytes(s, plan.columns) > device.shared) plan.columns /= 2;
+  if (!plan.rows || plan.columns < 2) return plan;
+  plan.whole = false;
+  plan.tables = !rows_in_registers || !columns_in_registers;
+  plan.row_threads = rows_in_registers ? plan.rows * row : threads_for(images_of(s) * plan.rows * s.width, TILE_THREADS);
+  plan.column_threads = columns_in_registers ? plan.columns * threads_of_line(s.height)
+                                             : threads_for(plan.columns * s.height, TILE_THREADS);
+  plan.images = std::clamp<int64_t>(AT_ONCE / (parts_of(s) * images_of(s) * s.height * s.width), 1, s.rows);
   return plan;
 }
 
-dim3 threads_for(int64_t cells, int most) {
-  return dim3(static_cast<unsigned>(std::clamp<int64_t>((cells / CELLS + 31) / 32 * 32, 32, most)));
-}
+int64_t planes_of(const FourierStep& s, const Plan& plan) { return parts_of(s) * plan.images * images_of(s); }
 
 }  // namespace
 
 int64_t langevin_fourier_workspace(const FourierStep& s) {
+  if (s.rows == 0) return 0;
   const Plan plan = plan_of(s);
   if (plan.whole) return 0;
-  if (!plan.rows || !plan.columns) return -1;
-  return 2 * (s.is_complex && s.noise != NO_NOISE ? 2 : 1) * s.rows * images_of(s) * s.height * s.width;
+  if (!plan.rows || plan.columns < 2) return -1;
+  return 2 * planes_of(s, plan) * s.height * s.width + (table_bytes(s.width) + table_bytes(s.height)) / 4;
 }
 
 void langevin_fourier(const FourierStep& s, float* workspace, cudaStream_t stream) {
@@ -360,29 +430,37 @@ void langevin_fourier(const FourierStep& s, float* workspace, cudaStream_t strea
   const int64_t numbers = s.height * s.width * s.channels, images = images_of(s);
   const bool aligned = numbers % 4 == 0 && on_16_bytes(s.x, s.grad, s.b, s.xi, s.after, s.mean);
   Layout at = {transform_of(s.width), transform_of(s.height), make_stream(s.seed, s.step, LANGEVIN),
-               static_cast<uint32_t>(images), 1, static_cast<uint32_t>(s.height), std::sqrt(s.inv_eta2 + s.noise_lam), 1 / static_cast<float>(s.height * s.width),
-               aligned};
-  const auto run = [&](auto kernel, int64_t blocks, int64_t cells, int64_t bytes, auto... more) {
+               static_cast<uint32_t>(images), 0, 1, static_cast<uint32_t>(s.height), std::sqrt(s.inv_eta2 + s.noise_lam),
+               1 / static_cast<float>(s.height * s.width), aligned};
+  const auto run = [&](auto kernel, int64_t blocks, int64_t threads, int64_t bytes, auto... arguments) {
     if (blocks > MOST_BLOCKS) throw std::invalid_argument("langevin_fourier: more than 2^31 - 1 tiles");
-    launch("langevin_fourier", kernel, dim3(static_cast<unsigned>(blocks)),
-           threads_for(cells, plan.whole ? MOST_THREADS : TILE_THREADS), static_cast<size_t>(bytes), stream, s, at, more...);
+    launch("langevin_fourier", kernel, dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>((threads + 31) / 32 * 32)),
+           static_cast<size_t>(bytes), stream, arguments...);
   };
-  if (plan.whole) {
-    run(langevin_fourier_whole, s.rows, images * s.height * s.width, rows_bytes(s, s.height) + table_bytes(s.height));
-    return;
-  }
+  if (plan.whole)
+    return run(langevin_fourier_whole, s.rows, threads_for(images * s.height * s.width, MOST_THREADS), whole_bytes(s), s, at);
   float2* const planes = reinterpret_cast<float2*>(workspace);
-  const auto rows = [&](auto kernel) {
+  float2* const tables = planes + planes_of(s, plan) * s.height * s.width;
+  const Workspace work = {planes, tables, tables + table_bytes(s.width) / 8, plan.images};
+  const auto rows = [&](auto kernel, int64_t count) {
     at.room = static_cast<uint32_t>(plan.rows);
     at.tiles = static_cast<uint32_t>((s.height + plan.rows - 1) / plan.rows);
-    run(kernel, s.rows * at.tiles, images * plan.rows * s.width, rows_bytes(s, plan.rows), planes);
+    run(kernel, count * at.tiles, plan.row_threads, rows_bytes(s, plan.rows), s, at, work);
   };
-  rows(langevin_fourier_rows);
   const int64_t columns = s.is_complex ? s.width : s.width / 2 + 1, of_tile = s.is_complex ? plan.columns : plan.columns / 2;
-  at.room = static_cast<uint32_t>(plan.columns);
-  at.tiles = static_cast<uint32_t>((columns + of_tile - 1) / of_tile);
-  run(langevin_fourier_columns, s.rows * images * at.tiles, plan.columns * s.height, columns_bytes(s, plan.columns), planes);
-  rows(langevin_fourier_back);
+  if (plan.tables) run(langevin_fourier_tables, 2, TILE_THREADS, 0, at, work);
+  for (int64_t first = 0; first < s.rows; first += plan.images) {
+    const int64_t count = std::min(plan.images, s.rows - first);
+    at.first = static_cast<uint32_t>(first);
+    by_width(s, [&](auto n) { rows(langevin_fourier_rows<n.VALUE>, count); });
+    at.room = static_cast<uint32_t>(plan.columns);
+    at.tiles = static_cast<uint32_t>((columns + of_tile - 1) / of_tile);
+    by_length(s.height, [&](auto n) {
+      run(langevin_fourier_columns<n.VALUE>, count * images * at.tiles, plan.column_threads, columns_bytes(s, plan.columns), s, at,
+          work);
+    });
+    by_width(s, [&](auto n) { rows(langevin_fourier_back<n.VALUE>, count); });
+  }
 }
 
 }  // namespace alps::cuda

@@ -1,23 +1,25 @@
 // m = P(lam)(b + lin x - w grad),  x+ = m + P(noise_lam)(sqrt(inv_eta2) A^H e1 + sqrt(noise_lam) e2), by conjugate gradients;
 // contract in alps_fast/ops/langevin_sense_cg.py, the iteration and its stopping rule in alps_fast/ops/_cg.py.
 //
-// A system is the mean or the noise of a chain; its solution grows in m or in x+. An iteration is seven launches:
-//   rows     p = z + beta p; for every coil its map times p, transformed along W, into the workspace
+// A system is the mean or the noise of a chain; its solution grows in m or in x+. An iteration is six launches:
+//   rows     the scalars of every system, which a block computes for itself; p = z + beta p; for every coil its map times p,
+//            transformed along W, into the workspace
 //   columns  transform along H, mask, transform back
 //   back     transform along W, conjugate of the map, sum over coils, q = A^H A p inv_eta2 + shift p; p q
 //   update   x += alpha p, r -= alpha q; r transformed along W
 //   columns  transform along H, preconditioner, transform back
 //   back     transform along W: z; r z
-//   settle   the scalars of every system
-// A block takes rows or columns that fit into its shared memory. Dot products are summed in double: in a block in a fixed order,
-// and over the blocks of an image by each block that needs them. Systems go through the workspace a few at a time, so that it
+// and one more after eight of them, settle: the scalars, and whether a system goes on. Lines are transformed in registers where their
+// length allows it, in shared memory where not (lines.cuh). A block takes a few rows in several coils, or columns of one. Dot products
+// are summed in double: in a block in a fixed order, and over the blocks of an image by each block that needs them. What a block takes
+// depends on the image's size and the number of coils. Systems go through the workspace a few at a time, so that it
 // stays in L2. Those that have stopped cost a look at their state; whether all have, the caller sees after every window, or in a
 // graph one more launch, look.
 #include <algorithm>
 #include <cmath>
 
-#include "fft.cuh"
 #include "kernels.h"
+#include "lines.cuh"
 #include "loop.h"
 #include "noise.h"
 #include "vectors.h"
@@ -26,11 +28,14 @@ namespace alps::cuda {
 namespace {
 
 constexpr int MOST_THREADS = 448, BLOCKS = 2;  // of a multiprocessor, in 72 registers
-constexpr int64_t CELLS = 8;  // complex numbers a thread
-constexpr int64_t TILE[] = {16, 8, 4, 2, 1};  // rows or columns of a block
+constexpr int64_t CELLS = 8;  // complex numbers a thread, of lines that are not transformed in registers
+constexpr int64_t ROWS[] = {4, 2, 1};  // of a block
+constexpr int64_t ROOM = 48 << 10;  // shared memory of a block with several coils
+constexpr int BATCH = 4;  // pixels of a thread, whose loads are under way together
+constexpr int64_t LINES = 256;  // threads of a block that has rows of several coils, as far as one row is not more
 constexpr int64_t AT_ONCE = 1 << 22;  // complex numbers of k-space in the workspace: 32 MB
 constexpr int64_t MOST_BLOCKS = 0x7fffffff;
-constexpr int WARPS = MOST_THREADS / 32;
+constexpr int SUMS = MOST_THREADS / 32;
 
 enum Purpose { START, NOISE, APPLY, PRECONDITION };  // M x, the right-hand side of the noise, M p, and z
 
@@ -46,13 +51,14 @@ struct Loop {  // in a graph: the window of iterations that is at work, from 1 o
 struct Work {  // images of every system: z is where q was; k-space of every coil of the systems from `first` on
   float2 *r, *p, *q, *k;
   double *curvature, *next;  // sums of the tiles of every system: p q (or what START sums), and r z
-  State* state;
+  State *state, *before;  // before: where it is to be settled from, or null
+  float2 *tables_w, *tables_h;  // where lines are not transformed in registers
 };
 
 struct Layout {
   Transform along_w, along_h;
   Stream random;
-  uint32_t first, tiles, room;  // the first system of the launch; tiles of an image, and rows or columns of a tile
+  uint32_t first, tiles, room, slots;  // the first system of the launch; tiles of an image, rows or columns of a tile, coils at once
   float scale, signal, prior, every;
   bool whole_pixels;
 };
@@ -64,42 +70,55 @@ struct Tile {  // rows first ... first + count of the image of a system
   float shift;
 };
 
+template <int N>
 __device__ __forceinline__ Tile tile_of(const SenseCgStep& s, const Layout& at) {
   const uint32_t system = at.first + blockIdx.x / at.tiles, tile = blockIdx.x % at.tiles, first = tile * at.room;
   const uint32_t left = static_cast<uint32_t>(s.height) - first;
   const bool of_noise = system >= s.rows;
-  return {system, tile, first, left < at.room ? left : at.room, static_cast<uint32_t>(s.width),
+  return {system, tile, first, left < at.room ? left : at.room, N ? N : static_cast<uint32_t>(s.width),
           of_noise ? system - s.rows : system, system * s.height * s.width, of_noise, of_noise ? s.noise_lam : s.lam};
 }
 
-struct Shared {  // rows with gaps as fft.cuh wants them, the same rows one after the other, the transform's tables, and sums
-  __device__ Shared(const Layout& at, uint32_t width)
-      : pitch(pitch_of(width)), cells(reinterpret_cast<float2*>(shared_floats())), own(cells + at.room * pitch),
-        tables(own + at.room * width, width), sums(reinterpret_cast<double*>(tables.roots + table_bytes(width) / 8)) {}
-  uint32_t pitch;
-  float2 *cells, *own;
-  Tables tables;
+// Shared memory of rows: sums of warps, the rows as they are in memory, and lines, each row in `slots` coils.
+template <int N>
+struct Shared {
+  __device__ Shared(const Layout& at, const Work& work, const Tile& tile)
+      : sums(reinterpret_cast<double*>(shared_floats())), own(reinterpret_cast<float2*>(sums + SUMS)),
+        lines(at.along_w, work.tables_w, at.room * at.slots, own + (at.room * tile.width + 1) / 2 * 2) {}
   double* sums;
+  float2* own;
+  Lines<N, false> lines;
 };
 
-int64_t rows_bytes(int64_t width, int64_t rows) {
-  return 8 * rows * (pitch_of(static_cast<uint32_t>(width)) + width) + table_bytes(width) + 8 * WARPS;
+int64_t rows_bytes(int64_t width, int64_t rows, int64_t slots) {
+  int64_t lines = 0;
+  by_length(width, [&](auto length) { lines = Lines<length.VALUE, false>::bytes(rows * slots, width); });
+  return 8 * SUMS + (rows * width + 1) / 2 * 16 + lines;
 }
 
-int64_t columns_bytes(int64_t height, int64_t columns) { return 8 * height * columns + table_bytes(height); }
+int64_t columns_bytes(int64_t height, int64_t columns) {
+  int64_t bytes = 0;
+  by_length(height, [&](auto length) { bytes = Lines<length.VALUE, true>::bytes(columns, height); });
+  return bytes;
+}
 
-// f(i, h, w): every number of the tile.
-template <class Function>
-__device__ __forceinline__ void for_cells(const Tile& tile, const Function& f) {
-  const Divisor by_width(tile.width);
-  for (uint32_t i = threadIdx.x; i < tile.count * tile.width; i += blockDim.x) {
-    const uint32_t h = by_width(i);
-    f(i, h, i - h * tile.width);
+// use(i, load(i)) of every number of the tile, COUNT loads of a thread before what is stored.
+template <int COUNT, class Load, class Use>
+__device__ __forceinline__ void for_batches(const Tile& tile, const Load& load, const Use& use) {
+  const uint32_t count = tile.count * tile.width;
+  for (uint32_t first = threadIdx.x; first < count; first += COUNT * blockDim.x) {
+    decltype(load(0u)) loaded[COUNT] = {};
+    ALPS_UNROLL
+    for (uint32_t j = 0; j < COUNT; ++j)
+      if (first + j * blockDim.x < count) loaded[j] = load(first + j * blockDim.x);
+    ALPS_UNROLL
+    for (uint32_t j = 0; j < COUNT; ++j)
+      if (first + j * blockDim.x < count) use(first + j * blockDim.x, loaded[j]);
   }
 }
 
 __device__ __forceinline__ const float2* map_of(const SenseCgStep& s, const Tile& tile, int64_t coil) {
-  return reinterpret_cast<const float2*>(s.maps) + (coil * s.height + tile.first) * s.width;
+  return reinterpret_cast<const float2*>(s.maps) + (coil * s.height + tile.first) * tile.width;
 }
 
 __device__ __forceinline__ float2 right_hand_side(const SenseCgStep& s, const Layout& at, const Tile& tile, int64_t pixel,
@@ -110,21 +129,14 @@ __device__ __forceinline__ float2 right_hand_side(const SenseCgStep& s, const La
   return make_float2(__fmaf_rn(-s.w, grad.x, __fmaf_rn(s.lin, x.x, b.x)), __fmaf_rn(-s.w, grad.y, __fmaf_rn(s.lin, x.y, b.y)));
 }
 
-// Pixel or sample `first` of the noise of a chain, and the next where it is of the same quad.
-__device__ __forceinline__ void two_of_noise(const SenseCgStep& s, const Layout& at, int64_t chain, int64_t first,
-                                             float2 (&two)[2]) {
+// Pixel or sample `i` of the noise of a chain.
+__device__ __forceinline__ float2 noise_at(const SenseCgStep& s, const Layout& at, int64_t chain, int64_t i) {
+  if (s.noise == GIVEN) return pixel_at(at.whole_pixels, s.xi + chain * 2 * (1 + s.coils) * s.height * s.width, i);
   float xi[4];
-  const uint32_t quad = static_cast<uint32_t>(first / 2);
-  if (s.noise == GIVEN) {
-    const int64_t numbers = (1 + s.coils) * s.height * s.width;
-    for (int i = 0; i < 2; ++i)
-      if (first + i < numbers) two[i] = pixel_at(at.whole_pixels, s.xi + chain * 2 * numbers, first + i);
-    return;
-  }
+  const uint32_t quad = static_cast<uint32_t>(i / 2);
   if (s.noise == AVERAGED) step_noise<AVERAGED>(at.random, s.chains[chain], quad, xi);
   else step_noise<INDEPENDENT>(at.random, s.chains[chain], quad, xi);
-  two[0] = first % 2 ? make_float2(xi[2], xi[3]) : make_float2(xi[0], xi[1]);
-  two[1] = make_float2(xi[2], xi[3]);
+  return i % 2 ? make_float2(xi[2], xi[3]) : make_float2(xi[0], xi[1]);
 }
 
 // The sum of a value of every thread, in thread 0.
@@ -138,9 +150,11 @@ __device__ __forceinline__ double sum(double value, double* sums) {
   return total;
 }
 
+// By a warp, all of which has it then.
 __device__ __forceinline__ double sum_of_tiles(const double* sums, uint32_t tiles, uint32_t system) {
   double total = 0;
-  for (uint32_t tile = 0; tile < tiles; ++tile) total += sums[system * tiles + tile];
+  for (uint32_t tile = threadIdx.x % 32; tile < tiles; tile += 32) total += sums[system * tiles + tile];
+  for (unsigned by = 16; by > 0; by /= 2) total += __shfl_xor_sync(0xffffffffu, total, by);
   return total;
 }
 
@@ -148,222 +162,274 @@ __device__ __forceinline__ bool moves(const State& state, double curvature) {
   return state.active != 0 && state.rz > 0 && curvature > 0;
 }
 
-// Rows in `cells`, transformed along W, to a plane of k-space in natural order, and back.
-__device__ __forceinline__ void put_rows(const Shared& shared, const Tile& tile, float2* plane) {
-  for_cells(tile, [&](uint32_t, uint32_t h, uint32_t w) {
-    plane[(tile.first + h) * tile.width + w] = shared.cells[h * shared.pitch + padded(shared.tables.place[w])];
-  });
+// What an iteration leaves of a system; a whole warp asks.
+__device__ __forceinline__ State settled(const Work& work, uint32_t system, uint32_t tiles, State state) {
+  if (state.active == 0) return state;
+  const double next = sum_of_tiles(work.next, tiles, system), curvature = sum_of_tiles(work.curvature, tiles, system);
+  const bool moved = moves(state, curvature);
+  if (moved) state.fell += state.rz / curvature * state.rz;
+  state.beta = moved ? next / state.rz : 0;
+  if (moved) state.rz = next;
+  return state;
 }
 
-__device__ __forceinline__ void get_rows(const Shared& shared, const Tile& tile, const float2* plane) {
-  for_cells(tile, [&](uint32_t, uint32_t h, uint32_t w) {
-    shared.cells[h * shared.pitch + padded(shared.tables.place[w])] = plane[(tile.first + h) * tile.width + w];
-  });
+struct Row {  // of a tile, of a coil that comes with others; where there is no such row, or no such coil is left, the last
+  uint32_t h;
+  uint32_t coil;
+  bool there;
+};
+
+struct RowsOfCoils {  // the rows of the tile in `slots` coils from `first` on; neighbours in a warp are of one row
+  __device__ RowsOfCoils(const Layout& at, const Tile& tile, uint32_t first, uint32_t coils)
+      : by_slots_(at.slots), count_(tile.count), first_(first), coils_(coils) {}
+  __device__ __forceinline__ Row operator()(uint32_t line) const {
+    const uint32_t h = by_slots_(line), coil = first_ + line - h * by_slots_.by;
+    return {h < count_ ? h : count_ - 1, coil < coils_ ? coil : coils_ - 1, h < count_ && coil < coils_};
+  }
+
+ private:
+  Divisor by_slots_;
+  uint32_t count_, first_, coils_;
+};
+
+__global__ void __launch_bounds__(MOST_THREADS) langevin_sense_cg_tables(Layout at, Work work) {
+  if (blockIdx.x == 0) fill(Tables(work.tables_w, at.along_w.n), at.along_w);
+  else fill(Tables(work.tables_h, at.along_h.n), at.along_h);
 }
 
-__global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
+template <int N>
+__global__ void __launch_bounds__(N ? LINES : MOST_THREADS, N && N < 256 ? 3 : BLOCKS)
     langevin_sense_cg_rows(SenseCgStep s, Layout at, Work work, bool starts) {
-  const Tile tile = tile_of(s, at);
-  if (!starts && work.state[tile.system].active == 0) return;
-  const Shared shared(at, tile.width);
-  const float beta = starts ? 0 : static_cast<float>(work.state[tile.system].beta);
-  const int64_t pixels = s.height * s.width;
-  fill(shared.tables, at.along_w);
-  for_cells(tile, [&](uint32_t i, uint32_t, uint32_t) {
-    const int64_t pixel = int64_t(tile.first) * tile.width + i;
-    float2 p;
-    if (starts) {
-      p = pixel_at(at.whole_pixels, s.x + 2 * tile.chain * pixels, pixel);
-    } else {
-      p = work.q[tile.image + pixel];
-      if (beta != 0) {
-        const float2 last = work.p[tile.image + pixel];
-        p = make_float2(__fmaf_rn(beta, last.x, p.x), __fmaf_rn(beta, last.y, p.y));
-      }
+  const Tile tile = tile_of<N>(s, at);
+  float beta = 0;
+  if (!starts) {
+    State state = (work.before ? work.before : work.state)[tile.system];
+    if (work.before) {
+      state = settled(work, tile.system, at.tiles, state);
+      if (tile.tile == 0 && threadIdx.x == 0) work.state[tile.system] = state;
     }
-    work.p[tile.image + pixel] = shared.own[i] = p;
-  });
-#pragma unroll 1
-  for (int64_t coil = 0; coil < s.coils; ++coil) {
-    const float2* map = map_of(s, tile, coil);
-    for_cells(tile, [&](uint32_t i, uint32_t h, uint32_t w) {
-      shared.cells[h * shared.pitch + padded(w)] = times(map[i], shared.own[i]);
-    });
-    __syncthreads();
-    transform<false>(at.along_w, shared.tables.roots, rows_of(at.room, shared.pitch), shared.cells);
-    put_rows(shared, tile, work.k + ((tile.system - at.first) * s.coils + coil) * pixels);
-    __syncthreads();
+    if (state.active == 0) return;
+    beta = static_cast<float>(state.beta);
   }
-}
-
-__global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
-    langevin_sense_cg_columns(SenseCgStep s, Layout at, Work work, Purpose purpose) {
-  const uint32_t height = s.height, width = s.width, plane = blockIdx.x / at.tiles, first = blockIdx.x % at.tiles * at.room;
-  const uint32_t planes = purpose == PRECONDITION ? 1 : static_cast<uint32_t>(s.coils);
-  const uint32_t system = at.first + plane / planes, coil = plane % planes;
-  const uint32_t count = width - first < at.room ? width - first : at.room;
-  if ((purpose == APPLY || purpose == PRECONDITION) && work.state[system].active == 0) return;
-  const bool of_noise = system >= s.rows;
-  float2* const cells = reinterpret_cast<float2*>(shared_floats());
-  float2* const images = purpose == PRECONDITION ? work.q + at.first * s.height * s.width : work.k;
-  float2* const image = images + plane * s.height * s.width + first;
-  const Tables tables(cells + height * at.room, height);
-  const Divisor by_count(count);
-  const Sequences columns = columns_of(at.room, at.room);
-  fill(tables, at.along_h);
-  if (purpose == NOISE) {
-    const Divisor by_pairs(count / 2 + 1);
-    __syncthreads();
-    for (uint32_t i = threadIdx.x; i < height * by_pairs.by; i += blockDim.x) {
-      const uint32_t kh = by_pairs(i);
-      const int64_t row = ((1 + coil) * s.height + kh) * s.width + first;
-      const int pair = static_cast<int>(2 * (i - kh * by_pairs.by)) - static_cast<int>(row % 2);
-      const int begin = pair < 0 ? 0 : pair, end = pair + 2 < static_cast<int>(count) ? pair + 2 : static_cast<int>(count);
-      float2 two[2];
-      if (begin < end) two_of_noise(s, at, system - s.rows, row + begin, two);
-      for (int j = begin; j < end; ++j) {
-        const float factor = s.mask[kh * width + first + j] * at.signal;
-        const float2 drawn = j == begin ? two[0] : two[1];
-        cells[tables.place[kh] * at.room + j] = make_float2(drawn.x * factor, drawn.y * factor);
-      }
-    }
-    __syncthreads();
-  } else {
-    for (uint32_t i = threadIdx.x; i < height * count; i += blockDim.x) {
-      const uint32_t h = by_count(i), j = i - h * count;
-      cells[h * at.room + j] = image[h * width + j];
-    }
-    __syncthreads();
-    transform<false>(at.along_h, tables.roots, columns, cells);
-    const float shift = of_noise ? s.noise_lam : s.lam;
-    for (uint32_t i = threadIdx.x; i < height * count; i += blockDim.x) {
-      const uint32_t kh = by_count(i), j = i - kh * count, k = kh * width + first + j;
-      const float factor = purpose == PRECONDITION ? at.every / __fmaf_rn(s.spectrum[k], s.inv_eta2, shift) : s.mask[k];
-      float2& z = cells[tables.place[kh] * at.room + j];
-      z = make_float2(z.x * factor, z.y * factor);
-    }
-    __syncthreads();
-  }
-  transform<true>(at.along_h, tables.roots, columns, cells);
-  for (uint32_t i = threadIdx.x; i < height * count; i += blockDim.x) {
-    const uint32_t h = by_count(i), j = i - h * count;
-    image[h * width + j] = cells[h * at.room + j];
-  }
-}
-
-__global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
-    langevin_sense_cg_back(SenseCgStep s, Layout at, Work work, Purpose purpose) {
-  const Tile tile = tile_of(s, at);
-  if ((purpose == APPLY || purpose == PRECONDITION) && work.state[tile.system].active == 0) return;
-  const Shared shared(at, tile.width);
-  const int64_t pixels = s.height * s.width;
-  const int64_t planes = purpose == PRECONDITION ? 1 : s.coils;
-  const float2* plane = purpose == PRECONDITION ? work.q + tile.image : work.k + (tile.system - at.first) * s.coils * pixels;
-  fill(shared.tables, at.along_w);
+  const Shared<N> shared(at, work, tile);
+  const uint32_t coils = static_cast<uint32_t>(s.coils);
+  const int64_t pixels = s.height * tile.width, begin = int64_t(tile.first) * tile.width;
+  for_batches<2>(
+      tile,
+      [&](uint32_t i) {
+        if (starts) return pixel_at(at.whole_pixels, s.x + 2 * tile.chain * pixels, begin + i);
+        const float2 z = work.q[tile.image + begin + i];
+        if (beta == 0) return z;
+        const float2 last = work.p[tile.image + begin + i];
+        return make_float2(__fmaf_rn(beta, last.x, z.x), __fmaf_rn(beta, last.y, z.y));
+      },
+      [&](uint32_t i, float2 p) { work.p[tile.image + begin + i] = shared.own[i] = p; });
   __syncthreads();
+  float2* const planes = work.k + (tile.system - at.first) * s.coils * pixels + begin;
 #pragma unroll 1
-  for (int64_t coil = 0; coil < planes; ++coil, plane += pixels) {
-    get_rows(shared, tile, plane);
-    __syncthreads();
-    transform<true>(at.along_w, shared.tables.roots, rows_of(at.room, shared.pitch), shared.cells);
-    const float2* map = map_of(s, tile, coil);
-    for_cells(tile, [&](uint32_t i, uint32_t h, uint32_t w) {
-      const float2 v = shared.cells[h * shared.pitch + padded(w)];
-      float2& own = shared.own[i];
-      if (purpose == PRECONDITION) {
-        own = v;
-      } else {
-        const float2 product = conjugate_times(map[i], v);
-        own = coil == 0 ? product : make_float2(own.x + product.x, own.y + product.y);
-      }
-    });
-    __syncthreads();
+  for (uint32_t coil = 0; coil < coils; coil += at.slots) {
+    const RowsOfCoils rows(at, tile, coil, coils);
+    shared.lines.forward(
+        [&](uint32_t line) {
+          const Row row = rows(line);
+          const float2 *map = map_of(s, tile, row.coil) + row.h * tile.width, *own = shared.own + row.h * tile.width;
+          return [=](int w, int more) { return times((map + w)[more], (own + w)[more]); };
+        },
+        [&](uint32_t line) {
+          const Row row = rows(line);
+          float2* const to = planes + row.coil * pixels + row.h * tile.width;
+          return [=](int k, int more, float2 v) {
+            if (row.there) (to + k)[more] = v;
+          };
+        });
   }
+}
+
+// The noise of `count` systems from at.first on: of the prior into r, of the samples into k-space.
+__global__ void __launch_bounds__(MOST_THREADS) langevin_sense_cg_draw(SenseCgStep s, Layout at, Work work, int64_t count) {
+  const int64_t pixels = s.height * s.width, numbers = (1 + s.coils) * pixels;
+  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count * numbers; i += int64_t(gridDim.x) * blockDim.x) {
+    const int64_t of = i / numbers, number = i - of * numbers, system = at.first + of;
+    const float2 drawn = noise_at(s, at, system - s.rows, number);
+    const float factor = number < pixels ? at.prior : s.mask[number % pixels] * at.signal;
+    float2* const to = number < pixels ? work.r + system * pixels : work.k + (of * s.coils - 1) * pixels;
+    to[number] = make_float2(drawn.x * factor, drawn.y * factor);
+  }
+}
+
+template <int N, int WIDTH, bool PRECONDITIONS>  // where that is known, addresses are one and a distance
+__global__ void __launch_bounds__(Lines<N, true>::THREADS, (N && N < 256 && WIDTH ? 768 : N ? 512 : 896) / Lines<N, true>::THREADS)
+    langevin_sense_cg_columns(SenseCgStep s, Layout at, Work work, Purpose purpose) {
+  const int height = N ? N : static_cast<int>(s.height), width = WIDTH ? WIDTH : static_cast<int>(s.width);
+  const uint32_t plane = blockIdx.x / at.tiles, planes = PRECONDITIONS ? 1 : static_cast<uint32_t>(s.coils);
+  const uint32_t system = at.first + plane / planes;
+  if (purpose >= APPLY && work.state[system].active == 0) return;
+  const int first = static_cast<int>(blockIdx.x % at.tiles * at.room), count = width - first;
+  const float shift = system >= s.rows ? s.noise_lam : s.lam, inv_eta2 = s.inv_eta2, every = at.every;
+  float2* const images = PRECONDITIONS ? work.q + int64_t(at.first) * height * width : work.k;
+  float2* const image = images + int64_t(plane) * height * width + first;
+  const float* const factors = (PRECONDITIONS ? s.spectrum : s.mask) + first;
+  const Lines<N, true> lines(at.along_h, work.tables_h, at.room, reinterpret_cast<float2*>(shared_floats()));
+  const auto load = [&](int column) {
+    const float2* const from = image + (column < count ? column : count - 1);
+    return [=](int h, int more) { return (from + h * width)[more * width]; };
+  };
+  const auto store = [&](int column) {
+    return [=, to = image + column](int h, int more, float2 v) {
+      if (column < count) (to + h * width)[more * width] = v;
+    };
+  };
+  if (purpose == NOISE) return lines.inverse(load, store);
+  lines.filter(
+      load,
+      [&](int column) {
+        const float* const of = factors + (column < count ? column : count - 1);
+        return [=](int kh, int more) {
+          const float factor = (of + kh * width)[more * width];
+          return PRECONDITIONS ? every / __fmaf_rn(factor, inv_eta2, shift) : factor;
+        };
+      },
+      store);
+}
+
+template <int N>
+__global__ void __launch_bounds__(N ? LINES : MOST_THREADS, N && N < 256 ? 3 : BLOCKS)
+    langevin_sense_cg_back(SenseCgStep s, Layout at, Work work, Purpose purpose) {
+  const Tile tile = tile_of<N>(s, at);
+  if ((purpose == APPLY || purpose == PRECONDITION) && work.state[tile.system].active == 0) return;
+  const Shared<N> shared(at, work, tile);
+  const uint32_t coils = purpose == PRECONDITION ? 1 : static_cast<uint32_t>(s.coils);
+  const int64_t pixels = s.height * tile.width;
+  const float2* const planes = (purpose == PRECONDITION ? work.q + tile.image : work.k + (tile.system - at.first) * s.coils * pixels) +
+                               int64_t(tile.first) * tile.width;
+  const int64_t begin = tile.image + int64_t(tile.first) * tile.width;
+  const Divisor by_width(tile.width);
   double dot = 0;
-  for_cells(tile, [&](uint32_t i, uint32_t, uint32_t) {
-    const int64_t pixel = int64_t(tile.first) * tile.width + i;
-    float2 v = shared.own[i], with;
-    if (purpose == PRECONDITION) {
-      with = work.r[tile.image + pixel];
-      work.q[tile.image + pixel] = v;
-    } else if (purpose == NOISE) {
-      float2 two[2];
-      two_of_noise(s, at, tile.chain, pixel, two);
-      work.r[tile.image + pixel] = make_float2(__fmaf_rn(at.prior, two[0].x, v.x), __fmaf_rn(at.prior, two[0].y, v.y));
-      with = make_float2(0, 0);
-    } else {
-      with = work.p[tile.image + pixel];
-      v = make_float2(__fmaf_rn(tile.shift, with.x, v.x * at.scale), __fmaf_rn(tile.shift, with.y, v.y * at.scale));
-      if (purpose == APPLY) {
-        work.q[tile.image + pixel] = v;
-      } else {
-        const float2 right = right_hand_side(s, at, tile, pixel, with);
-        const float2 r = work.r[tile.image + pixel] = make_float2(right.x - v.x, right.y - v.y);
-        v = make_float2(right.x + r.x, right.y + r.y);
+#pragma unroll 1
+  for (uint32_t coil = 0; coil < coils; coil += at.slots) {
+    const RowsOfCoils rows(at, tile, coil, coils);
+    if (coil > 0) __syncthreads();
+    const auto finish = [&](uint32_t line) {
+      const Row row = rows(line);
+      const float2* const map = map_of(s, tile, row.coil) + row.h * tile.width;
+      return [=](int w, int more, float2 v) { return purpose == PRECONDITION ? v : conjugate_times((map + w)[more], v); };
+    };
+    const auto products = shared.lines.inverse_shared(
+        [&](uint32_t line) {
+          const Row row = rows(line);
+          const float2* const from = planes + row.coil * pixels + row.h * tile.width;
+          return [=](int k, int more) { return (from + k)[more]; };
+        },
+        finish);
+    const uint32_t slots = coils - coil < at.slots ? coils - coil : at.slots;
+    const auto summed = [&](uint32_t i) {
+      const uint32_t h = by_width(i), w = i - h * tile.width;
+      float2 own = coil > 0 ? shared.own[i] : make_float2(0, 0);  // of this thread alone
+      for (uint32_t slot = 0; slot < slots; ++slot) {
+        const float2 product = products(h * at.slots + slot, w);
+        own = make_float2(own.x + product.x, own.y + product.y);
       }
+      return own;
+    };
+    if (coil + slots < coils) {
+      for (uint32_t i = threadIdx.x; i < tile.count * tile.width; i += blockDim.x) shared.own[i] = summed(i);
+      continue;
     }
-    dot += static_cast<double>(with.x) * static_cast<double>(v.x) + static_cast<double>(with.y) * static_cast<double>(v.y);
-  });
+    for_batches<BATCH>(
+        tile,
+        [&](uint32_t i) { return (purpose == PRECONDITION || purpose == NOISE ? work.r : work.p)[begin + i]; },
+        [&](uint32_t i, float2 with) {
+          float2 v = summed(i);
+          if (purpose == PRECONDITION) {
+            work.q[begin + i] = v;
+          } else if (purpose == NOISE) {
+            work.r[begin + i] = make_float2(with.x + v.x, with.y + v.y);
+          } else {
+            v = make_float2(__fmaf_rn(tile.shift, with.x, v.x * at.scale), __fmaf_rn(tile.shift, with.y, v.y * at.scale));
+            if (purpose == APPLY) {
+              work.q[begin + i] = v;
+            } else {
+              const float2 right = right_hand_side(s, at, tile, int64_t(tile.first) * tile.width + i, with);
+              const float2 r = work.r[begin + i] = make_float2(right.x - v.x, right.y - v.y);
+              v = make_float2(right.x + r.x, right.y + r.y);
+            }
+          }
+          dot += static_cast<double>(with.x) * static_cast<double>(v.x) + static_cast<double>(with.y) * static_cast<double>(v.y);
+        });
+  }
   dot = sum(dot, shared.sums);
   if (threadIdx.x == 0) (purpose == PRECONDITION ? work.next : work.curvature)[tile.system * at.tiles + tile.tile] = dot;
 }
 
-__global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
+template <int N>
+__global__ void __launch_bounds__(N ? LINES : MOST_THREADS, N && N < 256 ? 3 : BLOCKS)
     langevin_sense_cg_update(SenseCgStep s, Layout at, Work work, bool starts) {
-  const Tile tile = tile_of(s, at);
+  const Tile tile = tile_of<N>(s, at);
   if (!starts && work.state[tile.system].active == 0) return;
-  const Shared shared(at, tile.width);
-  const int64_t pixels = s.height * s.width;
+  const Shared<N> shared(at, work, tile);
+  const int64_t pixels = s.height * tile.width;
   const double curvature = sum_of_tiles(work.curvature, at.tiles, tile.system);
   const bool from_zero = starts && (tile.of_noise || curvature < 0);  // half x M x - rhs x is above its value at zero
   float alpha = 0;
   if (!starts && moves(work.state[tile.system], curvature)) alpha = static_cast<float>(work.state[tile.system].rz / curvature);
   float* const solution = (tile.of_noise ? s.after : s.mean) + 2 * tile.chain * pixels;
-  fill(shared.tables, at.along_w);
-  for_cells(tile, [&](uint32_t, uint32_t h, uint32_t w) {
-    const int64_t pixel = int64_t(tile.first + h) * tile.width + w;
-    float2 r = work.r[tile.image + pixel], x;
-    if (starts) {
-      x = from_zero ? make_float2(0, 0) : work.p[tile.image + pixel];
-      if (from_zero && !tile.of_noise)
-        work.r[tile.image + pixel] = r = right_hand_side(s, at, tile, pixel, work.p[tile.image + pixel]);
-    } else {
-      const float2 p = work.p[tile.image + pixel], q = work.q[tile.image + pixel];
-      x = pixel_at(at.whole_pixels, solution, pixel);
-      if (alpha != 0) {
-        x = make_float2(__fmaf_rn(alpha, p.x, x.x), __fmaf_rn(alpha, p.y, x.y));
-        work.r[tile.image + pixel] = r = make_float2(__fmaf_rn(-alpha, q.x, r.x), __fmaf_rn(-alpha, q.y, r.y));
-      }
-    }
-    put_pixel(at.whole_pixels, solution, pixel, x);
-    shared.cells[h * shared.pitch + padded(w)] = r;
-  });
+  const int64_t begin = int64_t(tile.first) * tile.width;
+  const Divisor by_width(tile.width);
+  struct Pixel {
+    float2 p, q, r, x;
+  };
+  for_batches<BATCH>(
+      tile,
+      [&](uint32_t i) {
+        const int64_t own = tile.image + begin + i;
+        Pixel pixel = {};
+        if (!starts || !tile.of_noise) pixel.p = work.p[own];
+        pixel.r = work.r[own];
+        if (!starts) pixel.q = work.q[own], pixel.x = pixel_at(at.whole_pixels, solution, begin + i);
+        return pixel;
+      },
+      [&](uint32_t i, const Pixel& pixel) {
+        float2 r = pixel.r, x = pixel.x;
+        if (starts) {
+          if (!from_zero) x = pixel.p;
+          else if (!tile.of_noise) r = right_hand_side(s, at, tile, begin + i, pixel.p);
+        } else if (alpha != 0) {
+          x = make_float2(__fmaf_rn(alpha, pixel.p.x, x.x), __fmaf_rn(alpha, pixel.p.y, x.y));
+          r = make_float2(__fmaf_rn(-alpha, pixel.q.x, r.x), __fmaf_rn(-alpha, pixel.q.y, r.y));
+        }
+        const uint32_t h = by_width(i);
+        work.r[tile.image + begin + i] = shared.lines.at(h, i - h * tile.width) = r;
+        put_pixel(at.whole_pixels, solution, begin + i, x);
+      });
   __syncthreads();
-  transform<false>(at.along_w, shared.tables.roots, rows_of(at.room, shared.pitch), shared.cells);
-  put_rows(shared, tile, work.q + tile.image);
+  float2* const image = work.q + tile.image + begin;
+  shared.lines.forward_from_shared([&](uint32_t h) {
+    const bool there = h < tile.count;
+    float2* const to = image + h * tile.width;
+    return [=](int k, int more, float2 v) {
+      if (there) (to + k)[more] = v;
+    };
+  });
 }
 
-// What an iteration leaves of each system.
+// What the start or the last iteration of a window leaves of each system, of which a warp has one.
 __global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
-    langevin_sense_cg_settle(Work work, uint32_t systems, uint32_t tiles, bool starts, bool looks, double error) {
-  const uint32_t system = blockIdx.x * blockDim.x + threadIdx.x;
+    langevin_sense_cg_settle(Work work, State* states, uint32_t systems, uint32_t tiles, bool starts, bool looks, double error) {
+  const uint32_t system = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
   if (system >= systems) return;
   State state = work.state[system];
-  const double next = sum_of_tiles(work.next, tiles, system), curvature = sum_of_tiles(work.curvature, tiles, system);
   if (starts) {
+    const double next = sum_of_tiles(work.next, tiles, system);
     state = {next, 0, 0, 0, next > 0 ? 1.0 : 0.0};
   } else if (state.active != 0) {
-    const bool moved = moves(state, curvature);
-    if (moved) state.fell += state.rz / curvature * state.rz;
-    state.beta = moved ? next / state.rz : 0;
-    if (moved) state.rz = next;
+    state = settled(work, system, tiles, state);
     if (looks) {
       state.total += state.fell;
       if (!(state.fell > state.total * CG_EPS * CG_EPS && state.fell > error * error)) state.active = 0;
       state.fell = 0;
     }
   }
-  work.state[system] = state;
+  if (threadIdx.x % 32 == 0) states[system] = state;
 }
 
 // After a window: whether another one comes, of `windows` at most. One warp.
@@ -398,17 +464,27 @@ int64_t systems_at_once(const SenseCgStep& s) {
   return std::clamp<int64_t>(AT_ONCE / (s.coils * s.height * s.width), 1, std::max<int64_t>(systems_of(s), 1));
 }
 
-struct Plan {  // rows and columns of a block, none where not even one fits; tiles of rows
-  int64_t rows, columns, tiles;
+// Of blocks, by the image's size and the coils alone: rows, how many coils at once, columns, none where not even one fits; threads
+// of a row, and of columns; tiles of rows.
+struct Plan {
+  int64_t rows, slots, columns, threads_of_row, threads_of_columns, tiles;
 };
 
 Plan plan_of(const SenseCgStep& s) {
   const int64_t shared = this_device("langevin_sense_cg").shared;
-  Plan plan = {0, 0, 0};
-  for (const int64_t tile : TILE) {
-    if (!plan.rows && rows_bytes(s.width, tile) <= shared) plan.rows = tile, plan.tiles = (s.height + tile - 1) / tile;
-    if (!plan.columns && columns_bytes(s.height, tile) <= shared) plan.columns = tile;
-  }
+  const int64_t row = threads_of_line(s.width) ? threads_of_line(s.width) : (s.width + CELLS - 1) / CELLS;
+  Plan plan = {0, 0, 0, row, 0, 0};
+  for (const int64_t rows : ROWS)
+    if (!plan.rows && (rows == 1 || rows * row <= 40) && rows_bytes(s.width, rows, 1) <= shared) plan.rows = rows;
+  by_length(s.height, [&](auto n) { plan.columns = Lines<n.VALUE, true>::SIDE_BY_SIDE; });
+  while (plan.columns && columns_bytes(s.height, plan.columns) > shared) plan.columns /= 2;
+  if (!plan.rows || !plan.columns) return plan;
+  plan.tiles = (s.height + plan.rows - 1) / plan.rows;
+  plan.slots = std::clamp<int64_t>(LINES / (plan.rows * row), 1, s.coils);
+  while (plan.slots > 1 && rows_bytes(s.width, plan.rows, plan.slots) > ROOM) --plan.slots;
+  plan.slots = (s.coils + (s.coils + plan.slots - 1) / plan.slots - 1) / ((s.coils + plan.slots - 1) / plan.slots);
+  const int64_t cells = std::min<int64_t>(plan.columns * s.height / CELLS, MOST_THREADS);
+  plan.threads_of_columns = threads_of_line(s.height) ? plan.columns * threads_of_line(s.height) : cells;
   return plan;
 }
 
@@ -417,7 +493,9 @@ Plan plan_of(const SenseCgStep& s) {
 SenseCgMemory langevin_sense_cg_memory(const SenseCgStep& s) {
   const Plan plan = plan_of(s);
   if (!plan.rows || !plan.columns) return {-1, -1};
-  return {2 * (3 * systems_of(s) + systems_at_once(s) * s.coils) * s.height * s.width, systems_of(s) * (5 + 2 * plan.tiles) + 2};
+  return {2 * (3 * systems_of(s) + systems_at_once(s) * s.coils) * s.height * s.width +
+              (table_bytes(s.width) + table_bytes(s.height)) / 4,
+          systems_of(s) * (2 * 5 + 2 * plan.tiles) + 2};
 }
 
 void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t end, float* floats, double* doubles,
@@ -425,58 +503,88 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
   const Plan plan = plan_of(s);
   const int64_t systems = systems_of(s), pixels = s.height * s.width, images = systems * pixels;
   float2* const cells = reinterpret_cast<float2*>(floats);
-  const Work work = {cells, cells + images, cells + 2 * images, cells + 3 * images, doubles + 5 * systems,
-                     doubles + (5 + plan.tiles) * systems, reinterpret_cast<State*>(doubles)};
+  float2* const tables = cells + 3 * images + systems_at_once(s) * s.coils * pixels;
+  State* const states = reinterpret_cast<State*>(doubles);  // and once more, as one iteration reads what the next one writes
+  double* const sums = doubles + 2 * 5 * systems;
+  Work work = {cells, cells + images, cells + 2 * images, cells + 3 * images, sums, sums + plan.tiles * systems, states, nullptr,
+               tables, tables + table_bytes(s.width) / 8};
   const float every = 1 / static_cast<float>(pixels);
-  Layout at = {transform_of(s.width), transform_of(s.height), make_stream(s.seed, s.step, LANGEVIN), 0, 0, 0,
+  Layout at = {transform_of(s.width), transform_of(s.height), make_stream(s.seed, s.step, LANGEVIN), 0, 0, 0, 0,
                s.inv_eta2 * every, std::sqrt(s.inv_eta2 * every), std::sqrt(s.noise_lam), every,
                on_bytes<8>(s.x, s.grad, s.b, s.xi, s.after, s.mean)};
   Loop* const loop = reinterpret_cast<Loop*>(work.next + plan.tiles * systems);
-  const auto run = [&](auto kernel, int64_t blocks, int64_t numbers, int64_t bytes, auto... arguments) {
+  const auto run = [&](auto kernel, int64_t blocks, int64_t threads, int64_t bytes, auto... arguments) {
     if (blocks > MOST_BLOCKS) throw std::invalid_argument("langevin_sense_cg: more than 2^31 - 1 tiles");
-    const int64_t threads = std::clamp<int64_t>((numbers / CELLS + 31) / 32 * 32, 32, MOST_THREADS);
-    launch("langevin_sense_cg", kernel, dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>(threads)),
-           static_cast<size_t>(bytes), stream, arguments...);
+    launch("langevin_sense_cg", kernel, dim3(static_cast<unsigned>(blocks)),
+           dim3(static_cast<unsigned>(std::min<int64_t>((threads + 31) / 32 * 32, MOST_THREADS))), static_cast<size_t>(bytes), stream,
+           arguments...);
   };
-  const auto go_to = [&](int64_t first, int64_t tiles, int64_t room) {
+  const auto go_to = [&](int64_t first, int64_t tiles, int64_t room, int64_t slots) {
     at.first = static_cast<uint32_t>(first), at.tiles = static_cast<uint32_t>(tiles), at.room = static_cast<uint32_t>(room);
+    at.slots = static_cast<uint32_t>(slots);
   };
-  const auto on_rows = [&](auto kernel, int64_t first, int64_t count, auto more) {
-    go_to(first, plan.tiles, plan.rows);
-    run(kernel, count * plan.tiles, plan.rows * s.width, rows_bytes(s.width, plan.rows), s, at, work, more);
+  const auto on_rows = [&](auto kernel, int64_t first, int64_t count, int64_t slots, auto more) {
+    go_to(first, plan.tiles, plan.rows, slots);
+    const int64_t threads = plan.rows * std::max(slots * plan.threads_of_row, (s.width + BATCH - 1) / BATCH);
+    run(kernel, count * plan.tiles, std::min(threads, LINES), rows_bytes(s.width, plan.rows, slots), s, at, work, more);
   };
-  const auto on_columns = [&](int64_t first, int64_t count, Purpose purpose) {
+  const auto rows = [&](int64_t first, int64_t count, bool starts) {
+    by_length(s.width,
+              [&](auto n) { on_rows(langevin_sense_cg_rows<n.VALUE>, first, count, plan.slots, starts); });
+  };
+  const auto back = [&](int64_t first, int64_t count, Purpose purpose) {
+    const int64_t slots = purpose == PRECONDITION ? 1 : plan.slots;
+    by_length(s.width, [&](auto n) { on_rows(langevin_sense_cg_back<n.VALUE>, first, count, slots, purpose); });
+  };
+  const auto columns = [&](int64_t first, int64_t count, Purpose purpose) {
     const int64_t tiles = (s.width + plan.columns - 1) / plan.columns;
-    go_to(first, tiles, plan.columns);
-    run(langevin_sense_cg_columns, count * (purpose == PRECONDITION ? 1 : s.coils) * tiles, plan.columns * s.height,
-        columns_bytes(s.height, plan.columns), s, at, work, purpose);
+    const int64_t blocks = count * (purpose == PRECONDITION ? 1 : s.coils) * tiles;
+    go_to(first, tiles, plan.columns, 1);
+    by_length(s.height, [&](auto n) {
+      constexpr int N = n.VALUE;
+      const bool square = s.height == s.width, preconditions = purpose == PRECONDITION;
+      const auto kernel = square ? preconditions ? langevin_sense_cg_columns<N, N, true> : langevin_sense_cg_columns<N, N, false>
+                                 : preconditions ? langevin_sense_cg_columns<N, 0, true> : langevin_sense_cg_columns<N, 0, false>;
+      run(kernel, blocks, plan.threads_of_columns, columns_bytes(s.height, plan.columns), s, at, work, purpose);
+    });
   };
   const auto multiply = [&](Purpose purpose, int64_t first, int64_t last) {
     const int64_t at_once = systems_at_once(s);
     for (; first < last; first += at_once) {
       const int64_t count = std::min(at_once, last - first);
-      if (purpose != NOISE) on_rows(langevin_sense_cg_rows, first, count, purpose == START);
-      on_columns(first, count, purpose);
-      on_rows(langevin_sense_cg_back, first, count, purpose);
+      go_to(first, 0, 0, 0);
+      if (purpose != NOISE) rows(first, count, purpose == START);
+      else run(langevin_sense_cg_draw, blocks_for(count * (1 + s.coils) * pixels, 4096, MOST_THREADS), MOST_THREADS, 0, s, at, work, count);
+      columns(first, count, purpose);
+      back(first, count, purpose);
     }
   };
-  const auto advance = [&](bool starts, bool looks) {
-    on_rows(langevin_sense_cg_update, 0, systems, starts);
-    on_columns(0, systems, PRECONDITION);
-    on_rows(langevin_sense_cg_back, 0, systems, PRECONDITION);
-    run(langevin_sense_cg_settle, (systems + MOST_THREADS - 1) / MOST_THREADS, CELLS * systems, 0, work,
-        static_cast<uint32_t>(systems), static_cast<uint32_t>(plan.tiles), starts, looks, s.error);
+  const auto advance = [&](bool starts) {
+    by_length(s.width, [&](auto n) { on_rows(langevin_sense_cg_update<n.VALUE>, 0, systems, 1, starts); });
+    columns(0, systems, PRECONDITION);
+    back(0, systems, PRECONDITION);
+  };
+  const auto settle = [&](bool starts, bool looks) {
+    constexpr int64_t WARPS = 4;
+    run(langevin_sense_cg_settle, (systems + WARPS - 1) / WARPS, 32 * WARPS, 0, work, states, static_cast<uint32_t>(systems),
+        static_cast<uint32_t>(plan.tiles), starts, looks, s.error);
+    work.state = states;
   };
   if (iteration == 0) {
+    if (!threads_of_line(s.width) || !threads_of_line(s.height)) run(langevin_sense_cg_tables, 2, MOST_THREADS, 0, at, work);
     multiply(START, 0, s.rows);
     multiply(NOISE, s.rows, systems);
-    advance(true, false);
+    advance(true);
+    settle(true, false);
   }
   const auto iterate = [&](int64_t count) {
     for (int64_t i = 1; i <= count; ++i) {
+      if (i > 1) work.before = work.state, work.state = states + (work.state == states ? systems : 0);
       multiply(APPLY, 0, systems);
-      advance(false, i == CG_WINDOW);
+      work.before = nullptr;
+      advance(false);
     }
+    if (count > 0) settle(false, count == CG_WINDOW);
   };
   const int64_t left = end - iteration;
   if (left <= CG_WINDOW) return iterate(left);
@@ -484,7 +592,7 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
   capture_while("langevin_sense_cg", outside, &loop->goes_on, [&](cudaStream_t inside) {
     stream = inside;
     iterate(CG_WINDOW);
-    run(langevin_sense_cg_look, 1, 0, 0, work.state, static_cast<uint32_t>(systems), static_cast<double>(left / CG_WINDOW), loop);
+    run(langevin_sense_cg_look, 1, 32, 0, work.state, static_cast<uint32_t>(systems), static_cast<double>(left / CG_WINDOW), loop);
   });
   stream = outside;
   iterate(left % CG_WINDOW);
