@@ -5,6 +5,7 @@
 // complex sum are two times eight of real ones, real parts before imaginary ones: a number of U goes from global memory to the
 // one lane that needs it, which asks for it while others are worked on. Each sum runs over its line in one order, whatever the
 // number of chains, and a column knows nothing of those beside it.
+#include "asynchronous.h"
 #include "kernels.h"
 #include "launch.h"
 #include "noise.h"
@@ -25,23 +26,26 @@ constexpr int PITCH = 2 * CHAINS + 2;  // rows begin on 16 bytes, and those of f
 template <int CHAINS>  // matrices of eight columns; column g of matrix i is chain TILES g + i, and of four chains there are two
 constexpr int TILES = CHAINS == 16 ? 2 : 1;
 
-// Rows of zeros end what a line's terms are asked for in.
-__host__ __device__ constexpr int64_t padded_to(int64_t n) { return (n + TERMS * MOST_AHEAD - 1) / (TERMS * MOST_AHEAD) * (TERMS * MOST_AHEAD); }
+// Rows of shared memory: zeros follow those of a line, as matrices of terms end only there.
+__host__ __device__ constexpr int64_t padded_to(int64_t n) {
+  constexpr int64_t TURN = TERMS * MOST_AHEAD;
+  return (n + TURN - 1) / TURN * TURN;
+}
 
 struct Lines {
   Stream random;
   uint32_t groups;
-  bool whole_pixels;                // states on 8 bytes
+  bool whole_pixels;                 // states on 8 bytes
   int64_t pixels, to_line, to_next;  // of an image; from a line to the next one, and from a line's pixel to its next one
 };
 
-// What a lane (g, t) holds of U: of terms k + 2 t, k + 2 t + 1 of a sum those of sums top + 2 g, top + 2 g + 1 (ADJOINT), where a
-// term is a row, or top + g, top + g + 8, where it is a column; PAIRS: a row's two come at once. Past the end of a line it holds
-// others of the same sum, which zeros will meet, and past the last sum anything.
+// What a lane (g, t) holds of U: terms k + 2 t and k + 2 t + 1 of two sums. ADJOINT: terms are rows, sums columns top + 2 g and
+// top + 2 g + 1; else terms are columns, sums rows top + g and top + g + 8. PAIRS: two of a row come at once. Past a line's end
+// it holds other terms of the same sums, which zeros meet, and past the last sum those of another, which nobody wants.
 template <bool ADJOINT, bool PAIRS>
 struct Numbers {
   const float2* first[ADJOINT ? 1 : 2];
-  uint32_t n, right;  // right: from a sum to the next one
+  uint32_t n, right;  // to the sum's neighbour
   int left;           // terms from the lane's first on
 
   __device__ __forceinline__ Numbers(const float2* u, uint32_t n, uint32_t top) : n(n) {
@@ -58,7 +62,7 @@ struct Numbers {
   }
 
   static __device__ __forceinline__ float4 two(const float2* from, uint32_t right) {
-    if constexpr (PAIRS) return *reinterpret_cast<const float4*>(from);
+    if constexpr (PAIRS) return read_around(reinterpret_cast<const float4*>(from));
     const float2 a = from[0], b = from[right];
     return make_float4(a.x, a.y, b.x, b.y);
   }
@@ -80,7 +84,7 @@ struct Numbers {
 
 __device__ __forceinline__ Split negative(Split x) { return {x.high ^ 0x80000000u, x.low ^ 0x80000000u}; }
 
-// sums[part][tile][of real parts, of imaginary ones] += U times TERMS rows, or its adjoint; `rows` from the lane's first number on.
+// sums[part][tile][of real parts, of imaginary ones] += U or its adjoint times TERMS rows, from the lane's first number on.
 template <bool ADJOINT, int CHAINS, int PARTS>
 __device__ __forceinline__ void add(const float4 (&v)[2], const float2* rows, float (&sums)[PARTS][TILES<CHAINS>][2][4]) {
   constexpr int T = TILES<CHAINS>;
@@ -123,13 +127,12 @@ __device__ __forceinline__ void add(const float4 (&v)[2], const float2* rows, fl
 template <bool ADJOINT, int CHAINS, bool PAIRS, int PARTS>
 __device__ __forceinline__ void product(const float2* u, uint32_t n, uint32_t top, const float2* rows,
                                         float (&sums)[PARTS][TILES<CHAINS>][2][4]) {
-  const uint32_t g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  constexpr int AHEAD = PAIRS && (ADJOINT || CHAINS < 16) ? MOST_AHEAD : 1;  // these products take long enough
+  // A matrix times two parts of 16 chains takes long enough for the next one to come, and more would not fit into registers.
+  constexpr int AHEAD = PAIRS && (ADJOINT || CHAINS < 16) ? MOST_AHEAD : 1;
   Numbers<ADJOINT, PAIRS> numbers(u, n, top);
   float4 ahead[AHEAD][2] = {};
 #pragma unroll
   for (int i = 0; i < AHEAD; ++i) numbers.load(TERMS * i, ahead[i]);
-  rows += 2 * t * PITCH<CHAINS> + TILES<CHAINS> * (g % CHAINS);
 #pragma unroll 1
   for (uint32_t k = 0; k < n; k += TERMS * AHEAD, rows += TERMS * AHEAD * PITCH<CHAINS>) {
     numbers.advance(TERMS * AHEAD);
@@ -181,11 +184,12 @@ __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s,
       if (k >= n) of_k[0] = make_float2(0, 0);
     }
   }
+  const float2* const of_lane = rows + 2 * t * PITCH<CHAINS> + T * (g % CHAINS);
   __syncthreads();
 #pragma unroll 1
   for (uint32_t top = HEIGHT * warp; top < n; top += HEIGHT * WARPS) {
     float sums[1][T][2][4] = {};
-    product<true, CHAINS, PAIRS>(u, n, top, rows + CHAINS, sums);
+    product<true, CHAINS, PAIRS>(u, n, top, of_lane + CHAINS, sums);
 #pragma unroll
     for (uint32_t h = 0; h < 2; ++h) {
       const uint32_t k = top + 2 * g + h;
@@ -234,9 +238,10 @@ __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s,
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
           // Of lanes that share banks some take the second pixel first.
-          const int second = both ? h ^ static_cast<int>(lane / 8 % 2) : static_cast<int>(pixel % 2), to = both ? k + second : k;
-          if (to < 0 || to >= static_cast<int>(n) || (!both && h)) continue;
-          add_noise(to, second ? make_float2(xi[2], xi[3]) : make_float2(xi[0], xi[1]));
+          const bool second = both ? (h ^ (lane / 8)) % 2 : pixel % 2;
+          const int to = both ? k + second : k;
+          if (to >= 0 && to < static_cast<int>(n) && (both || !h))
+            add_noise(to, second ? make_float2(xi[2], xi[3]) : make_float2(xi[0], xi[1]));
         }
       }
     }
@@ -245,7 +250,7 @@ __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s,
 #pragma unroll 1
   for (uint32_t top = HEIGHT * warp; top < n; top += HEIGHT * WARPS) {
     float sums[PARTS][T][2][4] = {};
-    product<false, CHAINS, PAIRS>(u, n, top, rows, sums);
+    product<false, CHAINS, PAIRS>(u, n, top, of_lane, sums);
 #pragma unroll
     for (uint32_t h = 0; h < 2; ++h) {
       const uint32_t j = top + g + 8 * h;
@@ -274,10 +279,10 @@ void run(const SenseStep& s, cudaStream_t stream) {
                     on_bytes<8>(s.x, s.grad, s.b, s.xi, s.after, s.mean), s.lines * s.n, s.axis == 0 ? 1 : s.n,
                     s.axis == 0 ? s.lines : 1};
   const bool pairs = s.n % 2 == 0 && on_16_bytes(s.u);  // two numbers of a row of U on 16 bytes
-  const auto kernel = s.noise == NO_NOISE
-      ? pairs ? langevin_sense_kernel<CHAINS, false, true> : langevin_sense_kernel<CHAINS, false, false>
-      : pairs ? langevin_sense_kernel<CHAINS, true, true> : langevin_sense_kernel<CHAINS, true, false>;
-  launch("langevin_sense", kernel, dim3(static_cast<unsigned>(s.lines * groups)), dim3(THREADS), static_cast<size_t>(bytes<CHAINS>(s.n)), stream, s, at);
+  const auto quiet = pairs ? langevin_sense_kernel<CHAINS, false, true> : langevin_sense_kernel<CHAINS, false, false>;
+  const auto noisy = pairs ? langevin_sense_kernel<CHAINS, true, true> : langevin_sense_kernel<CHAINS, true, false>;
+  launch("langevin_sense", s.noise == NO_NOISE ? quiet : noisy, dim3(static_cast<unsigned>(s.lines * groups)), dim3(THREADS),
+         static_cast<size_t>(bytes<CHAINS>(s.n)), stream, s, at);
 }
 
 }  // namespace

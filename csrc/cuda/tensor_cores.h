@@ -71,8 +71,8 @@ __device__ __forceinline__ void multiply_add_tf32(uint32_t a0, uint32_t a1, uint
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// sum += a[0] b[0] + a[1] b[1], nearly as of float32 numbers. Tensor cores cut off what a sum has no bits for, always towards zero:
-// so only these products are summed there, the small ones first, and what they come to is added to nearest.
+// sum += a[0] b[0] + a[1] b[1], nearly as of float32 numbers. Tensor cores cut off what a sum has no bits for: so only these
+// products are summed there, small ones first, and what they come to is added to nearest.
 __device__ __forceinline__ void multiply_add(const Split (&a)[2][4], const Split (&b)[2][2], float (&sum)[4]) {
   float part[4] = {};
 #pragma unroll
