@@ -176,7 +176,8 @@ def _sense_case(size: int, axis: int, small: Case | None = None) -> Case:
         u = torch.view_as_complex(randn(size, size, size, 2))
         return states(chains, size, size, 2) | {"u": u, "eigenvalues": randn(size, size).abs(), "axis": axis}
 
-    return _in_float32(langevin_sense_case(size, axis), lambda chains: run("langevin_sense", **arguments(chains)), small)
+    case = langevin_sense_case(size, axis)
+    return case._replace(run=lambda chains: run("langevin_sense", **arguments(chains)), small=small)
 
 
 CASES = (

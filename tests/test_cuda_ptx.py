@@ -10,7 +10,7 @@ import pytest
 import torch
 from dense import fft_law
 from inputs import NETWORK_LAW, check_ridge_grad, conv_network, ridge_constants, single
-from step_checks import in_double, states
+from step_checks import in_double, shifted, states
 
 from alps_fast.ops.conv_grad import conv_grad_reference
 from alps_fast.ops.langevin_fourier import langevin_fourier
@@ -224,15 +224,22 @@ def test_langevin_sense_is_the_reference(size, axis, rows, noise):
     check_sense(sense_step(size, axis, rows, noise))
 
 
+def test_langevin_sense_takes_images_and_matrices_off_their_alignment():
+    a = sense_step((3, 18), 1, 9, AVERAGED)
+    off = a | {name: shifted(a[name]) for name in ("x", "grad", "b", "u", "eigenvalues")}
+    for one, other in zip(cuda.run("langevin_sense", **a)[0], cuda.run("langevin_sense", **off)[0], strict=True):
+        assert torch.equal(one.view(torch.int32), other.view(torch.int32))
+
+
 @pytest.mark.parametrize("size, axis", [((2, 32), 1), ((32, 4), 0)])
 def test_langevin_sense_reads_each_number_of_u_twice(size, axis):
     """Whatever the number of chains; x, grad, b, x⁺ and m of each once, of which a line along axis 0 meets a pixel of the four
-    in a sector. At most 1.2 times the sectors of that, measured 1.05 and 1.02; conflicts 3 %."""
+    in a sector. At most 1.2 times the sectors of that, measured 1.02 and 0.95, and no bank conflicts."""
     counts = check_sense(sense_step(size, axis, 8, INDEPENDENT))
     lines, n = min(size), 32
     floor = 4 * lines * (2 * 2 * n * n + 8 * 5 * 2 * n * (1 if axis else 4)) / 32
     assert (counts["global_load_sectors"] + counts["global_store_sectors"]) / floor <= 1.2
-    assert counts["shared_load_conflicts"] + counts["shared_store_conflicts"] <= 0.1 * counts["shared_load_wavefronts"]
+    assert counts["shared_load_conflicts"] == counts["shared_store_conflicts"] == 0
 
 
 @pytest.mark.filterwarnings("ignore:conjugate gradients")

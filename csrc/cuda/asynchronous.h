@@ -27,6 +27,13 @@ __device__ __forceinline__ uint4 read_now(const uint4* global) {
   return v;
 }
 
+// What nobody writes while the kernel runs; the 256 bytes around it come to the L2 cache, for others that ask for them soon.
+__device__ __forceinline__ float4 read_around(const float4* global) {
+  float4 v;
+  asm("ld.global.nc.L2::256B.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(global));
+  return v;
+}
+
 // Until all that this thread copies is there; other threads see it after a barrier.
 __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 

@@ -110,7 +110,7 @@ def ridge(name: str, *shape: int) -> Timing:
 
 
 def sense(chains: int, size: int, coils: int) -> Timing:
-    return Timing("langevin_sense", "fp32", {"chains": chains if ON_GPU else 1, "size": size if ON_GPU else 32, "coils": coils,
+    return Timing("langevin_sense", "tf32", {"chains": chains if ON_GPU else 1, "size": size if ON_GPU else 32, "coils": coils,
                                              "noise": AVERAGED})
 
 

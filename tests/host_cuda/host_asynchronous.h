@@ -33,6 +33,7 @@ inline void copies_wait() {
 }
 
 inline uint4 read_now(const uint4* global) { return *global; }
+inline float4 read_around(const float4* global) { return *global; }
 
 inline void team_barrier(int number, int threads) { host_cuda::sync_team(number, threads); }
 

@@ -78,4 +78,51 @@ void multiply_add(const uint32_t (&a)[2][4], const uint4 (&b)[Q], float (&sum)[2
   multiply_add_copies<Q>(of_rows, of_columns, sum);
 }
 
+struct Split {
+  uint32_t high, low;
+};
+
+inline Split split(float x) {
+  const uint32_t high = (__float_as_uint(x) + 0x1000u) & 0xffffe000u;
+  return {high, __float_as_uint(x - __uint_as_float(high))};
+}
+
+struct HeldSplit {
+  Split a[2][4], b[2][2];
+};
+
+// As `multiply_add_copies`. Every product on tensor cores sees what TF32 keeps of its two numbers.
+[[gnu::noinline, gnu::optimize("O3"), gnu::no_sanitize("address", "undefined", "thread")]] inline void multiply_add_split_copies(
+    const HeldSplit* const (&of_rows)[4], const HeldSplit* const (&of_columns)[2][4], float (&sum)[4]) {
+  const auto product = [](uint32_t a, uint32_t b) {
+    constexpr uint32_t KEPT = 0xffffe000u;
+    return double(__uint_as_float(a & KEPT)) * __uint_as_float(b & KEPT);
+  };
+  for (unsigned v = 0; v < 4; ++v) {
+    double total = 0;
+    for (unsigned s = 0; s < 2; ++s)
+      for (unsigned k = 0; k < 8; ++k) {
+        const Split a = of_rows[k % 4]->a[s][k / 4 * 2 + v / 2], b = of_columns[v % 2][k % 4]->b[s][k / 4];
+        total += product(a.low, b.high) + product(a.high, b.low) + product(a.high, b.high);
+      }
+    sum[v] += static_cast<float>(total);
+  }
+}
+
+inline void multiply_add(const Split (&a)[2][4], const Split (&b)[2][2], float (&sum)[4]) {
+  static HeldSplit slots[2][1024];
+  static unsigned turns[1024];
+  const unsigned rank = host_cuda::rank(), lane = host_cuda::lane(), g = lane / 4, t = lane % 4;
+  HeldSplit* const row = slots[turns[rank]++ % 2];
+  std::memcpy(row[rank].a, a, sizeof a);
+  std::memcpy(row[rank].b, b, sizeof b);
+  host_cuda::exchange(host_cuda::FULL, 0);
+  const HeldSplit *of_rows[4], *of_columns[2][4];
+  for (unsigned from = 0; from < 4; ++from) {
+    of_rows[from] = row + rank - lane + 4 * g + from;
+    for (unsigned e = 0; e < 2; ++e) of_columns[e][from] = row + rank - lane + 4 * (2 * t + e) + from;
+  }
+  multiply_add_split_copies(of_rows, of_columns, sum);
+}
+
 }  // namespace alps

@@ -130,12 +130,12 @@ def test_langevin_fourier_leaves_the_rest(fibers, size, factor, dtype):
     *((axis, size, ((2, NO_NOISE, False), (5, INDEPENDENT, True), (18, AVERAGED, False)))
       for axis in (0, 1) for size in ((1, 1), (7, 4), (5, 9))), (1, (2, 330), ((2, INDEPENDENT, False),))])
 def test_langevin_sense_is_the_reference(fibers, axis, size, steps):
-    """Blocks of 4, 8 and 16 chains; a line that a thread a pixel does not cover. Law: 5e-7 + 1e-7 √n; measured 7e-7."""
+    """Blocks of 4, 8 and 16 chains; a line of more pixels than the warps take at once. Law: 5e-7; measured 2.1e-7."""
     for rows, noise, given in steps:
         a = lines_step(size, axis, rows, noise, given)
         got = fibers("langevin_sense", a, rows)
         for w, g in zip(langevin_sense(**in_double(a), backend="torch"), got, strict=True):
-            assert (w - g).norm() <= (5e-7 + 1e-7 * a["u"].shape[1] ** 0.5) * w.norm()
+            assert (w - g).norm() <= 5e-7 * w.norm()
         if not given:
             two = a | {k: a[k][-2:] for k in ("x", "grad", "chains")}
             assert same(fibers("langevin_sense", two), [g[-2:] for g in got])
