@@ -1,15 +1,16 @@
 // m = F^-1 g F (b + lin x - w grad),  x+ = m + F^-1 spread xi (complex) or m + F^-1 spread F xi (real), factor 1; contract in
 // alps_fast/ops/langevin_fourier.py.
 //
-// Three kernels do it: rows into a workspace, columns and gains there, rows back, for as many images at a time as leave the workspace
-// in the L2 cache. Where no side of the image is transformed in registers (lines.cuh), and there are enough images to fill the GPU, an
-// image whose planes fit into a block's shared memory is one block's: it is read once, and m and x+ are written, with the same
-// roundings. A real image needs one complex transform each way: z = r + i a xi, and with Z
-// its transform, conj Z(-k) parts the two again; the factor a brings xi to the size of r, or the rounding of the larger would be
-// the error of the smaller. The noise of a complex image takes the memory of its mean once that is written.
+// Three kernels do it: rows into a workspace, columns and gains there, rows back, for as many images at a time as leave the
+// workspace in the L2 cache. Where no side of the image is transformed in registers (lines.cuh), and there are enough images to
+// fill the GPU, an image whose planes fit into a block's shared memory is one block's: it is read once, and m and x+ are written,
+// with the same roundings. A real image needs one complex transform each way: z = r + i a xi, and with Z its transform, conj
+// Z(-k) parts the two again; the factor a brings xi to the size of r, or the rounding of the larger would be the error of the
+// smaller. The noise of a complex image takes the memory of its mean once that is written.
 #include <algorithm>
 #include <cmath>
 
+#include "asynchronous.h"
 #include "kernels.h"
 #include "lines.cuh"
 #include "noise.h"
@@ -30,8 +31,8 @@ constexpr int64_t MOST_BLOCKS = 0x7fffffff;
 struct Layout {
   Transform along_w, along_h;
   Stream random;
-  uint32_t images, first, tiles, room;  // complex planes of an image; the first image of the launch; tiles of an image or plane, rows
-                                        // or columns of a tile
+  uint32_t images, first;  // complex planes of an image; the first image of the launch
+  uint32_t tiles, room;  // tiles of an image or plane, rows or columns of a tile
   float amplitude, every;
   bool aligned;
 };
@@ -43,8 +44,8 @@ struct Rows {  // rows of an image, a plane of `room` rows a channel
   __device__ __forceinline__ float2& at(uint32_t line, uint32_t w) const { return cells[line * pitch + (gaps ? padded(w) : w)]; }
 };
 
-// Columns of a plane: natural order from `first` on, after `half` of them (real images) their mirror images; or all of them in order,
-// where `half` is 0. cell(column, kh): frequency kh of one of these.
+// Columns of a plane: natural order from `first` on, after `half` of them (real images) their mirror images; or all of them in
+// order, where `half` is 0. cell(column, kh): frequency kh of one of these.
 template <class Cell>
 struct Columns {
   Cell cell;
@@ -183,7 +184,8 @@ __device__ __forceinline__ void gain(const FourierStep& s, const Layout& at, con
 // Complex images: Z <- spread xi of complex channel c. A thread takes two columns, whose numbers are one quad where there is but
 // that channel.
 template <class Cell>
-__device__ __forceinline__ void draw(const FourierStep& s, const Layout& at, int64_t n, uint32_t c, const Columns<Cell>& columns) {
+__device__ __forceinline__ void draw(const FourierStep& s, const Layout& at, int64_t n, uint32_t c,
+                                     const Columns<Cell>& columns) {
   const Divisor by_pairs(columns.count / 2 + 1);
   const float root = __fsqrt_rn(at.every);
   for (uint32_t i = threadIdx.x; i < s.height * by_pairs.by; i += blockDim.x) {
@@ -280,6 +282,7 @@ struct TileOfRows {
 template <int N>
 __global__ void __launch_bounds__(N ? MOST_ROW_THREADS : TILE_THREADS, N ? 1 : TILE_BLOCKS)
     langevin_fourier_rows(FourierStep s, Layout at, Workspace workspace) {
+  next_kernel_may_begin();
   const TileOfRows<N> tile(s, at, workspace);
   take(s, at, tile.n, tile.rows);
   __syncthreads();
@@ -296,6 +299,8 @@ __global__ void __launch_bounds__(N ? MOST_ROW_THREADS : TILE_THREADS, N ? 1 : T
 template <int N>
 __global__ void __launch_bounds__(Lines<N, true>::THREADS, N ? (N > 256 ? 320 : 512) / Lines<N, true>::THREADS : TILE_BLOCKS)
     langevin_fourier_columns(FourierStep s, Layout at, Workspace workspace) {
+  next_kernel_may_begin();
+  kernels_before_wait();
   const int width = static_cast<int>(s.width), room = static_cast<int>(at.room), half = s.is_complex ? 0 : room / 2;
   const uint32_t tile = blockIdx.x % at.tiles, plane = blockIdx.x / at.tiles, image = plane / at.images;
   const uint32_t c = plane - image * at.images;
@@ -336,6 +341,7 @@ __global__ void __launch_bounds__(Lines<N, true>::THREADS, N ? (N > 256 ? 320 : 
 template <int N>
 __global__ void __launch_bounds__(N ? MOST_ROW_THREADS : TILE_THREADS, N ? 1 : TILE_BLOCKS)
     langevin_fourier_back(FourierStep s, Layout at, Workspace workspace) {
+  kernels_before_wait();
   const TileOfRows<N> tile(s, at, workspace);
 #pragma unroll 1
   for (int part = 0; part < (s.is_complex && s.noise != NO_NOISE ? 2 : 1); ++part) {
@@ -432,34 +438,35 @@ void langevin_fourier(const FourierStep& s, float* workspace, cudaStream_t strea
   Layout at = {transform_of(s.width), transform_of(s.height), make_stream(s.seed, s.step, LANGEVIN),
                static_cast<uint32_t>(images), 0, 1, static_cast<uint32_t>(s.height), std::sqrt(s.inv_eta2 + s.noise_lam),
                1 / static_cast<float>(s.height * s.width), aligned};
-  const auto run = [&](auto kernel, int64_t blocks, int64_t threads, int64_t bytes, auto... arguments) {
+  const auto run = [&](auto kernel, bool early, int64_t blocks, int64_t threads, int64_t bytes, auto... arguments) {
     if (blocks > MOST_BLOCKS) throw std::invalid_argument("langevin_fourier: more than 2^31 - 1 tiles");
-    launch("langevin_fourier", kernel, dim3(static_cast<unsigned>(blocks)), dim3(static_cast<unsigned>((threads + 31) / 32 * 32)),
-           static_cast<size_t>(bytes), stream, arguments...);
+    const dim3 grid = static_cast<unsigned>(blocks), block = static_cast<unsigned>((threads + 31) / 32 * 32);
+    if (early) launch_early("langevin_fourier", kernel, grid, block, static_cast<size_t>(bytes), stream, arguments...);
+    else launch("langevin_fourier", kernel, grid, block, static_cast<size_t>(bytes), stream, arguments...);
   };
   if (plan.whole)
-    return run(langevin_fourier_whole, s.rows, threads_for(images * s.height * s.width, MOST_THREADS), whole_bytes(s), s, at);
+    return run(langevin_fourier_whole, false, s.rows, threads_for(images * s.height * s.width, MOST_THREADS), whole_bytes(s), s, at);
   float2* const planes = reinterpret_cast<float2*>(workspace);
   float2* const tables = planes + planes_of(s, plan) * s.height * s.width;
   const Workspace work = {planes, tables, tables + table_bytes(s.width) / 8, plan.images};
-  const auto rows = [&](auto kernel, int64_t count) {
+  const auto rows = [&](auto kernel, bool early, int64_t count) {
     at.room = static_cast<uint32_t>(plan.rows);
     at.tiles = static_cast<uint32_t>((s.height + plan.rows - 1) / plan.rows);
-    run(kernel, count * at.tiles, plan.row_threads, rows_bytes(s, plan.rows), s, at, work);
+    run(kernel, early, count * at.tiles, plan.row_threads, rows_bytes(s, plan.rows), s, at, work);
   };
   const int64_t columns = s.is_complex ? s.width : s.width / 2 + 1, of_tile = s.is_complex ? plan.columns : plan.columns / 2;
-  if (plan.tables) run(langevin_fourier_tables, 2, TILE_THREADS, 0, at, work);
+  if (plan.tables) run(langevin_fourier_tables, false, 2, TILE_THREADS, 0, at, work);
   for (int64_t first = 0; first < s.rows; first += plan.images) {
     const int64_t count = std::min(plan.images, s.rows - first);
     at.first = static_cast<uint32_t>(first);
-    by_width(s, [&](auto n) { rows(langevin_fourier_rows<n.VALUE>, count); });
+    by_width(s, [&](auto n) { rows(langevin_fourier_rows<n.VALUE>, false, count); });
     at.room = static_cast<uint32_t>(plan.columns);
     at.tiles = static_cast<uint32_t>((columns + of_tile - 1) / of_tile);
     by_length(s.height, [&](auto n) {
-      run(langevin_fourier_columns<n.VALUE>, count * images * at.tiles, plan.column_threads, columns_bytes(s, plan.columns), s, at,
-          work);
+      run(langevin_fourier_columns<n.VALUE>, true, count * images * at.tiles, plan.column_threads, columns_bytes(s, plan.columns),
+          s, at, work);
     });
-    by_width(s, [&](auto n) { rows(langevin_fourier_back<n.VALUE>, count); });
+    by_width(s, [&](auto n) { rows(langevin_fourier_back<n.VALUE>, true, count); });
   }
 }
 

@@ -9,12 +9,12 @@
 //   update   x += alpha p, r -= alpha q; r transformed along W
 //   columns  transform along H, preconditioner, transform back
 //   back     transform along W: z; r z
-// and one more after eight of them, settle: the scalars, and whether a system goes on. Lines are transformed in registers where their
-// length allows it, in shared memory where not (lines.cuh). A block takes a few rows in several coils, or columns of one. Dot products
-// are summed in double: in a block in a fixed order, and over the blocks of an image by each block that needs them. What a block takes
-// depends on the image's size and the number of coils. Systems go through the workspace a few at a time, so that it
-// stays in L2. Those that have stopped cost a look at their state; whether all have, the caller sees after every window, or in a
-// graph one more launch, look.
+// and one more after eight of them, settle: the scalars, and whether a system goes on. Lines are transformed in registers where
+// their length allows it, in shared memory where not (lines.cuh). A block takes a few rows in several coils, or columns of one.
+// Dot products are summed in double: in a block in a fixed order, and over the blocks of an image by each block that needs them.
+// What a block takes depends on the image's size and the number of coils alone. Systems go through the workspace a few at a time,
+// so that it stays in L2. Those that have stopped cost a look at their state; whether all have, the caller sees after every
+// window, or in a graph one more launch, look.
 #include <algorithm>
 #include <cmath>
 
@@ -29,10 +29,10 @@ namespace {
 
 constexpr int MOST_THREADS = 448, BLOCKS = 2;  // of a multiprocessor, in 72 registers
 constexpr int64_t CELLS = 8;  // complex numbers a thread, of lines that are not transformed in registers
-constexpr int64_t ROWS[] = {4, 2, 1};  // of a block
+constexpr int64_t ROWS[] = {4, 2, 1};  // of a block, as far as ROW_THREADS do them
 constexpr int64_t ROOM = 48 << 10;  // shared memory of a block with several coils
 constexpr int BATCH = 4;  // pixels of a thread, whose loads are under way together
-constexpr int64_t LINES = 256;  // threads of a block that has rows of several coils, as far as one row is not more
+constexpr int64_t ROW_THREADS = 40, LINES = 256;  // threads for the rows of a block in one coil, and in several at most
 constexpr int64_t AT_ONCE = 1 << 22;  // complex numbers of k-space in the workspace: 32 MB
 constexpr int64_t MOST_BLOCKS = 0x7fffffff;
 constexpr int SUMS = MOST_THREADS / 32;
@@ -58,7 +58,7 @@ struct Work {  // images of every system: z is where q was; k-space of every coi
 struct Layout {
   Transform along_w, along_h;
   Stream random;
-  uint32_t first, tiles, room, slots;  // the first system of the launch; tiles of an image, rows or columns of a tile, coils at once
+  uint32_t first, tiles, room, slots;  // the first system; tiles of an image, rows or columns of a tile, coils at once
   float scale, signal, prior, every;
   bool whole_pixels;
 };
@@ -257,8 +257,11 @@ __global__ void __launch_bounds__(MOST_THREADS) langevin_sense_cg_draw(SenseCgSt
   }
 }
 
+template <int N, int WIDTH>  // of a multiprocessor, in 80 registers, or in up to 128
+constexpr int COLUMN_BLOCKS = N ? (N < 256 && WIDTH ? 768 : 512) / Lines<N, true>::THREADS : BLOCKS;
+
 template <int N, int WIDTH, bool PRECONDITIONS>  // where that is known, addresses are one and a distance
-__global__ void __launch_bounds__(Lines<N, true>::THREADS, (N && N < 256 && WIDTH ? 768 : N ? 512 : 896) / Lines<N, true>::THREADS)
+__global__ void __launch_bounds__(Lines<N, true>::THREADS, COLUMN_BLOCKS<N, WIDTH>)
     langevin_sense_cg_columns(SenseCgStep s, Layout at, Work work, Purpose purpose) {
   const int height = N ? N : static_cast<int>(s.height), width = WIDTH ? WIDTH : static_cast<int>(s.width);
   const uint32_t plane = blockIdx.x / at.tiles, planes = PRECONDITIONS ? 1 : static_cast<uint32_t>(s.coils);
@@ -300,8 +303,8 @@ __global__ void __launch_bounds__(N ? LINES : MOST_THREADS, N && N < 256 ? 3 : B
   const Shared<N> shared(at, work, tile);
   const uint32_t coils = purpose == PRECONDITION ? 1 : static_cast<uint32_t>(s.coils);
   const int64_t pixels = s.height * tile.width;
-  const float2* const planes = (purpose == PRECONDITION ? work.q + tile.image : work.k + (tile.system - at.first) * s.coils * pixels) +
-                               int64_t(tile.first) * tile.width;
+  const float2* const of_coils = work.k + (tile.system - at.first) * s.coils * pixels;
+  const float2* const planes = (purpose == PRECONDITION ? work.q + tile.image : of_coils) + int64_t(tile.first) * tile.width;
   const int64_t begin = tile.image + int64_t(tile.first) * tile.width;
   const Divisor by_width(tile.width);
   double dot = 0;
@@ -464,8 +467,8 @@ int64_t systems_at_once(const SenseCgStep& s) {
   return std::clamp<int64_t>(AT_ONCE / (s.coils * s.height * s.width), 1, std::max<int64_t>(systems_of(s), 1));
 }
 
-// Of blocks, by the image's size and the coils alone: rows, how many coils at once, columns, none where not even one fits; threads
-// of a row, and of columns; tiles of rows.
+// Of blocks, by the image's size and the coils alone: rows, how many coils at once, columns, none where not even one fits;
+// threads of a row, and of columns; tiles of rows.
 struct Plan {
   int64_t rows, slots, columns, threads_of_row, threads_of_columns, tiles;
 };
@@ -475,7 +478,7 @@ Plan plan_of(const SenseCgStep& s) {
   const int64_t row = threads_of_line(s.width) ? threads_of_line(s.width) : (s.width + CELLS - 1) / CELLS;
   Plan plan = {0, 0, 0, row, 0, 0};
   for (const int64_t rows : ROWS)
-    if (!plan.rows && (rows == 1 || rows * row <= 40) && rows_bytes(s.width, rows, 1) <= shared) plan.rows = rows;
+    if (!plan.rows && (rows == 1 || rows * row <= ROW_THREADS) && rows_bytes(s.width, rows, 1) <= shared) plan.rows = rows;
   by_length(s.height, [&](auto n) { plan.columns = Lines<n.VALUE, true>::SIDE_BY_SIDE; });
   while (plan.columns && columns_bytes(s.height, plan.columns) > shared) plan.columns /= 2;
   if (!plan.rows || !plan.columns) return plan;
@@ -515,8 +518,8 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
   Loop* const loop = reinterpret_cast<Loop*>(work.next + plan.tiles * systems);
   const auto run = [&](auto kernel, int64_t blocks, int64_t threads, int64_t bytes, auto... arguments) {
     if (blocks > MOST_BLOCKS) throw std::invalid_argument("langevin_sense_cg: more than 2^31 - 1 tiles");
-    launch("langevin_sense_cg", kernel, dim3(static_cast<unsigned>(blocks)),
-           dim3(static_cast<unsigned>(std::min<int64_t>((threads + 31) / 32 * 32, MOST_THREADS))), static_cast<size_t>(bytes), stream,
+    const dim3 block = static_cast<unsigned>(std::min<int64_t>((threads + 31) / 32 * 32, MOST_THREADS));
+    launch("langevin_sense_cg", kernel, dim3(static_cast<unsigned>(blocks)), block, static_cast<size_t>(bytes), stream,
            arguments...);
   };
   const auto go_to = [&](int64_t first, int64_t tiles, int64_t room, int64_t slots) {
@@ -529,8 +532,7 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
     run(kernel, count * plan.tiles, std::min(threads, LINES), rows_bytes(s.width, plan.rows, slots), s, at, work, more);
   };
   const auto rows = [&](int64_t first, int64_t count, bool starts) {
-    by_length(s.width,
-              [&](auto n) { on_rows(langevin_sense_cg_rows<n.VALUE>, first, count, plan.slots, starts); });
+    by_length(s.width, [&](auto n) { on_rows(langevin_sense_cg_rows<n.VALUE>, first, count, plan.slots, starts); });
   };
   const auto back = [&](int64_t first, int64_t count, Purpose purpose) {
     const int64_t slots = purpose == PRECONDITION ? 1 : plan.slots;
@@ -548,13 +550,17 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
       run(kernel, blocks, plan.threads_of_columns, columns_bytes(s.height, plan.columns), s, at, work, purpose);
     });
   };
+  const auto draw = [&](int64_t first, int64_t count) {
+    go_to(first, 0, 0, 0);
+    const unsigned blocks = blocks_for(count * (1 + s.coils) * pixels, 4096, MOST_THREADS);
+    run(langevin_sense_cg_draw, blocks, MOST_THREADS, 0, s, at, work, count);
+  };
   const auto multiply = [&](Purpose purpose, int64_t first, int64_t last) {
     const int64_t at_once = systems_at_once(s);
     for (; first < last; first += at_once) {
       const int64_t count = std::min(at_once, last - first);
-      go_to(first, 0, 0, 0);
       if (purpose != NOISE) rows(first, count, purpose == START);
-      else run(langevin_sense_cg_draw, blocks_for(count * (1 + s.coils) * pixels, 4096, MOST_THREADS), MOST_THREADS, 0, s, at, work, count);
+      else draw(first, count);
       columns(first, count, purpose);
       back(first, count, purpose);
     }
@@ -592,7 +598,7 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
   capture_while("langevin_sense_cg", outside, &loop->goes_on, [&](cudaStream_t inside) {
     stream = inside;
     iterate(CG_WINDOW);
-    run(langevin_sense_cg_look, 1, 32, 0, work.state, static_cast<uint32_t>(systems), static_cast<double>(left / CG_WINDOW), loop);
+    run(langevin_sense_cg_look, 1, 32, 0, states, static_cast<uint32_t>(systems), static_cast<double>(left / CG_WINDOW), loop);
   });
   stream = outside;
   iterate(left % CG_WINDOW);

@@ -133,14 +133,15 @@ __device__ __forceinline__ void sums(float (&re)[R], float (&im)[R]) {
   }
 }
 
-// In a block: `count` lines of N numbers, in any order of threads; every thread calls all of it. `load(line)` gives a function of an
-// index, and `store(line)` one of an index and a number. The index comes as a sum, whose second part is known to the compiler.
-// STANDING: threads go from line to line first, and along a line else.
+// In a block: `count` lines of N numbers; every thread calls all of it. `load(line)` gives a function of an index, and
+// `store(line)` one of an index and a number. The index comes as a sum, whose second part is known to the compiler where N is, so
+// that addresses are one and a distance. STANDING: neighbouring threads have neighbouring lines, of which there are SIDE_BY_SIDE;
+// else they go along a line.
 template <int N, bool STANDING>
 class Lines {
   using S = Shape<N>;
-  static constexpr int A = S::A, B = S::B, T = S::T, ONE = (B + T - 1) / T, TWO = (A + T - 1) / T;  // sums of A, and of B, a thread
-  static constexpr int CELLS = A * (B + 1);
+  static constexpr int A = S::A, B = S::B, T = S::T, CELLS = A * (B + 1);
+  static constexpr int ONE = (B + T - 1) / T, TWO = (A + T - 1) / T;  // sums of A, and of B, of a thread
 
  public:
   // Of lines that lie, so that half a warp's cells are in banks of their own, and whether these have gaps as fft.cuh says.
@@ -152,7 +153,8 @@ class Lines {
   static int64_t bytes(int64_t count, int64_t) { return 8 * (STANDING ? SIDE_BY_SIDE * CELLS : count * PITCH); }
 
   __device__ Lines(const Transform&, float2*, uint32_t count, float2* memory)
-      : line_(STANDING ? threadIdx.x % SIDE_BY_SIDE : threadIdx.x / T), t_(STANDING ? threadIdx.x / SIDE_BY_SIDE : threadIdx.x % T),
+      : line_(STANDING ? threadIdx.x % SIDE_BY_SIDE : threadIdx.x / T),
+        t_(STANDING ? threadIdx.x / SIDE_BY_SIDE : threadIdx.x % T),
         there_(STANDING || line_ < count), memory_(memory), cells_(memory + (STANDING ? line_ : line_ * PITCH)) {}
 
   // Frequencies, and the memory is free again.
@@ -182,8 +184,8 @@ class Lines {
     }
   }
 
-  // `finish(line)`, a function of an index and a number, gives what all threads find by the function of a line and an index that this
-  // returns, until the memory is needed again.
+  // `finish(line)`, a function of an index and a number, gives what all threads find by the function of a line and an index that
+  // this returns, until the memory is needed again.
   template <class Load, class Finish>
   __device__ __forceinline__ auto inverse_shared(const Load& load, const Finish& finish) const {
     static_assert(!STANDING);
@@ -209,10 +211,13 @@ class Lines {
   // After a barrier.
   template <class Store>
   __device__ __forceinline__ void forward_from_shared(const Store& store) const {
-    forward([&](uint32_t line) { return [from = &at(line, 0)](int e, int more) { return (from + e)[place(more)]; }; }, store, true);
+    const auto load = [&](uint32_t line) {
+      return [from = &at(line, 0)](int t, int more) { return (from + t)[place(more)]; };
+    };
+    forward(load, store, true);
   }
 
-  // Frequency k of a line in shared memory: what forward_to_shared leaves, after a barrier, and inverse_from_shared takes, after one.
+  // Frequency k of a line in shared memory: what forward_to_shared leaves, and inverse_from_shared takes after a barrier.
   __device__ __forceinline__ float2& frequency(uint32_t line, uint32_t k) const {
     static_assert(STANDING);
     return memory_[(k % A * (B + 1) + k / A) * STRIDE + line];
@@ -272,7 +277,9 @@ class Lines {
     else __syncwarp();
   }
   static constexpr int STRIDE = STANDING ? SIDE_BY_SIDE : 1;
-  __device__ __forceinline__ static constexpr uint32_t place(uint32_t e) { return GAPS ? padded(e) : e; }  // t < T more is as far on
+
+  // Of number e in a line in shared memory; place(t + more) is t + place(more), as T divides 16 and `more` where there are gaps.
+  __device__ __forceinline__ static constexpr uint32_t place(uint32_t e) { return GAPS ? padded(e) : e; }
 
   // Of sum k and this thread's j-th number, and of this thread's j-th sum and number b.
   __device__ __forceinline__ float2& of_number(int k, int j) const {
