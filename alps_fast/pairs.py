@@ -12,6 +12,8 @@ from torch import Tensor
 
 from .ops.philox_normal import MIRRORED
 
+LEAST = 4  # chains that it takes to tell how pairs vary
+
 
 def ids(chains: Tensor, measurements: Tensor, pairs: bool) -> Tensor:
     """Rows (N, 2) that the noise of chains of these indices, and of these measurements, is drawn by (`ops.philox_normal`)."""

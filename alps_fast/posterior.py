@@ -37,7 +37,8 @@ class Diagnostics(NamedTuple):
     """Figures on a run. R-hat and ESS are NaN below four draws.
 
     rhat, ess: (pixels,), or (B, pixels) for a batch, over the pixels of `Posterior.trace`. R-hat well above 1 says that
-    chains disagree: modes whose weights froze while annealing, or too few draws.
+    chains disagree: modes whose weights froze while annealing, or too few draws. Both take chains for independent: of pairs
+    R-hat is a little higher, and the mean is better than the effective sample size says.
     acceptance: mean probability at σ_min, None without a correction.
     by_level: one dictionary a level: t, eta, energy (mean E/t²), acceptance, tau (NaN without a correction).
     """

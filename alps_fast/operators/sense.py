@@ -179,15 +179,15 @@ class CartesianMRI(Operator):
                                         backend=backend)
         if s.noise and xi is None and (s.inv_eta2, s.noise_lam) not in self._asked:
             self._asked.add((s.inv_eta2, s.noise_lam))  # so that no captured step asks: what is captured has run before
-            self._ask(after[:ASKED] - mean[:ASKED], streams(ids[:ASKED]), s.inv_eta2, s.noise_lam)
+            self._ask(after[:ASKED] - mean[:ASKED], ids[:ASKED], s.inv_eta2, s.noise_lam)
         return after, mean
 
-    def _ask(self, noise: Tensor, streams: int, inv_eta2: float, lam: float) -> None:
+    def _ask(self, noise: Tensor, ids: Tensor, inv_eta2: float, lam: float) -> None:
         """Warn where conjugate gradients stopped before the noise had its variance: δᵀP⁻¹δ is χ² of as many numbers."""
         noise = noise[noise.flatten(1).isfinite().all(1)]
         if len(noise):
             share = float((noise * (self.normal_state(noise) * inv_eta2 + noise * lam)).double().mean())
-            if share < 0.97 - 5 * (2 / (streams * noise[0].numel())) ** 0.5:
+            if share < 0.97 - 5 * (2 / (streams(ids) * noise[0].numel())) ** 0.5:
                 warnings.warn(f"conjugate gradients: noise has {share:.2g} of its variance at noise_std = {inv_eta2**-0.5:.3g}, "
                               "so std comes out too small; lower tol or raise noise_std", stacklevel=2)
 
