@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .errors import check, check_choice, whole
 from .io.files import check_is_file, reading, replacing, write_npz
+from .pairs import Units, units
 from .schedule import Schedule
 from .student import student
 
@@ -36,7 +37,8 @@ class Diagnostics(NamedTuple):
     """Figures on a run. R-hat and ESS are NaN below four draws.
 
     rhat, ess: (pixels,), or (B, pixels) for a batch, over the pixels of `Posterior.trace`. R-hat well above 1 says that
-    chains disagree: modes whose weights froze while annealing, or too few draws.
+    chains disagree: modes whose weights froze while annealing, or too few draws. Both take chains for independent: of pairs
+    R-hat is a little higher, and the mean is better than the effective sample size says.
     acceptance: mean probability at σ_min, None without a correction.
     by_level: one dictionary a level: t, eta, energy (mean E/t²), acceptance, tau (NaN without a correction).
     """
@@ -48,11 +50,15 @@ class Diagnostics(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """Of every pixel: mean, variance, and the part of it that is between the means of chains."""
+    """Of every pixel: mean, variance, and the parts of it that are in how chains' means differ, of `pairs.units`.
+
+    between: the variance of units' means. apart: how the two of a pair differ, 0 without pairs.
+    """
 
     mean: Tensor
     variance: Tensor
     between: Tensor
+    apart: Tensor
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,8 @@ class Posterior:
         of a batch's measurement broke.
     channel_std: (C', H, W) standard deviation of every real channel; complex channel c is channels 2c (real part) and
         2c + 1. Its square is (m − 1)/m W + B/m over m draws a chain, W the mean variance within chains and B/m the variance
-        of chains' means: draws of one chain may be near each other, chains are independent. NaN with a single chain.
+        of chains' means: draws of one chain may be near each other, chains (or pairs of them) are independent. NaN with a single
+        chain or pair.
     samples: (chains, C, H, W) the last draw of every chain.
     count: () draws in the statistics, chains × draws less those of broken chains.
     trace: (chains, draws, <= 256) numbers at fixed places of every draw, for diagnostics.
@@ -75,6 +82,7 @@ class Posterior:
         operator and prior are those of the data. NaN in files that do not have it.
     support: (H, W) bool, where the operator measures anything; None: everywhere. Elsewhere mean, std and samples are 0, no
         number is traced, and neither scales of pictures nor averages count what is there.
+    pairs: whether chains 2k and 2k + 1 have opposite noise. first_chain: index of the first.
     """
 
     mean: Tensor
@@ -95,11 +103,13 @@ class Posterior:
     gradients: int
     chi2: Tensor = field(default_factory=lambda: torch.tensor(torch.nan, dtype=torch.float64))
     support: Tensor | None = None
+    pairs: bool = False
+    first_chain: int = 0
 
     @property
     def std(self) -> Tensor:
-        """(C, H, W) real; of a complex image the root of both parts' variances, √E|x − μ|². NaN, and a warning, of one chain."""
-        self._warn_of_one_chain("std")
+        """(C, H, W); of complex images that of both parts, √E|x − μ|². NaN, with a warning, of one chain or one pair."""
+        self._warn_of_one("std")
         return self._figures("value").variance.sqrt()
 
     @property
@@ -115,7 +125,7 @@ class Posterior:
     @property
     def magnitude_std(self) -> Tensor:
         """(C, H, W) standard deviation of |x| of a complex image, which pictures of magnitudes go with. NaN of one chain."""
-        self._warn_of_one_chain("magnitude_std")
+        self._warn_of_one("magnitude_std")
         return self._figures("magnitude").variance.sqrt()
 
     @property
@@ -131,16 +141,18 @@ class Posterior:
 
         Source: Mardia & Jupp, "Directional Statistics", 2000, §2.3.
         """
-        self._warn_of_one_chain("phase_std")
+        self._warn_of_one("phase_std")
         return self._phase_std()
 
     def interval(self, level: float = 0.9, of: str = "value") -> tuple[Tensor, Tensor]:
-        """Lower and upper end of the central interval of every pixel, mean ± q √(std² + B/(m chains)).
+        """Lower and upper end of the central interval of every pixel, mean ± q √(std² + B/(m K)).
 
-        B/m, the variance of chains' means, over chains is that of the mean: chains that hardly moved between draws have
-        B/m = std². q is Student's quantile with chains − 1 degrees of freedom there, as the std is itself estimated, from so many
-        independent chains, and more where chains have mixed. Measured with two chains and more, moved by 0 to 20 times their
-        correlation: 90 % intervals cover 90 to 92 %. Ask for four chains or more: with two q is up to 6.3 at level 0.9.
+        B/m, the variance of the means of K independent chains, or pairs of chains, over K is that of the mean; 0 where pairs
+        cancel, as under a Gaussian posterior. q is Student's quantile, as the std is itself estimated: with chains − 1 degrees of
+        freedom from independent chains that hardly moved between draws, from such pairs with as many as there are where they
+        cancel and up to chains − 1 where they do not, and more where chains have mixed. Measured with two independent chains or
+        two pairs and more, moved by 0 to 20 times their correlation: 90 % intervals cover 89 to 92 % (95 % with three chains, of
+        which one is without its other). Ask for four chains or more: two, independent, make q up to 6.3 at level 0.9.
 
         Args:
             level: how probably the truth lies between the ends, at each pixel.
@@ -148,19 +160,19 @@ class Posterior:
                 Or, of complex images, "magnitude", from 0 on, or "phase", in radians about `phase_mean`, at most π to each side.
 
         Returns:
-            Two tensors (C, H, W); NaN, and a warning, of one chain, which does not say how far chains differ.
+            Two tensors (C, H, W); NaN, and a warning, of one chain, which does not say how far chains differ, or one pair.
 
         Raises:
             ArgumentError: naming the argument.
         """
         check(0 < level < 1, "level", level, "a number in (0, 1)")
-        self._warn_of_one_chain("interval")
+        self._warn_of_one("interval")
         figures = self._figures(of, by_channel=True)
-        chains = self._whole_chains().view(*self.count.shape, 1, 1, 1)
+        _, independent = self._counts()
         q = student(level, self._freedom(figures))
         spread = self._phase_std() if of == "phase" else figures.variance.sqrt()
-        half = spread * q * (1 + (figures.between / figures.variance).nan_to_num(1.0) / chains).sqrt()
-        half = torch.where(chains > 1, half, torch.nan).to(spread.dtype)
+        half = spread * q * (1 + (figures.between / figures.variance).nan_to_num(1.0) / independent).sqrt()
+        half = torch.where(independent > 1, half, torch.nan).to(spread.dtype)
         if of == "phase":
             half = half.clamp(max=torch.pi)
         if of == "value" and self.mean.is_complex():
@@ -175,50 +187,74 @@ class Posterior:
             means = self.chain_means
             if means.is_complex():
                 means = torch.view_as_real(means).movedim(-1, -3).flatten(-4, -3)
-            variance, between = self.channel_std.square(), _variance_over_chains(means)
+            parts = self.channel_std.square(), *self._over_units(means)
             if self.mean.is_complex() and not by_channel:
-                variance, between = (v.unflatten(-3, (-1, 2)).sum(-3) for v in (variance, between))
-            return Figures(self.mean, variance, between)
-        parts = slice(0, 1) if of == "magnitude" else slice(1, 3)
-        means, variances = (v.unflatten(-3, (3, -1))[..., parts, :, :, :] for v in (self.polar_means, self.polar_std.square()))
+                parts = tuple(v.unflatten(-3, (-1, 2)).sum(-3) for v in parts)
+            return Figures(self.mean, *parts)
+        kinds = slice(0, 1) if of == "magnitude" else slice(1, 3)
+        means, variances = (v.unflatten(-3, (3, -1))[..., kinds, :, :, :] for v in (self.polar_means, self.polar_std.square()))
         mean = means.double().nanmean(-5).to(means.dtype)
-        variance, between = variances.sum(-4), _variance_over_chains(means, -5).sum(-4)
         mean = mean[..., 0, :, :, :] if of == "magnitude" else torch.atan2(*mean.unbind(-4)[::-1])
-        return Figures(mean, variance, between)
+        return Figures(mean, *(v.sum(-4) for v in (variances, *self._over_units(means))))
 
     def _phase_std(self) -> Tensor:
         """√(−2 ln R): of n draws R² is 1/n and more even where a phase is uniform."""
         least = 1 / self.count.clamp(min=1).view(*self.count.shape, 1, 1, 1)
         return (1 - self._figures("phase").variance).clamp(max=1).maximum(least).log().neg().sqrt()
 
-    def _whole_chains(self) -> Tensor:
-        """() how many did not break."""
-        means = self.chain_means.flatten(-3)
-        return (torch.view_as_real(means).flatten(-2) if means.is_complex() else means).isfinite().all(-1).sum(-1)
-
     def _freedom(self, figures: Figures) -> Tensor:
-        """Degrees of freedom of variances, (C, H, W) whole numbers: chains − 1, more where chains have mixed.
+        """Degrees of freedom of variances, (C, H, W) whole numbers: those of chains' means, k, more where chains have mixed.
 
-            ν = ⌊variance² / (between²/(chains − 1) + within²/(chains (n − 1)))⌋,   variance = between + within
+            k = ⌊(S + B)² / (S²/(P + 2) + B²/(K + 1)) − 2⌋ from K − 1 to chains − 1,   S = `apart`, B = `between`
+            ν = ⌊variance² / ((S + B)²/k + within²/(K (n − 1)))⌋,                     variance = S + B + within
 
-        A chain is worth n independent draws, at least 1 and at most as many as it has: variance/between by half of all chances,
-        the median of a χ² of k degrees of freedom being k (1 − 2/(9k))³.
+        of P pairs among K units; k is K − 1 without pairs, P where their means are all the same, and known by S² P/(P + 2) and
+        B² (K − 1)/(K + 1), which are without bias. A chain is worth n independent draws, at least 1 and at most as many as it
+        has: variance/(S + B) by half of all chances, the median of a χ² of k degrees of freedom being k (1 − 2/(9k))³.
 
         Sources: Satterthwaite, "An approximate distribution of estimates of variance components", 1946; Wilson & Hilferty, "The
         distribution of chi-square", 1931.
         """
-        variance, between = figures.variance, figures.between
-        chains = self._whole_chains().view(*self.count.shape, 1, 1, 1).clamp(min=2)
-        draws = self.count.view(chains.shape) / chains
-        n = (variance / between * (1 - 2 / (9 * (chains - 1))) ** 3).clamp(min=1.0).minimum(draws)
+        variance, between = figures.variance, figures.between + figures.apart
+        chains, independent = (v.clamp(min=2) for v in self._counts())
+        draws, pairs = self.count.view(chains.shape) / chains, chains - independent
+        parts = figures.apart.square() / (pairs + 2) + figures.between.square() / (independent + 1)
+        k = (between.square() / parts - 2 + 1e-6).floor().nan_to_num(1.0).maximum(independent - 1).minimum(chains - 1)
+        n = (variance / between * (1 - 2 / (9 * k)) ** 3).clamp(min=1.0).minimum(draws)
         within = (variance - between).clamp(min=0)
-        parts = between.square() / (chains - 1) + torch.where(within > 0, within.square() / (chains * (n - 1)), 0)
-        return (variance.square() / parts).floor().nan_to_num(1.0).maximum(chains - 1)
+        parts = between.square() / k + torch.where(within > 0, within.square() / (independent * (n - 1)), 0)
+        return (variance.square() / parts).floor().nan_to_num(1.0).maximum(k)
 
-    def _warn_of_one_chain(self, name: str) -> None:
-        if bool((self._whole_chains() == 1).any()):
+    def _over_units(self, means: Tensor) -> tuple[Tensor, Tensor]:
+        """`between` and `apart` of `Figures`, float64, of means (chains, …), NaN of broken ones; NaN where there is one unit."""
+        found = self._units(means)
+        count = found.whole.sum(1).view(-1, *[1] * (found.mean.ndim - 2))
+        here = found.whole.view(*found.whole.shape, *[1] * (found.mean.ndim - 2))
+        mean = found.mean.sum(1) / count
+        squares = torch.where(here, found.mean - mean[:, None], 0).square().sum(1)
+        between, apart = torch.where(count > 1, squares / (count - 1), torch.nan), found.apart.sum(1) / count
+        return (between, apart) if self.count.ndim else (between[0], apart[0])
+
+    def _units(self, means: Tensor) -> Units:
+        """The pairs, or chains, that are whole, of means (chains, …); a batch's axis in front in any case."""
+        means = means.double() if self.count.ndim else means.double()[None]
+        return units(means, means.flatten(2).isfinite().all(-1), self.first_chain, self.pairs)
+
+    def _counts(self) -> tuple[Tensor, Tensor]:
+        """How many chains did not break, and how many units of them there are, both (1, 1, 1)."""
+        means = torch.view_as_real(self.chain_means) if self.mean.is_complex() else self.chain_means
+        chains = means.flatten(self.count.ndim + 1).isfinite().all(-1).sum(-1)
+        shape = *self.count.shape, 1, 1, 1
+        return chains.view(shape), self._units(means).whole.sum(1).view(shape)
+
+    def _warn_of_one(self, name: str) -> None:
+        chains, independent = self._counts()
+        if bool((chains == 1).any()):
             warnings.warn(f"{name}: NaN, as one chain does not tell how far it is from others; ask for chains=4 or more",
                           stacklevel=3)
+        elif bool((independent == 1).any()):
+            warnings.warn(f"{name}: NaN, as one pair of chains does not tell how far it is from others; ask for chains=4 or "
+                          "more, or for pairs=False", stacklevel=3)
 
     def scaled(self, scale: float) -> Posterior:
         """The posterior of `scale` times the image, scale > 0: its units changed back, where they were changed for the prior."""
@@ -265,7 +301,7 @@ class Posterior:
             arrays["support"] = self.support.cpu().numpy()
         facts = {"by_level": self.by_level, "acceptance": self.acceptance, "interrupted": self.interrupted,
                  "broken": [lost._asdict() for lost in self.broken], "seed": self.seed, "schedule": asdict(self.schedule),
-                 "seconds": self.seconds, "gradients": self.gradients}
+                 "seconds": self.seconds, "gradients": self.gradients, "pairs": self.pairs, "first_chain": self.first_chain}
         write_npz(Path(path), arrays | {"facts": np.array(json.dumps(facts))})
 
     @classmethod
@@ -320,6 +356,8 @@ class Posterior:
         check(ok, "path", f"{path}, whose figures do not fit together", WANTED)
         whole("seed", self.seed, 0, 1 << 63)
         whole("gradients", self.gradients, 0)
+        whole("first_chain", self.first_chain, 0, 1 << 32)
+        check(isinstance(self.pairs, bool), "pairs", repr(self.pairs), "True or False")
 
     def plot(self, path: str | Path, index: int = 0) -> None:
         """Write a picture of mean, standard deviation and two samples; of measurement `index` of a batch.
@@ -355,11 +393,3 @@ class Posterior:
         check(file.suffix[1:].lower() in kinds, "path", path, "a name that ends in ." + ", .".join(sorted(kinds)))
         with replacing(file) as partial:
             figure.savefig(partial, dpi=150)
-
-
-def _variance_over_chains(means: Tensor, dim: int = -4) -> Tensor:
-    """Unbiased, over those that are whole; NaN where fewer than two are."""
-    whole = (~means.isnan()).sum(dim)
-    means = means.double()
-    squares = (means - means.nanmean(dim, keepdim=True)).square().nansum(dim)
-    return torch.where(whole > 1, squares / (whole - 1), torch.nan)

@@ -1,4 +1,7 @@
-"""How far from the truth schedules leave Gaussian posteriors, by recursion: `python -m benchmarks.calibration --schedules`."""
+"""Whether posteriors are what they should be: `python -m benchmarks.calibration --schedules`, `--levy` or `--ranks`.
+
+Schedules, how far they leave Gaussian posteriors from the truth, by recursion, are here; the others in `levy` and `ranks`.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from alps_fast.samplers import Schedule
 from alps_fast.samplers.alps import predictor
 from alps_fast.samplers.chosen import FIRST, ladder
 from alps_fast.samplers.excess import moments, published
+
+from . import levy, ranks
 
 STDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 DATA = (0.0, *np.geomspace(1e-3, 1e4, 15).tolist())  # a: nothing measured, then from next to nothing to all
@@ -116,12 +121,24 @@ def dense_table() -> list[dict[str, object]]:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--schedules", action="store_true", required=True, help="the tables of docs/exactness.md §4")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--schedules", action="store_true", help="the tables of docs/exactness.md §4, by recursion")
+    which.add_argument("--levy", action="store_true", help="that of §7: Lévy processes beside a Gibbs sampler")
+    which.add_argument("--ranks", action="store_true", help="that of §8: ranks of truths among draws")
+    parser.add_argument("--measurements", type=int, default=360, help="of every cell of --levy and --ranks (default 360)")
     parser.add_argument("--json", action="store_true", help="one document in place of tables")
     arguments = parser.parse_args()
+    if arguments.measurements < 1:
+        parser.error(f"--measurements: got {arguments.measurements}; wanted an integer >= 1")
+    tables = show_schedules if arguments.schedules else show_levy if arguments.levy else show_ranks
+    tables(arguments.measurements, arguments.json)
+
+
+def show_schedules(_: int, as_json: bool) -> None:
+    """Of §4."""
     rows, mixed = table(), dense_table()
-    if arguments.json:
+    if as_json:
         print(json.dumps({"stds": STDS, "schedules": rows, "dense": mixed}, indent=1))
         return
     print("| schedule | predictor | gradients | " + " | ".join(f"{std:g}" for std in STDS) + " | observed | bias |")
@@ -132,6 +149,30 @@ def main() -> None:
     print("\n| no common directions | predictor | least | mean | most |\n|---|---|--:|--:|--:|")
     for r in mixed:
         print(f"| {r['schedule']} | {'yes' if r['predictor'] else 'no'} | {r['least']:.3f} | {r['mean']:.3f} | {r['most']:.3f} |")
+
+
+def show_levy(count: int, as_json: bool) -> None:
+    """Of §7."""
+    cells = levy.table(count)
+    if as_json:
+        print(json.dumps({"measurements": count, "cells": [c._asdict() for c in cells]}, indent=1))
+        return
+    print("| increments | operator | coverage | Gibbs | gap, dB | limit | CRPS | gradients |\n|---|---|" + "--:|" * 6)
+    for c in cells:
+        figures = " | ".join(f"{v:.3f}" for v in (c.coverage, c.exact_coverage, c.gap, c.limit, c.crps))
+        print(f"| {c.process} | {c.operator} | {figures} | {c.gradients} |")
+
+
+def show_ranks(count: int, as_json: bool) -> None:
+    """Of §8."""
+    rows = ranks.table(count)
+    if as_json:
+        print(json.dumps({"measurements": count, "rows": [r._asdict() for r in rows]}, indent=1))
+        return
+    print("| problem | correction | " + " | ".join(f"χ², {name}" for name in ranks.STATISTICS) + " | coverage |")
+    print("|---|---|" + "--:|" * (len(ranks.STATISTICS) + 1))
+    for r in rows:
+        print(f"| {r.problem} | {r.correction} | " + " | ".join(f"{v:.1f}" for v in r.chi2.values()) + f" | {r.coverage:.3f} |")
 
 
 if __name__ == "__main__":

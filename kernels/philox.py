@@ -81,13 +81,20 @@ def counted_words(zero, chain, key0, key1, step, tag):
 
 
 @triton.jit
+def half_turn(chain):
+    """What a MIRRORED chain's angles are changed by, which gives minus its numbers; else 0."""
+    return chain[1].to(tl.uint32) & 0x80000000
+
+
+@triton.jit
 def normals(quads, chain, key0, key1, step, tag):
     """Normals (4 len(quads),) of these quads of a chain's image, in order; quads uint32, chain of `chain_at`, the other words
     scalars."""
     c1, c2, c3, k0, k1 = counted_words(tl.zeros_like(quads), chain, key0, key1, step, tag)
     r0, r1, r2, r3 = philox4x32(quads, c1, c2, c3, k0, k1)
-    n0, n1 = box_muller(r0, r1)
-    n2, n3 = box_muller(r2, r3)
+    turn = half_turn(chain)
+    n0, n1 = box_muller(r0, r1 ^ turn)
+    n2, n3 = box_muller(r2, r3 ^ turn)
     return tl.interleave(tl.interleave(n0, n2), tl.interleave(n1, n3))
 
 
@@ -108,7 +115,7 @@ def pairs(pair, chain, key0, key1, step, tag):
     c1, c2, c3, k0, k1 = counted_words(tl.zeros_like(pair), chain, key0, key1, step, tag)
     r0, r1, r2, r3 = philox4x32(pair >> 1, c1, c2, c3, k0, k1)
     second = (pair & 1) != 0
-    return box_muller(tl.where(second, r2, r0), tl.where(second, r3, r1))
+    return box_muller(tl.where(second, r2, r0), tl.where(second, r3, r1) ^ half_turn(chain))
 
 
 @triton.jit

@@ -10,13 +10,13 @@ from step_checks import chains_of, in_double, states
 from alps_fast.energies import RidgeEnergy
 from alps_fast.energies.compact import CompactNet, edm_coefficients
 from alps_fast.ops.langevin_pixel import langevin_pixel
-from alps_fast.ops.philox_normal import AVERAGED
+from alps_fast.ops.philox_normal import AVERAGED, MIRRORED
 from alps_fast.ops.ridge_grad import ridge_grad
 from alps_fast.posterior import Posterior
 
 PHILOX_SIZES = (1, 2, 3, 4, 5, 31, 63, 64, 65, 127, 1021, 4095, 4097, 8209)
 PHILOX_IDS = torch.tensor([  # of chains, steps ahead in their high bits, and of measurements
-    [0, 0], [1, 0], [7, 1], [2**31, 2**24 - 1], [2**32 - 1, 2**23], [(3 << 32) + 1, 0], [-(1 << 32) + 7, 9]])
+    [0, 0], [1, 0], [7, 1], [2**31, 2**24 - 1], [2**32 - 1, 2**23], [(3 << 32) + 1, 0], [-(1 << 32) + 7, 9 + MIRRORED]])
 PIXEL_SHAPE = (5, 4, 3)
 RIDGE_SCALARS = {"lam": 2.0, "lin": 1.5, "w": 1.0, "inv_eta2": 4.0, "noise_lam": 2.0, "seed": 9, "step": 4, "count": 3}
 NETWORK_LAW = {"high": 2e-6, "fast": 2e-2}  # of the relative error against float64; measured 9e-7, 8e-3

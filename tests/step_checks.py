@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alps_fast.errors import ArgumentError
 from alps_fast.ops._dispatch import Op
-from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
+from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, MIRRORED, NO_NOISE, philox_normal
 from alps_fast.profile.cases import LEVEL as SCALARS
 
 LEVEL = {**SCALARS, "noise": INDEPENDENT}
@@ -27,9 +27,9 @@ def states(n: int, b: int, shape: tuple[int, ...], dtype: torch.dtype = torch.fl
 
 
 def chains_of(n: int, b: int) -> Tensor:
-    """Of n chains of the last b measurements that there may be, two steps ahead."""
+    """Of n chains of the last b measurements that there may be, two steps ahead, every other one mirrored."""
     row = torch.arange(n)
-    return torch.stack([row + 3 + (2 << 32), row // (n // b) + (1 << 24) - b], 1)
+    return torch.stack([row + 3 + (2 << 32), row // (n // b) + (1 << 24) - b + row % 2 * MIRRORED], 1)
 
 
 def shifted(value: Tensor) -> Tensor:

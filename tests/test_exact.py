@@ -51,7 +51,7 @@ def test_a_run_has_the_variance_and_mean_of_the_recursion(with_one: bool) -> Non
     """Eight cells of 200 pixels, 100 chains: variance within 4 standard errors of what `moments` says, and so the mean."""
     op, energy, y, a = halves(0.7)
     schedule, chains = replace(COARSE, predictor=with_one), 100
-    x = sample(y, op, energy, chains=chains, schedule=schedule, progress=False).samples[:, 0].double()
+    x = sample(y, op, energy, chains=chains, schedule=schedule, pairs=False, progress=False).samples[:, 0].double()
     precision = a.double() + 1 / (STDS.double()[:, None] ** 2 + schedule.sigma_min**2)
     said = moments(schedule, STDS.numpy()[:, None], a.numpy())
     variance = x.var(0) * precision
@@ -69,7 +69,7 @@ def test_the_predictor_under_every_operator(name: str) -> None:
     """The covariance's trace, seen through the exact one, is that of the recursion in the operator's eigenbasis."""
     op, shape = OPERATORS[name]
     y, chains = measure(op, shape), 400
-    posterior = sample(y, op, Published(0.2, S), chains=chains, schedule=COARSE, progress=False)
+    posterior = sample(y, op, Published(0.2, S), chains=chains, schedule=COARSE, pairs=False, progress=False)
     assert posterior.gradients == COARSE.levels * COARSE.steps + COARSE.levels - 1
     mean, covariance = gaussian_posterior(op, y, shape, COARSE.sigma_min)
     values = 1 / np.linalg.eigvalsh(covariance.numpy()) - 1 / (S**2 + COARSE.sigma_min**2)
@@ -222,7 +222,8 @@ def test_mala_with_the_predictor_is_not_worse_than_without_mala() -> None:
     std = STDS.view(1, 4, 1)
     op, y = Denoising(100.0), 100.0 * torch.randn(1, 4, 64, generator=torch.Generator().manual_seed(1))
     schedule = Schedule(10.0, 0.02, 25, 4, predictor=True)
-    x = sample(y, op, Flat(std), chains=64, schedule=schedule, correction="mala", progress=False).samples[:, 0]
+    x = sample(y, op, Flat(std), chains=64, schedule=schedule, correction="mala", pairs=False,
+               progress=False).samples[:, 0]
     ratio = x.var(0).mean(1) * (1 / (STDS**2 + 0.02**2) + 1e-4)
     assert float((ratio - 1).abs().max()) < 0.06 + 4 * math.sqrt(2 / (63 * 64))
 

@@ -231,7 +231,7 @@ def mri(turn: complex = 1.0, coil: int | None = None) -> tuple[CartesianMRI, Ten
 def test_a_checkpoint_of_another_operator_or_prior_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c"
     op, y = mri()
-    options: dict[str, Any] = {"chains": 2, "schedule": FEW, "progress": False, "checkpoint": path}
+    options: dict[str, Any] = {"chains": 4, "schedule": FEW, "progress": False, "checkpoint": path}
     energy = GaussianEnergy(0.0, 0.5)
     whole = sample(y, op, energy, **options)
     same(sample(y, mri()[0], GaussianEnergy(0.0, 0.5), **options), whole)
@@ -248,6 +248,8 @@ def test_a_checkpoint_of_another_operator_or_prior_is_refused(tmp_path: Path) ->
             sample(y, op, prior, **options)
     with pytest.raises(ArgumentError, match="another run"):
         sample(y, op, energy, **options | {"backend": "torch"})
+    with pytest.raises(ArgumentError, match="another run"):
+        sample(y, op, energy, **options | {"pairs": False})
 
 
 def test_precision_belongs_to_the_identity(tmp_path: Path) -> None:

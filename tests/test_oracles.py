@@ -53,7 +53,7 @@ def agrees(samples: Tensor, mmse: Tensor, mean: Tensor, covariance: Tensor) -> N
 def test_gaussian_posterior_under_every_operator(name: str, energy: GaussianEnergy) -> None:
     op, shape = OPERATORS[name]
     y = measure(op, shape)
-    posterior = sample(y, op, energy, chains=400, schedule=SHORT, progress=False)
+    posterior = sample(y, op, energy, chains=400, pairs=False, schedule=SHORT, progress=False)
     agrees(posterior.samples, posterior.mean, *gaussian_posterior(op, y, shape, SHORT.sigma_min))
 
 
@@ -82,7 +82,8 @@ def test_gaussian_posterior_on_every_backend(name: str, backend: str, monkeypatc
     op, shape = OPERATORS[name]
     y = measure(op, shape)
     chains = 400
-    posterior = sample(y, op, Published(MU, S), chains=chains, schedule=SHORT, backend=backend, progress=False)
+    posterior = sample(y, op, Published(MU, S), chains=chains, schedule=SHORT, backend=backend, pairs=False,
+                       progress=False)
     agrees(posterior.samples, posterior.mean, *gaussian_posterior(op, y, shape, SHORT.sigma_min))
     steps, of_draws = SHORT.levels * SHORT.steps, 1 + op.is_complex  # of magnitude and phase too
     blocks, rest = divmod(calls.pop("moments", 0) - of_draws * (backend == "cpu"), chains // BLOCK)
@@ -95,7 +96,7 @@ def test_gaussian_posterior_by_mala(name: str) -> None:
     op, shape = OPERATORS[name]
     y = measure(op, shape)
     schedule = Schedule(sigma_max=1.0, sigma_min=0.25, levels=8, steps=15)
-    posterior = sample(y, op, Published(MU, S), chains=400, schedule=schedule, correction="mala", progress=False)
+    posterior = sample(y, op, Published(MU, S), chains=400, pairs=False, schedule=schedule, correction="mala", progress=False)
     assert posterior.acceptance is not None
     assert 0.45 < posterior.acceptance < 0.95
     agrees(posterior.samples, posterior.mean, *gaussian_posterior(op, y, shape, schedule.sigma_min))
@@ -105,7 +106,7 @@ def test_gaussian_posterior_by_mala(name: str) -> None:
 def test_gaussian_posterior_by_annealing_the_measurement(name: str) -> None:
     op, shape = OPERATORS[name]
     y = measure(op, shape)
-    posterior = sample(y, op, Published(MU, S), chains=400, schedule=SHORT, method="measurement", progress=False)
+    posterior = sample(y, op, Published(MU, S), chains=400, pairs=False, schedule=SHORT, method="measurement", progress=False)
     agrees(posterior.samples, posterior.mean, *gaussian_posterior(op, y, shape, SHORT.sigma_min))
 
 
@@ -119,8 +120,8 @@ def test_a_warm_start_is_one_more_gaussian_measurement() -> None:
     warmer = torch.linalg.inv(precision + torch.eye(len(b)) / std**2)
     mean = warmer @ (b + to_state(warm[None]).flatten().double() / std**2)
     for method in ("alps", "measurement"):
-        posterior = sample(y, op, Published(MU, S), chains=400, schedule=SHORT, method=method, warm_start=warm, warm_std=std,
-                           progress=False)
+        posterior = sample(y, op, Published(MU, S), chains=400, pairs=False, schedule=SHORT, method=method, warm_start=warm,
+                           warm_std=std, progress=False)
         agrees(posterior.samples, posterior.mean, mean, warmer)
 
 
@@ -178,13 +179,13 @@ def test_overlapping_mixture_needs_mala_and_the_bias_without_it_is_known() -> No
     mean, variance, _, _ = mixture_posterior(0.3, 0.4, 0.5, 0.3, 0.1)
     assert variance == pytest.approx(0.144, abs=5e-4)
     error = 4 * variance * math.sqrt(2 / chains)  # an upper bound: the mixture's kurtosis is below the Gaussian's
-    averaged = sample(y, op, mixture(0.3, 0.4), chains=chains, schedule=Schedule(), progress=False)
+    averaged = sample(y, op, mixture(0.3, 0.4), chains=chains, schedule=Schedule(), pairs=False, progress=False)
     assert float(averaged.std**2) == pytest.approx(0.1465, abs=error)
-    independent = sample(y, op, mixture(0.3, 0.4), chains=chains, noise="independent", progress=False)
+    independent = sample(y, op, mixture(0.3, 0.4), chains=chains, noise="independent", pairs=False, progress=False)
     assert float(independent.std**2) == pytest.approx(0.071, abs=error / 2)  # 0.081 before the noise-free last step
     schedule = Schedule(sigma_max=10.0, levels=20, steps=10)
     for energy in (mixture(0.3, 0.4), mixture(0.3, 0.4, GaussianMixtureEnergy)):
-        exact = sample(y, op, energy, chains=chains, schedule=schedule, correction="mala", progress=False)
+        exact = sample(y, op, energy, chains=chains, schedule=schedule, correction="mala", pairs=False, progress=False)
         assert float(exact.std**2) == pytest.approx(variance, abs=error)
         assert float(exact.samples.mean()) == pytest.approx(mean, abs=4 * math.sqrt(variance / chains))
 
@@ -197,7 +198,8 @@ def test_separated_modes_are_exact_inside_and_freeze_between() -> None:
     _, _, right, inside = mixture_posterior(0.15, 1.0, eta, y, t)
     assert right == pytest.approx(0.89, abs=1e-6)
     measured = torch.full((1, 1, 1), y)
-    posterior = sample(measured, Denoising(eta), mixture(0.15, 1.0), chains=8000, schedule=Schedule(), progress=False)
+    posterior = sample(measured, Denoising(eta), mixture(0.15, 1.0), chains=8000, schedule=Schedule(), pairs=False,
+                       progress=False)
     x = posterior.samples.flatten()
     assert float(x[x > 0].var()) == pytest.approx(inside, rel=0.08)
     assert 0.78 < float((x > 0).float().mean()) < 0.84
@@ -253,7 +255,7 @@ def test_one_step_is_enough_for_a_gaussian_with_its_bound() -> None:
     """With the exact L one step from the start N(P b, P) is a posterior draw."""
     op, t = Denoising(0.5), 0.7
     y, schedule = torch.ones(1, 1, 1), Schedule(t, t, levels=1, steps=1)
-    posterior = sample(y, op, GaussianEnergy(0.0, S), chains=4000, schedule=schedule, progress=False)
+    posterior = sample(y, op, GaussianEnergy(0.0, S), chains=4000, schedule=schedule, pairs=False, progress=False)
     precision = 1 / 0.25 + 1 / (S * S + t * t)
     assert float(posterior.samples.mean()) == pytest.approx(4 / precision, abs=4 / math.sqrt(4000 * precision))
     assert float(posterior.samples.var()) == pytest.approx(1 / precision, rel=0.1)

@@ -15,6 +15,7 @@ from alps_fast.ops.philox_normal import (
     INDEPENDENT,
     LANGEVIN,
     METROPOLIS,
+    MIRRORED,
     NO_NOISE,
     fma32,
     philox4x32,
@@ -68,6 +69,13 @@ def test_cpu_has_the_bits_of_the_reference_many(isa):
 def test_cuda_has_the_bits_of_the_reference(n):
     got = philox_normal(PHILOX_IDS.cuda(), n, -5, 250, LANGEVIN, "cuda").cpu()
     assert torch.equal(bits(got), bits(philox_normal(PHILOX_IDS, n, -5, 250, LANGEVIN, "torch")))
+
+
+def test_a_mirrored_chain_has_minus_the_numbers_and_the_same_uniform(isa):
+    mirrored = PHILOX_IDS ^ torch.tensor([0, MIRRORED])
+    for n in PHILOX_SIZES:
+        assert torch.equal(bits(philox_normal(mirrored, n, 3, 2)), bits(-philox_normal(PHILOX_IDS, n, 3, 2)))
+    assert torch.equal(philox_uniform(mirrored, 3, 2), philox_uniform(PHILOX_IDS, 3, 2))
 
 
 def test_a_chain_is_the_same_in_any_batch_on_any_threads(isa, threads):

@@ -64,21 +64,25 @@ def unobserved_variance(schedule: Schedule) -> float:
     return float(weights.square().sum())
 
 
-@pytest.mark.parametrize("chains, draws", [(4, 20), (4, 6), (3, 6), (16, 1), (2, 20), (2, 6), (2, 1)])
+PLAIN = [(chains, draws, False) for chains, draws in [(4, 6), (3, 6), (16, 1), (2, 20), (2, 6), (2, 1)]]
+PAIRED = [(chains, draws, True) for chains, draws in [(4, 20), (4, 6), (4, 1), (5, 6), (16, 1)]]
+
+
+@pytest.mark.parametrize("chains, draws, pairs", PLAIN + PAIRED)
 @pytest.mark.parametrize("is_complex", [False, True])
-def test_ninety_percent_intervals_cover_what_chains_hardly_explore(is_complex: bool, chains: int, draws: int) -> None:
+def test_90_percent_intervals_cover_what_chains_hardly_explore(is_complex: bool, chains: int, draws: int, pairs: bool) -> None:
     """Truth from the prior, unobserved pixels. As draws of one chain are near each other they used to cover 11 to 75 %.
 
     Law: 90 ± 2 %, and four standard errors of a share of so many pixels.
     """
     op = Inpainting(mask(SIDE, SIDE), noise_std=NOISE, is_complex=is_complex)
     x, y = problem(op)
-    posterior = sample(y, op, Sharp(0.0, S), chains=chains, draws=draws, schedule=SLOW, progress=False)
+    posterior = sample(y, op, Sharp(0.0, S), chains=chains, draws=draws, schedule=SLOW, pairs=pairs, progress=False)
     unobserved = 1 - mask(SIDE, SIDE)
     error = 4 * math.sqrt(0.09 / float(unobserved.sum()) / (2 if is_complex else 1))
     assert inside(x, posterior.interval(0.9), unobserved) == pytest.approx(0.9, abs=0.02 + error)
-    # a chi-square of chains − 1 degrees of freedom a pixel
-    error = 4 * math.sqrt(2 / (chains - 1) / float(unobserved.sum()) / (2 if is_complex else 1))
+    # a chi-square a pixel, of chains − 1 degrees of freedom, or of as many as there are pairs
+    error = 4 * math.sqrt(2 / (chains // 2 if pairs else chains - 1) / float(unobserved.sum()) / (2 if is_complex else 1))
     variance = float(posterior.channel_std.square()[:, unobserved.bool()].mean())
     assert variance / unobserved_variance(SLOW) == pytest.approx(1.0, abs=0.01 + error)
 
@@ -98,7 +102,7 @@ OPERATORS = {
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_ninety_percent_intervals_cover_whatever_the_operator(name: str) -> None:
+def test_90_percent_intervals_cover_whatever_the_operator(name: str) -> None:
     """All numbers of an image, those that chains explore at once too; neighbours hang together where the operator spreads noise.
 
     Law: as above, a number in four standing alone.
@@ -112,8 +116,8 @@ def test_ninety_percent_intervals_cover_whatever_the_operator(name: str) -> None
         assert inside(x.abs(), posterior.interval(0.9, of="magnitude")) == pytest.approx(0.9, abs=0.02 + error)
 
 
-@pytest.mark.parametrize("chains, draws", [(4, 20), (16, 1), (2, 6)])
-def test_magnitude_and_phase_have_their_own(chains: int, draws: int) -> None:
+@pytest.mark.parametrize("chains, draws, pairs", [(4, 20, True), (16, 1, True), (16, 1, False), (2, 6, False)])
+def test_magnitude_and_phase_have_their_own(chains: int, draws: int, pairs: bool) -> None:
     """Against the moments of |z| and exp(i arg z) of a complex Gaussian about the data, by draws of it; 90 % intervals cover."""
     op = Denoising(0.3, is_complex=True)
     x, _ = problem(op)
@@ -121,13 +125,13 @@ def test_magnitude_and_phase_have_their_own(chains: int, draws: int) -> None:
     g = torch.Generator().manual_seed(5)
     y = x + 0.3 * math.sqrt(2) * torch.randn(x.shape, generator=g, dtype=x.dtype)
     posterior = sample(y, op, GaussianEnergy(torch.tensor([1.5, 0.0]).view(2, 1, 1), S), chains=chains, draws=draws,
-                       schedule=Schedule(2.0, 0.01, 10, 4), progress=False)
+                       schedule=Schedule(2.0, 0.01, 10, 4), pairs=pairs, progress=False)
     precision = 1 / 0.3**2 + 1 / S**2
     mean = (y / 0.3**2 + 1.5 / S**2) / precision
     exact = mean[:, None] + torch.randn(1, 2000, SIDE, SIDE, generator=g, dtype=x.dtype) * math.sqrt(2 / precision)
     unit = torch.sgn(exact).mean(1).abs()
     for found, want in ((posterior.magnitude_std.square(), exact.abs().var(1)), (posterior.phase_std.square(), -2 * unit.log())):
-        error = 4 * math.sqrt(3 / (chains - 1) / SIDE**2)
+        error = 4 * math.sqrt(3 / (chains // 2 if pairs else chains - 1) / SIDE**2)
         assert float((found / want).mean()) == pytest.approx(1.0, abs=0.02 + error)
     assert float((posterior.magnitude_mean - exact.abs().mean(1)).mean()) == pytest.approx(0.0, abs=0.02)
     apart = torch.remainder(posterior.phase_mean - torch.sgn(exact).mean(1).angle() + math.pi, 2 * math.pi) - math.pi
@@ -171,8 +175,21 @@ def test_one_chain_has_no_interval_and_says_what_to_ask_for() -> None:
             assert all(bool(v.isnan().all()) for v in posterior.interval(of=of))
 
 
+def test_one_pair_has_no_interval_and_says_what_to_ask_for() -> None:
+    """Its mean is as good as any; of chains that are independent two are enough."""
+    options: dict[str, Any] = {"chains": 2, "schedule": FEW, "progress": False}
+    posterior = sample(torch.zeros(1, 3, 3), Denoising(0.1), GaussianEnergy(0.0, S), **options)
+    with pytest.warns(UserWarning, match=r"^std: NaN, as one pair .* chains=4 or more, or for pairs=False"):
+        assert bool(posterior.std.isnan().all())
+    with pytest.warns(UserWarning, match=r"^interval: NaN, as one pair .* chains=4 or more, or for pairs=False"):
+        assert all(bool(v.isnan().all()) for v in posterior.interval())
+    torch.testing.assert_close(posterior.mean, torch.zeros(1, 3, 3), rtol=0, atol=1e-6)
+    plain = sample(torch.zeros(1, 3, 3), Denoising(0.1), GaussianEnergy(0.0, S), pairs=False, **options)
+    assert bool(plain.std.isfinite().all())
+
+
 def test_what_is_asked_of_an_interval_is_checked() -> None:
-    posterior = sample(torch.zeros(1, 3, 3), Denoising(0.1), GaussianEnergy(0.0, S), chains=2, schedule=FEW, progress=False)
+    posterior = sample(torch.zeros(1, 3, 3), Denoising(0.1), GaussianEnergy(0.0, S), chains=4, schedule=FEW, progress=False)
     with pytest.raises(ArgumentError, match="^level: got 1.0"):
         posterior.interval(1.0)
     for ask in (lambda: posterior.interval(of="magnitude"), lambda: posterior.magnitude_std, lambda: posterior.phase_mean):
@@ -184,12 +201,14 @@ def test_a_file_keeps_everything(tmp_path: Path) -> None:
     for is_complex in (False, True):
         op = Denoising(0.1, is_complex=is_complex)
         y = torch.zeros(2, 1, 3, 3, dtype=torch.complex64 if is_complex else torch.float32)
-        posterior = sample(y, op, GaussianEnergy(0.0, S), chains=3, draws=2, schedule=FEW, progress=False)
+        posterior = sample(y, op, GaussianEnergy(0.0, S), chains=4, draws=2, schedule=FEW, first_chain=5,
+                           progress=False)
         posterior.save(tmp_path / "file.npz")
         back = Posterior.load(tmp_path / "file.npz")
         for of in ("value", "magnitude", "phase")[:3 if is_complex else 1]:
             assert all(map(torch.equal, back.interval(of=of), posterior.interval(of=of)))
         assert torch.equal(back.chain_means, posterior.chain_means)
+        assert (back.pairs, back.first_chain) == (posterior.pairs, posterior.first_chain) == (True, 5)
         assert is_complex or back.polar_means is None
         assert not is_complex or torch.equal(back.phase_std, posterior.phase_std)
 

@@ -54,7 +54,7 @@ def ensemble(op: CartesianMRI, y: Tensor, energy: Energy, first_chain: int) -> E
             draws.append(progress.state.flatten(1).double())
 
     posterior = sample(y, op, energy, chains=CHAINS, draws=DRAWS, thin=THIN, schedule=SCHEDULE, first_chain=first_chain,
-                       callback=keep, progress=False)
+                       pairs=False, callback=keep, progress=False)
     assert len(draws) == DRAWS and not posterior.broken
     assert torch.equal(from_state(draws[-1].float().view(CHAINS, *op.image_shape(y)[1:], 2), True), posterior.samples)
     return Ensemble(posterior, torch.stack(draws, 1))

@@ -113,7 +113,7 @@ def results(measurement: Path, out: Path | None) -> list[Path]:
 @click.option("--scale", type=float, help="mri: the magnitude that the prior should take for 1.  [default: from the data]")
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write: OUT.npz and OUT.png.  "
               "[default: INPUT without its suffix, with _posterior]")
-@click.option("--chains", type=int, default=8, show_default=True, help="Chains; none sees the others.")
+@click.option("--chains", type=int, default=8, show_default=True, help="Chains; none sees the others. From four on in pairs.")
 @click.option("--draws", type=int, help="Draws a chain, once annealed.  [default: 20; 1 with --noise independent]")
 @click.option("--thin", type=int, help="Steps between draws.  [default: 1]")
 @click.option("--method", type=click.Choice(["alps", "measurement"]), default="alps", show_default=True,
@@ -149,6 +149,7 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     import alps_fast as af
 
     from ..io import check_outputs, read_image, read_kspace, scaled_kspace
+    from ..pairs import LEAST
 
     check_backend(backend)
     check_applicable(operator, {"mask": mask, "blur_std": blur_std, "motion": motion, "psf": psf, "factor": factor,
@@ -170,7 +171,7 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     sampler = af.Sampler(op, prior, chains=chains, draws=draws, thin=1 if thin is None else thin, seed=seed,
                          schedule=given_schedule(noise, levels=levels, steps=steps, sigma_max=sigma_max, sigma_min=sigma_min),
                          method=method, noise=noise, correction=None if correction == "none" else correction, backend=backend,
-                         progress=progress, checkpoint=checkpoint)
+                         progress=progress, checkpoint=checkpoint, pairs=chains >= LEAST)
     inputs = {"INPUT": measurement, "mask": mask, "psf": psf, "energy": energy}
     files = results(measurement, out)
     check_outputs("out", files, force, **inputs, checkpoint=checkpoint)

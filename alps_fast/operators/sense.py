@@ -18,6 +18,7 @@ from ..ops._scalars import StepScalars
 from ..ops.langevin_fourier import langevin_fourier
 from ..ops.langevin_sense import langevin_sense
 from ..ops.langevin_sense_cg import langevin_sense_cg, sense_solve
+from ..ops.philox_normal import streams
 from .base import Operator, check_binary, check_finite, check_image, check_values
 
 CENTRE_TOL = 1e-4  # error of what all steps are taken around, in standard deviations under a prior of std one
@@ -178,15 +179,15 @@ class CartesianMRI(Operator):
                                         backend=backend)
         if s.noise and xi is None and (s.inv_eta2, s.noise_lam) not in self._asked:
             self._asked.add((s.inv_eta2, s.noise_lam))  # so that no captured step asks: what is captured has run before
-            self._ask(after[:ASKED] - mean[:ASKED], s.inv_eta2, s.noise_lam)
+            self._ask(after[:ASKED] - mean[:ASKED], ids[:ASKED], s.inv_eta2, s.noise_lam)
         return after, mean
 
-    def _ask(self, noise: Tensor, inv_eta2: float, lam: float) -> None:
+    def _ask(self, noise: Tensor, ids: Tensor, inv_eta2: float, lam: float) -> None:
         """Warn where conjugate gradients stopped before the noise had its variance: δᵀP⁻¹δ is χ² of as many numbers."""
         noise = noise[noise.flatten(1).isfinite().all(1)]
         if len(noise):
             share = float((noise * (self.normal_state(noise) * inv_eta2 + noise * lam)).double().mean())
-            if share < 0.97 - 5 * (2 / noise.numel()) ** 0.5:
+            if share < 0.97 - 5 * (2 / (streams(ids) * noise[0].numel())) ** 0.5:
                 warnings.warn(f"conjugate gradients: noise has {share:.2g} of its variance at noise_std = {inv_eta2**-0.5:.3g}, "
                               "so std comes out too small; lower tol or raise noise_std", stacklevel=2)
 

@@ -16,6 +16,7 @@ GIVEN = 3  # what kernels take for noise that comes as an array
 MASK = 0xFFFFFFFF
 TAG_BITS = 8  # of the counter's last word; above them stands the measurement's index
 MEASUREMENTS = 1 << 32 - TAG_BITS
+MIRRORED = 1 << 31  # of a row's measurement: minus the numbers of the chain without it; half a turn of a 32-bit angle
 CHUNK = 1 << 14  # quads at a time: the temporaries of one chunk stay in cache
 
 
@@ -98,6 +99,11 @@ def counters(chains: Tensor) -> Tensor:
     return rows.clone() if rows.storage_offset() % 2 else rows
 
 
+def streams(chains: Tensor) -> int:
+    """How many of an op's `chains` have noise of their own; a mirrored one has that of the other."""
+    return len(torch.unique(counters(chains) & ~MIRRORED, dim=0))
+
+
 def words(chains: Tensor, step: int, tag: int) -> tuple[Tensor, Tensor, Tensor]:
     """The last three words of the counter, of rows of `counters`."""
     counted, measurement = chains.unbind(1)
@@ -111,9 +117,10 @@ def philox_normal_reference(chains: Tensor, n: int, seed: int, step: int, tag: i
     out = torch.empty(len(chains) * quads, 4, dtype=torch.float32, device=chains.device)
     for first in range(0, len(out), CHUNK):
         part = torch.arange(first, min(first + CHUNK, len(out)), device=chains.device)
-        counter = part % quads, *words(chains[part // quads], step, tag)
-        r0, r1, r2, r3 = philox4x32(counter, (seed & MASK, seed >> 32 & MASK))
-        torch.stack((*box_muller(r0, r1), *box_muller(r2, r3)), 1, out=out[first:first + CHUNK])
+        rows = chains[part // quads]
+        r0, r1, r2, r3 = philox4x32((part % quads, *words(rows, step, tag)), (seed & MASK, seed >> 32 & MASK))
+        turn = rows[:, 1] & MIRRORED
+        torch.stack((*box_muller(r0, r1 ^ turn), *box_muller(r2, r3 ^ turn)), 1, out=out[first:first + CHUNK])
     return out.view(len(chains), quads * 4)[:, :n].contiguous()
 
 
@@ -135,7 +142,7 @@ def philox_normal(chains: Tensor, n: int, seed: int, step: int, tag: int = LANGE
     Args:
         chains: (N,) or (N, 2) int64, contiguous. First chain indices in [0, 2³²), and in the high 32 bits what is added to
             step: so a CUDA graph, which holds step as it was captured, counts on by an addition on the device. Then the
-            indices of their measurements in [0, 2²⁴), 0 where there are none.
+            indices of their measurements in [0, 2²⁴), 0 where there are none, plus MIRRORED for minus these numbers.
         n: normals a chain, the numbers of an image of the layout (H, W, C') in order; 0 < n <= 2³⁴.
         seed: 64 bits (negative stands for its two's complement). step: in [0, 2³²). tag: stream, in [0, 2⁸).
         backend: one of `alps_fast.ops._dispatch.NAMES`.

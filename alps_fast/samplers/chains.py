@@ -13,6 +13,7 @@ from torch import Tensor
 from ..layout import as_complex
 from ..ops._memory import empty_like
 from ..ops.moments import moments
+from ..pairs import units
 from .mala import Point
 from .rows import Stepped
 
@@ -83,12 +84,13 @@ class Record:
         projected.masked_fill_(lost, 0).div_(taken).add_(self.projected)
         self.count, self.mean, self.m2, self.polar_mean, self.polar_m2, self.projected = count, *samples, *of_polar, projected
 
-    def pooled(self, alive: Tensor, measurements: int, first_chain: int, backend: str) -> Pooled:
+    def pooled(self, alive: Tensor, measurements: int, first_chain: int, pairs: bool, backend: str) -> Pooled:
         """The statistics of the chains of every measurement that are alive; all of these have as many draws, m.
 
             variance = (m − 1)/m W + B/m,   W the mean of the variances M2/(m − 1) within chains, B/m the variance of their means
 
-        W alone is too small while chains still move away from where they began, B/m is known from as many numbers as chains.
+        W alone is too small while chains still move away from where they began, B/m is known from as many numbers as chains; of
+        antithetic pairs it is how the means of pairs vary and how far the two of a pair are apart (`pairs.units`).
 
         Source: Gelman & Rubin, "Inference from iterative simulation using multiple sequences", 1992.
         """
@@ -96,10 +98,16 @@ class Record:
             return over_chains(rows, alive, measurements, first_chain, backend)
 
         def variance(mean: Tensor, m2: Tensor) -> Tensor:
-            n, _, between = of(mean)
+            each, here = (v.unflatten(0, (measurements, -1)) for v in (mean, alive))
+            means, apart, whole = (v.flatten(0, 1) for v in units(each, here, first_chain, pairs))
+            first = first_chain // 2 if pairs else first_chain
+            n, _, between = over_chains(means, whole, measurements, first, backend)
             draws = torch.where(alive, self.count, 0).view(measurements, -1).amax(1)
             n, draws = (v.view(-1, 1, 1, 1) for v in (n, draws))
-            return torch.where(n > 1, of(m2).mean / draws + between / (n - 1), torch.nan).float()
+            within = of(m2).mean / draws
+            if pairs:
+                within += over_chains(apart, whole, measurements, first, backend).mean
+            return torch.where(n > 1, within + between / (n - 1), torch.nan).float()
 
         count = torch.where(alive, self.count, 0).view(measurements, -1).sum(1)
         mean = torch.where(count.view(-1, 1, 1, 1) > 0, of(self.projected).mean, torch.nan).float()
@@ -108,7 +116,8 @@ class Record:
 
 
 class Pooled(NamedTuple):
-    """Statistics of all chains of each of B measurements: NaN where there is no chain, the variances also where there is one."""
+    """Statistics of all chains of each of B measurements: NaN where there is no chain, the variances also where there is one, or
+    one pair."""
 
     draws: Tensor  # (B,)
     mean: Tensor  # (B, H, W, C') of the projections

@@ -19,6 +19,7 @@ from ..limits import check_memory
 from ..ops._cg import warn_of_graphs
 from ..ops._memory import reused_memory
 from ..ops.philox_normal import MEASUREMENTS
+from ..pairs import ids
 from ..posterior import Posterior
 from ..schedule import Schedule
 from .alps import Course, Plan, anneal, start
@@ -68,7 +69,7 @@ class Run:
               f"at most {MEASUREMENTS - sampler.first_measurement} from first_measurement = {sampler.first_measurement} on")
         of_measurement = torch.arange(sampler.chains, device=self.adjoint.device) + sampler.first_chain
         measurements = torch.arange(len(self.y), device=self.adjoint.device) + sampler.first_measurement
-        self.ids = torch.stack([of_measurement.repeat(len(self.y)), measurements.repeat_interleave(sampler.chains)], 1)
+        self.ids = ids(of_measurement.repeat(len(self.y)), measurements.repeat_interleave(sampler.chains), sampler.pairs)
         self.targets = Targets(operator, sampler.energy, self.y, self.adjoint, self.ids, warm, sampler.warm_std, sampler.seed,
                                sampler.backend)
         annealed, levels = sampler.planned(self.schedule)
@@ -181,7 +182,7 @@ class Run:
         asked = done == annealed if ensemble.x.is_cuda else done <= annealed
         if asked and not bool(ensemble.alive.any()):
             level, step = ensemble.broken[0].tolist()
-            raise FloatingPointError(f"every chain turned non-finite; chain {int(self.ids[0, 0])} at level {level} "
+            raise FloatingPointError(f"every chain turned non-finite; chain {sampler.first_chain} at level {level} "
                                      f"(t = {levels[level].t:.4g}), step {step}")
         if self.keeper is not None:
             self.keeper.note(ensemble, self.record, done == len(levels))

@@ -42,6 +42,9 @@ class Sampler:
     Args:
         operator, energy: A with its noise_std η, and the prior.
         chains: chains a measurement. They never touch each other.
+        pairs: chain 2k + 1 takes minus the noise of chain 2k. The mean of a Gaussian posterior then has no Monte Carlo error,
+            that of others less. Two chains of a pair tell less of the variance than two that are independent, and it takes two
+            pairs, four chains, to tell any (`Posterior.interval`). False: all chains are independent.
         draws, thin: draws a chain at σ_min, thin steps apart; the first ends the last level. mean, std are over all.
         seed: in [0, 2⁶³). first_chain: index of the first chain, to continue an ensemble: chains 16…31 after 0…15.
         first_measurement: index of the first measurement, to continue a series: chains of measurements of other indices have
@@ -101,6 +104,7 @@ class Sampler:
     graphs: bool = True
     warm_start: Tensor | None = None
     warm_std: float | None = None
+    pairs: bool = True
     _graphs: Graphs = field(init=False, repr=False, compare=False)
     _schedules: dict[tuple[object, ...], Schedule] = field(init=False, repr=False, compare=False)
 
@@ -117,6 +121,7 @@ class Sampler:
         self.seed = whole("seed", self.seed, 0, 1 << 63)
         self.first_chain = whole("first_chain", self.first_chain, 0, (1 << 32) - self.chains + 1)
         self.first_measurement = whole("first_measurement", self.first_measurement, 0, MEASUREMENTS)
+        check(isinstance(self.pairs, bool), "pairs", repr(self.pairs), "True or False")
         check_choice("method", self.method, ("alps", "measurement"))
         check_choice("noise", self.noise, ("averaged", "independent"))
         check(self.correction in (None, "mala"), "correction", repr(self.correction), "None or 'mala'")
@@ -221,6 +226,7 @@ def sample(
     backend: str = "auto", progress: bool = True, checkpoint: str | Path | None = None,
     callback: Callable[[Progress], None] | None = None, first_chain: int = 0, first_measurement: int = 0,
     max_chains: int | None = None, graphs: bool = True, warm_start: Tensor | None = None, warm_std: float | None = None,
+    pairs: bool = True,
 ) -> Posterior:
     """Posterior samples of the image behind y, their mean and standard deviation: `Sampler(operator, energy, …)(y)`.
 
@@ -240,4 +246,4 @@ def sample(
     return Sampler(operator, energy, chains=chains, draws=draws, thin=thin, seed=seed, schedule=schedule, method=method,
                    noise=noise, correction=correction, backend=backend, progress=progress, checkpoint=checkpoint,
                    callback=callback, first_chain=first_chain, first_measurement=first_measurement, max_chains=max_chains,
-                   graphs=graphs, warm_start=warm_start, warm_std=warm_std)(y)
+                   graphs=graphs, warm_start=warm_start, warm_std=warm_std, pairs=pairs)(y)

@@ -123,8 +123,10 @@ ALPS_FN void box_muller(typename L::U r0, typename L::U r1, typename L::F& n0, t
 
 struct alignas(16) Chain {  // a row of an op's `chains`, which is read at once
   int64_t counted;  // its index, and in the high 32 bits what is added to the step
-  int64_t measurement;
+  int64_t measurement;  // and bit 31, MIRRORED: minus the numbers of the chain without it
 };
+
+constexpr uint32_t MIRRORED = 0x80000000u;  // as a summand of the angles of box_muller half a turn, which changes both signs
 
 template <class L>
 struct Chains {  // of each lane
@@ -144,8 +146,9 @@ ALPS_FN void normal_quad(const Stream& stream, const Chains<L>& chains, typename
   using U = typename L::U;
   U words[4] = {quad, chains.ahead + stream.step, chains.index, (chains.measurement << 8) + stream.tag};
   philox4x32<L>(words, stream.key0, stream.key1);
-  box_muller<L>(words[0], words[1], normals[0], normals[1]);
-  box_muller<L>(words[2], words[3], normals[2], normals[3]);
+  const U turn = chains.measurement & MIRRORED;
+  box_muller<L>(words[0], words[1] ^ turn, normals[0], normals[1]);
+  box_muller<L>(words[2], words[3] ^ turn, normals[2], normals[3]);
 }
 
 }  // namespace alps

@@ -8,7 +8,7 @@ import pytest
 import torch
 from dense import fft_law
 from inputs import NETWORK_LAW, check_ridge_grad, conv_network, ridge_constants, ridge_steps, single
-from step_checks import in_double, states
+from step_checks import chains_of, in_double, states
 
 from alps_fast.errors import ArgumentError, BackendError
 from alps_fast.ops.conv_grad import CUDA_KERNELS, _cuda_kernel, conv_grad, conv_grad_reference
@@ -17,13 +17,13 @@ from alps_fast.ops.langevin_pixel import langevin_pixel
 from alps_fast.ops.langevin_sense import langevin_sense
 from alps_fast.ops.langevin_sense_cg import langevin_sense_cg
 from alps_fast.ops.moments import moments
-from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOISE, philox_normal
+from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, MIRRORED, NO_NOISE, philox_normal
 from alps_fast.ops.ridge_grad import ridge_grad
 from alps_fast.ops.ridge_langevin import ridge_langevin, ridge_langevin_reference
 from alps_fast.profile import cases
 from build import Crashed
 
-CHAINS = torch.tensor([[0, 0], [7, 3], [2**31, 2**24 - 1], [(3 << 32) - 1, 2**23]])
+CHAINS = torch.tensor([[0, 0], [7, 3], [2**31, 2**24 - 1 + MIRRORED], [(3 << 32) - 1, 2**23]])
 LEVEL = {**cases.LEVEL, "seed": -11}
 
 
@@ -39,7 +39,7 @@ def pixel_step(n, b, shape, a, noise):
     x, grad = torch.randn(2, n, *shape)
     diagonal = torch.rand(a[0], *shape[:2], a[1])
     diagonal[:, 0] = 0
-    data, chains = torch.randn(b, *shape), torch.stack([torch.arange(n) + 3 + (2 << 32), torch.arange(n) // (n // b)], 1)
+    data, chains = torch.randn(b, *shape), chains_of(n, b)
     return {"x": x, "grad": grad, "b": data, "a": diagonal, "chains": chains, "noise": noise, **LEVEL}
 
 

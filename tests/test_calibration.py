@@ -1,0 +1,108 @@
+"""The calibration benchmark, in short: its exact answers are exact, and ours agree with them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import levy, ranks
+
+
+def by_quadrature(kind: levy.Increments, y: float, eta: float) -> tuple[float, float]:
+    """Mean and variance of u given y = u + N(0, η²)."""
+    u = np.linspace(-40.0, 40.0, 400_001)
+    log = kind.log_density(u) - 0.5 * (u - y) ** 2 / eta**2
+    p = np.exp(log - log.max())
+    mean = float((p * u).sum() / p.sum())
+    return mean, float((p * (u - mean) ** 2).sum() / p.sum())
+
+
+@pytest.mark.parametrize("process", levy.INCREMENTS)
+def test_gibbs_has_the_moments_of_quadrature(process: str) -> None:
+    """The first sample is measured alone, so that it is an increment by itself; 400 chains, law: 5 standard errors.
+
+    A hundred sweeps of a chain are worth ten draws at least.
+    """
+    kind, eta, y = levy.INCREMENTS[process], 0.8, 1.3
+    information = np.zeros((levy.LENGTH, levy.LENGTH))
+    information[0, 0] = eta**-2
+    b = np.zeros((400, levy.LENGTH))
+    b[:, 0] = y / eta**2
+    for dense in (False, True):  # by the tridiagonal Cholesky, and by that of torch
+        shaped = information + (1e-12 * np.ones_like(information) if dense else 0.0)
+        sweeps = levy.gibbs(kind, shaped, b, seed=1)
+        found = [next(sweeps) for _ in range(40 if dense else 140)][20:]
+        means, draws = (np.stack(v)[..., 0] for v in zip(*found, strict=True))
+        (mean, variance), worth = by_quadrature(kind, y, eta), draws.size / 10
+        error = 5 * math.sqrt(variance / worth)
+        assert abs(draws.mean() - mean) < error and abs(means.mean() - mean) < error
+        assert draws.var() / variance == pytest.approx(1.0, abs=5 * math.sqrt(4 / worth))
+
+
+def test_increments_have_the_variance_and_density_that_are_said() -> None:
+    g = np.random.default_rng(0)
+    for kind in levy.INCREMENTS.values():
+        drawn = kind.draw(g, (400_000,))
+        u = np.linspace(-1000.0, 1000.0, 2_000_001)
+        p = np.exp(kind.log_density(u))
+        p /= p.sum()
+        assert float((p * u * u).sum()) == pytest.approx(kind.variance, rel=0.01)
+        for at in (0.5, 2.0):  # Student's variance is not known well from draws
+            assert float((np.abs(drawn) < at).mean()) == pytest.approx(float(p[np.abs(u) < at].sum()), abs=0.004)
+        assert np.allclose(np.cumsum(levy.increments(drawn[:64])), drawn[:64])
+
+
+def test_a_part_of_the_frequencies_is_a_projection() -> None:
+    """AᵀA = A, of as many dimensions as there are frequencies, two each but for the first and the last."""
+    a = levy.matrix(levy.operators()["Fourier"](1.0))
+    assert np.allclose(a @ a, a, atol=1e-5) and np.allclose(a, a.T, atol=1e-5)
+    assert 9 <= round(float(np.trace(a))) < 64
+
+
+@pytest.mark.parametrize("process, operator", [("Gauss", "Fourier"), ("Laplace", "sampling"), ("Student", "identity")])
+def test_levy_processes_in_short(process: str, operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 measurements: coverage within three standard errors of the Gibbs sampler's own, mean within .3 dB, CRPS, of nine draws
+    each, within 10 %; measured .12 dB and 5 %."""
+    monkeypatch.setattr(levy, "BURN_IN", 100)
+    monkeypatch.setattr(levy, "THIN", 3)
+    cell = levy.cell(process, operator, 24)
+    assert abs(cell.coverage - cell.exact_coverage) < 3 * math.sqrt(0.09 / 24)
+    assert abs(cell.gap) < 0.3 and abs(cell.limit) < 0.3
+    assert cell.crps == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("correction", [None, "mala"])
+@pytest.mark.parametrize("problem", ranks.PROBLEMS)
+def test_ranks_are_uniform(problem: str, correction: str | None) -> None:
+    """χ² of 19 degrees of freedom exceeds 48 once in 4,000 times; 90 ± 2 % are covered, and four standard errors."""
+    count = 100 if problem == "MRI" else 300
+    found = ranks.ranks(problem, correction, count)
+    assert max(found.chi2.values()) < 48
+    assert found.coverage == pytest.approx(0.9, abs=0.02 + 4 * math.sqrt(0.09 / count))
+
+
+def test_ranks_see_a_posterior_that_is_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published rule returns conditional means, and intervals of them cover far less."""
+    sample = ranks.sample
+    monkeypatch.setattr(ranks, "SCHEDULE", ranks.SCHEDULE.__class__(4.0, ranks.T, 20, 4, 7.0))
+    monkeypatch.setattr(ranks, "sample", lambda *a, **options: sample(*a, noise="independent", **options))
+    found = ranks.ranks("Gaussian", None, 300)
+    assert found.coverage < 0.8 and max(found.chi2.values()) > 48
+
+
+def test_crps_is_that_of_a_gaussian_in_closed_form() -> None:
+    """σ (z (2Φ(z) − 1) + 2φ(z) − 1/√π), by ten draws 20,000 times over; law: 5 standard errors."""
+    draws = np.random.default_rng(0).normal(size=(10, 20_000))
+    for z in (0.0, 1.5):
+        phi = math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+        want = z * math.erf(z / math.sqrt(2)) + 2 * phi - 1 / math.sqrt(math.pi)
+        scores = levy.crps(draws, np.full(20_000, z))
+        assert float(scores.mean()) == pytest.approx(want, abs=5 * float(scores.std()) / math.sqrt(20_000))
+
+
+def test_coverage_counts_the_truth_among_draws() -> None:
+    draws = torch.arange(9.0).view(9, 1).numpy()
+    assert [levy.covered(np.array([v]), draws) for v in (-1.0, 0.5)] == [0.0, 1.0]
