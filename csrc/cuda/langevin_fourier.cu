@@ -444,8 +444,10 @@ void langevin_fourier(const FourierStep& s, float* workspace, cudaStream_t strea
     if (early) launch_early("langevin_fourier", kernel, grid, block, static_cast<size_t>(bytes), stream, arguments...);
     else launch("langevin_fourier", kernel, grid, block, static_cast<size_t>(bytes), stream, arguments...);
   };
-  if (plan.whole)
-    return run(langevin_fourier_whole, false, s.rows, threads_for(images * s.height * s.width, MOST_THREADS), whole_bytes(s), s, at);
+  if (plan.whole) {
+    const int64_t threads = threads_for(images * s.height * s.width, MOST_THREADS);
+    return run(langevin_fourier_whole, false, s.rows, threads, whole_bytes(s), s, at);
+  }
   float2* const planes = reinterpret_cast<float2*>(workspace);
   float2* const tables = planes + planes_of(s, plan) * s.height * s.width;
   const Workspace work = {planes, tables, tables + table_bytes(s.width) / 8, plan.images};

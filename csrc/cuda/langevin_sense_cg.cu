@@ -36,6 +36,7 @@ constexpr int64_t ROW_THREADS = 40, LINES = 256;  // threads for the rows of a b
 constexpr int64_t AT_ONCE = 1 << 22;  // complex numbers of k-space in the workspace: 32 MB
 constexpr int64_t MOST_BLOCKS = 0x7fffffff;
 constexpr int SUMS = MOST_THREADS / 32;
+constexpr int DRAW_THREADS = 256;
 
 enum Purpose { START, NOISE, APPLY, PRECONDITION };  // M x, the right-hand side of the noise, M p, and z
 
@@ -127,16 +128,6 @@ __device__ __forceinline__ float2 right_hand_side(const SenseCgStep& s, const La
   const float2 grad = pixel_at(at.whole_pixels, s.grad + tile.chain * image, pixel);
   const float2 b = pixel_at(at.whole_pixels, s.b + tile.chain / (s.rows / s.measurements) * image, pixel);
   return make_float2(__fmaf_rn(-s.w, grad.x, __fmaf_rn(s.lin, x.x, b.x)), __fmaf_rn(-s.w, grad.y, __fmaf_rn(s.lin, x.y, b.y)));
-}
-
-// Pixel or sample `i` of the noise of a chain.
-__device__ __forceinline__ float2 noise_at(const SenseCgStep& s, const Layout& at, int64_t chain, int64_t i) {
-  if (s.noise == GIVEN) return pixel_at(at.whole_pixels, s.xi + chain * 2 * (1 + s.coils) * s.height * s.width, i);
-  float xi[4];
-  const uint32_t quad = static_cast<uint32_t>(i / 2);
-  if (s.noise == AVERAGED) step_noise<AVERAGED>(at.random, s.chains[chain], quad, xi);
-  else step_noise<INDEPENDENT>(at.random, s.chains[chain], quad, xi);
-  return i % 2 ? make_float2(xi[2], xi[3]) : make_float2(xi[0], xi[1]);
 }
 
 // The sum of a value of every thread, in thread 0.
@@ -245,15 +236,27 @@ __global__ void __launch_bounds__(N ? LINES : MOST_THREADS, N && N < 256 ? 3 : B
   }
 }
 
-// The noise of `count` systems from at.first on: of the prior into r, of the samples into k-space.
-__global__ void __launch_bounds__(MOST_THREADS) langevin_sense_cg_draw(SenseCgStep s, Layout at, Work work, int64_t count) {
-  const int64_t pixels = s.height * s.width, numbers = (1 + s.coils) * pixels;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count * numbers; i += int64_t(gridDim.x) * blockDim.x) {
-    const int64_t of = i / numbers, number = i - of * numbers, system = at.first + of;
-    const float2 drawn = noise_at(s, at, system - s.rows, number);
-    const float factor = number < pixels ? at.prior : s.mask[number % pixels] * at.signal;
-    float2* const to = number < pixels ? work.r + system * pixels : work.k + (of * s.coils - 1) * pixels;
-    to[number] = make_float2(drawn.x * factor, drawn.y * factor);
+// The noise of the systems from at.first on: of the prior into r, of the samples into k-space. A block has a part of a plane of
+// pixels or of a coil's samples, a thread those two numbers that are of one quad.
+__global__ void __launch_bounds__(DRAW_THREADS) langevin_sense_cg_draw(SenseCgStep s, Layout at, Work work) {
+  const uint32_t tile = blockIdx.x % at.tiles, planes = static_cast<uint32_t>(1 + s.coils);
+  const uint32_t of = blockIdx.x / at.tiles / planes, plane = blockIdx.x / at.tiles - of * planes;
+  const int64_t pixels = s.height * s.width, begin = plane * pixels, system = at.first + of, chain = system - s.rows;
+  const int64_t first = 2 * (int64_t(tile) * DRAW_THREADS + threadIdx.x) - begin % 2;
+  float2* const to = plane == 0 ? work.r + system * pixels : work.k + (of * s.coils + plane - 1) * pixels;
+  float xi[4] = {};
+  if (first >= pixels) return;
+  const uint32_t quad = static_cast<uint32_t>((begin + first) / 2);
+  if (s.noise == AVERAGED) step_noise<AVERAGED>(at.random, s.chains[chain], quad, xi);
+  else if (s.noise == INDEPENDENT) step_noise<INDEPENDENT>(at.random, s.chains[chain], quad, xi);
+  ALPS_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const int64_t pixel = first + i;
+    if (pixel < 0 || pixel >= pixels) continue;
+    float2 drawn = make_float2(xi[2 * i], xi[2 * i + 1]);
+    if (s.noise == GIVEN) drawn = pixel_at(at.whole_pixels, s.xi + chain * planes * 2 * pixels, begin + pixel);
+    const float factor = plane == 0 ? at.prior : s.mask[pixel] * at.signal;
+    to[pixel] = make_float2(drawn.x * factor, drawn.y * factor);
   }
 }
 
@@ -551,9 +554,8 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
     });
   };
   const auto draw = [&](int64_t first, int64_t count) {
-    go_to(first, 0, 0, 0);
-    const unsigned blocks = blocks_for(count * (1 + s.coils) * pixels, 4096, MOST_THREADS);
-    run(langevin_sense_cg_draw, blocks, MOST_THREADS, 0, s, at, work, count);
+    go_to(first, pixels / (2 * DRAW_THREADS) + 1, 0, 0);  // one number more where the first of a plane is the second of its quad
+    run(langevin_sense_cg_draw, count * (1 + s.coils) * at.tiles, DRAW_THREADS, 0, s, at, work);
   };
   const auto multiply = [&](Purpose purpose, int64_t first, int64_t last) {
     const int64_t at_once = systems_at_once(s);
