@@ -1,20 +1,26 @@
-"""Whether posteriors are what they should be: `python -m benchmarks.calibration --schedules`, `--levy` or `--ranks`.
+"""Whether posteriors are what they should be: `python -m benchmarks.calibration` with `--schedules`, `--pairs`, `--levy` or
+`--ranks`.
 
-Schedules, how far they leave Gaussian posteriors from the truth, by recursion, are here; the others in `levy` and `ranks`.
+How far schedules leave Gaussian posteriors from the truth, by recursion, and what intervals of pairs cover are here; the others
+in `levy` and `ranks`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from alps_fast.energies import GaussianEnergy
 from alps_fast.ops._scalars import StepScalars
 from alps_fast.ops.philox_normal import AVERAGED
+from alps_fast.pairs import units
+from alps_fast.posterior import Posterior
 from alps_fast.samplers import Schedule
 from alps_fast.samplers.alps import predictor
 from alps_fast.samplers.chosen import FIRST, ladder
@@ -22,6 +28,7 @@ from alps_fast.samplers.excess import moments, published
 
 from . import levy, ranks
 
+CORRELATIONS = (-1.0, -0.9, -0.5, 0.0, 0.5, 1.0)
 STDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 DATA = (0.0, *np.geomspace(1e-3, 1e4, 15).tolist())  # a: nothing measured, then from next to nothing to all
 SCHEDULES = {
@@ -119,11 +126,27 @@ def dense_table() -> list[dict[str, object]]:
     return [*rows, dense_row("schedule=None, one for all", chosen_for_all())]
 
 
+def pair_coverage(pairs: int, correlation: float, count: int = 100_000) -> float:
+    """Share of `count` numbers N(0, 1) in `Posterior.interval(0.9)` of pairs of such numbers, so correlated within each."""
+    g = torch.Generator().manual_seed(0)
+    first, second, truth = torch.randn(2 * pairs + 1, 1, 1, count, generator=g).tensor_split([pairs, 2 * pairs])
+    second = correlation * first + math.sqrt(1.0 - correlation**2) * second
+    chains = torch.stack([first, second], 1).flatten(0, 1)
+    found = units(chains[None], torch.ones(1, len(chains), dtype=torch.bool), 0, True)
+    variance = found.mean[0].var(0) + found.apart[0].mean(0)
+    low, high = Posterior(
+        mean=chains.mean(0), channel_std=variance.sqrt(), samples=chains, count=torch.tensor(len(chains)), trace=chains[:, :, 0],
+        chain_means=chains, polar_means=None, polar_std=None, by_level={}, acceptance=None, interrupted=False, broken=[], seed=0,
+        schedule=Schedule(), seconds=0.0, gradients=0, pairs=True).interval(0.9)
+    return float(((low < truth[0]) & (truth[0] < high)).float().mean())
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--schedules", action="store_true", help="the tables of docs/exactness.md §4, by recursion")
+    which.add_argument("--pairs", action="store_true", help="that of §6: intervals of pairs")
     which.add_argument("--levy", action="store_true", help="that of §7: Lévy processes beside a Gibbs sampler")
     which.add_argument("--ranks", action="store_true", help="that of §8: ranks of truths among draws")
     parser.add_argument("--measurements", type=int, default=360, help="of every cell of --levy and --ranks (default 360)")
@@ -131,8 +154,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.measurements < 1:
         parser.error(f"--measurements: got {arguments.measurements}; wanted an integer >= 1")
-    tables = show_schedules if arguments.schedules else show_levy if arguments.levy else show_ranks
-    tables(arguments.measurements, arguments.json)
+    tables = {"schedules": show_schedules, "pairs": show_pairs, "levy": show_levy, "ranks": show_ranks}
+    show = next(tables[name] for name in tables if getattr(arguments, name))
+    show(arguments.measurements, arguments.json)
 
 
 def show_schedules(_: int, as_json: bool) -> None:
@@ -149,6 +173,17 @@ def show_schedules(_: int, as_json: bool) -> None:
     print("\n| no common directions | predictor | least | mean | most |\n|---|---|--:|--:|--:|")
     for r in mixed:
         print(f"| {r['schedule']} | {'yes' if r['predictor'] else 'no'} | {r['least']:.3f} | {r['mean']:.3f} | {r['most']:.3f} |")
+
+
+def show_pairs(_: int, as_json: bool) -> None:
+    """Of §6."""
+    rows = {pairs: [pair_coverage(pairs, correlation) for correlation in CORRELATIONS] for pairs in (2, 3, 4, 8)}
+    if as_json:
+        print(json.dumps({"correlations": CORRELATIONS, "coverage": rows}, indent=1))
+        return
+    print("| pairs | " + " | ".join(f"{c:g}" for c in CORRELATIONS) + " |\n|--:|" + "--:|" * len(CORRELATIONS))
+    for pairs, shares in rows.items():
+        print(f"| {pairs} | " + " | ".join(f"{share:.3f}" for share in shares) + " |")
 
 
 def show_levy(count: int, as_json: bool) -> None:

@@ -86,7 +86,7 @@ def test_the_support_goes_to_disk_and_bounds_the_grey_scale(tmp_path: Path, monk
     from matplotlib.axes import Axes
 
     op, y, *_ = problem("lines")
-    found = sample(y, op, Flat(2.0, S), chains=2, draws=2, schedule=Schedule(1.0, T, 2, 2), progress=False)
+    found = sample(y, op, Flat(2.0, S), chains=4, draws=2, schedule=Schedule(1.0, T, 2, 2), progress=False)
     found.save(tmp_path / "p.npz")
     back = Posterior.load(tmp_path / "p.npz")
     assert back.support is not None
@@ -106,7 +106,7 @@ def test_the_support_goes_to_disk_and_bounds_the_grey_scale(tmp_path: Path, monk
 def test_maps_everywhere_have_no_support_to_tell() -> None:
     op = CartesianMRI(PLANE, torch.ones(2, 8, 6, dtype=torch.complex64), noise_std=ETA)
     y = torch.zeros(2, 8, 6, dtype=torch.complex64)
-    found = sample(y, op, Flat(MU, S), chains=4, schedule=Schedule(1.0, T, 2, 2), progress=False)
+    found = sample(y, op, Flat(MU, S), chains=2, schedule=Schedule(1.0, T, 2, 2), progress=False)
     assert found.support is None
     with pytest.raises(ArgumentError, match="^maps: got all zero"):
         CartesianMRI(PLANE, torch.zeros(2, 8, 6, dtype=torch.complex64), noise_std=ETA)
