@@ -178,13 +178,13 @@ def test_one_chain_has_no_interval_and_says_what_to_ask_for() -> None:
 def test_one_pair_has_no_interval_and_says_what_to_ask_for() -> None:
     """Its mean is as good as any; of chains that are independent two are enough."""
     options: dict[str, Any] = {"chains": 2, "schedule": FEW, "progress": False}
-    posterior = sample(torch.zeros(1, 3, 3), Denoising(0.1), GaussianEnergy(0.0, S), **options)
+    posterior = sample(torch.zeros(1, 3, 3), Denoising(0.1), GaussianEnergy(0.0, S), pairs=True, **options)
     with pytest.warns(UserWarning, match=r"^std: NaN, as one pair .* chains=4 or more, or for pairs=False"):
         assert bool(posterior.std.isnan().all())
     with pytest.warns(UserWarning, match=r"^interval: NaN, as one pair .* chains=4 or more, or for pairs=False"):
         assert all(bool(v.isnan().all()) for v in posterior.interval())
     torch.testing.assert_close(posterior.mean, torch.zeros(1, 3, 3), rtol=0, atol=1e-6)
-    plain = sample(torch.zeros(1, 3, 3), Denoising(0.1), GaussianEnergy(0.0, S), pairs=False, **options)
+    plain = sample(torch.zeros(1, 3, 3), Denoising(0.1), GaussianEnergy(0.0, S), **options)
     assert bool(plain.std.isfinite().all())
 
 

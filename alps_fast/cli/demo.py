@@ -99,7 +99,6 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
 
     from .. import metrics
     from ..io.files import replacing, write_npz
-    from ..pairs import LEAST
 
     problem = build(name, setting)
     truth, is_mri = problem.truth, problem.truth.is_complex()
@@ -110,7 +109,7 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
 
     schedule = af.Schedule(setting.sigma_max, setting.sigma_min, setting.levels, setting.steps, setting.rho, predictor=True)
     posterior = af.sample(problem.y, problem.operator, energy, chains=setting.chains, draws=setting.draws, seed=seed,
-                          schedule=schedule, backend=backend, progress=progress, pairs=setting.chains >= LEAST)
+                          schedule=schedule, backend=backend, progress=progress)
     if posterior.interrupted:  # a demo cut short shows nothing
         raise KeyboardInterrupt
     most_probable = af.map_estimate(problem.y, problem.operator, energy, schedule=schedule, backend=backend, progress=progress)

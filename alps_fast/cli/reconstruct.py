@@ -149,7 +149,6 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     import alps_fast as af
 
     from ..io import check_outputs, read_image, read_kspace, scaled_kspace
-    from ..pairs import LEAST
 
     check_backend(backend)
     check_applicable(operator, {"mask": mask, "blur_std": blur_std, "motion": motion, "psf": psf, "factor": factor,
@@ -171,7 +170,7 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     sampler = af.Sampler(op, prior, chains=chains, draws=draws, thin=1 if thin is None else thin, seed=seed,
                          schedule=given_schedule(noise, levels=levels, steps=steps, sigma_max=sigma_max, sigma_min=sigma_min),
                          method=method, noise=noise, correction=None if correction == "none" else correction, backend=backend,
-                         progress=progress, checkpoint=checkpoint, pairs=chains >= LEAST)
+                         progress=progress, checkpoint=checkpoint)
     inputs = {"INPUT": measurement, "mask": mask, "psf": psf, "energy": energy}
     files = results(measurement, out)
     check_outputs("out", files, force, **inputs, checkpoint=checkpoint)

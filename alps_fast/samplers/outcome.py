@@ -29,7 +29,7 @@ def posterior_of(run: Run) -> Posterior:
     if not bool(record.count.any()):
         record.take(ensemble.x, ensemble.x, ensemble.alive, sampler.backend)
     rows, complex_image = (len(run.y), sampler.chains), sampler.operator.is_complex
-    found = record.pooled(ensemble.alive, len(run.y), sampler.first_chain, sampler.pairs, sampler.backend)
+    found = record.pooled(ensemble.alive, len(run.y), sampler.first_chain, sampler.paired, sampler.backend)
     whole = ensemble.alive.view(-1, 1, 1, 1)
     drawn = max(ensemble.level - run.course.annealed + 1, 0)
     trace = record.trace[:drawn].unflatten(1, rows).permute(1, 2, 0, 3).contiguous()
@@ -60,7 +60,7 @@ def posterior_of(run: Run) -> Posterior:
         acceptance=_acceptance(record.acceptance[shown - 1:], ensemble.alive), interrupted=run.interrupted, broken=lost,
         seed=sampler.seed, schedule=run.schedule, seconds=time.perf_counter() - run.began, gradients=ensemble.gradients,
         chi2=one(_chi2(run)), support=None if run.support is None else run.support[0, ..., 0] > 0,
-        pairs=sampler.pairs, first_chain=sampler.first_chain)
+        pairs=sampler.paired, first_chain=sampler.first_chain)
 
 
 def _chi2(run: Run) -> Tensor:

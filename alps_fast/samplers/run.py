@@ -69,7 +69,7 @@ class Run:
               f"at most {MEASUREMENTS - sampler.first_measurement} from first_measurement = {sampler.first_measurement} on")
         of_measurement = torch.arange(sampler.chains, device=self.adjoint.device) + sampler.first_chain
         measurements = torch.arange(len(self.y), device=self.adjoint.device) + sampler.first_measurement
-        self.ids = ids(of_measurement.repeat(len(self.y)), measurements.repeat_interleave(sampler.chains), sampler.pairs)
+        self.ids = ids(of_measurement.repeat(len(self.y)), measurements.repeat_interleave(sampler.chains), sampler.paired)
         self.targets = Targets(operator, sampler.energy, self.y, self.adjoint, self.ids, warm, sampler.warm_std, sampler.seed,
                                sampler.backend)
         annealed, levels = sampler.planned(self.schedule)

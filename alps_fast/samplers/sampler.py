@@ -17,6 +17,7 @@ from ..operators.base import Operator
 from ..ops._dispatch import NAMES, asked, telling
 from ..ops._modes import settled
 from ..ops.philox_normal import MEASUREMENTS
+from ..pairs import LEAST
 from ..posterior import Posterior
 from ..schedule import MOST, PUBLISHED, Level, Schedule, with_draws
 from .alps import alps_levels
@@ -44,7 +45,8 @@ class Sampler:
         chains: chains a measurement. They never touch each other.
         pairs: chain 2k + 1 takes minus the noise of chain 2k. The mean of a Gaussian posterior then has no Monte Carlo error,
             that of others less. Two chains of a pair tell less of the variance than two that are independent, and it takes two
-            pairs, four chains, to tell any (`Posterior.interval`). False: all chains are independent.
+            pairs, four chains, to tell any (`Posterior.interval`). False: all chains are independent. None: pairs where there are
+            four chains or more; whoever continues an ensemble with fewer says which.
         draws, thin: draws a chain at σ_min, thin steps apart; the first ends the last level. mean, std are over all.
         seed: in [0, 2⁶³). first_chain: index of the first chain, to continue an ensemble: chains 16…31 after 0…15.
         first_measurement: index of the first measurement, to continue a series: chains of measurements of other indices have
@@ -104,7 +106,7 @@ class Sampler:
     graphs: bool = True
     warm_start: Tensor | None = None
     warm_std: float | None = None
-    pairs: bool = True
+    pairs: bool | None = None
     _graphs: Graphs = field(init=False, repr=False, compare=False)
     _schedules: dict[tuple[object, ...], Schedule] = field(init=False, repr=False, compare=False)
 
@@ -121,7 +123,7 @@ class Sampler:
         self.seed = whole("seed", self.seed, 0, 1 << 63)
         self.first_chain = whole("first_chain", self.first_chain, 0, (1 << 32) - self.chains + 1)
         self.first_measurement = whole("first_measurement", self.first_measurement, 0, MEASUREMENTS)
-        check(isinstance(self.pairs, bool), "pairs", repr(self.pairs), "True or False")
+        check(self.pairs is None or isinstance(self.pairs, bool), "pairs", repr(self.pairs), "True, False or None")
         check_choice("method", self.method, ("alps", "measurement"))
         check_choice("noise", self.noise, ("averaged", "independent"))
         check(self.correction in (None, "mala"), "correction", repr(self.correction), "None or 'mala'")
@@ -145,6 +147,11 @@ class Sampler:
         if self.schedule is not None:
             self.annealing, self.levels = self.planned(self.schedule)
         self._planned = True
+
+    @property
+    def paired(self) -> bool:
+        """Whether chains 2k and 2k + 1 have opposite noise."""
+        return self.chains >= LEAST if self.pairs is None else self.pairs
 
     def __setattr__(self, name: str, value: object) -> None:
         """A sampler is planned when it is made: what it was planned by stays.
@@ -226,7 +233,7 @@ def sample(
     backend: str = "auto", progress: bool = True, checkpoint: str | Path | None = None,
     callback: Callable[[Progress], None] | None = None, first_chain: int = 0, first_measurement: int = 0,
     max_chains: int | None = None, graphs: bool = True, warm_start: Tensor | None = None, warm_std: float | None = None,
-    pairs: bool = True,
+    pairs: bool | None = None,
 ) -> Posterior:
     """Posterior samples of the image behind y, their mean and standard deviation: `Sampler(operator, energy, …)(y)`.
 
