@@ -20,7 +20,7 @@ namespace alps::cuda {
 namespace {
 
 constexpr int MOST_THREADS = 704;  // of an image: three rounds of the butterflies of 128 x 128, in 88 registers
-constexpr int TILE_THREADS = 448, TILE_BLOCKS = 2;  // of a tile, in 72
+constexpr int TILE_THREADS = 384, TILE_BLOCKS = 2;  // of a tile, in 80
 constexpr int64_t CELLS = 8;  // complex numbers a thread, where there are no more than that
 constexpr int64_t ROWS[] = {16, 8, 4};  // of a tile, whole quads
 constexpr int64_t LINE_ROWS[] = {16, 8, 4, 2, 1}, ROW_THREADS = 80, MOST_ROW_THREADS = 512;  // where they are done in registers
