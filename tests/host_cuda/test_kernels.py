@@ -349,6 +349,20 @@ def test_networks_without_a_kernel_are_left(fibers, size, width, dtype, precisio
 
 
 @pytest.mark.filterwarnings("ignore:conjugate gradients")
+@pytest.mark.parametrize("size", [(15, 4), (18, 5), (3, 64), (64, 2), (2, 320)])
+def test_transforms_have_no_races(threads_of_the_os, size):
+    """In shared memory, and in registers by parts of a warp and by more than a warp."""
+    for is_complex in (False, True):
+        arguments = fourier_step(size, 1, is_complex, INDEPENDENT)
+        for part in (arguments, last_two(arguments)):
+            torch.testing.assert_close(threads_of_the_os("langevin_fourier", part), langevin_fourier(**part, backend="torch"),
+                                       rtol=1e-4, atol=1e-5)
+    arguments = last_two(solver_step(size, 2, INDEPENDENT, max_iter=2))
+    torch.testing.assert_close(threads_of_the_os("langevin_sense_cg", arguments), langevin_sense_cg(**arguments, backend="torch"),
+                               rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:conjugate gradients")
 def test_no_races(threads_of_the_os):
     arguments = {"chains": CHAINS[:2], "n": 1030, "seed": 1, "step": 2, "tag": LANGEVIN}
     assert same([threads_of_the_os("philox_normal", arguments)], [philox_normal(**arguments, backend="torch")])
@@ -361,14 +375,6 @@ def test_no_races(threads_of_the_os):
         torch.testing.assert_close(threads_of_the_os("ridge_langevin", arguments, ALPS_FAST_RIDGE=way), want)
     arguments = ridge_arguments(3, 2, (9, 10), (2, 5, 5, 2))
     torch.testing.assert_close(threads_of_the_os("ridge_grad", arguments), ridge_grad(**arguments, backend="torch"))
-    for is_complex in (False, True):
-        arguments = fourier_step((18, 5), 1, is_complex, INDEPENDENT)
-        for part in (arguments, last_two(arguments)):
-            torch.testing.assert_close(threads_of_the_os("langevin_fourier", part), langevin_fourier(**part, backend="torch"),
-                                       rtol=1e-4, atol=1e-5)
-    arguments = last_two(solver_step((15, 4), 1, INDEPENDENT, max_iter=1))
-    torch.testing.assert_close(threads_of_the_os("langevin_sense_cg", arguments), langevin_sense_cg(**arguments, backend="torch"),
-                               rtol=1e-4, atol=1e-5)
     arguments = lines_step((7, 3), 0, 3, INDEPENDENT)
     torch.testing.assert_close(threads_of_the_os("langevin_sense", arguments), langevin_sense(**arguments, backend="torch"),
                                rtol=1e-4, atol=1e-5)
