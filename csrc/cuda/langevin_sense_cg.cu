@@ -33,7 +33,7 @@ constexpr int64_t ROWS[] = {4, 2, 1};  // of a block, as far as ROW_THREADS do t
 constexpr int64_t ROOM = 48 << 10;  // shared memory of a block with several coils
 constexpr int BATCH = 4;  // pixels of a thread, whose loads are under way together
 constexpr int64_t ROW_THREADS = 40, LINES = 256;  // threads for the rows of a block in one coil, and in several at most
-constexpr int64_t AT_ONCE = 1 << 21;  // complex numbers of k-space in the workspace: 16 MB, a third of what L2 holds
+constexpr int64_t AT_ONCE = 5 << 19;  // complex numbers of k-space in the workspace: 21 MB, less than half of what L2 holds
 constexpr int64_t MOST_BLOCKS = 0x7fffffff;
 constexpr int SUMS = MOST_THREADS / 32;
 constexpr int DRAW_THREADS = 256;
@@ -467,7 +467,9 @@ __global__ void __launch_bounds__(MOST_THREADS, BLOCKS)
 int64_t systems_of(const SenseCgStep& s) { return s.noise == NO_NOISE ? s.rows : 2 * s.rows; }
 
 int64_t systems_at_once(const SenseCgStep& s) {
-  return std::clamp<int64_t>(AT_ONCE / (s.coils * s.height * s.width), 1, std::max<int64_t>(systems_of(s), 1));
+  const int64_t systems = std::max<int64_t>(systems_of(s), 1);
+  const int64_t parts = (systems - 1) / std::max<int64_t>(AT_ONCE / (s.coils * s.height * s.width), 1) + 1;
+  return (systems + parts - 1) / parts;
 }
 
 // Of blocks, by the image's size and the coils alone: rows, how many coils at once, columns, none where not even one fits;
