@@ -74,22 +74,25 @@ def langevin_fourier_reference(
     return channels_last(both.real + both.imag), channels_last(both.real)
 
 
-def has_fast_transform(n: int) -> bool:
-    """Whether csrc/cpu/fft.h and csrc/cuda/fft.cuh have a transform of n numbers: no prime factor above 7."""
-    for prime in (2, 3, 5, 7):
+LARGEST_PRIME = {"cpu": 31, "cuda": 7}  # among the factors of what csrc/cpu/fft.h and csrc/cuda/fft.cuh transform
+
+
+def has_fast_transform(n: int, backend: str) -> bool:
+    """Whether a backend's kernels have a transform of n numbers."""
+    for prime in range(2, LARGEST_PRIME[backend] + 1):
         while n % prime == 0:
             n //= prime
     return n == 1
 
 
-@compiled("langevin_fourier", cpu="float32, no decimation and sides without a prime factor above 7",
+@compiled("langevin_fourier", cpu="float32, no decimation and sides without a prime factor above 31",
           cuda="float32, no decimation and sides without a prime factor above 7 that fit shared memory")
 def _langevin_fourier(
     kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float,
     lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     rows, height, width, channels = x.shape
-    if x.dtype != torch.float32 or factor > 1 or not (has_fast_transform(height) and has_fast_transform(width)):
+    if x.dtype != torch.float32 or factor > 1 or not all(has_fast_transform(n, kernel.backend) for n in (height, width)):
         return NotImplemented
     measurements, after, mean = len(b), empty_like(x), empty_like(x)
     chains, noise, xi = as_drawn(x, chains, noise, xi)

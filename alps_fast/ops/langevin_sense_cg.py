@@ -111,7 +111,7 @@ def _spectrum_of(maps_and_mask: Sequence[Tensor]) -> Tensor:
     return sense_spectrum(*maps_and_mask).contiguous()
 
 
-@compiled("langevin_sense_cg", cpu="float32 and sides without a prime factor above 7",
+@compiled("langevin_sense_cg", cpu="float32 and sides without a prime factor above 31",
           cuda="float32 and sides without a prime factor above 7")
 def _langevin_sense_cg(
     kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float,
@@ -119,7 +119,7 @@ def _langevin_sense_cg(
     xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     rows, measurements, coils, (height, width) = len(x), len(b), len(maps), mask.shape
-    if x.dtype != torch.float32 or not (has_fast_transform(height) and has_fast_transform(width)):
+    if x.dtype != torch.float32 or not all(has_fast_transform(n, kernel.backend) for n in (height, width)):
         return NotImplemented
     after, mean, spectrum = empty_like(x), empty_like(x), packed_once(_spectrum_of, (maps, mask))
     chains, noise, xi = as_drawn(x, chains, noise, xi)

@@ -36,7 +36,7 @@ class Sampler:
 
         P = (AᴴA/η² + L/t²)⁻¹,  m(x) = P (Aᴴy/η² + (L x − ∇E(x, t))/t²),  x⁺ = m(x) + P^{1/2} ξ
 
-    A chain's result depends on (seed, its measurement's index, its own, its y) alone: not on the chains and measurements
+    A chain's result depends on (seed, its measurement's index, its own, its y, `pairs`) alone: not on the chains and measurements
     beside it, nor on a restart; to the bit as far as the energy and operator compute each image by itself: torch's
     convolutions, of denoiser and ridge energies, may round otherwise in another batch.
 

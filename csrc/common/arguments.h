@@ -67,7 +67,7 @@ struct SenseStep : Step {  // contract: alps_fast/ops/langevin_sense.py; u and e
   }
 };
 
-struct FourierStep : Step {  // contract: alps_fast/ops/langevin_fourier.py, factor 1; no prime factor above 7 in a side
+struct FourierStep : Step {  // contract: alps_fast/ops/langevin_fourier.py, factor 1; no prime factor above 31 in a side, 7 in CUDA
   const float* h;
   int64_t height, width, channels;
   bool is_complex;

@@ -1,4 +1,4 @@
-// Discrete Fourier transforms of 2, 3, 4, 5, 7 and 8 numbers, of which the CPU and the CUDA kernels make the longer ones.
+// Discrete Fourier transforms of 4, 8 and a prime of numbers, of which the CPU and the CUDA kernels make the longer ones.
 // `L` is a vector of lanes as in philox.h, with a product taken away: fnma(a, b, c) = c - a b.
 #pragma once
 
@@ -9,11 +9,11 @@
 
 namespace alps {
 
-inline std::vector<int> radices_of(int64_t n) {  // of a number without prime factors above 7, in the order of the passes
+inline std::vector<int> radices_of(int64_t n) {  // of a number without prime factors above 31, in the order of the passes
   std::vector<int> out;
   int twos = 0;
   for (; n % 2 == 0; n /= 2) ++twos;
-  for (int odd : {7, 5, 3})
+  for (int odd : {31, 29, 23, 19, 17, 13, 11, 7, 5, 3})
     for (; n % odd == 0; n /= odd) out.push_back(odd);
   if (twos % 3 == 2) out.push_back(4);
   else if (twos % 3 == 1 && twos > 1) out.insert(out.end(), {4, 4}), twos -= 3;
@@ -23,20 +23,30 @@ inline std::vector<int> radices_of(int64_t n) {  // of a number without prime fa
 }
 
 template <int R>
-struct Odd {  // cos and sin of 2 pi j k / R for j, k up to (R - 1) / 2, by j k mod R
+struct Circle {  // cos and sin of 2 pi k / R
+  double cosine[R] = {}, sine[R] = {};
+
+  ALPS_CONSTANT Circle() {
+    for (int k = 0; k < R; ++k) {
+      const int back = 2 * k > R ? R - k : k;  // the angle or its negative, up to pi; beyond pi / 2 from the other side
+      const bool far = 4 * back > R;
+      const double half_turn = 3.14159265358979323846, angle = half_turn * (far ? R - 2 * back : 2 * back) / R;
+      double even = 0, odd = 0, term = 1;  // of the exponential series
+      for (int i = 0; i < 24; term *= angle / ++i) (i % 2 ? odd : even) += i % 4 < 2 ? term : -term;
+      cosine[k] = far ? -even : even, sine[k] = back == k ? odd : -odd;
+    }
+  }
+};
+
+template <int R>
+struct Odd {  // cos and sin of 2 pi j k / R, by j k
   static ALPS_CONSTANT double cos(int k) {
-    constexpr double of3[] = {1, -0.5, -0.5}, of5[] = {1, 0.30901699437494742, -0.80901699437494742, -0.80901699437494742,
-                                                       0.30901699437494742},
-                     of7[] = {1, 0.62348980185873353, -0.22252093395631440, -0.90096886790241913, -0.90096886790241913,
-                              -0.22252093395631440, 0.62348980185873353};
-    return R == 3 ? of3[k % 3] : R == 5 ? of5[k % 5] : of7[k % 7];
+    constexpr Circle<R> circle;
+    return circle.cosine[k % R];
   }
   static ALPS_CONSTANT double sin(int k) {
-    constexpr double of3[] = {0, 0.86602540378443865, -0.86602540378443865},
-                     of5[] = {0, 0.95105651629515357, 0.58778525229247313, -0.58778525229247313, -0.95105651629515357},
-                     of7[] = {0, 0.78183148246802981, 0.97492791218182361, 0.43388373911755812, -0.43388373911755812,
-                              -0.97492791218182361, -0.78183148246802981};
-    return R == 3 ? of3[k % 3] : R == 5 ? of5[k % 5] : of7[k % 7];
+    constexpr Circle<R> circle;
+    return circle.sine[k % R];
   }
 };
 

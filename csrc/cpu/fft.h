@@ -4,7 +4,7 @@
 // with no shuffle. A plane is an image as its row transform wants it: panels of BATCH rows, a cell for each column of them; the
 // column transform takes BATCH columns at a time out of the panels and puts them back.
 //
-// The transform is Stockham's: passes of radix 2, 3, 4, 5, 7, 8 between two buffers, in natural order before and after, not
+// The transform is Stockham's: passes of radix 4, 8 and primes up to 31 between two buffers, in natural order before and after, not
 // normalised. The inverse is the same with real and imaginary parts changing places.
 #pragma once
 
@@ -24,7 +24,7 @@ constexpr int BATCH = 16;
 constexpr int CELL = 2 * BATCH;
 static_assert(BATCH % Wide::width == 0, "a batch is whole vectors");
 
-struct Fourier {  // the transform of n numbers, n without prime factors above 7
+struct Fourier {  // the transform of n numbers, n without prime factors above 31
   int64_t n;
   std::vector<int> radices;
   std::vector<float> roots;  // exp(-2 pi i k / n)
@@ -117,6 +117,13 @@ static float* passes(const Fourier& plan, size_t first, size_t last, float* a, f
       case 4: pass<4, IM>(a, b, m, s, roots, every); break;
       case 5: pass<5, IM>(a, b, m, s, roots, every); break;
       case 7: pass<7, IM>(a, b, m, s, roots, every); break;
+      case 11: pass<11, IM>(a, b, m, s, roots, every); break;
+      case 13: pass<13, IM>(a, b, m, s, roots, every); break;
+      case 17: pass<17, IM>(a, b, m, s, roots, every); break;
+      case 19: pass<19, IM>(a, b, m, s, roots, every); break;
+      case 23: pass<23, IM>(a, b, m, s, roots, every); break;
+      case 29: pass<29, IM>(a, b, m, s, roots, every); break;
+      case 31: pass<31, IM>(a, b, m, s, roots, every); break;
       default: pass<8, IM>(a, b, m, s, roots, every);
     }
     s *= plan.radices[i];
