@@ -34,11 +34,11 @@ cuda::RidgeGrad images_in_a_row(const RidgeGrad& s, float* workspace) {
 int64_t floats(int64_t bytes) { return bytes < 0 ? bytes : (bytes + 3) / 4; }
 
 template <bool WARPGROUPS>
-int64_t conv_tiles_workspace(const ConvGrad& s) { return floats(cuda::conv_tiles_workspace({s, nullptr, false}, WARPGROUPS)); }
+int64_t conv_grad_workspace(const ConvGrad& s) { return floats(cuda::conv_grad_workspace({s, nullptr, false}, WARPGROUPS)); }
 
 template <bool WARPGROUPS>
-void conv_tiles(const ConvGrad& s, float* workspace, cudaStream_t stream) {
-  cuda::conv_tiles({s, workspace, false}, WARPGROUPS, stream);
+void conv_grad(const ConvGrad& s, float* workspace, cudaStream_t stream) {
+  cuda::conv_grad({s, workspace, false}, WARPGROUPS, stream);
 }
 
 }  // namespace
@@ -54,15 +54,9 @@ PYBIND11_MODULE(_cuda, m) {
   bind_op<RidgeGrad>(
       m, "ridge_grad", [](const RidgeGrad& s, float* memory, cudaStream_t stream) { cuda::ridge_grad(images_in_a_row(s, memory), stream); },
       [](const RidgeGrad& s) { return cuda::ridge_workspace(s.energy, s.images); });
-  bind_op<RidgeLangevin>(
-      m, "ridge_langevin", [](const RidgeLangevin& s, float* memory, cudaStream_t stream) { cuda::ridge_langevin({s, memory}, stream); },
-      [](const RidgeLangevin& s) { return cuda::ridge_langevin_workspace({s, nullptr}); });
-  bind<RidgeLangevin>(m, "ridge_langevin", "_fits", [](const RidgeLangevin& s) { return cuda::ridge_fits(s.energy, s.images); });
-  bind_op<ConvGrad>(
-      m, "conv_grad", [](const ConvGrad& s, float* memory, cudaStream_t stream) { cuda::conv_grad({s, memory, false}, stream); },
-      [](const ConvGrad& s) { return floats(cuda::conv_grad_workspace({s, nullptr, false})); }, "_image");
-  bind_op<ConvGrad>(m, "conv_grad", conv_tiles<false>, conv_tiles_workspace<false>, "_warps");
-  bind_op<ConvGrad>(m, "conv_grad", conv_tiles<true>, conv_tiles_workspace<true>, "_warpgroups");
+  bind_op<RidgeLangevin>(m, "ridge_langevin", cuda::ridge_langevin, cuda::ridge_langevin_workspace);
+  bind_op<ConvGrad>(m, "conv_grad", conv_grad<false>, conv_grad_workspace<false>, "_warps");
+  bind_op<ConvGrad>(m, "conv_grad", conv_grad<true>, conv_grad_workspace<true>, "_warpgroups");
   m.def("conv_has_warpgroups", &cuda::conv_has_warpgroups, "Whether the current device runs the kernel of warpgroups.");
   bind<SenseCgStep>(m, "langevin_sense_cg", "_memory", [](const SenseCgStep& s) {
     const cuda::SenseCgMemory memory = cuda::langevin_sense_cg_memory(s);

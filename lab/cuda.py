@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any, NamedTuple
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -21,7 +19,6 @@ from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, NO_NOIS
 from alps_fast.profile.cases import CASES as TRITON_CASES
 from alps_fast.profile.cases import (
     IMAGE,
-    LEVEL,
     Case,
     conv_grad_case,
     langevin_fourier_case,
@@ -29,7 +26,6 @@ from alps_fast.profile.cases import (
     langevin_sense_cg_case,
     randn,
     ridge_grad_case,
-    ridge_langevin_case,
     small_network,
     states,
 )
@@ -138,15 +134,6 @@ def _ridge_grad_case(size: int, count: int, small: Case | None = None) -> Case:
                        lambda chains: run("ridge_grad", randn(chains, 1, size, size), *_tables(count)), small)
 
 
-def _ridge_langevin_case(size: int, count: int, small: Case | None = None) -> Case:
-    def step(chains: int) -> Results:
-        x, b, a = randn(chains, size, size, 1), randn(1, size, size, 1), randn(1, size, size, 1).abs()
-        with mock.patch.dict(os.environ, ALPS_FAST_RIDGE="block"):  # tiles are the kernels of ridge_grad and langevin_pixel
-            return run("ridge_langevin", x, b, a, torch.arange(chains), *_tables(count), channels=1, noise=AVERAGED, count=1,
-                       **LEVEL)
-    return _in_float32(ridge_langevin_case(size, count), step, small)
-
-
 def _conv_grad_case(size: int, small: Case | None = None) -> Case:
     return conv_grad_case(2, 64, "fast", size, small)._replace(
         run=lambda chains: run("conv_grad", randn(chains, 2, size, size), *small_network(2, 64), "fast"))
@@ -191,7 +178,6 @@ CASES = (
     _sense_case(64, 1, _sense_case(32, 1)),
     _sense_cg_case(128, 8, 16, 16, _sense_cg_case(64, 2, 1, 1)),
     _ridge_grad_case(64, 32, _ridge_grad_case(32, 8)),
-    _ridge_langevin_case(64, 32, _ridge_langevin_case(32, 8)),
     _conv_grad_case(64, _conv_grad_case(16)),
 )
 

@@ -87,7 +87,7 @@ def kernels(text: str) -> list[Kernel]:
     """Those of a PTX text, by name; `__launch_bounds__` says how many threads they have."""
     dynamic = re.findall(r"\.extern\s+\.shared[^;]*?([\w$]+)\[\]\s*;", text)
     entries = list(re.finditer(r"\.entry\s+(\w+)\s*\([^)]*\)[^{]*?\.maxntid\s+(\d+)", text))
-    ends = [entry.start() for entry in entries[1:]] + [len(text)]
+    ends = [*(entry.start() for entry in entries), len(text)][1:]
     found = [Kernel(entry.group(1), readable(entry.group(1)), int(entry.group(2)),
                     any(name in text[entry.end():end] for name in dynamic)) for entry, end in zip(entries, ends, strict=True)]
     return sorted(found, key=lambda kernel: kernel.name)

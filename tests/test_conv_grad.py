@@ -198,7 +198,7 @@ def kernels_here(monkeypatch):
     """The CUDA kernels that the current device runs, each forced in turn."""
     from alps_fast import _cuda
 
-    for kernel in CUDA_KERNELS if _cuda.conv_has_warpgroups() else CUDA_KERNELS[:2]:
+    for kernel in CUDA_KERNELS if _cuda.conv_has_warpgroups() else CUDA_KERNELS[:1]:
         monkeypatch.setenv("ALPS_FAST_CONV_GRAD", kernel)
         yield kernel
 

@@ -13,7 +13,7 @@ from alps_fast.errors import ArgumentError
 from alps_fast.ops.langevin_pixel import langevin_pixel
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, NO_NOISE
 from alps_fast.ops.ridge_grad import ridge_grad
-from alps_fast.ops.ridge_langevin import in_tiles, ridge_langevin
+from alps_fast.ops.ridge_langevin import ridge_langevin
 
 
 @pytest.mark.parametrize("noise", [NO_NOISE, AVERAGED])
@@ -80,28 +80,16 @@ def test_cpu_is_the_composition_to_the_bit(isa, shape, channels, noise, guarded,
 @pytest.mark.parametrize("noise", [NO_NOISE, INDEPENDENT, AVERAGED])
 @pytest.mark.parametrize("shape, channels", [((1, 1, 1), 1), ((9, 7, 3), 1), ((64, 64, 1), 1), ((61, 130, 2), 2),
                                              ((400, 300, 1), 1)])
-def test_cuda_is_the_reference(shape, channels, noise, monkeypatch):
-    """Law: twice what torch loses against float64, and two roundings more. Tiles, and a block an image where it fits."""
+def test_cuda_is_the_reference(shape, channels, noise):
+    """Law: twice what torch loses against float64, and two roundings more. The bits are those of the two ops."""
     a = ridge_steps(4, 2, shape, channels, (2, shape[2]), 4 * shape[2] // channels) | {"noise": noise, "backend": "cuda"}
     here = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in a.items()}
     here["filters"] = [f.cuda() for f in a["filters"]]
-    monkeypatch.setenv("ALPS_FAST_RIDGE", "tiles")
     got = [v.cpu() for v in ridge_langevin(**here)]
-    monkeypatch.setenv("ALPS_FAST_RIDGE", "block")
-    assert all(torch.equal(g, v.cpu()) for g, v in zip(got, ridge_langevin(**here), strict=True))
+    assert all(torch.equal(g, v.cpu()) for g, v in zip(got, composition(here), strict=True))
     exact, torchs = (ridge_langevin(**v | {"backend": "torch"}) for v in (in_double(a), a))
     for g, e, t in zip(got, exact, torchs, strict=True):
         assert (g - e).norm() <= 2 * (t - e).norm() + 2 * 2**-24 * e.norm()
-
-
-def test_the_way_that_is_forced_must_be_one(monkeypatch):
-    assert in_tiles(1, 16) and in_tiles(4096, 64 * 64) and not in_tiles(4096, 16)
-    for way in ("tiles", "block"):
-        monkeypatch.setenv("ALPS_FAST_RIDGE", way)
-        assert in_tiles(4096, 16) == (way == "tiles")
-    monkeypatch.setenv("ALPS_FAST_RIDGE", "both")
-    with pytest.raises(ArgumentError, match="^ALPS_FAST_RIDGE: got 'both'; wanted one of 'tiles', 'block'"):
-        in_tiles(1, 1)
 
 
 def test_cpu_has_the_same_bits_alone_and_on_any_threads(isa, threads):

@@ -42,18 +42,14 @@ class Kernel:
         """The module's function of the op's name and this suffix."""
         return getattr(module_of(self.backend), self.op + suffix)(*arguments)
 
-    def __call__(self, values: dict[str, Any], device: torch.device, suffix: str = "",
-                 floats: Callable[[bytes], int] | None = None) -> bool:
-        """Run it on torch's threads, or the device's stream and with the workspace it asks for; False: not for such arguments.
-
-        floats: says of packed arguments how many the workspace has, in place of the module; -1: there is no kernel for them.
-        """
+    def __call__(self, values: dict[str, Any], device: torch.device, suffix: str = "") -> bool:
+        """Run it on torch's threads, or the device's stream and with the workspace it asks for; False: not for such arguments."""
         arguments = self.packed(values)
         if self.backend == "cpu":
             getattr(self.module, self.op)(arguments, torch.get_num_threads())
             return True
         with stream_on(device) as stream:
-            needed = self.call(f"{suffix}_workspace", arguments) if floats is None else floats(arguments)
+            needed = self.call(f"{suffix}_workspace", arguments)
             if needed >= 0:
                 workspace = torch.empty(needed, dtype=torch.float32, device=device) if needed else None
                 self.call(suffix, arguments, 0 if workspace is None else workspace.data_ptr(), stream)

@@ -119,9 +119,6 @@ def pack(weights: Sequence[Tensor], blocks: Sequence[int], layout: str) -> Packe
         return Packed(torch.cat(parts), torch.cat(biases).float())
 
 
-AHEAD = 2  # products that the CUDA kernel of an image a block reads past the end, see csrc/cuda/conv_grad.cu
-
-
 class Fragments(NamedTuple):
     """What a CUDA kernel takes: weights of both passes, bfloat16, a product of 16 by 16 after another, and the forward biases."""
 
@@ -132,8 +129,7 @@ class Fragments(NamedTuple):
 def _products(taps: Tensor) -> Tensor:
     """(taps, k, n), padded with zeros to products of 16 by 16: (products, 16, n)."""
     _, k, n = taps.shape
-    products = F.pad(taps, (0, -n % 16, 0, -k % 16)).unflatten(1, (-1, 16)).flatten(0, 1)
-    return F.pad(products, (0, 0, 0, 0, 0, -len(products) % 4))  # the loop of an image a block takes four a turn
+    return F.pad(taps, (0, -n % 16, 0, -k % 16)).unflatten(1, (-1, 16)).flatten(0, 1)
 
 
 def _in_lanes(products: Tensor) -> Tensor:
@@ -154,17 +150,15 @@ def _eights_in_lanes(products: Tensor) -> Tensor:
     return products.unflatten(2, (-1, 4, 4, 2)).transpose(3, 4).flatten(2)  # lane, eight, 2 to eight, lane, 2
 
 
-def pack_fragments(weights: Sequence[Tensor], blocks: Sequence[int], kernel: str = "image") -> Fragments:
+def pack_fragments(weights: Sequence[Tensor], blocks: Sequence[int], kernel: str) -> Fragments:
     """All weights of one network for a CUDA kernel of `conv_grad`; the biases of a shuffle's four matrices one after another."""
     ordered = _in_eights if kernel == "warpgroups" else _in_lanes
     parts: list[Tensor] = []
     biases: list[Tensor] = []
     with torch.no_grad():
         for taps, bias, spread in layers(weights, blocks):
-            products = _products(taps)
-            parts += [ordered(products if kernel == "image" else _eights_in_lanes(products)).to(torch.bfloat16).flatten()]
+            parts += [ordered(_eights_in_lanes(_products(taps))).to(torch.bfloat16).flatten()]
             if bias is not None:
                 own = bias.unflatten(0, (-1, 4)).T.flatten() if spread else bias
                 biases += [F.pad(own, (0, -len(own) % 16))]
-        parts += [parts[0].new_zeros(AHEAD * 16 * weights[0].shape[0])]
         return Fragments(torch.cat(parts), torch.cat(biases).float())

@@ -166,18 +166,18 @@ def _conv_grad_cpu(kernel: Kernel, x: Tensor, weights: Sequence[Tensor], scale: 
     return grad, value
 
 
-CUDA_KERNELS = ("image", "warps", "warpgroups")
+CUDA_KERNELS = ("warps", "warpgroups")
 
 
 def _cuda_kernel() -> str:
-    """The CUDA kernel for the current device: an image a block, tiles of pixels by warps, or by warpgroups, which Hopper has."""
+    """The CUDA kernel for the current device: tiles of pixels by warps, or by warpgroups, which Hopper has."""
     from alps_fast import _cuda
 
     name, able = "ALPS_FAST_CONV_GRAD", _cuda.conv_has_warpgroups()
     kernel = os.environ.get(name, "warpgroups" if able else "warps")
     check_choice(name, kernel, CUDA_KERNELS)
     if kernel == "warpgroups" and not able:
-        raise BackendError(f"{name}: got 'warpgroups'; wanted 'image' or 'warps' on this GPU")
+        raise BackendError(f"{name}: got 'warpgroups'; wanted 'warps' on this GPU")
     return kernel
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..errors import check, check_choice, refused
+from ..errors import check, refused
 from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements
 from ._langevin import as_drawn, check_diagonal, check_step, check_stream, described
@@ -36,18 +35,6 @@ def ridge_langevin_reference(
     return x.contiguous(), mean.contiguous()
 
 
-MOST_PIXELS, LEAST_IMAGES = 32 * 32, 128  # where a block an image is predicted to be the faster way
-
-
-def in_tiles(images: int, pixels: int) -> bool:
-    """Whether CUDA takes tiles where a block an image would do; `ALPS_FAST_RIDGE`, tiles or block, stands in for that."""
-    forced = os.environ.get("ALPS_FAST_RIDGE")
-    if forced is not None:
-        check_choice("ALPS_FAST_RIDGE", forced, ("tiles", "block"))
-        return forced == "tiles"
-    return pixels > MOST_PIXELS or images < LEAST_IMAGES
-
-
 @compiled("ridge_langevin", of_energy, cpu="float32 images of one or two channels",
           cuda="float32 images of one or two channels, filters of at most seven taps a row")
 def _ridge_langevin(
@@ -55,7 +42,7 @@ def _ridge_langevin(
     q: Tensor, mu: Tensor, channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int,
     seed: int, step: int, count: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """On CUDA, many small images: all steps in one launch, a block an image of a chain; else in tiles, with the same bits."""
+    """On CUDA the launches of `ridge_grad` and of `langevin_pixel` for each step."""
     channels_of_image, (rows, height, width, channels) = channels, x.shape
     images, pixels, measurements = rows * (channels // channels_of_image), height * width, len(b)
     if x.numel() == 0 or not has_kernel(x.dtype, channels_of_image, max(rows * channels, 2 * pixels * channels, count)):
@@ -64,12 +51,7 @@ def _ridge_langevin(
     grad, after, mean = None, empty_like(x), empty_like(x)
     chains, noise, xi = as_drawn(x, chains, noise, xi)
     energy = of_energy(packed_once(stacked, filters), weights, r, q, mu)
-
-    def floats(arguments: bytes) -> int:
-        needed = int(kernel.call("_workspace", arguments))
-        by_block = needed < 0 or not in_tiles(images, pixels)
-        return 0 if by_block and kernel.call("_fits", arguments) else needed
-    return (after, mean) if kernel(locals() | energy, x.device, floats=floats) else NotImplemented
+    return (after, mean) if kernel(locals() | energy, x.device) else NotImplemented
 
 
 @Op

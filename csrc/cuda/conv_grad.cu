@@ -1,371 +1,684 @@
-// psi, r = x - psi and grad = r - J^T r of the compact network in one launch, a block an image; contract in
-// alps_fast/ops/conv_grad.py, bfloat16 multiplications.
+// psi, r = x - psi and grad = r - J^T r of the compact network, a launch a convolution, for images of any number and size;
+// contract in alps_fast/ops/conv_grad.py, bfloat16 multiplications.
 //
-// Planes of activations lie in shared memory, channels last, and convolutions are matrix products of a warp: TILE pixels by all
-// channels, a tap and 16 channels at a time. The finest plane fills most of the memory, so a residual block h + W2 phi(W1 h)
-// runs over it in steps: a step of phi goes into a ring of pixels, and h is updated a lag behind, when nothing reads the old h
-// any more. At the coarser scales both planes fit; while these are at work the finest waits in memory, as what is kept of the
-// forward pass does: c = phi' in bytes, in the order in which the same lanes meet them again.
+// Planes of activations lie outside, zeros around every image, and pass through L2: eight channels of every pixel, sixteen bytes,
+// then the next eight. So does a tile in shared memory, and a copy of neighbouring threads is one piece here and there, where
+// sixteen bytes to a place of their own each took the memory's time of half the products (counted on an H200: 32 wavefronts an
+// instruction of a warp). A convolution is cut into tiles of 8 x 8 positions of all images. A block keeps its weights in shared
+// memory and has several teams of warps, each with a tile and the next one's pixels, which come in meanwhile; while one team
+// stores what it has, others multiply. What a tile's sums are does not depend on what else is computed, so an image has the same
+// bits in any batch. Between products the warps' instructions are what a tile waits for, hence the zeros, which no copy has to
+// ask about, and places that are counted on without a division.
 //
-// Sixteen bytes of pixel p lie where bits of p put them, so that the eight rows of a matrix meet all banks, whatever pixel is
-// the first. (No order does so for any eight neighbours and for any eight that are two apart, as `gather` reads them.)
-// Weights come straight from L2 in the order of lanes; the two products that follow are on their way meanwhile. Neither the
-// steps nor the number of warps decide any bit of the gradient.
-#include "conv.h"
-#include "conv_tiles.h"
+// Any eight pixels of a row are 128 bytes on end, for `ldmatrix` in all banks, for the products of a warpgroup a matrix of 8 x 8;
+// a tap of a convolution is another first pixel. 2 x 2 positions to one are four tiles of every other pixel. Weights wait in the
+// order in which the products take them, and of every 32 channels that go out in one (`_eights_in_lanes` of
+// alps_fast/ops/_conv_weights.py) that gives a lane of the sums eight channels on end.
+//
+// Of the forward pass c = phi' is kept in bytes, in the order in which the same lanes meet them again.
+#include <algorithm>
+#include <type_traits>
+
+#include "asynchronous.h"
+#include "kernels.h"
 #include "launch.h"
+#include "tensor_cores.h"
+#include "vectors.h"
+#include "warpgroup.h"
 
 namespace alps::cuda {
 
-constexpr int NARROW_PIXEL = 2 * NARROW;
-constexpr int TILE = 32;                   // pixels of a warp's products
-constexpr int AHEAD = 2;                   // products whose weights are read before they are needed
-constexpr int UNROLLED = 4;                // products a turn of the loop: a tap of a plane, or four of the image
-constexpr int FEW_WARPS = 4, MANY_WARPS = 8;
-constexpr int VECTORS = 6 * CHANNELS;      // floats: biases of four parts, scale, shift
-static_assert(CHANNELS == 64 && PIXEL == 128, "a pixel of a plane is a row of all banks");
-static_assert(WHOLE == UNROLLED && UNROLLED % AHEAD == 0, "a tap a turn, weights in registers of fixed numbers");
+constexpr int CHANNELS = 64;                      // of the network
+constexpr int PIXEL = 2 * CHANNELS;               // bytes of a pixel of a plane
+constexpr int NARROW = 16;                        // channels of the unshuffled image, with zeros
+constexpr int WHOLE = CHANNELS / 16, ENDS = NARROW / 16;  // 16 channels at a time
+constexpr int PATCH = 8;                          // positions of a tile on a side
+constexpr int MOST_PIXELS = (PATCH + 2) * (PATCH + 2);
+constexpr int CHUNK = 16 * MOST_PIXELS;           // bytes of a tile from eight channels to the next
+constexpr int TILE_BYTES = CHANNELS / 8 * CHUNK;
+constexpr int KEPT = PATCH * PATCH * CHANNELS / 16;  // of a tile, in sixteen bytes
+constexpr int WEIGHTS = 9 * CHANNELS * CHANNELS * 2;  // bytes, of the largest convolution
+constexpr int TEAMS = 4;                          // of a block at most
+constexpr int CACHES = 4;                         // that the two finest planes of a launch's images fill, where an image does not
 
-struct ConvLayout {       // of a block's shared memory, in bytes, and of its memory outside
-  int height, width;      // of the finest plane
-  int ring, lag;          // pixels
-  int beside, zero, vectors, sums, bytes;
-  int64_t workspace;      // bytes outside
-};
+enum Finish { PUT, ADD, FILM, MASK };
+enum Layer { HEAD, SQUARE, DOWN, UP, TAIL };
 
-// A convolution, the same for all threads. Planes are where they begin in shared memory; a pixel lies at its number & mask.
-struct Convolution {
-  int from, from_mask, height, width;  // the plane it reads
-  int stride, first, side;             // taps: rows and columns first ... first + side - 1 from stride times the position
-  bool narrow;
-  int products;
-  const uint4* weights;
-};
-
-__device__ __forceinline__ int place(int plane, int pixel, int chunk) {  // of 16 bytes
-  return plane + pixel * PIXEL + ((chunk ^ (pixel & 7)) << 4);
+// Two neighbours in a row of an image, zeros beyond it.
+__device__ __forceinline__ float2 image_pair(const ConvGrad& s, const float* image, int channel, int y, int x) {
+  float2 pair = make_float2(0, 0);
+  if (channel >= s.channels || y >= s.height || x >= s.width) return pair;
+  const int at = (channel * s.height + y) * s.width + x;
+  if (s.pairs) return pixel_at(true, image, at / 2);
+  pair.x = image[at];
+  if (x + 1 < s.width) pair.y = image[at + 1];
+  return pair;
 }
 
-__device__ __forceinline__ int narrow_place(int plane, int pixel, int chunk) {
-  return plane + pixel * NARROW_PIXEL + ((chunk ^ (pixel >> 2 & 1)) << 4);
-}
-
-// The sums of TILE positions from `first` on, rows of two matrices, by Q times 16 outputs.
-template <int Q>
-__device__ __forceinline__ void convolve(const Convolution& c, const char* memory, int zero, int first, int columns,
-                                         float (&sum)[2][2 * Q][4]) {
-  const int lane = threadIdx.x % 32, half = lane / 16;
-  int y[2], x[2], at[2];
+// Eight channels of a pixel of the unshuffled image * factor, from 8 chunk on: 2 x 2 pixels to four channels.
+__device__ __forceinline__ uint4 unshuffled(const ConvGrad& s, const float* image, float factor, int chunk, int y, int x) {
+  uint32_t packed[4];
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int position = first + 16 * i + lane % 16;
-    y[i] = position / columns * c.stride, x[i] = position % columns * c.stride;
+  for (int k = 0; k < 4; ++k) {
+    const float2 pair = image_pair(s, image, 2 * chunk + k / 2, 2 * y + k % 2, 2 * x);
+    packed[k] = pack_bf16(factor * pair.x, factor * pair.y);
   }
-  const uint4* weights = c.weights + lane;
-  uint4 b[AHEAD][Q];
+  return make_uint4(packed[0], packed[1], packed[2], packed[3]);
+}
+
+constexpr float UNITS = 1 << 23;  // from here to its double a number's last byte counts units: quicker than a conversion
+
+// Four sums, of two columns twice, to phi(scale v + shift). Returns phi' in bytes.
+__device__ __forceinline__ uint32_t film(float (&v)[4], float2 scale, float2 shift) {
+  uint32_t ends[4];
 #pragma unroll
-  for (int k = 0; k < AHEAD; ++k, weights += 32 * Q)
+  for (int e = 0; e < 4; ++e) {
+    const float z = __fmaf_rn(v[e], e % 2 ? scale.y : scale.x, e % 2 ? shift.y : shift.x);
+    const float slope = __saturatef(__fmaf_rn(z, 1.0f / 6, 0.5f)), above = z - 3.0f;
+    v[e] = __fmaf_rn(3.0f * slope, slope, above < 0 ? 0.0f : above);  // NaN stays
+    ends[e] = __float_as_uint(__fmaf_rn(slope, 255.0f, UNITS));
+  }
+  return __byte_perm(__byte_perm(ends[0], ends[1], 0x40), __byte_perm(ends[2], ends[3], 0x40), 0x5410);
+}
+
+__device__ __forceinline__ void mask(float (&v)[4], uint32_t bytes, float2 scale) {
 #pragma unroll
-    for (int q = 0; q < Q; ++q) b[k][q] = weights[32 * q];
-  int row = c.first, column = c.first;
-#pragma unroll 1
-  for (int done = 0; done < c.products; done += UNROLLED) {
+  for (int e = 0; e < 4; ++e) {
+    const float byte = __uint_as_float(__byte_perm(bytes, __float_as_uint(UNITS), 0x7650 | e)) - UNITS;
+    v[e] *= byte * (1.0f / 255) * (e % 2 ? scale.y : scale.x);
+  }
+}
+
+// to = from - (skip from + factor F) of two neighbours in the image, F two sums and their biases; returns their energy.
+__device__ __forceinline__ double put_residual(const ConvGrad& s, const float* from, float* to, int channel, int y, int x,
+                                               float skip, float factor, float low, float high) {
+  if (channel >= s.channels || y >= s.height || x >= s.width) return 0;
+  const float2 here = image_pair(s, from, channel, y, x);
+  float* const at = to + (channel * s.height + y) * s.width + x;
+  const float2 value = make_float2(here.x - (skip * here.x + factor * low), here.y - (skip * here.y + factor * high));
+  double energy = 0.5 * value.x * value.x;
+  if (x + 1 < s.width) energy += 0.5 * value.y * value.y;
+  if (s.pairs) put_pixel(true, at, 0, value);
+  else at[0] = value.x;
+  if (!s.pairs && x + 1 < s.width) at[1] = value.y;
+  return energy;
+}
+
+template <Layer L>
+struct Shape {
+  static constexpr int HALO = L == DOWN || L == UP ? 0 : 1, SIDE = PATCH + 2 * HALO, TAPS = HALO ? 9 : 1;
+  static constexpr int EIGHTS = L == HEAD ? NARROW / 8 : CHANNELS / 8;     // of channels that come in
+  static constexpr int LOADS = L == DOWN ? 4 : 1, PARTS = L == UP ? 4 : 1;  // tiles to one, and the other way round
+  static constexpr int Q = L == TAIL ? ENDS : WHOLE;                       // 16 channels that go out
+  static constexpr int PART_BYTES = TAPS * EIGHTS / 2 * 16 * 16 * Q * 2;   // of weights, for the products of a tile
+  static constexpr int BYTES = PART_BYTES * LOADS * PARTS;
+};
+
+struct Plane {  // of a scale: images with a pixel of zeros before them, and zeros behind up to whole tiles and a pixel more
+  uint4* memory;
+  int pitch, pixels;  // of a row, of eight channels of an image
+};
+
+struct Place {  // of a tile: its image, row, column, and part of four that go out
+  int image, y, x, part;
+};
+
+struct ConvTiles {  // one launch
+  ConvGrad s;       // of the images of the launch
+  Plane from, to;
+  uint4* kept;
+  const uint4* weights;
+  const float *bias, *scale, *shift;
+  double* partial;  // of the energy, of each warp
+  int height, width, rows, columns, tiles;  // positions that are multiplied; tiles of an image, and in all
+  Place step;       // from a team's tile to its next
+  int buffers;      // of a team: one where it has one tile
+  bool transposed;
+};
+
+__host__ __device__ __forceinline__ Place place_of(const ConvTiles& c, int tile, int parts) {
+  Place p;
+  p.part = tile % parts, tile /= parts;
+  p.x = tile % c.columns, tile /= c.columns;
+  p.y = tile % c.rows, p.image = tile / c.rows;
+  return p;
+}
+
+__device__ __forceinline__ bool carried(int& digit, int by, int base) {
+  digit += by;
+  const bool over = digit >= base;
+  if (over) digit -= base;
+  return over;
+}
+
+__device__ __forceinline__ Place next_place(const ConvTiles& c, Place p, int parts) {
+  bool over = parts > 1 && carried(p.part, c.step.part, parts);
+  over = carried(p.x, c.step.x + over, c.columns);
+  over = carried(p.y, c.step.y + over, c.rows);
+  p.image += c.step.image + over;
+  return p;
+}
+
+__device__ __forceinline__ uint4* pixel_of(const Plane& plane, int image, int y, int x) {  // its first channels; -1 ... too
+  return plane.memory + int64_t(image) * (CHANNELS / 8) * plane.pixels + ((y + 1) * plane.pitch + x + 1);
+}
+
+__device__ __forceinline__ int tap_of(int tap, int side) { return (tap / 3 * side + tap % 3) * 16; }
+
+// A team of two warps, a warp 32 positions, on any tensor cores that have bfloat16.
+struct OfWarps {
+  static constexpr int WARPS = 2, MATRICES = 2;  // of 16 positions a warp
+  static constexpr int MOST_THREADS = TEAMS * 32 * WARPS;
+  static __device__ __forceinline__ void publish() {}
+
+  template <Layer L>
+  static __device__ __forceinline__ void multiply(const char* tile, const char* weights, float (&sum)[2][2 * Shape<L>::Q][4]) {
+    constexpr int SIDE = Shape<L>::SIDE, Q = Shape<L>::Q;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % WARPS;
+    const char* at[2];
 #pragma unroll
-    for (int k = 0; k < UNROLLED; ++k, weights += 32 * Q) {
-      if (k == 0 || c.narrow) {
+    for (int i = 0; i < 2; ++i) {
+      const int position = 32 * warp + 16 * i + lane % 16;
+      at[i] = tile + (position / PATCH * SIDE + position % PATCH) * 16 + lane / 16 * CHUNK;
+    }
+    const uint4* b_of = reinterpret_cast<const uint4*>(weights) + lane;
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const int v = y[i] + row, u = x[i] + column, pixel = (v * c.width + u) & c.from_mask;
-          const bool inside = 0 <= v && v < c.height && 0 <= u && u < c.width;
-          const int there = c.narrow ? narrow_place(c.from, pixel, half) : place(c.from, pixel, half);
-          at[i] = inside ? there : zero | (there & (PIXEL - 1));  // zeros of the banks that would have been met
-        }
-        if (++column == c.first + c.side) column = c.first, ++row;
+    for (int tap = 0; tap < Shape<L>::TAPS; ++tap) {
+#pragma unroll
+      for (int k = 0; k < Shape<L>::EIGHTS / 2; ++k, b_of += 32 * Q) {
+        uint32_t a[2][4];
+        uint4 b[Q];
+        const int there = tap_of(tap, SIDE) + 2 * k * CHUNK;
+        load_matrices(at[0] + there, at[1] + there, a);
+#pragma unroll
+        for (int q = 0; q < Q; ++q) b[q] = b_of[32 * q];
+        multiply_add<Q>(a, b, sum);
       }
-      uint32_t a[2][4];
-      const int chunks = c.narrow ? 0 : 2 * k << 4;
-      load_matrices(memory + (at[0] ^ chunks), memory + (at[1] ^ chunks), a);
-      multiply_add<Q>(a, b[k % AHEAD], sum);
-#pragma unroll
-      for (int q = 0; q < Q; ++q) b[k % AHEAD][q] = weights[32 * q];
     }
   }
-}
+};
 
-template <int WARPS>
-class ConvBlock {
-  static constexpr int THREADS = 32 * WARPS, STEP = TILE * WARPS;
+// A team of four warps, a warp 16 positions, on Hopper's tensor cores.
+struct OfWarpgroups {
+  static constexpr int WARPS = 4, MATRICES = 1;
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
+  static constexpr int MOST_THREADS = TEAMS * 32 * WARPS;
+#else
+  static constexpr int MOST_THREADS = 32;  // by which the host sees that its device has none of them
+#endif
+  static __device__ __forceinline__ void publish() { publish_to_products(); }
+
+  template <Layer L>
+  static __device__ __forceinline__ void multiply(const char* tile, const char* weights, float (&sum)[1][2 * Shape<L>::Q][4]) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
+    constexpr int SIDE = Shape<L>::SIDE, N = 16 * Shape<L>::Q;
+    const uint64_t a = describe(tile, CHUNK, 16 * SIDE), b = describe(weights, 16 * N, 128);
+    products_begin();
+#pragma unroll
+    for (int tap = 0; tap < Shape<L>::TAPS; ++tap)
+#pragma unroll
+      for (int k = 0; k < Shape<L>::EIGHTS / 2; ++k)
+        multiply_add(a + (tap_of(tap, SIDE) + 2 * k * CHUNK) / 16, b + (tap * Shape<L>::EIGHTS / 2 + k) * 2 * N, sum[0]);
+    products_wait(sum[0]);
+#else
+    __trap();
+#endif
+  }
+};
+
+// The pixels that tiles read; `load` of 2 x 2.
+template <Layer L, int THREADS>
+class Fetch {
+  static constexpr int SIDE = Shape<L>::SIDE, HALO = Shape<L>::HALO, STRIDE = L == DOWN ? 2 : 1, PIXELS = SIDE * SIDE;
+  static constexpr int COUNT = Shape<L>::EIGHTS * PIXELS, TURNS = (COUNT + THREADS - 1) / THREADS;  // sixteen bytes each
+  static constexpr int STEP = PIXELS == MOST_PIXELS ? 16 * THREADS : THREADS / PIXELS * CHUNK;      // bytes of a turn
+  static_assert(PIXELS == MOST_PIXELS || THREADS % PIXELS == 0, "the same pixel at every turn, or one after another");
 
  public:
-  __device__ ConvBlock(const ConvGrad& s, const ConvLayout& l)
-      : s_(s), l_(l), memory_(reinterpret_cast<char*>(shared_floats())), vectors_(reinterpret_cast<float*>(memory_ + l.vectors)),
-        pixels_(l.height * l.width) {
-    if (threadIdx.x < PIXEL / 16) reinterpret_cast<uint4*>(memory_ + l.zero)[threadIdx.x] = make_uint4(0, 0, 0, 0);
+  __device__ __forceinline__ explicit Fetch(const ConvTiles& c) : c_(c), member_(threadIdx.x % THREADS) {
+    if constexpr (L != HEAD) {
+#pragma unroll
+      for (int k = 0; k < TURNS; ++k) {
+        const int q = (member_ + k * THREADS) % PIXELS, eight = (member_ + k * THREADS) / PIXELS;
+        away_[k] = STRIDE * (q / SIDE * c.from.pitch + q % SIDE) + eight * c.from.pixels;
+      }
+    }
   }
 
-  __device__ void run(int64_t image) {
-    const int64_t numbers = int64_t(s_.channels) * s_.height * s_.width, film_level = s_.film_levels > 1 ? image : 0;
-    const float* edm = s_.coefficients + (s_.edm_levels > 1 ? image : 0);
-    const float skip = edm[0], out = edm[s_.edm_levels], in = edm[2 * s_.edm_levels];
-    const float* const x = s_.x + image * numbers;
-    float* const r = s_.grad + image * numbers;  // until the end, which reads r where it writes the gradient
-    uint4* const waiting = reinterpret_cast<uint4*>(static_cast<char*>(s_.workspace) + blockIdx.x * l_.workspace);
-    uint4* kept = waiting + pixels_ * (PIXEL / 16);
-    const uint4* weights = static_cast<const uint4*>(s_.weights);
-    const float* biases = s_.biases;
-    int film = 0;
-    for (int pass = 0; pass < 2; ++pass) {
-      const float* const source = pass ? r : x;
-      unshuffle(source, pass ? out : in);
-      double energy = 0;
-      for (int stage = 0; stage <= 5; ++stage) {  // head, down, down, up, up, and their blocks; tail
-        const int level = stage < 3 ? stage : stage < 5 ? 4 - stage : 0;
-        if (stage == 4) exchange_finest(waiting, false);
-        for (int i = -1; i < (stage < 5 ? s_.blocks[level] : 0); ++i) {
-          const bool joint = i < 0;
-          const int count = !joint || stage < 3 ? CHANNELS : stage < 5 ? 4 * CHANNELS : NARROW;
-          if (pass && !joint) --film, kept -= kept_of(level);
-          for (int v = threadIdx.x; v < count; v += THREADS) vectors_[v] = pass ? 0.0f : biases[v];
-          if (!joint)
-            for (int v = threadIdx.x; v < CHANNELS; v += THREADS) {
-              const int64_t at = (film * s_.film_levels + film_level) * CHANNELS + v;
-              vectors_[4 * CHANNELS + v] = s_.scale[at], vectors_[5 * CHANNELS + v] = s_.shift[at];
-            }
-          if (!pass) biases += count;
-          __syncthreads();
-          if (!joint) {
-            residual_block(level, pass ? MASK : FILM, weights, kept);
-            weights += 2 * SQUARE_PRODUCTS * WHOLE * 32;
-          } else if (stage == 5) {
-            energy = image_of(source, r, skip, pass ? in : out, weights);
-            weights += SQUARE_PRODUCTS * ENDS * 32;
-          } else {
-            weights += join(stage, level, weights);
-          }
-          if (!pass && !joint) ++film, kept += kept_of(level);
-          __syncthreads();
-        }
-        if (stage == 0) exchange_finest(waiting, true);
+  __device__ __forceinline__ void operator()(const Place& p, int load, char* tile) const {
+    char* const at = tile + member_ / PIXELS * CHUNK + member_ % PIXELS * 16;
+    const int y = STRIDE * PATCH * p.y - HALO + load / 2, x = STRIDE * PATCH * p.x - HALO + load % 2;
+    if constexpr (L == HEAD) {
+      const float factor = c_.s.coefficients[(c_.transposed ? 1 : 2) * c_.s.edm_levels + (c_.s.edm_levels > 1 ? p.image : 0)];
+      const int64_t numbers = int64_t(c_.s.channels) * c_.s.height * c_.s.width;
+      const float* const image = (c_.transposed ? c_.s.grad : c_.s.x) + p.image * numbers;
+#pragma unroll 1
+      for (int k = 0; k < TURNS && member_ + k * THREADS < COUNT; ++k) {
+        const int m = member_ + k * THREADS, v = y + m % PIXELS / SIDE, u = x + m % PIXELS % SIDE;
+        const bool inside = 0 <= v && v < c_.height && 0 <= u && u < c_.width;
+        *reinterpret_cast<uint4*>(at + k * STEP) = inside ? unshuffled(c_.s, image, factor, m / PIXELS, v, u)
+                                                          : make_uint4(0, 0, 0, 0);
       }
-      if (!pass) store_value(image, energy);
+    } else {
+      const uint4* const from = pixel_of(c_.from, p.image, y, x);
+#pragma unroll
+      for (int k = 0; k < TURNS; ++k)
+        if ((k + 1) * THREADS <= COUNT || member_ + k * THREADS < COUNT) copy_16(at + k * STEP, from + away_[k], true);
     }
   }
 
  private:
-  __device__ int plane(int level) const {  // the coarsest lies over the finest, which waits outside
-    return level == 0 ? 0 : level == 1 ? l_.beside : pixels_ / 4 * PIXEL;
-  }
-  __device__ int pixels(int level) const { return pixels_ >> 2 * level; }
-  __device__ int kept_of(int level) const { return (pixels(level) + TILE - 1) / TILE * (TILE * CHANNELS / 16); }
-
-  // image * factor beside the finest plane: 2 x 2 pixels to four channels.
-  __device__ void unshuffle(const float* image, float factor) {
-    for (int i = threadIdx.x; i < 2 * pixels_; i += THREADS) {
-      const int chunk = i >= pixels_, pixel = i - chunk * pixels_;
-      *reinterpret_cast<uint4*>(memory_ + narrow_place(l_.beside, pixel, chunk)) =
-          unshuffled(s_, image, factor, chunk, pixel / l_.width, pixel % l_.width);
-    }
-  }
-
-  __device__ void exchange_finest(uint4* waiting, bool save) {
-    uint4* const finest = reinterpret_cast<uint4*>(memory_);
-    for (int i = threadIdx.x; i < pixels_ * (PIXEL / 16); i += THREADS) (save ? waiting : finest)[i] = (save ? finest : waiting)[i];
-  }
-
-  // h += W2 phi(scale W1 h + shift) + bias, or g += W1^T (c scale W2^T g). A step of the first convolution goes before one of
-  // the second, which follows a lag behind: it reads a row and a pixel on either side, and so does the first.
-  __device__ void residual_block(int level, Finish finish, const uint4* weights, uint4* kept) {
-    const int height = l_.height >> level, width = l_.width >> level, count = pixels(level);
-    const int beside = level == 0 ? l_.beside : level == 1 ? 0 : 5 * (pixels_ / 16) * PIXEL;
-    const bool in_ring = level == 0 && count > l_.ring;
-    const int mask = in_ring ? l_.ring - 1 : -1, lag = in_ring ? l_.lag : (count + STEP - 1) / STEP * STEP;
-    const int turns = 2 * ((count + lag + STEP - 1) / STEP);
-    for (int turn = 0; turn < turns; ++turn) {
-      const bool second = turn % 2;
-      const int first = turn / 2 * STEP - (second ? lag : 0) + static_cast<int>(threadIdx.x) / 32 * TILE;
-      if (0 <= first && first < count) {
-        const Convolution c = {second ? beside : plane(level), second ? mask : -1, height, width, 1, -1, 3, false, SQUARE_PRODUCTS,
-                               weights + (second ? SQUARE_PRODUCTS * WHOLE * 32 : 0)};
-        tile(c, second ? ADD : finish, first, width, count, second ? plane(level) : beside, second ? -1 : mask, 0, false,
-             kept + first / TILE * (TILE * CHANNELS / 16));
-      }
-      __syncthreads();
-    }
-  }
-
-  // The head, 2 x 2 positions to one of the next scale, or one to 2 x 2 of the scale before, added to what is there. Returns
-  // how far the weights went.
-  __device__ int join(int stage, int level, const uint4* weights) {
-    const bool head = stage == 0, up = stage > 2;
-    const int from = head ? 0 : up ? level + 1 : level - 1, parts = up ? 4 : 1;
-    const int products = head ? (9 * ENDS + UNROLLED - 1) / UNROLLED * UNROLLED : up ? WHOLE : 4 * WHOLE;
-    const int domain = up ? from : level, count = pixels(domain);
-    for (int turn = 0; turn < parts * ((count + STEP - 1) / STEP); ++turn) {
-      const int part = turn % parts, first = turn / parts * STEP + static_cast<int>(threadIdx.x) / 32 * TILE;
-      if (first >= count) continue;
-      const Convolution c = {head ? l_.beside : plane(from), -1, l_.height >> from, l_.width >> from, head || up ? 1 : 2,
-                             head ? -1 : 0, head ? 3 : up ? 1 : 2, head, products, weights + part * (products * WHOLE * 32)};
-      tile(c, up ? ADD : PUT, first, l_.width >> domain, count, plane(level), -1, part, up, nullptr);
-    }
-    return parts * products * WHOLE * 32;
-  }
-
-  // A warp's TILE positions of one convolution, from their products to what is stored.
-  __device__ __forceinline__ void tile(const Convolution& c, Finish finish, int first, int columns, int count, int to, int to_mask,
-                                       int part, bool spread, uint4* kept) {
-    float sum[2][2 * WHOLE][4] = {};
-    convolve<WHOLE>(c, memory_, l_.zero, first, columns, sum);
-    const int lane = threadIdx.x % 32, n = lane % 4 * 2;
-    const float *bias = vectors_ + part * CHANNELS + n, *scale = vectors_ + 4 * CHANNELS + n, *shift = scale + CHANNELS;
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      int pixel[2];
-      bool known[2];
-#pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        const int position = first + 16 * i + 8 * k + lane / 4;
-        known[k] = position < count;
-        pixel[k] = position & to_mask;
-        if (spread) pixel[k] = (position / columns * 2 + part / 2) * 2 * columns + position % columns * 2 + part % 2;
-      }
-      uint32_t bytes[2 * WHOLE] = {};  // c of four sums each
-      if (finish == MASK) {
-#pragma unroll
-        for (int v = 0; v < 2; ++v) {
-          const uint4 four = kept[(2 * i + v) * 32 + lane];
-          bytes[4 * v] = four.x, bytes[4 * v + 1] = four.y, bytes[4 * v + 2] = four.z, bytes[4 * v + 3] = four.w;
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < 2 * WHOLE; ++j) {
-        float (&v)[4] = sum[i][j];
-        if (finish == FILM) {
-          bytes[j] = film(v, make_float2(scale[8 * j], scale[8 * j + 1]), make_float2(shift[8 * j], shift[8 * j + 1]));
-        } else if (finish == MASK) {
-          mask(v, bytes[j], make_float2(scale[8 * j], scale[8 * j + 1]));
-        } else {
-#pragma unroll
-          for (int e = 0; e < 4; ++e) v[e] += bias[8 * j + e % 2];
-        }
-#pragma unroll
-        for (int k = 0; k < 2; ++k) {
-          if (!known[k]) continue;
-          uint32_t* const at = reinterpret_cast<uint32_t*>(memory_ + place(to, pixel[k], j)) + lane % 4;
-          float low = v[2 * k], high = v[2 * k + 1];
-          if (finish == ADD) low += __uint_as_float(*at << 16), high += __uint_as_float(*at & 0xffff0000u);
-          *at = pack_bf16(low, high);
-        }
-      }
-      if (finish == FILM) {
-#pragma unroll
-        for (int v = 0; v < 2; ++v)
-          kept[(2 * i + v) * 32 + lane] = make_uint4(bytes[4 * v], bytes[4 * v + 1], bytes[4 * v + 2], bytes[4 * v + 3]);
-      }
-    }
-  }
-
-  // to = from - (skip from + factor F), and this thread's part of the energy; F's channels are 2 x 2 pixels.
-  __device__ double image_of(const float* from, float* to, float skip, float factor, const uint4* weights) {
-    double energy = 0;
-    const int lane = threadIdx.x % 32;
-    for (int first = static_cast<int>(threadIdx.x) / 32 * TILE; first < pixels_; first += STEP) {
-      const Convolution c = {plane(0), -1, l_.height, l_.width, 1, -1, 3, false, SQUARE_PRODUCTS, weights};
-      float sum[2][2 * ENDS][4] = {};
-      convolve<ENDS>(c, memory_, l_.zero, first, l_.width, sum);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int position = first + 8 * i + lane / 4;
-        const int y = position / l_.width * 2 + lane % 2, x = position % l_.width * 2;
-#pragma unroll
-        for (int j = 0; j < 2 * ENDS; ++j) {
-          const float *const bias = vectors_ + 8 * j + lane % 4 * 2, *const v = sum[i / 2][j] + i % 2 * 2;
-          if (position < pixels_)
-            energy += put_residual(s_, from, to, 2 * j + lane % 4 / 2, y, x, skip, factor, v[0] + bias[0], v[1] + bias[1]);
-        }
-      }
-    }
-    return energy;
-  }
-
-  __device__ void store_value(int64_t image, double energy) {
-#pragma unroll
-    for (int by = 16; by > 0; by /= 2) energy += __shfl_xor_sync(0xffffffffu, energy, by);
-    double* const sums = reinterpret_cast<double*>(memory_ + l_.sums);
-    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = energy;
-    __syncthreads();
-    if (threadIdx.x > 0) return;
-    double total = 0;
-    for (int i = 0; i < WARPS; ++i) total += sums[i];
-    s_.value[image] = static_cast<float>(total);
-  }
-
-  const ConvGrad& s_;
-  const ConvLayout& l_;
-  char* const memory_;
-  float* const vectors_;
-  const int pixels_;  // of the finest plane
+  const ConvTiles& c_;
+  const int member_;
+  int away_[L == HEAD ? 1 : TURNS];  // from a tile's first pixel
 };
 
-template <int WARPS>
-__global__ void __launch_bounds__(32 * WARPS)
-    conv_grad_kernel(const __grid_constant__ ConvGrad s, const __grid_constant__ ConvLayout l) {
-  ConvBlock<WARPS> block(s, l);
-  for (int64_t image = blockIdx.x; image < s.images; image += gridDim.x) block.run(image);
+__device__ __forceinline__ void to_words(uint4 four, uint32_t (&v)[4]) {
+  v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
 }
 
-// For so many warps; bytes is half a gigabyte where the image is too large to ask.
-static ConvLayout lay_out(const ConvGrad& s, int warps) {
-  ConvLayout l = {};
-  constexpr int64_t TOO_LARGE = 1 << 12;  // pixels of the finest plane: a megabyte of shared memory
-  const int64_t height = (s.height + 7) / 8 * 4, width = (s.width + 7) / 8 * 4;
-  l.bytes = 1 << 29;
-  if (height > TOO_LARGE || width > TOO_LARGE || height * width > TOO_LARGE) return l;
-  const int step = TILE * warps, pixels = static_cast<int>(height * width);
-  l.height = static_cast<int>(height), l.width = static_cast<int>(width);
-  l.lag = (l.width + TILE) / TILE * TILE;
-  for (l.ring = step; l.ring < step + l.lag + l.width + 1; l.ring *= 2) {}
-  const int of_ring = PIXEL * (l.ring < pixels ? l.ring : pixels), of_middle = pixels / 4 * PIXEL;
-  l.beside = pixels * PIXEL;
-  l.zero = l.beside + (of_ring > of_middle ? of_ring : of_middle);
-  l.vectors = l.zero + PIXEL;
-  l.sums = l.vectors + static_cast<int>(sizeof(float)) * VECTORS;
-  l.bytes = l.sums + static_cast<int>(sizeof(double)) * warps;
-  l.workspace = int64_t(pixels) * PIXEL;
-  for (int level = 0; level < 3; ++level)
-    l.workspace += int64_t(level < 2 ? 2 : 1) * s.blocks[level] * ((pixels >> 2 * level) + TILE - 1) / TILE * (TILE * CHANNELS);
+// What a team stores of a tile's sums, a plane. A lane holds of two rows eight channels of each 32.
+template <class Engine, Layer L, Finish F>
+class PlaneOf {
+  static constexpr int MATRICES = Engine::MATRICES;
+
+ public:
+  __device__ __forceinline__ PlaneOf(const ConvTiles& c, const Place& p)
+      : c_(c), p_(p), lane_(threadIdx.x % 32), y_(PATCH * p.y + 2 * MATRICES * (threadIdx.x / 32 % Engine::WARPS)),
+        x_(PATCH * p.x + lane_ / 4) {
+    to_ = pixel_of(c.to, p.image, SPREAD * y_ + p.part / 2, SPREAD * x_ + p.part % 2) + lane_ % 4 * c.to.pixels;
+    if constexpr (F == FILM || F == MASK) {
+      const int64_t tile = (int64_t(p.image) * c.rows + p.y) * c.columns + p.x;
+      kept_ = c.kept + tile * KEPT + 2 * MATRICES * (threadIdx.x / 32 % Engine::WARPS) * 32 + lane_;
+    }
+  }
+
+  // What it needs of memory, to be on its way while products are made.
+  __device__ __forceinline__ void read() {
+#pragma unroll
+    for (int i = 0; i < MATRICES; ++i)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        if constexpr (F == ADD) {
+#pragma unroll
+          for (int k = 0; k < 2; ++k) held_[i][k][h] = known(i, k) ? read_now(at(i, k, h)) : make_uint4(0, 0, 0, 0);
+        }
+        if constexpr (F == MASK) held_[i][0][h] = read_now(kept_ + (2 * i + h) * 32);
+      }
+  }
+
+  __device__ __forceinline__ void store(float (&sum)[MATRICES][2 * WHOLE][4]) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      float scale[8], shift[8], bias[8] = {};
+      if constexpr (F == FILM || F == MASK) eight_of(of_film(c_.scale), h, scale);
+      if constexpr (F == FILM) eight_of(of_film(c_.shift), h, shift);
+      if constexpr (F == PUT || F == ADD) {
+        if (c_.bias) eight_of(c_.bias + p_.part * CHANNELS, h, bias);
+      }
+#pragma unroll
+      for (int i = 0; i < MATRICES; ++i) {
+        uint32_t rows[2][4], before[2][4], bytes[4];
+        if constexpr (F == MASK) to_words(held_[i][0][h], bytes);
+        if constexpr (F == ADD) to_words(held_[i][0][h], before[0]), to_words(held_[i][1][h], before[1]);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          float (&v)[4] = sum[i][4 * h + j];
+          if constexpr (F == FILM) {
+            bytes[j] = film(v, make_float2(scale[2 * j], scale[2 * j + 1]), make_float2(shift[2 * j], shift[2 * j + 1]));
+          } else if constexpr (F == MASK) {
+            mask(v, bytes[j], make_float2(scale[2 * j], scale[2 * j + 1]));
+          } else {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) v[e] += bias[2 * j + e % 2];
+          }
+#pragma unroll
+          for (int k = 0; k < 2; ++k) {
+            if constexpr (F == ADD) {
+              v[2 * k] += __uint_as_float(before[k][j] << 16);
+              v[2 * k + 1] += __uint_as_float(before[k][j] & 0xffff0000u);
+            }
+            rows[k][j] = pack_bf16(v[2 * k], v[2 * k + 1]);
+          }
+        }
+#pragma unroll
+        for (int k = 0; k < 2; ++k)
+          if (known(i, k)) *at(i, k, h) = make_uint4(rows[k][0], rows[k][1], rows[k][2], rows[k][3]);
+        if constexpr (F == FILM) kept_[(2 * i + h) * 32] = make_uint4(bytes[0], bytes[1], bytes[2], bytes[3]);
+      }
+    }
+  }
+
+ private:
+  static constexpr int SPREAD = L == UP ? 2 : 1;
+
+  __device__ __forceinline__ bool known(int i, int k) const { return y_ + 2 * i + k < c_.height && x_ < c_.width; }
+  __device__ __forceinline__ uint4* at(int i, int k, int h) const {
+    return to_ + (2 * i + k) * SPREAD * c_.to.pitch + 4 * h * c_.to.pixels;
+  }
+  __device__ __forceinline__ void eight_of(const float* vectors, int h, float (&eight)[8]) const {
+    const float4* const from = reinterpret_cast<const float4*>(vectors) + 8 * h + lane_ % 4 * 2;
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const float4 four = from[k];
+      eight[4 * k] = four.x, eight[4 * k + 1] = four.y, eight[4 * k + 2] = four.z, eight[4 * k + 3] = four.w;
+    }
+  }
+  __device__ __forceinline__ const float* of_film(const float* vectors) const {
+    return vectors + (c_.s.film_levels > 1 ? p_.image : 0) * CHANNELS;
+  }
+
+  const ConvTiles& c_;
+  const Place& p_;
+  const int lane_, y_, x_;
+  uint4 *to_, *kept_;
+  uint4 held_[MATRICES][2][2];
+};
+
+// to = from - (skip from + factor F) of a tile, and of the forward pass its energy; of the other the energy of the whole image.
+template <class Engine>
+class ImageOf {
+  static constexpr int MATRICES = Engine::MATRICES, WARPS = Engine::WARPS;
+
+ public:
+  __device__ __forceinline__ ImageOf(const ConvTiles& c, const Place& p) : c_(c), p_(p) {}
+  __device__ __forceinline__ void read() {}
+
+  __device__ __forceinline__ void store(float (&sum)[MATRICES][2 * ENDS][4]) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % WARPS;
+    const int64_t numbers = int64_t(c_.s.channels) * c_.s.height * c_.s.width;
+    const float* const edm = c_.s.coefficients + (c_.s.edm_levels > 1 ? p_.image : 0);
+    const float skip = edm[0], factor = edm[(c_.transposed ? 2 : 1) * c_.s.edm_levels];
+    const float* const from = (c_.transposed ? c_.s.grad : c_.s.x) + p_.image * numbers;
+    double energy = 0;
+#pragma unroll
+    for (int i = 0; i < MATRICES; ++i)
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const int y = PATCH * p_.y + 2 * (warp * MATRICES + i) + k, x = PATCH * p_.x + lane / 4;
+#pragma unroll
+        for (int j = 0; j < 2 * ENDS; ++j) {
+          const float* const v = sum[i][j] + 2 * k;
+          const float* const bias = c_.bias + 8 * j + lane % 4 * 2;
+          energy += put_residual(c_.s, from, c_.s.grad + p_.image * numbers, 2 * j + lane % 4 / 2, 2 * y + lane % 2, 2 * x, skip,
+                                 factor, c_.bias ? v[0] + bias[0] : v[0], c_.bias ? v[1] + bias[1] : v[1]);
+        }
+      }
+    const int tile = p_.y * c_.columns + p_.x, of_image = c_.rows * c_.columns;
+    double* const partial = c_.partial + int64_t(p_.image) * of_image * WARPS;
+    if (!c_.transposed) {
+      energy = of_warp(energy);
+      if (lane == 0) partial[tile * WARPS + warp] = energy;
+    } else if (tile == 0 && warp == 0) {
+      energy = 0;
+      for (int i = lane; i < of_image * WARPS; i += 32) energy += partial[i];
+      energy = of_warp(energy);
+      if (lane == 0) c_.s.value[p_.image] = static_cast<float>(energy);
+    }
+  }
+
+ private:
+  static __device__ __forceinline__ double of_warp(double part) {
+#pragma unroll
+    for (int by = 16; by > 0; by /= 2) part += __shfl_xor_sync(0xffffffffu, part, by);
+    return part;
+  }
+
+  const ConvTiles& c_;
+  const Place& p_;
+};
+
+template <class Engine, Layer L, Finish F>
+struct StoreOf {
+  using type = PlaneOf<Engine, L, F>;
+};
+template <class Engine, Finish F>
+struct StoreOf<Engine, TAIL, F> {
+  using type = ImageOf<Engine>;
+};
+
+template <bool WARPGROUPS>
+using EngineOf = std::conditional_t<WARPGROUPS, OfWarpgroups, OfWarps>;
+
+template <bool WARPGROUPS, int LAYER, int FINISH>
+__global__ void __launch_bounds__(EngineOf<WARPGROUPS>::MOST_THREADS, 1) conv_tiles_kernel(const __grid_constant__ ConvTiles c) {
+  using Engine = EngineOf<WARPGROUPS>;
+  constexpr Layer L = static_cast<Layer>(LAYER);
+  constexpr Finish F = static_cast<Finish>(FINISH);
+  using S = Shape<L>;
+  constexpr int THREADS = 32 * Engine::WARPS;
+  char* const memory = reinterpret_cast<char*>(shared_floats());
+  const int team = __shfl_sync(0xffffffffu, threadIdx.x / THREADS, 0), teams = blockDim.x / THREADS;  // the same for a warp
+  char* const tiles = memory + S::BYTES + c.buffers * team * TILE_BYTES;
+  next_kernel_may_begin();
+  for (int i = threadIdx.x; i < S::BYTES / 16; i += blockDim.x) copy_16(memory + 16 * i, c.weights + i, true);
+  const Fetch<L, THREADS> fetch(c);
+  const int step = gridDim.x * teams;
+  int tile = blockIdx.x + gridDim.x * team, turn = 0;
+  Place here = place_of(c, tile, S::PARTS);
+  kernels_before_wait();
+  if (tile < c.tiles) fetch(here, 0, tiles);
+  copies_wait();
+  Engine::publish();
+  __syncthreads();
+  for (; tile < c.tiles; tile += step) {
+    typename StoreOf<Engine, L, F>::type finish(c, here);
+    Place next = here;
+    float sum[Engine::MATRICES][2 * S::Q][4] = {};
+#pragma unroll 1
+    for (int load = 0; load < S::LOADS; ++load, turn ^= 1) {
+      if (load == 0) finish.read();     // before a barrier, behind which no compiler moves it
+      team_barrier(1 + team, THREADS);  // the tile is there, and nobody reads the one before any more
+      const bool last = load + 1 == S::LOADS;
+      if (last) next = next_place(c, here, S::PARTS);
+      if (!last || tile + step < c.tiles) fetch(next, last ? 0 : load + 1, tiles + (turn ^ 1) * TILE_BYTES);
+      Engine::template multiply<L>(tiles + turn * TILE_BYTES, memory + (load + here.part) * S::PART_BYTES, sum);
+      copies_wait();
+      Engine::publish();  // before anything is stored, which it would wait for
+    }
+    finish.store(sum);
+    here = next;
+  }
+}
+
+struct Borders {  // of all planes of a scale, eight channels of an image after another
+  uint4* memory;
+  int planes, pitch, pixels, height, width;
+};
+
+struct AllBorders {
+  Borders of[3];
+};
+
+// The zeros of all planes, a pixel a thread; a scale a sheet of blocks.
+__global__ void __launch_bounds__(256) conv_borders_kernel(const __grid_constant__ AllBorders all) {
+  const Borders& b = all.of[blockIdx.z];
+  const int beside = b.pitch - b.width, above = b.pitch, sides = b.height * beside, count = b.pixels - b.height * b.width;
+  next_kernel_may_begin();
+  for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
+    int pixel = i;
+    if (i >= above && i < above + sides) {
+      const int y = (i - above) / beside, x = (i - above) % beside;  // the pixel before a row, then those after
+      pixel = above + y * b.pitch + (x == 0 ? 0 : b.width + x);
+    } else if (i >= above + sides) {
+      pixel = i + b.height * b.width;
+    }
+    for (int plane = blockIdx.y; plane < b.planes; plane += gridDim.y)
+      b.memory[int64_t(plane) * b.pixels + pixel] = make_uint4(0, 0, 0, 0);
+  }
+}
+
+struct TilesLayout {  // of the memory outside, in bytes
+  int height[3], width[3], rows[3], pitch[3], tiles[3];  // of a scale of an image; of its plane; tiles
+  int64_t group, plane[3], kept, partial, bytes;  // images of a launch; where the first of two planes of a scale begins
+};
+
+// Bytes are -1 where an image is too large to count.
+template <class Engine>
+static TilesLayout lay_out_tiles(const ConvGrad& s, const Device& device) {
+  TilesLayout l = {};
+  constexpr int64_t MOST = int64_t(1) << 28, LONGEST = int64_t(1) << 22;  // pixels of a plane, of a row
+  constexpr int64_t COARSEST = 8 * PATCH;  // pixels of the image to a tile of the coarsest scale
+  const int64_t height = (s.height + COARSEST - 1) / COARSEST * COARSEST / 2;
+  const int64_t width = (s.width + COARSEST - 1) / COARSEST * COARSEST / 2;
+  l.bytes = -1;
+  if (height > MOST || width > LONGEST || (height + 2) * (width + 2) > MOST) return l;
+  const int64_t at_once = CACHES * device.cache / (2 * PIXEL * height * width), most = at_once < 1 ? 1 : at_once;
+  const int64_t groups = (s.images + most - 1) / most;
+  l.group = (s.images + groups - 1) / groups;
+  int64_t kept = 0;
+  for (int scale = 0; scale < 3; ++scale) {
+    const int fine = 8 >> (2 - scale);  // pixels of the image to a position
+    l.height[scale] = static_cast<int>((s.height + INT64_C(7)) / 8 * (8 / fine));
+    l.width[scale] = static_cast<int>((s.width + INT64_C(7)) / 8 * (8 / fine));
+    l.rows[scale] = static_cast<int>(height >> scale) + 2, l.pitch[scale] = static_cast<int>(width >> scale) + 2;
+    l.tiles[scale] = (l.height[scale] + PATCH - 1) / PATCH * ((l.width[scale] + PATCH - 1) / PATCH);
+    l.plane[scale] = l.kept;
+    l.kept += 2 * l.group * l.rows[scale] * l.pitch[scale] * PIXEL;
+    kept += int64_t(scale < 2 ? 2 : 1) * s.blocks[scale] * l.tiles[scale] * KEPT * 16;
+  }
+  l.partial = l.kept + l.group * kept;
+  l.bytes = l.partial + l.group * l.tiles[0] * Engine::WARPS * static_cast<int64_t>(sizeof(double));
   return l;
 }
 
-constexpr int RESERVED = 1 << 10;  // bytes of shared memory that the device keeps of every block
+// The launches of a call, in order.
+template <bool WARPGROUPS>
+class Launches {
+  using Engine = EngineOf<WARPGROUPS>;
 
-// Many warps share an image that leaves no room for a second; which it is depends on the image's size and the device alone.
-static bool many_warps(const ConvGrad& s, const Device& device) {
-  return 2 * lay_out(s, FEW_WARPS).bytes + RESERVED > device.shared && lay_out(s, MANY_WARPS).bytes <= device.shared;
+ public:
+  Launches(const ConvGrad& s, const TilesLayout& l, const Device& device, int teams, cudaStream_t stream)
+      : all_(s), l_(l), device_(device), teams_(teams), stream_(stream), memory_(static_cast<char*>(s.workspace)) {}
+
+  void run() {
+    borders();
+    const int64_t numbers = int64_t(all_.channels) * all_.height * all_.width;
+    for (int64_t first = 0; first < all_.images; first += l_.group) {
+      ConvGrad& s = c_.s = all_;
+      s.images = all_.images - first < l_.group ? all_.images - first : l_.group;
+      s.x += first * numbers, s.grad += first * numbers, s.value += first;
+      if (s.film_levels > 1) s.scale += first * CHANNELS, s.shift += first * CHANNELS;
+      if (s.edm_levels > 1) s.coefficients += first;
+      weights_ = static_cast<const uint4*>(s.weights), biases_ = s.biases;
+      kept_ = reinterpret_cast<uint4*>(memory_ + l_.kept);
+      c_.partial = reinterpret_cast<double*>(memory_ + l_.partial);
+      film_ = 0;
+      for (const bool transposed : {false, true}) {
+        c_.transposed = transposed;
+        layer<HEAD, PUT>(0, {}, plane(0));
+        blocks(0);
+        layer<DOWN, PUT>(1, plane(0), plane(1));
+        blocks(1);
+        layer<DOWN, PUT>(2, plane(1), plane(2));
+        blocks(2);
+        layer<UP, ADD>(2, plane(2), plane(1));
+        blocks(1);
+        layer<UP, ADD>(1, plane(1), plane(0));
+        blocks(0);
+        layer<TAIL, PUT>(0, plane(0), {});
+      }
+    }
+  }
+
+ private:
+  Plane plane(int scale, bool second = false) const {
+    const int pixels = l_.rows[scale] * l_.pitch[scale];
+    return {reinterpret_cast<uint4*>(memory_ + l_.plane[scale] + (second ? l_.group * pixels * PIXEL : 0)), l_.pitch[scale],
+            pixels};
+  }
+
+  void borders() {
+    AllBorders all;
+    int64_t most = 0;
+    for (int scale = 0; scale < 3; ++scale) {
+      const Plane of = plane(scale);
+      all.of[scale] = {of.memory, static_cast<int>(2 * l_.group * (CHANNELS / 8)), of.pitch, of.pixels, l_.height[scale],
+                       l_.width[scale]};
+      most = std::max(most, int64_t(of.pixels) - int64_t(l_.height[scale]) * l_.width[scale]);
+    }
+    const dim3 grid(blocks_for(most, 64, 256), blocks_for(all.of[0].planes, 1024, 1), 3);
+    launch("conv_grad", conv_borders_kernel, grid, dim3(256), 0, stream_, all);
+  }
+
+  // h += W2 phi(scale W1 h + shift) + bias, or g += W1^T (c scale W2^T g), through the second plane of the scale.
+  void blocks(int scale) {
+    const Plane between = plane(scale, true);
+    const int64_t kept = l_.group * l_.tiles[scale] * KEPT;
+    for (int i = 0; i < all_.blocks[scale]; ++i) {
+      if (c_.transposed) --film_, kept_ -= kept;
+      c_.kept = kept_;
+      c_.scale = c_.s.scale + film_ * all_.film_levels * CHANNELS, c_.shift = c_.s.shift + film_ * all_.film_levels * CHANNELS;
+      if (c_.transposed) layer<SQUARE, MASK>(scale, plane(scale), between);
+      else layer<SQUARE, FILM>(scale, plane(scale), between);
+      layer<SQUARE, ADD>(scale, between, plane(scale));
+      if (!c_.transposed) ++film_, kept_ += kept;
+    }
+  }
+
+  template <Layer L, Finish F>
+  void layer(int scale, const Plane& from, const Plane& to) {
+    using S = Shape<L>;
+    c_.from = from, c_.to = to, c_.weights = weights_;
+    weights_ += S::BYTES / 16;
+    c_.bias = nullptr;
+    if (!c_.transposed && (F == PUT || F == ADD)) c_.bias = biases_, biases_ += 16 * S::Q * S::PARTS;
+    c_.height = l_.height[scale], c_.width = l_.width[scale];
+    c_.rows = (c_.height + PATCH - 1) / PATCH, c_.columns = (c_.width + PATCH - 1) / PATCH;
+    c_.tiles = static_cast<int>(c_.s.images * l_.tiles[scale] * S::PARTS);
+    // No more than there is to do: so little leaves room beside it for the next launch's blocks, which then have their weights.
+    const int blocks = static_cast<int>(c_.tiles < device_.multiprocessors ? c_.tiles : device_.multiprocessors);
+    const int of_block = (c_.tiles + blocks - 1) / blocks, teams = of_block < teams_ ? of_block : teams_;
+    c_.buffers = of_block > teams || S::LOADS > 1 ? 2 : 1;
+    c_.step = place_of(c_, blocks * teams, S::PARTS);
+    const dim3 grid = static_cast<unsigned>(blocks), block = static_cast<unsigned>(teams * 32 * Engine::WARPS);
+    const auto kernel = conv_tiles_kernel<WARPGROUPS, L, F>;
+    const size_t shared = S::BYTES + teams * c_.buffers * TILE_BYTES;
+    if (WARPGROUPS) launch_early("conv_grad", kernel, grid, block, shared, stream_, c_);
+    else launch("conv_grad", kernel, grid, block, shared, stream_, c_);
+  }
+
+  const ConvGrad all_;
+  const TilesLayout& l_;
+  const Device& device_;
+  const int teams_;
+  const cudaStream_t stream_;
+  char* const memory_;
+  ConvTiles c_ = {};
+  const uint4* weights_ = nullptr;
+  const float* biases_ = nullptr;
+  uint4* kept_ = nullptr;
+  int film_ = 0;
+};
+
+static int teams_of(const Device& device) {
+  const int64_t teams = (device.shared - WEIGHTS) / (2 * TILE_BYTES);
+  return static_cast<int>(teams < TEAMS ? teams : TEAMS);
 }
 
-static int64_t blocks_of(const ConvGrad& s, const ConvLayout& l, const Device& device) {
-  const int64_t at_once = device.multiprocessors * ((device.shared + RESERVED) / (l.bytes + RESERVED));
-  return s.images < at_once ? s.images : at_once;
+bool conv_has_warpgroups() {
+  cudaFuncAttributes found;
+  check_cuda("conv_grad", cudaFuncGetAttributes(&found, conv_tiles_kernel<true, SQUARE, ADD>));
+  return found.maxThreadsPerBlock >= TEAMS * 32 * OfWarpgroups::WARPS;
 }
 
-int64_t conv_grad_workspace(const ConvGrad& s) {
+int64_t conv_grad_workspace(const ConvGrad& s, bool warpgroups) {
   const Device device = this_device("conv_grad");
-  const ConvLayout l = lay_out(s, many_warps(s, device) ? MANY_WARPS : FEW_WARPS);
-  return l.bytes > device.shared ? -1 : l.workspace * blocks_of(s, l, device);
+  if (teams_of(device) < 2) return -1;  // nobody multiplies while the only one stores
+  return (warpgroups ? lay_out_tiles<OfWarpgroups> : lay_out_tiles<OfWarps>)(s, device).bytes;
 }
 
-template <int WARPS>
-static void run(const ConvGrad& s, const Device& device, cudaStream_t stream) {
-  const ConvLayout l = lay_out(s, WARPS);
-  launch("conv_grad", conv_grad_kernel<WARPS>, dim3(static_cast<unsigned>(blocks_of(s, l, device))), dim3(32 * WARPS),
-         static_cast<size_t>(l.bytes), stream, s, l);
+template <bool WARPGROUPS>
+static void run_tiles(const ConvGrad& s, cudaStream_t stream) {
+  const Device device = this_device("conv_grad");
+  const TilesLayout l = lay_out_tiles<EngineOf<WARPGROUPS>>(s, device);
+  Launches<WARPGROUPS>(s, l, device, teams_of(device), stream).run();
 }
 
-void conv_grad(ConvGrad s, cudaStream_t stream) {
+void conv_grad(ConvGrad s, bool warpgroups, cudaStream_t stream) {
   if (s.images == 0) return;
   s.pairs = s.width % 2 == 0 && on_bytes<8>(s.x, s.grad);
-  const Device device = this_device("conv_grad");
-  (many_warps(s, device) ? run<MANY_WARPS> : run<FEW_WARPS>)(s, device, stream);
+  (warpgroups ? run_tiles<true> : run_tiles<false>)(s, stream);
 }
 
 }  // namespace alps::cuda

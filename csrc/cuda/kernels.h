@@ -20,10 +20,6 @@ struct RidgeGrad : alps::RidgeGrad {
   float* workspace;
 };
 
-struct RidgeLangevin : alps::RidgeLangevin {
-  float* workspace;  // null: an image a block
-};
-
 struct ConvGrad : alps::ConvGrad {
   void* workspace;
   bool pairs;  // of neighbours lie on 8 bytes; conv_grad sees to it
@@ -46,16 +42,13 @@ void langevin_sense_cg_iterate(const SenseCgStep& step, int64_t iteration, int64
                                cudaStream_t stream);
 void langevin_sense_cg_finish(const SenseCgStep& step, const double* doubles, cudaStream_t stream);
 void moments(const Moments& moments, cudaStream_t stream);
-int64_t conv_grad_workspace(const ConvGrad& gradient);  // bytes; -1: no kernel for images of this size
-void conv_grad(ConvGrad gradient, cudaStream_t stream);
-// The same for images of any number and size, on the tensor cores of a warpgroup or of a warp, with weights packed for these.
+// On the tensor cores of a warpgroup or of a warp, with weights packed for these.
 bool conv_has_warpgroups();  // the current device, and what is compiled for it
-int64_t conv_tiles_workspace(const ConvGrad& gradient, bool warpgroups);  // bytes; -1: no room in the device's blocks
-void conv_tiles(ConvGrad gradient, bool warpgroups, cudaStream_t stream);
+int64_t conv_grad_workspace(const ConvGrad& gradient, bool warpgroups);  // bytes; -1: no room in the device's blocks
+void conv_grad(ConvGrad gradient, bool warpgroups, cudaStream_t stream);
 int64_t ridge_workspace(const RidgeEnergy& energy, const RidgeImages& images);  // floats; -1: no kernel for such an energy
 void ridge_grad(const RidgeGrad& gradient, cudaStream_t stream);
-bool ridge_fits(const RidgeEnergy& energy, const RidgeImages& images);  // into the shared memory of the current device's blocks
-int64_t ridge_langevin_workspace(const RidgeLangevin& steps);           // floats; -1: no kernel for such an energy
-void ridge_langevin(const RidgeLangevin& steps, cudaStream_t stream);   // of images that fit, or with a workspace
+int64_t ridge_langevin_workspace(const RidgeLangevin& steps);  // likewise
+void ridge_langevin(const RidgeLangevin& steps, float* workspace, cudaStream_t stream);
 
 }  // namespace alps::cuda

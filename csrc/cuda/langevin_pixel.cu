@@ -5,7 +5,7 @@
 // A thread takes one quad of the image for CHAINS chains of one measurement: gain, spread and b stay in its registers.
 #include "kernels.h"
 #include "launch.h"
-#include "pixel_step.h"
+#include "noise.h"
 #include "vectors.h"
 
 namespace alps::cuda {
@@ -19,6 +19,27 @@ static_assert(THREADS % 32 == 0, "whole warps");
 
 template <int NOISE>  // unrolled; four rows, or two with noise drawn, make ptxas spill on some GPU
 constexpr int ROWS_AT_ONCE = NOISE == NO_NOISE || NOISE == GIVEN ? 2 : 1;
+
+struct PixelLevel {
+  float lam, lin, minus_w, inv_eta2, noise_lam;
+  Stream random;
+};
+
+static PixelLevel level_of(const PixelStep& s) {
+  return {s.lam, s.lin, -s.w, s.inv_eta2, s.noise_lam, make_stream(s.seed, s.step, LANGEVIN)};
+}
+
+__device__ __forceinline__ float gain_of(const PixelLevel& level, float diagonal) {
+  return 1.0f / __fmaf_rn(diagonal, level.inv_eta2, level.lam);
+}
+
+__device__ __forceinline__ float spread_of(const PixelLevel& level, float diagonal) {
+  return 1.0f / __fsqrt_rn(__fmaf_rn(diagonal, level.inv_eta2, level.noise_lam));
+}
+
+__device__ __forceinline__ float mean_of(const PixelLevel& level, float state, float slope, float data, float gain) {
+  return __fmaf_rn(level.minus_w, slope, __fmaf_rn(level.lin, state, data)) * gain;
+}
 
 enum Diagonal { OF_A_PIXEL, OF_AN_ELEMENT };
 

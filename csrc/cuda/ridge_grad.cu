@@ -1,5 +1,5 @@
 // Gradient and value of ridge energies of images of any size, in tiles; contract in alps_fast/ops/ridge_grad.py, arithmetic in
-// ridge.h, whose one block an image has the same bits.
+// ridge.h.
 //
 // Three kernels. ridge_pyramid makes x_1, x_2, ...: a block takes a square of x_s and as many scales as its halo is worth, or,
 // where that is small, a whole plane and all that are left. ridge_tiles sums H_s = q_s x_s + W^T v: a block takes a tile of one
@@ -10,6 +10,7 @@
 // double, then over tiles in their order, and their size is then of the image alone.
 #include <algorithm>
 
+#include "launch.h"
 #include "ridge.h"
 #include "vectors.h"
 
@@ -215,7 +216,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
   float* const bank = shared_floats() + 2 * TILE_THREADS / 32;  // and potentials, of these filters and the next in turn
   const int staged = SIDE * TAPS * FILTERS + POTENTIAL * FILTERS * ((energy.potentials + 1) / 2);
   const auto stage = [&](int first, float* to, int thread, int threads) {
-    stage_filters(energy, s, image, images, first, FILTERS, to, to + SIDE * TAPS * FILTERS, thread, threads);
+    stage_filters(energy, s, image, images, first, to, to + SIDE * TAPS * FILTERS, thread, threads);
   };
   t.x = bank + 2 * staged, t.responses = t.x + CHANNELS * t.x_plane;
 
@@ -282,12 +283,12 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
       const int2 piece = piece_of(i, wide, pairs);
       const int z = first_strip + piece.x, y = first_row + piece.y * T;
       float responses[T][CHANNELS][FILTERS][PIXELS] = {};
-      respond_to<CHANNELS>(t.x + y * t.x_stride + z * PIXELS, t.x_stride, t.x_plane, SIDE + T - 1, taps, responses);
+      respond_to<CHANNELS>(t.x + y * t.x_stride + z * PIXELS, t.x_stride, t.x_plane, taps, responses);
       ALPS_UNROLL
       for (int u = 0; u < T; ++u) {
         if (y + u >= end_row) continue;
         const bool counts = energies && y + u >= MARGIN && y + u < t.rows + MARGIN && z >= 1 && z <= t.strips;
-        scale_by_slopes<CHANNELS>(responses[u], taps + SIDE * TAPS * FILTERS, FILTERS, energy.potentials,
+        scale_by_slopes<CHANNELS>(responses[u], taps + SIDE * TAPS * FILTERS, energy.potentials,
                                   scale.width - (left + (z - 1) * PIXELS), counts, value);
         float* const out = t.responses + (y + u) * t.stride + z * PIXELS;
         ALPS_UNROLL

@@ -98,7 +98,6 @@ part smoke    90 $PYTHON -P "$HERE/smoke.py"          # right at all?        14 
 part timing  120 $PYTHON -P "$HERE/timing.py" first   # ten cases, each backend   55 s
 part runs    130 $PYTHON -P "$HERE/runs.py" first     # whole runs                45 s
 part kernels   60 $PYTHON -P "$HERE/kernels.py" first  # where a call's time goes
-part ways      60 $PYTHON -P "$HERE/timing.py" ways    # kernels of one op beside each other
 part more     90 $PYTHON -P "$HERE/timing.py" more    # other sizes               65 s
 if [[ $GPU_RUN_DEVICE == cuda ]]; then
   part conv    90 $PYTHON -P "$HERE/conv.py"          # the kernels of conv_grad beside each other

@@ -1,7 +1,7 @@
 """Device times of the benchmarks' cases, by each backend: calls in a CUDA graph, beside calls asked for one after another
 (which is what a user sees without graphs), baselines the same way, and the floor from ceilings measured in the same run.
 
-python timing.py first|more|ways|compiled
+python timing.py first|more|compiled
 """
 
 from __future__ import annotations
@@ -133,18 +133,12 @@ MORE = (
     sense_cg(1, 320, 12), conv(4, 64), conv(192, 64, "high"), ridge("natural-ridge", 16, 256, 256, 3),
     ridge("natural-ridge", 1, 256, 256, 3), *(Timing(op, "fp32", None) for op in ("philox_normal", "moments", "ridge_grad")),
 )
-WAYS = {  # kernels of one op beside each other, by the variable that forces one; conv.py has those of conv_grad
-    "ALPS_FAST_RIDGE": (("tiles", "block"), (ridge("natural-ridge", 64, 64, 64, 3), ridge("natural-ridge", 1024, 32, 32, 3),
-                                             ridge("natural-ridge", 1024, 16, 16, 1))),
-}
 COMPILED = tuple(case for case in FIRST if case.module in ("conv_grad", "ridge_langevin"))
 PARTS = {"first": FIRST, "more": MORE, "compiled": COMPILED}
 
 
-def job(case: Timing, backend: str, top: dict[str, float], with_baselines: bool, compiled: bool, **forced: str) -> None:
-    os.environ.update(forced, ALPS_FAST_BACKEND=backend)
-    if forced:
-        emit("forced", **forced)
+def job(case: Timing, backend: str, top: dict[str, float], with_baselines: bool, compiled: bool) -> None:
+    os.environ["ALPS_FAST_BACKEND"] = backend
     measure = Timed(device=torch.device(DEVICE), top=top, rate=case.rate, with_baselines=with_baselines, compiled=compiled)
     case.run(measure)
 
@@ -157,10 +151,6 @@ if __name__ == "__main__":
     top = json.loads(kept.read_text())
     emit("ceilings", **top)
     jobs, backends = [], os.environ.get("GPU_RUN_BACKENDS", "cuda triton").split() if ON_GPU else ["cpu"]
-    if part == "ways":
-        for variable, (ways, cases) in WAYS.items():
-            jobs += [(f"{case} {way}", lambda case=case, forced={variable: way}: job(
-                case, "cuda" if ON_GPU else "cpu", top, False, False, **forced)) for case in cases for way in ways]
     for case in PARTS.get(part, ()):
         has_triton = case.module not in ("langevin_fourier", "langevin_sense_cg") and part != "compiled"
         for backend in backends:

@@ -200,7 +200,7 @@ struct cudaFuncAttributes {
 
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, Kernel) {
-  found->maxThreadsPerBlock = host_cuda::device.is_hopper ? 1024 : 32;  // as conv_tiles.h bounds what only Hopper has
+  found->maxThreadsPerBlock = host_cuda::device.is_hopper ? 1024 : 32;  // as conv_grad.cu bounds what only Hopper has
   return cudaSuccess;
 }
 
