@@ -252,7 +252,8 @@ def test_ridges_without_a_kernel_are_left(fibers, channels, bank):
     ((1, 1, 1), 1, NO_NOISE), ((9, 7, 3), 1, AVERAGED), ((33, 31, 2), 2, AVERAGED), ((12, 10, 4), 2, INDEPENDENT),
     ((41, 130, 1), 1, INDEPENDENT), ((8, 12, 1), 1, AVERAGED)])
 def test_ridge_langevin_is_the_reference(fibers, shape, channels, noise):
-    """Law: twice what torch loses against float64, and two roundings more, as of the gradient."""
+    """Law: twice what torch loses against float64, and two roundings more, as of the gradient. The bits are those of
+    the two ops whose kernels it launches."""
     n, b = (4, 2) if shape[2] > 2 else (1, 1)
     a = ridge_steps(n, b, shape, channels, (b, shape[2] if n == 4 else 1), n * shape[2] // channels) | {"noise": noise}
     del a["backend"]
@@ -262,6 +263,14 @@ def test_ridge_langevin_is_the_reference(fibers, shape, channels, noise):
     exact, torchs = ridge_langevin_reference(**in_double(a | given)), ridge_langevin_reference(**a, **given)
     for g, e, t in zip(got, exact, torchs, strict=True):
         assert (g - e).norm() <= 2 * (t - e).norm() + 2 * 2**-24 * e.norm()
+    x, energy = a["x"], {"w": a["weights"], "want_value": False} | {name: a[name] for name in ("filters", "r", "q", "mu")}
+    step = {name: v for name, v in a.items() if name not in ("filters", "weights", "r", "q", "mu", "channels", "count")}
+    for k in range(a["count"]):
+        images = x.movedim(-1, 1)
+        grad, _ = fibers("ridge_grad", energy | {"x": images.reshape(-1, channels, *shape[:2])}, 4)
+        now = {"x": x, "grad": grad.view(images.shape).movedim(1, -1).contiguous(), "step": a["step"] + k}
+        x, mean = fibers("langevin_pixel", step | now | ({"xi": given["xi"][k]} if given else {}), 4)
+    assert same(got, (x, mean))
     if n == 4:  # a chain is bitwise what it is alone
         images = slice(2 * shape[2] // channels, 3 * shape[2] // channels)
         tables = {"weights": a["weights"][:, :, images], "r": a["r"][:, :, images], "q": a["q"][:, images]}
