@@ -12,10 +12,10 @@
 
 namespace alps {
 
-// Sixteen bytes into shared memory, zeros in place of what is not `there`.
-__device__ __forceinline__ void copy_16(void* shared, const void* global, bool there) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
-               "l"(__cvta_generic_to_global(global)), "r"(there ? 16 : 0)
+// Sixteen bytes into shared memory.
+__device__ __forceinline__ void copy_16(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+               "l"(__cvta_generic_to_global(global))
                : "memory");
 }
 

@@ -263,7 +263,7 @@ class Fetch {
       const uint4* const from = pixel_of(c_.from, p.image, y, x);
 #pragma unroll
       for (int k = 0; k < TURNS; ++k)
-        if ((k + 1) * THREADS <= COUNT || member_ + k * THREADS < COUNT) copy_16(at + k * STEP, from + away_[k], true);
+        if ((k + 1) * THREADS <= COUNT || member_ + k * THREADS < COUNT) copy_16(at + k * STEP, from + away_[k]);
     }
   }
 
@@ -451,7 +451,7 @@ __global__ void __launch_bounds__(EngineOf<WARPGROUPS>::MOST_THREADS, 1) conv_ti
   const int team = __shfl_sync(0xffffffffu, threadIdx.x / THREADS, 0), teams = blockDim.x / THREADS;  // the same for a warp
   char* const tiles = memory + S::BYTES + c.buffers * team * TILE_BYTES;
   next_kernel_may_begin();
-  for (int i = threadIdx.x; i < S::BYTES / 16; i += blockDim.x) copy_16(memory + 16 * i, c.weights + i, true);
+  for (int i = threadIdx.x; i < S::BYTES / 16; i += blockDim.x) copy_16(memory + 16 * i, c.weights + i);
   const Fetch<L, THREADS> fetch(c);
   const int step = gridDim.x * teams;
   int tile = blockIdx.x + gridDim.x * team, turn = 0;

@@ -10,7 +10,7 @@ namespace alps {
 
 struct Copy16 {
   char* to;
-  const char* from;  // or null: zeros
+  const char* from;
 };
 
 inline std::vector<Copy16>& copies_on_their_way() {
@@ -18,17 +18,13 @@ inline std::vector<Copy16>& copies_on_their_way() {
   return of_all[host_cuda::rank()];
 }
 
-inline void copy_16(void* shared, const void* global, bool there) {
+inline void copy_16(void* shared, const void* global) {
   if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) % 16) host_cuda::fail("a copy is not aligned");
-  copies_on_their_way().push_back({static_cast<char*>(shared), there ? static_cast<const char*>(global) : nullptr});
+  copies_on_their_way().push_back({static_cast<char*>(shared), static_cast<const char*>(global)});
 }
 
 inline void copies_wait() {
-  for (const Copy16& copy : copies_on_their_way()) {
-    uint4 value = {};
-    if (copy.from) std::memcpy(&value, copy.from, 16);
-    std::memcpy(copy.to, &value, 16);
-  }
+  for (const Copy16& copy : copies_on_their_way()) std::memcpy(copy.to, copy.from, 16);
   copies_on_their_way().clear();
 }
 
