@@ -79,10 +79,14 @@ class Operator(ABC):
         return self.solve_state(rhs, self.noise_std**-2, t**-2)
 
     def solve_state(self, rhs: Tensor, inv_eta2: float, lam: float) -> Tensor:
-        """(AᴴA inv_eta2 + lam)⁻¹ rhs on states: a step without data or noise, its scalars chosen to leave rhs as it is."""
+        """(AᴴA inv_eta2 + lam)⁻¹ rhs on states, in the dtype of rhs."""
+        return self._solved_by_step(rhs, inv_eta2, lam, "torch")
+
+    def _solved_by_step(self, rhs: Tensor, inv_eta2: float, lam: float, backend: str) -> Tensor:
+        """A step without data or noise, its scalars chosen to leave rhs as it is."""
         s = StepScalars(lam=lam, lin=1.0, w=0.0, inv_eta2=inv_eta2, noise_lam=lam, noise=NO_NOISE, seed=0, step=0)
         ids = torch.zeros(len(rhs), dtype=torch.int64, device=rhs.device)
-        return self.langevin(rhs, rhs, torch.zeros_like(rhs[:1]), ids, s, backend="torch")[0]
+        return self.langevin(rhs, rhs, torch.zeros_like(rhs[:1]), ids, s, backend=backend)[0]
 
     def centre(self, y: Tensor, inv_eta2: float, lam: float) -> Tensor:
         """(AᴴA inv_eta2 + lam)⁻¹ Aᴴy inv_eta2, a state (B, H, W, C') of single precision, for a checked measurement.

@@ -74,12 +74,12 @@ def warn_of_graphs(device: torch.device) -> None:
 
 
 def conjugate_gradients(apply: Callable[[Tensor], Tensor], rhs: Tensor, start: Tensor, error: float, max_iter: int,
-                        precondition: Callable[[Tensor], Tensor] = lambda r: r) -> Tensor:
+                        precondition: Callable[[Tensor], Tensor] = lambda r: r, window: int = WINDOW) -> Tensor:
     """Solve M x = rhs row by row for a symmetric positive definite M that acts on each row alone.
 
     A step of size α from residual r lowers the squared error eᵀM e by exactly α rᵀC⁻¹r (Hestenes and Stiefel), and
     where M is the precision of a Gaussian, eᵀM e counts the error in its standard deviations. A row stops, and changes
-    no more, once WINDOW steps together lowered it by at most max(error², ε² of all it fell by), ε the rounding of the
+    no more, once `window` steps together lowered it by at most max(error², ε² of all it fell by), ε the rounding of the
     dtype. A row that is not finite comes back as NaN and leaves the others alone.
 
     Args:
@@ -88,6 +88,7 @@ def conjugate_gradients(apply: Callable[[Tensor], Tensor], rhs: Tensor, start: T
         error: √(eᵀM e) allowed.
         max_iter: iterations at most; a warning tells where they did not suffice.
         precondition: r -> C⁻¹ r with C ≈ M symmetric positive definite, each row alone.
+        window: iterations between looks at the error.
 
     Returns:
         x like rhs.
@@ -115,7 +116,7 @@ def conjugate_gradients(apply: Callable[[Tensor], Tensor], rhs: Tensor, start: T
         z = precondition(r)
         last, rz = rz, torch.where(moves, rowwise_dot(r, z), rz)
         p = z + columns(torch.where(moves, rz / last, 0)) * p
-        if i % WINDOW == 0:
+        if i % window == 0:
             total += fell
             active = active & (fell > (total * torch.finfo(rhs.dtype).eps ** 2).clamp_min(error**2))
             fell = torch.zeros_like(fell)
