@@ -147,7 +147,8 @@ class Targets:
         """c of `Target`; the measurement's part is kept from level to level, as it hangs on η alone."""
         operator, lam = self.operator, 1.0 + self.warm_lam
         if self._centre is None or inv_eta2 != self._centre[0]:
-            self._centre = inv_eta2, operator.centre(self.y, inv_eta2, lam) if inv_eta2 else self.adjoint * 0.0
+            with asked(self.backend):
+                self._centre = inv_eta2, operator.centre(self.y, inv_eta2, lam) if inv_eta2 else self.adjoint * 0.0
         c = self._centre[1]
         if noise is not None:
             c = self._of_every_chain(c) + operator.solve_state(noise * inv_eta2, inv_eta2, lam)
