@@ -451,60 +451,55 @@ def test_memory_of_a_chain_is_known() -> None:
     assert Sampler(op, ENERGY, correction="mala").memory_per_chain(y) > Sampler(op, ENERGY).memory_per_chain(y)
 
 
-@pytest.mark.parametrize(("name", "chains", "side"), [("natural-denoiser", 1, 384), ("natural-ridge", 64, 64)])
-def test_memory_is_known_before_the_run(name: str, chains: int, side: int) -> None:
-    """In a process of its own, after a run of one small chain has loaded everything."""
-    pytest.importorskip("alps_fast._cpu")
+def peak_over_told(setup: str, small: tuple[int, ...], large: tuple[int, ...]) -> float:
+    """What a run takes over what it says, in a process of its own, after a small run has loaded everything.
+
+    setup: defines `sampler`, which makes of the numbers of either a sampler and a measurement.
+    """
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the system does not tell a process its peak memory")
     code = f"""
 import ctypes, pathlib, torch, alps_fast as af
-torch.set_num_threads(2)
-energy, steps = af.energies.load({name!r}, precision="fast"), af.Schedule(levels=2, steps=2)
-def sampler(chains, side):
-    op = af.operators.Inpainting(torch.arange(side * side).view(side, side) % 2, noise_std=0.1)
-    return af.Sampler(op, energy, chains=chains, schedule=steps, progress=False), torch.rand(1, side, side)
+{setup}
 def resident(name):
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
-small, y = sampler(2, 16)
+small, y = sampler(*{small})
 small(y)
-run, y = sampler({chains}, {side})
+run, y = sampler(*{large})
 ctypes.CDLL(None).malloc_trim(0)
 before = resident("VmRSS")
 run(y)
 print((resident("VmHWM") - before) / run.memory(y))
 """
-    if not Path("/proc/self/status").exists():
-        pytest.skip("the system does not tell a process its peak memory")
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 0.7 < float(found.stdout) < 1.5
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.parametrize(("name", "chains", "side"), [("natural-denoiser", 1, 384), ("natural-ridge", 64, 64)])
+def test_memory_is_known_before_the_run(name: str, chains: int, side: int) -> None:
+    pytest.importorskip("alps_fast._cpu")
+    setup = f"""
+torch.set_num_threads(2)
+energy, steps = af.energies.load({name!r}, precision="fast"), af.Schedule(levels=2, steps=2)
+def sampler(chains, side):
+    op = af.operators.Inpainting(torch.arange(side * side).view(side, side) % 2, noise_std=0.1)
+    return af.Sampler(op, energy, chains=chains, schedule=steps, progress=False), torch.rand(1, side, side)
+"""
+    assert 0.7 < peak_over_told(setup, (2, 16), (chains, side)) < 1.5
 
 
 @pytest.mark.parametrize(("correction", "chains", "count"), [(None, 24, 1), (None, 1, 24), ("mala", 24, 1)])
 def test_memory_of_statistics_and_many_measurements_is_known(correction: str | None, chains: int, count: int) -> None:
     """Complex images, of which magnitudes and phases are kept too."""
-    code = f"""
-import ctypes, pathlib, torch, alps_fast as af
+    setup = f"""
 torch.set_num_threads(1)
 def sampler(chains, count, side):
     op = af.operators.Inpainting(torch.ones(side, side), noise_std=0.1, is_complex=True)
     run = af.Sampler(op, af.energies.GaussianEnergy(0.0, 0.5), chains=chains, draws=2, schedule=af.Schedule(levels=2, steps=2),
                      correction={correction!r}, progress=False)
     return run, torch.zeros(count, 1, side, side, dtype=torch.complex64)
-def resident(name):
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
-small, y = sampler(2, 2, 16)
-small(y)
-run, y = sampler({chains}, {count}, 96)
-ctypes.CDLL(None).malloc_trim(0)
-before = resident("VmRSS")
-run(y)
-print((resident("VmHWM") - before) / run.memory(y))
 """
-    if not Path("/proc/self/status").exists():
-        pytest.skip("the system does not tell a process its peak memory")
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 0.7 < float(found.stdout) < 1.5
+    assert 0.7 < peak_over_told(setup, (2, 2, 16), (chains, count, 96)) < 1.5
 
 
 # --- MAP -----------------------------------------------------------------------------------------------------------
