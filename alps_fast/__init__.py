@@ -1,5 +1,6 @@
 """alps_fast: exact and fast posterior sampling of images by annealed Langevin dynamics."""
 
+from . import _waiting as _waiting  # first: it speaks before torch is loaded
 from . import energies, operators
 from .errors import ArgumentError
 from .posterior import Posterior
