@@ -1,5 +1,6 @@
 """Other libraries' models and operators as ours; each is an extra and is imported by none of ours."""
 
+from .deepinv import DeepInverseSampler, from_deepinv
 from .diffusers import from_diffusers
 
-__all__ = ["from_diffusers"]
+__all__ = ["DeepInverseSampler", "from_deepinv", "from_diffusers"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..adapters import check_ours
 from ..energies.base import Energy
 from ..errors import check, check_choice
 from ..layout import from_state
@@ -64,7 +65,7 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
     Source: [ALPS].
     """
     for name, given, kind in (("operator", operator, Operator), ("energy", energy, Energy)):
-        check(isinstance(given, kind), name, type(given).__name__, f"an alps_fast {kind.__name__}")
+        check_ours(name, given, kind, f"an alps_fast {name}")
     check(schedule is None or isinstance(schedule, Schedule), "schedule", type(schedule).__name__, "None or a Schedule")
     check_choice("backend", backend, NAMES)
     checked = measured(operator, y)
@@ -92,7 +93,7 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
                 bar.update()
     last = posterior_energy(evaluated(target, x)[0] if energy.has_value else unknown(x), level.t, operator, x, checked)
     found = MapEstimate(from_state(x, operator.is_complex), last, torch.stack(trace, 1).unflatten(1, (schedule.levels, -1)))
-    return found if y.ndim == checked.ndim else MapEstimate(found.image[0], found.energy[0], found.trace[0])
+    return found if y.ndim >= checked.ndim else MapEstimate(found.image[0], found.energy[0], found.trace[0])
 
 
 def evaluated(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,7 @@ class Run:
     def __init__(self, sampler: Sampler, y: Tensor):
         self.sampler, operator = sampler, sampler.operator
         self.y = measured(operator, y)
-        self.batched = y.ndim == self.y.ndim
+        self.batched = y.ndim >= self.y.ndim  # more axes where an operator takes complex numbers as two real ones
         self.image = operator.image_shape(self.y)
         numbers = math.prod(self.image) * (2 if operator.is_complex else 1)
         check_memory("y", f"an image {self.image}", 8 * 4 * numbers * len(self.y), self.y.device)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..adapters import check_ours
 from ..energies.base import Energy
 from ..errors import PlannedError, check, check_choice, check_std, whole
 from ..limits import check_memory
@@ -111,8 +112,8 @@ class Sampler:
     _schedules: dict[tuple[object, ...], Schedule] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check(isinstance(self.operator, Operator), "operator", type(self.operator).__name__, "an alps_fast operator")
-        check(isinstance(self.energy, Energy), "energy", type(self.energy).__name__, "an alps_fast energy")
+        check_ours("operator", self.operator, Operator, "an alps_fast operator")
+        check_ours("energy", self.energy, Energy, "an alps_fast energy")
         check(self.schedule is None or isinstance(self.schedule, Schedule), "schedule", type(self.schedule).__name__,
               "None or a Schedule")
         self.chains = whole("chains", self.chains, 1, 1 << 32)
