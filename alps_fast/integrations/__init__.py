@@ -2,5 +2,6 @@
 
 from .deepinv import DeepInverseSampler, from_deepinv
 from .diffusers import from_diffusers
+from .sigpy import from_sigpy, to_sigpy
 
-__all__ = ["DeepInverseSampler", "from_deepinv", "from_diffusers"]
+__all__ = ["DeepInverseSampler", "from_deepinv", "from_diffusers", "from_sigpy", "to_sigpy"]
