@@ -214,3 +214,11 @@ def test_the_sampler_is_called_as_deepinverses_own():
         model(y, physics, x_init=y)
     with pytest.raises(af.ArgumentError, match=r"^chains: got 0"):
         DeepInverseSampler(GAUSSIAN, chains=0)
+
+
+def test_a_physics_is_no_forward_function():
+    """Called, it adds noise."""
+    physics = dp.Denoising(dp.GaussianNoise(SIGMA))
+    with pytest.raises(af.ArgumentError, match=r"^forward: got a Denoising; wanted a function, or .*from_deepinv\(physics\)"):
+        LinearOperator(physics, physics.A_adjoint, SIGMA, (1, 4, 4))
+    assert LinearOperator(physics.A, physics.A_adjoint, SIGMA, (1, 4, 4)).noise_std == SIGMA

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentError, check
+from ..adapters import adapter_of
+from ..errors import ArgumentError, refused
 from ..ops._packed import stamp
 
 MATRICES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
@@ -136,7 +137,9 @@ class Foreign:
         run = self._twin(network, low, x.device).module if isinstance(network, nn.Module) else network
         with torch.autocast(x.device.type, torch.bfloat16) if low and dtype == torch.float32 else nullcontext():
             out = run(laid(x.to(dtype), self.channels_last), levels, **arguments)
-        check(isinstance(out, Tensor), self.name, f"output of type {type(out).__name__}", "a tensor")
+        if not isinstance(out, Tensor):
+            adapter = adapter_of(network)
+            raise refused(self.name, f"output of type {type(out).__name__}", "a tensor" + (f": {adapter}" if adapter else ""))
         return out.to(x.dtype)
 
     def computes_in(self, x: Tensor) -> torch.dtype:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..adapters import check_own
 from ..errors import check, check_positive, whole
 from ..layout import from_state, to_state
 from ..ops._cg import PRECISELY, damped_least_squares
@@ -43,6 +44,7 @@ class LinearOperator(Operator):
                  image_shape: Sequence[int], *, is_complex: bool = False, tol: float = 0.03, max_iter: int = 1000):
         super().__init__(noise_std)
         for name, function in (("forward", forward), ("adjoint", adjoint)):
+            check_own(name, function, "a function")
             check(callable(function), name, type(function).__name__, "a function")
         check(isinstance(image_shape, Sequence) and len(image_shape) == 3, "image_shape", image_shape, "(C, H, W)")
         self.is_complex = is_complex
