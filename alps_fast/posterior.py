@@ -6,7 +6,7 @@ import json
 import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from .io.files import check_is_file, reading, replacing, write_npz
 from .pairs import Units, units
 from .schedule import Schedule
 from .student import student
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WANTED = "a file that Posterior.save wrote"
 ARRAYS = ("mean", "channel_std", "samples", "count", "trace", "chain_means")
@@ -61,7 +64,7 @@ class Figures(NamedTuple):
     apart: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Posterior:
     """The posterior of an image, as sampled. Shapes are given for one measurement; a batch puts B in front.
 
@@ -359,8 +362,26 @@ class Posterior:
         whole("first_chain", self.first_chain, 0, 1 << 32)
         check(isinstance(self.pairs, bool), "pairs", repr(self.pairs), "True or False")
 
-    def plot(self, path: str | Path, index: int = 0) -> None:
-        """Write a picture of mean, standard deviation and two samples; of measurement `index` of a batch.
+    def __repr__(self) -> str:
+        """What it is of, in four lines."""
+        batch = f"{self.mean.shape[0]} measurements, " if self.mean.ndim == 4 else ""
+        kind = "complex" if self.mean.is_complex() else "real"
+        chains = self.samples.shape[-4]
+        how = f"{chains} chains{' in pairs' if self.pairs else ''}, {int(self.count.sum())} draws in all"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            spread = float(self.mean_std)
+        chi2 = ", ".join(f"{v:.3g}" for v in self.chi2.flatten().tolist()[:4]) + (", …" if self.chi2.numel() > 4 else "")
+        faults = (", interrupted" if self.interrupted else "") + (f", {len(self.broken)} chains broken" if self.broken else "")
+        return (f"Posterior of {batch}{kind} images {tuple(self.mean.shape[-3:])}: {how}{faults}\n"
+                f"  standard deviation {spread:.3g} on average, chi2 a datum {chi2}\n"
+                f"  {self.gradients} gradients a chain in {self.seconds:.3g} s, seed {self.seed}\n"
+                "  mean, std, interval(), samples, diagnostics(), plot(), save()")
+
+    def plot(self, path: str | Path | None = None, index: int = 0) -> Figure:
+        """A picture of mean, standard deviation and two samples, of measurement `index` of a batch; written to `path` if given.
+
+        Returns the Matplotlib figure, which a notebook shows.
 
         Complex images are shown by their magnitude, with its standard deviation; one channel in grey, three as RGB of [−1, 1].
         """
@@ -388,8 +409,11 @@ class Posterior:
                     inside = grey if self.support is None else grey[self.support.cpu().numpy()]
                     low, high = float(np.nanmin(inside)), float(np.nanmax(inside))
                 axes.imshow(grey, cmap="gray", vmin=low, vmax=high)
+        if path is None:
+            return figure
         file = Path(path) if Path(path).suffix else Path(f"{path}.png")
         kinds = figure.canvas.get_supported_filetypes()
         check(file.suffix[1:].lower() in kinds, "path", path, "a name that ends in ." + ", .".join(sorted(kinds)))
         with replacing(file) as partial:
             figure.savefig(partial, dpi=150)
+        return figure

@@ -269,6 +269,25 @@ def test_pictures_of_complex_images_show_the_magnitudes_deviation(tmp_path: Path
     assert torch.equal(torch.as_tensor(drawn[1]), posterior.magnitude_std[0])
 
 
+def test_plot_gives_a_figure_and_needs_no_file(tmp_path: Path) -> None:
+    posterior = sample(torch.zeros(1, 6, 5), Denoising(0.1), GaussianEnergy(0.0, S), chains=4, schedule=FEW, progress=False)
+    figure = posterior.plot()
+    assert [axes.get_title() for axes in figure.axes[:4]] == ["mean", "standard deviation", "sample 1", "sample 2"]
+    assert type(posterior.plot(tmp_path / "picture.png")) is type(figure) and (tmp_path / "picture.png").exists()
+
+
+def test_a_posterior_is_printed_in_a_few_lines() -> None:
+    """And not as all its tensors."""
+    y = torch.zeros(2, 1, 6, 5)
+    posterior = sample(y, Denoising(0.1), GaussianEnergy(0.0, S), chains=4, draws=3, schedule=FEW, progress=False)
+    first, second, *_ = repr(posterior).splitlines()
+    assert first == "Posterior of 2 measurements, real images (1, 6, 5): 4 chains in pairs, 24 draws in all"
+    assert second.startswith(f"  standard deviation {float(posterior.std.mean()):.3g} on average, chi2 a datum ")
+    assert len(repr(posterior)) < 500
+    alone = sample(y[0], Denoising(0.1), GaussianEnergy(0.0, S), chains=1, schedule=FEW, progress=False)
+    assert "standard deviation nan" in repr(alone)  # without a warning
+
+
 def test_polar_numbers() -> None:
     x = torch.tensor([3.0, -4.0, 0.0, 0.0]).view(1, 1, 1, 4)
     torch.testing.assert_close(polar(x).flatten(), torch.tensor([5.0, 0.0, 0.6, 0.0, -0.8, 0.0]))

@@ -179,8 +179,8 @@ def command(measurement: Path, operator: str, energy: str | None, mask: Path | N
     posterior = sampler(y)
     if scale != 1.0:  # back to the units of the data
         posterior = posterior.scaled(scale)
-    for file, write in zip(files, (posterior.save, posterior.plot), strict=True):
-        write(file)
+    posterior.save(files[0])
+    posterior.plot(files[1])
     if posterior.interrupted and checkpoint is not None:
         click.echo(f"interrupted: the same command with --force goes on from {checkpoint}", err=True)
     report(posterior, op, operator, files, scale, noise_from, as_json)
