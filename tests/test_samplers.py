@@ -266,6 +266,73 @@ def test_interruption_returns_what_there_is(stop_at: int) -> None:
     assert posterior.samples.shape == (1, 4, 1, 5, 7)
 
 
+@pytest.mark.parametrize("stop_at", [1, 6, 8])
+def test_a_callback_stops_a_run_and_it_goes_on_from_its_checkpoint(stop_at: int, tmp_path: Path) -> None:
+    """As on Ctrl-C; at the last level's end nothing is left to stop."""
+    op, y = inpainting((1, 5, 7))
+
+    def stop(progress: Progress) -> None:
+        if progress.level == stop_at:
+            raise StopIteration
+
+    path = tmp_path / "kept.safetensors"
+    posterior = run(y, op, draws=6, callback=stop, checkpoint=path)
+    assert posterior.interrupted == (stop_at < 8)
+    assert posterior.count.tolist() == [4 * max(stop_at - 2, 1)]
+    whole = run(y, op, draws=6)
+    same(run(y, op, draws=6, checkpoint=path), whole)
+    if stop_at == 8:
+        same(posterior, whole)
+
+
+@pytest.mark.parametrize("make", [inpainting, None], ids=["real", "complex"])
+def test_a_callback_sees_images(make: Any) -> None:
+    """The states, and m(x): at the last level's end the samples, and what their mean is of."""
+    op, y = make((2, 5, 7), 2) if make else single_coil()
+    seen: list[tuple[Tensor, Tensor]] = []
+    posterior = run(y, op, callback=lambda p: seen.append((p.images.clone(), p.means.clone())))
+    images, means = (v.unflatten(0, (len(y), 4)) for v in seen[-1])
+    assert torch.equal(images, posterior.samples)
+    torch.testing.assert_close(means.mean(1), posterior.mean)
+
+
+def test_a_folder_keeps_a_checkpoint_for_every_measurement(tmp_path: Path) -> None:
+    """One sampler for many images, each of which finds its own again; a file is another measurement's."""
+    op, y = inpainting((1, 5, 7), 2)
+    sampler = Sampler(op, ENERGY, chains=4, schedule=FEW, progress=False, checkpoint=tmp_path)
+    first, second = sampler(y[:1]), sampler(y[1:])
+    assert len(list(tmp_path.iterdir())) == 2
+    calls: list[int] = []
+    sampler.callback = lambda progress: calls.append(progress.level)
+    same(sampler(y[:1]), first)
+    same(sampler(y[1:]), second)
+    assert not calls
+    sampler.checkpoint = next(tmp_path.iterdir())
+    with pytest.raises(ArgumentError, match=r"belongs to another run; .* or a folder, which holds one for every measurement"):
+        sampler(y)
+
+
+def test_grey_levels_and_channels_last_are_warned_of() -> None:
+    grey = Sampler(Denoising(2.0), energies.load("natural-ridge"), chains=1, schedule=FEW, progress=False)
+    with pytest.warns(UserWarning, match=r"reaches .*; it looks like grey levels 0 to 255: y / 127.5 - 1 and noise_std / 127.5"):
+        grey(255 * torch.rand(1, 8, 8))
+    last = Sampler(Denoising(0.1), ENERGY, chains=1, schedule=FEW, progress=False)
+    with pytest.warns(UserWarning, match=r"y: an image of shape \(8, 9, 3\), .* if it is \(H, W, C\), y.movedim\(-1, -3\) is"):
+        last(torch.rand(8, 9, 3))
+    with pytest.warns(UserWarning, match=r"y: an image of shape \(8, 9, 3\)"):
+        map_estimate(torch.rand(8, 9, 3), Denoising(0.1), ENERGY, schedule=FEW, progress=False)
+    last(torch.rand(3, 8, 3))  # an image of three columns
+
+
+def test_help_of_sample_explains_its_options() -> None:
+    """Every one that it takes, in the words of Sampler."""
+    text = inspect.getdoc(sample) or ""
+    said = text[text.index("Args:"):text.index("Returns:")]
+    for name in inspect.signature(sample).parameters:
+        assert f"    {name}: " in said or f" {name}: " in said or f"{name}, " in said or f", {name}" in said, name
+    assert "Without a correction" not in text and "method=\"measurement\" it stands for" in text
+
+
 @pytest.mark.parametrize("call", [1, 2])  # of the image's numbers; of its magnitudes and phases
 def test_interruption_while_the_first_draw_is_taken(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0

@@ -171,7 +171,8 @@ def load_checkpoint(path: Path, identity: Identity, device: torch.device) -> tup
     check(DIGEST in metadata and "identity.probes" in tensors, "checkpoint", f"{path}, which is something else", WANTED)
     if identity.differs(metadata.get("identity", ""), tensors.pop("identity.probes")):
         raise ArgumentError(f"checkpoint: {path} belongs to another run; wanted one of the same measurement, operator, energy, "
-                            "backend and options, or a path where there is no file")
+                            "backend and options, a path where there is no file, or a folder, which holds one for every "
+                            "measurement")
     groups: dict[str, dict[str, Any]] = {"chains": {}, "record": {}, "point": {}}
     with reading(path, "checkpoint", WANTED):
         for name, value in tensors.items():

@@ -15,6 +15,8 @@ from ..ops._modes import ordinary
 from .targets import centred
 
 SMALLEST, LARGEST = 0.01, 30.0  # sizes of images that a prior for images that reach about 1 can be asked about
+GREY = 256.0  # reached by images of 8 bits
+MOST_CHANNELS = 4
 
 
 def measured(operator: Operator, y: Tensor) -> Tensor:
@@ -29,8 +31,19 @@ def warn_of_size(operator: Operator, energy: Energy, adjoint: Tensor, centre: Te
         eta = operator.noise_std
         size = float(centre.abs().max()) * (1 + eta**2) if centred(operator, adjoint) else float(adjoint.abs().max())
         if 0 < size < SMALLEST or size > LARGEST + 6 * eta:
-            warnings.warn(f"y: the image behind it reaches {size:.2g}, and the energy knows images that reach about 1; divide y "
-                          "and noise_std by a common scale, as alps_fast.io.scaled_kspace does with k-space", stacklevel=5)
+            levels = not operator.is_complex and LARGEST < size <= GREY + 6 * eta
+            remedy = ("it looks like grey levels 0 to 255: y / 127.5 - 1 and noise_std / 127.5 are in its units" if levels else
+                      "divide y and noise_std by a common scale, as alps_fast.io.scaled_kspace does with k-space")
+            warnings.warn(f"y: the image behind it reaches {size:.3g}, and the energy knows images that reach about 1; {remedy}",
+                          stacklevel=5)
+
+
+def warn_of_axes(image: tuple[int, int, int]) -> None:
+    """Warn of an image that has its channels last, (H, W, C), where (C, H, W) is meant."""
+    channels, height, width = image
+    if width <= MOST_CHANNELS < min(channels, height):
+        warnings.warn(f"y: an image of shape {image}, which is {channels} channels of {height} x {width}; if it is (H, W, C), "
+                      "y.movedim(-1, -3) is (C, H, W)", stacklevel=5)
 
 
 def warm_state(warm: Tensor | None, image: tuple[int, int, int], is_complex: bool, like: Tensor) -> Tensor | None:

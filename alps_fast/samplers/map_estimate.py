@@ -22,7 +22,7 @@ from ..ops.philox_normal import NO_NOISE
 from ..schedule import Schedule
 from .alps import alps_levels
 from .chosen import chosen
-from .inputs import measured, warn_of_size
+from .inputs import measured, warn_of_axes, warn_of_size
 from .targets import Target, Targets, centred
 
 
@@ -70,6 +70,7 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
     check_choice("backend", backend, NAMES)
     checked = measured(operator, y)
     image = operator.image_shape(checked)
+    warn_of_axes(image)
     check_memory("y", f"an image {image}", 8 * 4 * len(checked) * math.prod(image) * (1 + operator.is_complex), checked.device)
     adjoint = operator.adjoint_state(checked)
     rows, nothing = torch.arange(len(adjoint), device=adjoint.device), adjoint.new_empty(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from ..errors import check
 from ..io.files import check_writable
+from ..layout import from_state
 from ..limits import check_memory
 from ..ops._cg import warn_of_graphs
 from ..ops._memory import reused_memory
@@ -27,7 +29,7 @@ from .chains import Ensemble, Record, traced
 from .checkpoint import Keeper, identity_of, load_checkpoint
 from .chosen import chosen, warn_of_start
 from .graphs import silent
-from .inputs import measured, warm_state, warn_of_size
+from .inputs import measured, warm_state, warn_of_axes, warn_of_size
 from .mala import first_log_tau
 from .outcome import posterior_of, warn_of_chi2
 from .rows import Rows, Stepped, joined, part
@@ -38,13 +40,29 @@ if TYPE_CHECKING:
 
 
 class Progress(NamedTuple):
-    """What `callback` is given at the end of every level, and of every draw after the last level."""
+    """What `callback` is given at the end of every level, and of every draw after the last level.
+
+    A callback that raises StopIteration stops the run there: as on Ctrl-C what there is is returned, with `interrupted` set, and
+    kept where there is a checkpoint.
+    """
 
     level: int
     levels: int
     t: float
     eta: float  # noise level of the measurement; ∞ where it is not looked at
-    state: Tensor  # (B·chains, H, W, C'), not a copy; alps_fast.layout.from_state makes images of it
+    state: Tensor  # (B·chains, H, W, C'), not a copy
+    projection: Tensor  # the same of m(x), the noise-free part of the last step
+    is_complex: bool
+
+    @property
+    def images(self) -> Tensor:
+        """(B·chains, C, H, W) the states as images, measurement by measurement."""
+        return from_state(self.state, self.is_complex)
+
+    @property
+    def means(self) -> Tensor:
+        """(B·chains, C, H, W) m(x) of the last step as images: the states without its noise, for pictures on the way."""
+        return from_state(self.projection, self.is_complex)
 
 
 class Run:
@@ -55,6 +73,7 @@ class Run:
         self.y = measured(operator, y)
         self.batched = y.ndim >= self.y.ndim  # more axes where an operator takes complex numbers as two real ones
         self.image = operator.image_shape(self.y)
+        warn_of_axes(self.image)
         numbers = math.prod(self.image) * (2 if operator.is_complex else 1)
         check_memory("y", f"an image {self.image}", 8 * 4 * numbers * len(self.y), self.y.device)
         sampler._check_memory(len(self.y), numbers, self.y.device)
@@ -83,8 +102,10 @@ class Run:
         self.keeper: Keeper | None = None
         if sampler.checkpoint is not None:
             path = Path(sampler.checkpoint)
-            check_writable(path, "checkpoint")
-            self.keeper = Keeper(path, identity_of(self))
+            folder = bool(path.name) and os.path.isdir(path)
+            check_writable(path / "one" if folder else path, "checkpoint")
+            identity = identity_of(self)
+            self.keeper = Keeper(path / f"{identity.facts[:16]}.safetensors" if folder else path, identity)
         if self.keeper is not None and self.keeper.path.exists():
             self.ensemble, self.record = load_checkpoint(self.keeper.path, self.keeper.identity, self.adjoint.device)
         else:
@@ -128,7 +149,10 @@ class Run:
                 for plan, done in anneal(self.course, ensemble, lambda plan, rows: self._in_parts(plan, rows, bar)):
                     self._gather(plan, done)
                     ensemble.level = plan.level + 1
-                    self._level_end()
+                    self._level_end(done.mean)
+                    if self.interrupted:
+                        self._keep()
+                        break
         except KeyboardInterrupt:
             self.interrupted = True
             self._keep()
@@ -172,7 +196,7 @@ class Run:
         bar.update(ended - bar.n)
         return joined(parts)
 
-    def _level_end(self) -> None:
+    def _level_end(self, projection: Tensor) -> None:
         """Once a level: stop if no chain is left, keep a checkpoint, tell the callback.
 
         A GPU is asked for its chains once, when it has annealed them all, so that it never waits for Python between levels.
@@ -188,7 +212,11 @@ class Run:
             self.keeper.note(ensemble, self.record, done == len(levels))
         if sampler.callback:
             level = levels[done - 1]
-            sampler.callback(Progress(done - 1, len(levels), level.t, level.eta, ensemble.x))
+            try:
+                sampler.callback(Progress(done - 1, len(levels), level.t, level.eta, ensemble.x, projection,
+                                          sampler.operator.is_complex))
+            except StopIteration:
+                self.interrupted = done < len(levels)
 
     def _keep(self) -> None:
         if self.keeper is not None:

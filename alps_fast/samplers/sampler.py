@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
@@ -65,8 +66,10 @@ class Sampler:
         backend: see `alps_fast.ops`. progress: a bar on stderr.
         checkpoint: a file that is written at the first level end after every minute, on Ctrl-C, SIGTERM and exceptions (as of
             the last level end), and when all is done; and gone on from, bit for bit, where it exists. One that is damaged or of
-            another run is refused; a disk that is full is warned of.
-        callback: is called with a `Progress` at level ends.
+            another run is refused; a disk that is full is warned of. A folder that exists: in it a file for every measurement, or
+            batch, that the sampler is called with, named by it and by the options, so that each finds its own.
+        callback: is called with a `Progress` at level ends: `images`, `means`, t. By raising StopIteration it stops the run,
+            which then returns what there is, with `interrupted` set.
         max_chains: chains, of all measurements together, whose steps run at a time; None: all, and where the device's
             memory does not suffice half as many, until it does. Results are the same.
         graphs: on a GPU, run by CUDA graphs what ran before: draws from the third on, and all in later calls; not where torch's
@@ -183,8 +186,8 @@ class Sampler:
     def __call__(self, y: Tensor) -> Posterior:
         """The posterior of a measurement y, or of each of a batch (B, ...).
 
-        Ctrl-C returns what there is, with `interrupted` set: the statistics of the draws so far, or of the
-        states as they stand if there are none yet.
+        Ctrl-C, or a callback's StopIteration, returns what there is, with `interrupted` set: the statistics of the draws so far,
+        or of the states as they stand if there are none yet.
 
         Raises:
             ArgumentError: y does not fit the operator, is not finite, or `checkpoint` is of another run.
@@ -241,7 +244,6 @@ def sample(
     Args:
         y: a measurement in the shape its operator documents, or a batch (B, ...).
         operator, energy: A with its noise_std η, and the prior.
-        The others are `Sampler`'s, which says what they do.
 
     Returns:
         A `Posterior`: mean and std (C, H, W), samples (chains, C, H, W); with B in front for a batch.
@@ -255,3 +257,14 @@ def sample(
                    noise=noise, correction=correction, backend=backend, progress=progress, checkpoint=checkpoint,
                    callback=callback, first_chain=first_chain, first_measurement=first_measurement, max_chains=max_chains,
                    graphs=graphs, warm_start=warm_start, warm_std=warm_std, pairs=pairs)(y)
+
+
+def _explained(text: str, options: str) -> str:
+    """A docstring with the options that another explains, from its chains on, after the prior."""
+    options = inspect.cleandoc(options)
+    options = options[options.index("    chains: "):options.index("Without a correction")].rstrip()
+    return inspect.cleandoc(text).replace("and the prior.\n", f"and the prior.\n{options}\n", 1)
+
+
+if Sampler.__doc__ and sample.__doc__:  # which python -OO leaves out
+    sample.__doc__ = _explained(sample.__doc__, Sampler.__doc__)
