@@ -296,6 +296,21 @@ def test_a_callback_sees_images(make: Any) -> None:
     torch.testing.assert_close(means.mean(1), posterior.mean)
 
 
+def test_a_callback_stops_a_map_estimate() -> None:
+    """At a level, which is then the last."""
+    op, y = inpainting((2, 5, 7), 2)
+
+    def stop(progress: Progress) -> None:
+        if progress.level == 1:
+            raise StopIteration
+
+    estimate = map_estimate(y, op, ENERGY, schedule=FEW, progress=False, callback=stop)
+    seen: list[Tensor] = []
+    whole = map_estimate(y, op, ENERGY, schedule=FEW, progress=False, callback=lambda p: seen.append(p.images))
+    assert torch.equal(estimate.image, seen[1]) and torch.equal(whole.image, seen[3])
+    assert torch.equal(estimate.trace, whole.trace[:, :2])
+
+
 def test_a_folder_keeps_a_checkpoint_for_every_measurement(tmp_path: Path) -> None:
     """One sampler for many images, each of which finds its own again; a file is another measurement's."""
     op, y = inpainting((1, 5, 7), 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +24,7 @@ from ..schedule import Schedule
 from .alps import alps_levels
 from .chosen import chosen
 from .inputs import measured, warn_of_axes, warn_of_size
+from .run import Progress
 from .targets import Target, Targets, centred
 
 
@@ -47,7 +49,7 @@ class MapEstimate:
 @telling()
 @settled()
 def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Schedule | None = None, backend: str = "auto",
-                 progress: bool = True) -> MapEstimate:
+                 progress: bool = True, callback: Callable[[Progress], None] | None = None) -> MapEstimate:
     """argmax of exp(−E(x, t)/t² − ‖Ax − y‖²/(2η²)) at t = σ_min, followed down from σ_max; deterministic.
 
         x <- (AᴴA/η² + L/t²)⁻¹ (Aᴴy/η² + (L x − ∇E(x, t))/t²)
@@ -58,6 +60,7 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
         y: a measurement, or a batch (B, ...). operator, energy: A with its noise_std η, and the prior.
         schedule: levels and steps, its predictor left out; None: chosen as for sampling.
         backend: see `alps_fast.ops`. progress: a bar on stderr.
+        callback: is called with a `Progress` at level ends; by raising StopIteration it makes the level there the last.
 
     Raises:
         ArgumentError: naming the argument.
@@ -68,6 +71,7 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
         check_ours(name, given, kind, f"an alps_fast {name}")
     check(schedule is None or isinstance(schedule, Schedule), "schedule", type(schedule).__name__, "None or a Schedule")
     check_choice("backend", backend, NAMES)
+    check(callback is None or callable(callback), "callback", repr(callback), "None or a function")
     checked = measured(operator, y)
     image = operator.image_shape(checked)
     warn_of_axes(image)
@@ -92,8 +96,13 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
                 trace.append(posterior_energy(value, level.t, operator, x, checked))
                 x = target.langevin(x, grad, rows, s)[1]
                 bar.update()
+            try:
+                if callback is not None:
+                    callback(Progress(i, schedule.levels, level.t, level.eta, x, x, operator.is_complex))
+            except StopIteration:
+                break
     last = posterior_energy(evaluated(target, x)[0] if energy.has_value else unknown(x), level.t, operator, x, checked)
-    found = MapEstimate(from_state(x, operator.is_complex), last, torch.stack(trace, 1).unflatten(1, (schedule.levels, -1)))
+    found = MapEstimate(from_state(x, operator.is_complex), last, torch.stack(trace, 1).unflatten(1, (i + 1, -1)))
     return found if y.ndim >= checked.ndim else MapEstimate(found.image[0], found.energy[0], found.trace[0])
 
 
