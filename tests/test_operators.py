@@ -407,3 +407,15 @@ def test_bad_input_is_one_line_that_names_the_argument(name):
     with pytest.raises(ArgumentError) as caught:
         BAD[name]()
     assert str(caught.value).startswith(name.split()[0] + ":") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("readings", [100, 400, 1200])
+def test_a_solve_to_the_dtypes_rounding_stops_there(readings):
+    """A dense random matrix: once its gradient was all rounding, single precision went on and away, to 1e18."""
+    matrix = torch.randn(readings, 1024, generator=torch.Generator().manual_seed(0)) / readings**0.5
+    op = LinearOperator(lambda x: x.flatten(1) @ matrix.T, lambda y: (y @ matrix).view(-1, 1, 32, 32), 0.05, (1, 32, 32))
+    y = op.forward(torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(1)))
+    wide, inv_eta2, lam = matrix.double(), op.noise_std**-2, 1e-2
+    precision = wide.T @ wide * inv_eta2 + lam * torch.eye(1024, dtype=torch.float64)
+    error = op.centre(y, inv_eta2, lam).flatten().double() - torch.linalg.solve(precision, wide.T @ y[0].double() * inv_eta2)
+    assert float(error @ precision @ error) ** 0.5 < 1e-3 * 1024**0.5  # posterior standard deviations, rms; measured 1e-4

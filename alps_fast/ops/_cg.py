@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 WINDOW = 8  # iterations between looks at the error: what it fell by meanwhile tells where it stands
+RISE = 64  # units of rounding by which sums of squares may rise and still count as falling
 PRECISELY = 10  # times the iterations of a step are allowed where a solution is wanted to the rounding of its dtype, and in MAP
 
 _solves: ContextVar[list[int] | None] = ContextVar("solves", default=None)
@@ -134,7 +135,7 @@ def damped_least_squares(forward: Callable[[Tensor], Tensor], adjoint: Callable[
     Started from the prior's x, all corrections are Aᴴ of something: where A says nothing x is the prior's to the last bit, and
     nothing is ever added to Aᴴ data inv_eta2. With M = AᴴA inv_eta2 + shift, eᵀM e counts the error in posterior standard
     deviations. A row stops, and changes no more, once the upper bound of Gauss and Radau for it, as the smallest eigenvalue
-    of M is at least shift, is below error², or its gradient is all rounding.
+    of M is at least shift, is below error², or its gradient is all rounding, or what is minimised rises.
 
     Args:
         forward, adjoint: A and Aᴴ between rows (N, H, W, C') and (N, n, 1), real, with respect to the dot product.
@@ -157,7 +158,7 @@ def damped_least_squares(forward: Callable[[Tensor], Tensor], adjoint: Callable[
     drift = (eps * rowwise_dot(r, r).sqrt()).square() * inv_eta2  # what r, which is carried along, comes to be off by
     s = adjoint(r)
     p, squares, radau = s, rowwise_dot(s, s), 1 / mu
-    largest = torch.zeros_like(squares)
+    largest, least = torch.zeros_like(squares), torch.full_like(squares, torch.inf)
     bound = squares * radau * inv_eta2 + drift
     active = squares > 0  # False where it is NaN
     for i in range(1, max_iter + 1):
@@ -175,8 +176,11 @@ def damped_least_squares(forward: Callable[[Tensor], Tensor], adjoint: Callable[
         bound = torch.where(active, squares * radau * inv_eta2 + drift, bound)
         p = s + columns(beta) * p
         largest = torch.maximum(largest, torch.where(active, curvature / length, 0))
-        rounding = (4 * eps) ** 2 * (largest * rowwise_dot(r, r) + mu**2 * rowwise_dot(x - prior, x - prior))
-        active = active & (bound > error**2) & (squares > rounding)
+        misfit, moved = rowwise_dot(r, r), rowwise_dot(x - prior, x - prior)
+        rounding = (4 * eps) ** 2 * (largest * misfit + mu**2 * moved)
+        value = misfit + mu * moved  # falls with every step, until steps are all rounding: going on from there leads away
+        least = torch.minimum(least, value)
+        active = active & (bound > error**2) & (squares > rounding) & (value <= least * (1 + RISE * eps))
         if i % WINDOW == 0 and not looked(active.any()):
             break
     if error > 0 and looked((bound > error**2).any()):
