@@ -281,7 +281,7 @@ def test_bad_mask(tmp_path: Path, prior: Path, picture: Path) -> None:
 @pytest.mark.parametrize(("changes", "words"), [
     ({"kspace": None}, ["kspace"]),
     ({"kspace": np.ones((3, 16, 20), np.float32)}, ["kspace", "float32"]),
-    ({"kspace": np.ones((1, 3, 16, 20), np.complex64)}, ["kspace", "(1, 3, 16, 20)"]),
+    ({"kspace": np.ones((2, 2, 2, 16, 20), np.complex64)}, ["kspace", "(2, 2, 2, 16, 20)"]),
     ({"kspace": np.full((3, 16, 20), np.nan, np.complex64)}, ["kspace", "NaN"]),
     ({"maps": None}, ["maps", "3 coils"]),
     ({"maps": np.ones((3, 16, 21), np.complex64)}, ["maps", "(3, 16, 21)"]),

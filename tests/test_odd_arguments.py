@@ -120,7 +120,7 @@ import resource
 resource.setrlimit(resource.RLIMIT_CPU, (1, 1))
 while True: pass
 """, "answers nonsense": "print('what?')", "answers nothing": "",
-    "stops in the middle": "import json; print(json.dumps(['kspace']))"}
+    "stops in the middle": "import json; print(json.dumps({'arrays': {'kspace': 1}}))"}
 
 
 @pytest.mark.parametrize("what", CHILDREN)

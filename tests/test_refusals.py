@@ -7,8 +7,8 @@ from click.testing import CliRunner
 
 import alps_fast as af
 from alps_fast.cli import main
+from alps_fast.io import read_kspace
 from alps_fast.io.images import read_image, read_mask
-from alps_fast.io.kspace import read_kspace
 
 SHORT = af.Schedule(sigma_max=1.0, sigma_min=0.1, levels=3, steps=2)
 GAUSSIAN = af.energies.GaussianEnergy(0.0, 0.5)

@@ -1,86 +1,118 @@
-"""k-space with its maps and mask from npz or HDF5."""
+"""k-space of a slice, with its maps and mask, and what a file may say beside."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import check
-from .files import check_finite, check_is_file, load_arrays
-from .hdf5 import read_hdf5
+from .axes import fitted
+from .geometry import Geometry
 
 NEAR = 16  # frequency zero is looked for within the n/16 samples around a place
 FAR_MORE = 10  # times the energy around the middle that another place may have
-HDF5 = (".h5", ".hdf5", ".hdf")
 
 
-class KSpace(NamedTuple):
-    """kspace (coils, H, W) complex64, maps (coils, H, W) complex64 or None for one coil, mask (H, W) float32."""
+@dataclass(frozen=True)
+class KSpace:
+    """k-space of a slice. `kspace, maps, mask = …` takes it apart into the first three.
+
+    kspace: (coils, H, W) complex64, frequency zero at (H // 2, W // 2), 0 where nothing was measured. Images are its centred
+        orthonormal inverse FFT.
+    maps: (coils, H, W) complex64, or None for one coil and for maps that are yet to be estimated.
+    mask: (H, W) float32, 1 where it was measured.
+    noise: (coils, n) complex64, samples of the coils' noise alone, as large as in kspace. covariance: (coils, coils) complex64,
+        E n nᴴ of such samples: twice the square of noise_std where coils are alike and independent. None where the file has none.
+    size: (H, W) that the scanner's images have, without oversampling; None where the file does not say.
+    geometry: where pixels are, None where the file does not say. attributes: text and numbers of the file. units: of kspace, ""
+        where nobody knows. source: the file, array and slice, for people.
+    """
 
     kspace: Tensor
     maps: Tensor | None
     mask: Tensor
+    noise: Tensor | None = None
+    covariance: Tensor | None = None
+    size: tuple[int, int] | None = None
+    geometry: Geometry | None = None
+    attributes: Mapping[str, str | float] = field(default_factory=dict)
+    units: str = ""
+    source: str = ""
+
+    def __iter__(self) -> Iterator[Tensor | None]:
+        return iter((self.kspace, self.maps, self.mask))
 
 
-def read_kspace(path: str | Path, name: str = "input") -> KSpace:
-    """k-space from an .npz or HDF5 file with the arrays `kspace`, `maps` and `mask`.
+def measured_kspace(array: np.ndarray, where: str) -> tuple[Tensor, np.ndarray]:
+    """k-space (coils, H, W) of finite complex numbers, and where (H, W) all coils are NaN: not measured."""
+    check(array.ndim == 3 and array.size > 0, "kspace", f"shape {array.shape}{where}", "(coils, H, W) or (H, W)")
+    check(array.dtype.kind == "c", "kspace", f"dtype {array.dtype}{where}", "complex numbers")
+    missing = np.isnan(array).all(0)
+    check(not missing.all(), "kspace", f"NaN everywhere{where}", "numbers where something was measured")
+    found = finite(np.where(missing, 0, array), "kspace", where)
+    check(bool((found != 0).any()), "kspace", f"all zero{where}", "a measurement")
+    return found, missing
 
-    kspace: (coils, H, W) or (H, W), complex, zero frequency in the middle. maps: as kspace; may be missing for one
-    coil. mask: (H, W), (W,) or (1, W) for whole columns, (H, 1) for whole rows; where it is missing, what is not zero in
-    kspace was measured. Files that contradict themselves are refused: a mask of 1 where all coils are exactly 0, or a
-    frequency zero that is not in the middle.
 
-    Raises:
-        ArgumentError: naming `name`, the file and the array.
+def finite(array: np.ndarray, name: str, where: str) -> Tensor:
+    """The numbers in single precision, which must be finite in it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = np.ascontiguousarray(array, np.complex64 if array.dtype.kind == "c" else np.float32)
+    bad = int(single.size - np.isfinite(single).sum())
+    check(bad == 0, name, f"{bad} values that are NaN, infinite or beyond float32{where}", "finite numbers")
+    return torch.from_numpy(single)
+
+
+def checked_maps(array: np.ndarray, shape: tuple[int, ...], where: str) -> Tensor:
+    """Maps as k-space (coils, H, W) is, finite and not all zero."""
+    check(array.dtype.kind == "c", "maps", f"dtype {array.dtype}{where}", "complex numbers")
+    check(array.shape == shape, "maps", f"shape {array.shape}{where}", f"the shape of kspace, {shape}")
+    maps = finite(array, "maps", where)
+    check(bool((maps != 0).any()), "maps", f"all zero{where}", "maps that are not")
+    return maps
+
+
+def checked_mask(array: np.ndarray, axes: str, slices: int, index: int, kspace: Tensor, where: str) -> Tensor:
+    """The mask (H, W) of slice `index`, of an array of any shape that broadcasts to k-space of these `axes`.
+
+    An array of one axis names columns; on square k-space that is said, or refused where rows were measured.
     """
-    path = Path(path)
-    check_is_file(path, name)
-    suffix = path.suffix.lower()
-    check(suffix == ".npz" or suffix in HDF5, name, path, "k-space in an .npz or HDF5 file")
-    arrays = load_arrays(path, name) if suffix == ".npz" else read_hdf5(path, name, ("kspace", "maps", "mask"))
-    check("kspace" in arrays, name, f"{path} with {', '.join(arrays) or 'no arrays'}", "an array called 'kspace'")
-    kspace = _complex(arrays["kspace"], "kspace", path)
-    maps = _complex(arrays["maps"], "maps", path) if "maps" in arrays else None
-    coils = kspace.shape[0]
-    check(maps is not None or coils == 1, "maps", f"none in {path}", f"coil maps for {coils} coils")
-    check(maps is None or maps.shape == kspace.shape, "maps", f"shape {tuple(maps.shape) if maps is not None else ()}",
-          f"the shape of kspace, {tuple(kspace.shape)}")
-    mask = _mask(arrays.get("mask"), kspace, path)
-    check_consistent(kspace, mask, f" in {path}")
-    return KSpace(kspace, maps, mask)
-
-
-def _complex(array: np.ndarray, name: str, path: Path) -> Tensor:
-    array = array[None] if array.ndim == 2 else array
-    check(array.ndim == 3 and array.size > 0, name, f"shape {array.shape} in {path}", "(coils, H, W) or (H, W)")
-    check(array.dtype.kind == "c", name, f"dtype {array.dtype} in {path}", "complex numbers")
-    check_finite(array, name, path)
-    return torch.from_numpy(array.astype(np.complex64))
-
-
-def _mask(array: np.ndarray | None, kspace: Tensor, path: Path) -> Tensor:
-    if array is None:
-        return (kspace != 0).any(0).float()
-    height, width = kspace.shape[1:]
-    check(array.dtype.kind in "biuf", "mask", f"dtype {array.dtype}", "real numbers")
-    check_finite(array, "mask", path)
-    shapes = ((height, width), (width,), (1, width), (height, 1))
-    check(array.shape in shapes, "mask", f"shape {array.shape}", " or ".join(map(str, shapes)))
-    check(bool((array != 0).any()), "mask", "zero everywhere", "at least one measured sample")
-    mask = torch.from_numpy((array != 0).astype(np.float32))
-    whole, zero = mask.expand(height, width).clone(), (kspace == 0).all(0)
-    if mask.ndim == 1 and height == width:
-        rows = bool((zero == (mask == 0)[:, None]).all()) and bool((zero & (whole > 0)).any())
-        check(not rows, "mask", f"({width},) in {path}, which names columns, where rows were measured", f"it as ({height}, 1)")
-        if not bool(zero.any()) and not bool((mask > 0).all()):
-            warnings.warn(f"mask: ({width},) of square k-space in {path} is taken to name columns; for rows store it as "
+    coils, height, width = kspace.shape
+    check(array.dtype.kind in "biuf", "mask", f"dtype {array.dtype}{where}", "real numbers")
+    finite(array, "mask", where)
+    found = fitted(array, axes, {"s": slices, "c": coils, "h": height, "w": width})
+    check(found is not None, "mask", f"shape {array.shape}{where}",
+          f"({height}, {width}) or ({width},) or (1, {width}) or ({height}, 1), or one that broadcasts to kspace")
+    assert found is not None
+    mask = (found[index if len(found) > 1 else 0] != 0).any(0)
+    check(bool(mask.any()), "mask", f"zero everywhere{where}", "at least one measured sample")
+    whole = torch.from_numpy(np.broadcast_to(mask, (height, width)).astype(np.float32))
+    zero = (kspace == 0).all(0)
+    if array.ndim == 1 and height == width:
+        rows = bool((zero == (whole[0] == 0)[:, None]).all()) and bool((zero & (whole > 0)).any())
+        check(not rows, "mask", f"({width},){where}, which names columns, where rows were measured", f"it as ({height}, 1)")
+        if not bool(zero.any()) and not bool((whole > 0).all()):
+            warnings.warn(f"mask: ({width},) of square k-space{where} is taken to name columns; for rows store it as "
                           f"({height}, 1)", stacklevel=4)
     return whole
+
+
+def checked_noise(arrays: dict[str, np.ndarray], coils: int, path: Path) -> dict[str, Tensor]:
+    """`noise` (coils, n) and `covariance` (coils, coils) of the same coils, as far as they are there."""
+    found = {}
+    for name, array in arrays.items():
+        ok = array.dtype.kind == "c" and array.ndim == 2 and array.shape[0] == coils and array.shape[1] > 0
+        ok &= name != "covariance" or array.shape[1] == coils
+        check(ok, name, f"{array.dtype} of shape {array.shape} in {path}",
+              f"complex numbers ({coils}, {'n' if name == 'noise' else coils})")
+        found[name] = finite(array, name, f" in {path}")
+    return found
 
 
 def check_consistent(kspace: Tensor, mask: Tensor, where: str = "") -> None:
@@ -88,6 +120,7 @@ def check_consistent(kspace: Tensor, mask: Tensor, where: str = "") -> None:
 
     where: words for an error, of what holds kspace (coils, H, W).
     """
+    check(bool((kspace * mask != 0).any()), "kspace", f"all zero{where}", "a measurement where the mask is 1")
     empty = int(((kspace == 0).all(0) & (mask > 0)).sum())
     check(empty == 0, "mask", f"1 at {empty} of {int(mask.sum())} samples where every coil of kspace is exactly 0{where}",
           "0 where nothing was measured, or no mask, which then is where kspace is not 0")

@@ -56,7 +56,7 @@ def scaled_kspace(data: KSpace, noise_std: float | None = None, scale: float | N
     """
     from ..operators import CartesianMRI
 
-    kspace, maps, mask = data
+    kspace, maps, mask = data.kspace, data.maps, data.mask
     check_consistent(kspace, mask)
     maps = None if maps is None else normalised_maps(maps)
     if scale is None:
