@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from .errors import check, check_choice, whole
-from .io.files import check_is_file, reading, replacing, write_npz
+from .io.archives import read_arrays, write_arrays
+from .io.files import check_is_file, reading, replacing
 from .pairs import Units, units
 from .schedule import Schedule
 from .student import student
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 WANTED = "a file that Posterior.save wrote"
 ARRAYS = ("mean", "channel_std", "samples", "count", "trace", "chain_means")
 POLAR = ("polar_means", "polar_std")  # of complex images alone
+DERIVED = ("magnitude_mean", "magnitude_std", "phase_mean", "phase_std")
 OF = ("value", "magnitude", "phase")
 
 
@@ -267,6 +270,12 @@ class Posterior:
         sizes = self.polar_means.new_tensor([scale, 1.0, 1.0]).repeat_interleave(self.mean.shape[-3]).view(-1, 1, 1)
         return replace(self, **whole, polar_means=sizes * self.polar_means, polar_std=sizes * self.polar_std)
 
+    def part(self, index: int) -> Posterior:
+        """That of measurement `index` of a batch alone."""
+        names = [f.name for f in fields(self) if isinstance(getattr(self, f.name), Tensor) and f.name != "support"]
+        lost = [BrokenChain(0, *of[1:]) for of in self.broken if of.measurement == index]
+        return replace(self, **{name: getattr(self, name)[index] for name in names}, broken=lost)
+
     def diagnostics(self) -> Diagnostics:
         """R-hat and effective sample size by ArviZ, and the run's figures by level.
 
@@ -295,8 +304,29 @@ class Posterior:
                 rhat[i], ess[i] = arviz.rhat(data)["x"].values, arviz.ess(data)["x"].values
         return (rhat[0], ess[0]) if trace.ndim == 3 else (rhat, ess)
 
-    def save(self, path: str | Path) -> None:
-        """Write arrays and figures to one .npz file, without pickles; whole or, where the disk is full, not at all."""
+    def save(self, path: str | Path, more: Mapping[str, np.ndarray] | None = None) -> None:
+        """Write arrays and figures to one .npz file, without pickles, or .h5; whole or, on a full disk, not at all.
+
+        Beside what `load` reads there are, for others: std and, of complex images, magnitude_mean, magnitude_std, phase_mean
+        and phase_std. more: arrays by names of their own.
+
+        Raises:
+            ImportError: HDF5 is asked for and h5py, an extra, is not installed.
+        """
+        write_arrays(Path(path), self.arrays() | dict(more or {}))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What `save` writes, by name."""
+        return self.derived() | self._stored()
+
+    def derived(self) -> dict[str, np.ndarray]:
+        """std and, of complex images, means and standard deviations of magnitude and phase; NaN of one chain alone."""
+        names = ("std",) if self.polar_means is None else ("std", *DERIVED)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what one chain cannot tell
+            return {name: getattr(self, name).cpu().numpy() for name in names}
+
+    def _stored(self) -> dict[str, np.ndarray]:
         polar = () if self.polar_means is None else POLAR
         arrays = {name: getattr(self, name).cpu().numpy() for name in (*ARRAYS, *polar)}
         arrays["chi2"] = self.chi2.cpu().numpy()
@@ -305,7 +335,7 @@ class Posterior:
         facts = {"by_level": self.by_level, "acceptance": self.acceptance, "interrupted": self.interrupted,
                  "broken": [lost._asdict() for lost in self.broken], "seed": self.seed, "schedule": asdict(self.schedule),
                  "seconds": self.seconds, "gradients": self.gradients, "pairs": self.pairs, "first_chain": self.first_chain}
-        write_npz(Path(path), arrays | {"facts": np.array(json.dumps(facts))})
+        return arrays | {"facts": np.array(json.dumps(facts))}
 
     @classmethod
     def load(cls, path: str | Path) -> Posterior:
@@ -315,13 +345,12 @@ class Posterior:
             ArgumentError: path is not such a file.
         """
         check_is_file(Path(path), "path")
-        with reading(path, "path", WANTED), open(path, "rb") as file:  # by NumPy's own hand a broken archive stays open
-            stored = np.load(file, allow_pickle=False)
+        with reading(path, "path", WANTED):
+            stored = read_arrays(Path(path), "path", (*ARRAYS, *POLAR, "chi2", "support", "facts"))
             arrays: dict[str, Any] = {name: torch.from_numpy(stored[name]) for name in ARRAYS}
-            arrays |= {name: torch.from_numpy(stored[name]) if name in stored.files else None for name in POLAR}
-            if "chi2" in stored.files:
+            arrays |= {name: torch.from_numpy(stored[name]) if name in stored else None for name in (*POLAR, "support")}
+            if "chi2" in stored:
                 arrays["chi2"] = torch.from_numpy(stored["chi2"])
-            arrays["support"] = torch.from_numpy(stored["support"]) if "support" in stored.files else None
             facts = json.loads(str(stored["facts"]))
             facts["broken"] = [BrokenChain(**lost) for lost in facts["broken"]]
             facts["schedule"] = Schedule(**facts["schedule"])

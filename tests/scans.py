@@ -21,14 +21,15 @@ class Scan(NamedTuple):
     images: np.ndarray
 
 
-def scan(slices: int = 2, coils: int = 3, height: int = 24, width: int = 20, noise: float = 0.01) -> Scan:
-    """Parts of the shipped brain, every other column and the middle four measured."""
+def scan(slices: int = 2, coils: int = 3, height: int = 24, width: int = 20, noise: float = 0.01,
+         middle: int = 4) -> Scan:
+    """Parts of the shipped brain, every other column and so many in the middle measured."""
     rng = np.random.default_rng(0)
     brain = data.brain()[0]
     images = torch.stack([brain[70 + i:70 + i + height, 60:60 + width] for i in range(slices)])
     maps = data.coil_maps(coils, height, width)
     mask = np.zeros((height, width), np.float32)
-    mask[:, ::2] = mask[:, width // 2 - 2:width // 2 + 2] = 1
+    mask[:, ::2] = mask[:, width // 2 - middle // 2:width // 2 + middle // 2] = 1
     full = centred_fft(images[:, None] * maps).numpy()
     noisy = full + noise * (rng.normal(size=full.shape) + 1j * rng.normal(size=full.shape))
     return Scan((noisy * mask).astype(np.complex64), maps.numpy(), mask, images.numpy())

@@ -283,7 +283,7 @@ def test_noise_and_covariance_beside_kspace(tmp_path: Path) -> None:
     np.savez(tmp_path / "k.npz", kspace=SCAN.kspace, maps=SCAN.maps, noise=noise, noise_cov=np.eye(3) + 0j)
     found = io.open_kspace(tmp_path / "k.npz")[0]
     assert found.noise is not None and np.allclose(found.noise, noise)
-    assert found.covariance is not None and torch.equal(found.covariance, torch.eye(3) + 0j)
+    assert found.covariance is not None and torch.equal(found.covariance, torch.eye(3) / 2 + 0j)
 
 
 def test_scan_is_what_the_operator_measures() -> None:

@@ -2,82 +2,33 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from ..errors import ArgumentError, check
+from ..errors import check
+from .images import image_noise_std, image_operator, read_blur
 from .options import check_backend, chosen_precision, force_option, print_json, sampling_options
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..operators.base import Operator
     from ..samplers import Schedule
+    from .runs import Found, Piece, Settings
 
-T = TypeVar("T")
-ASSUMED = 0.02  # noise_std of images in [−1, 1] where nothing tells it
 OPERATORS = ("denoise", "inpaint", "deblur", "superres", "mri")
-APPLY_TO = {"mask": ("inpaint",), "blur_std": ("deblur", "superres"), "motion": ("deblur", "superres"),
-            "psf": ("deblur", "superres"), "factor": ("superres",), "scale": ("mri",)}  # options of some operators alone
-
-
-def needed(name: str, value: T | None, wanted: str) -> T:
-    """`value`, which must have been given."""
-    if value is None:
-        raise ArgumentError(f"{name}: got none; wanted {wanted}")
-    return value
+APPLY_TO = {"mask": ("inpaint", "mri"), "blur_std": ("deblur", "superres"), "motion": ("deblur", "superres"),
+            "psf": ("deblur", "superres"), "factor": ("superres",), "scale": ("mri",),
+            "maps": ("mri",), "dataset": ("mri",), "axes": ("mri",), "slices": ("mri",)}  # options of some operators alone
 
 
 def check_applicable(kind: str, given: dict[str, object]) -> None:
     """No option may have been given that says nothing about this operator."""
     for name, kinds in APPLY_TO.items():
         check(given[name] is None or kind in kinds, name, f"it with --operator {kind}", f"it with {' or '.join(kinds)} alone")
-
-
-def read_blur(blur_std: float | None, motion: tuple[float, float] | None, psf: Path | None) -> Tensor | None:
-    """The blur kernel that one of the three options gives, None without any."""
-    from ..io import read_psf
-    from ..operators.fourier import gaussian_psf, motion_psf
-
-    given = [name for name, value in (("blur_std", blur_std), ("motion", motion), ("psf", psf)) if value is not None]
-    check(len(given) <= 1, " and ".join(given), "all of these", "one description of the blur")
-    if blur_std is not None:
-        return gaussian_psf(blur_std, "blur_std")
-    if motion is not None:
-        check(0 < motion[0] < math.inf and math.isfinite(motion[1]), "motion", motion, "a length > 0 and an angle, both finite")
-        return motion_psf(*motion, "motion")
-    return None if psf is None else read_psf(psf)
-
-
-def image_operator(kind: str, image: Tensor, noise_std: float, mask: Path | None, blur: Tensor | None,
-                   factor: int | None) -> Operator:
-    """A for a measurement that is an image."""
-    from .. import operators
-    from ..io import read_mask
-
-    is_complex = image.is_complex()
-    if kind == "inpaint":
-        seen = read_mask(needed("mask", mask, "a file, for --operator inpaint"))
-        return operators.Inpainting(seen, noise_std, is_complex=is_complex)
-    if kind == "deblur":
-        kernel = needed("blur_std, motion or psf", blur, "one of them for --operator deblur")
-        return operators.CircularBlur(kernel, noise_std, is_complex=is_complex)
-    if kind == "superres":
-        return operators.SuperResolution(2 if factor is None else factor, noise_std, blur, is_complex=is_complex)
-    return operators.Denoising(noise_std, is_complex=is_complex)
-
-
-def image_noise_std(kind: str, image: Tensor, noise_std: float | None) -> tuple[float, str]:
-    """η of a measurement that is an image, and whether it was given, estimated or assumed."""
-    from ..io import image_noise
-
-    if noise_std is not None:
-        return noise_std, "given"
-    found = image_noise(image) if kind in ("denoise", "deblur") else None  # pixels that are missing or apart are no neighbours
-    return (ASSUMED, "assumed") if found is None else (found, "estimated")
 
 
 def given_schedule(noise: str, **given: float | None) -> Schedule | None:
@@ -89,19 +40,30 @@ def given_schedule(noise: str, **given: float | None) -> Schedule | None:
     return Schedule(**defaults | known) if known or noise == "independent" else None
 
 
-def results(measurement: Path, out: Path | None) -> list[Path]:
-    """The files that are written: OUT.npz and OUT.png."""
-    stem = measurement.with_name(measurement.stem + "_posterior") if out is None else out
-    check(stem.name not in ("", ".."), "out", f"'{stem}'", "the name of a file")
-    stem = stem.with_suffix("") if stem.suffix in (".npz", ".png") else stem
-    return [stem.with_name(stem.name + suffix) for suffix in (".npz", ".png")]
+def outputs(measurement: Path, out: tuple[Path, ...], with_map: bool) -> list[Path]:
+    """The names that --out says for an input; without a suffix of a format, that name with .npz and .png."""
+    from ..io.results import split
+
+    found = []
+    for name in out or (measurement.with_name(measurement.stem + "_posterior"),):
+        named = Path(str(name).replace("{}", measurement.stem))
+        check(named.name not in ("", ".."), "out", f"'{named}'", "the name of a file")
+        found += [named] if split(named)[1] else [named.with_name(named.name + suffix) for suffix in (".npz", ".png")]
+    return found
 
 
 @click.command(short_help="Sample the posterior of your own measurement.")
-@click.argument("measurement", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("measurements", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--operator", type=click.Choice(OPERATORS), required=True, help="How INPUT was measured.")
 @click.option("--energy", help="The prior: a name of `alps-fast info`, or a file.  [default: brain for mri, else natural]")
-@click.option("--mask", type=click.Path(path_type=Path), help="inpaint: a picture or array, 1 or white = observed.")
+@click.option("--mask", type=click.Path(path_type=Path), help="inpaint: a picture or array, 1 or white = observed. mri: a "
+              "file of the mask, where it is not in INPUT.")
+@click.option("--maps", type=click.Path(path_type=Path), help="mri: a file of coil maps.  "
+              "[default: those in INPUT, else estimated]")
+@click.option("--dataset", help="mri: the name of k-space in INPUT.  [default: kspace, or what looks like it]")
+@click.option("--axes", help="mri: a letter an axis of it, as shwc: s slices, c coils, h rows, w columns, r real and imaginary "
+              "part, _ of one.  [default: guessed, and said]")
+@click.option("--slices", help="mri: which, as 3:20 or 7, from 0 on.  [default: all]")
 @click.option("--noise-std", type=float, help="Standard deviation of the noise, of real and imaginary part each, in units of "
               "INPUT as read.  [default: estimated for denoise, deblur and mri; else assumed to be 0.02, or 0.02 of --scale]")
 @click.option("--blur-std", type=float, help="deblur, superres: Gaussian blur, its standard deviation in pixels.")
@@ -111,8 +73,10 @@ def results(measurement: Path, out: Path | None) -> list[Path]:
               "at row h // 2, column w // 2; a picture is scaled to sum 1.")
 @click.option("--factor", type=int, help="superres: pixels between pixels.  [default: 2]")
 @click.option("--scale", type=float, help="mri: the magnitude that the prior should take for 1.  [default: from the data]")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write: OUT.npz and OUT.png.  "
-              "[default: INPUT without its suffix, with _posterior]")
+@click.option("--out", type=click.Path(path_type=Path), multiple=True, help="Where to write, and by its suffix what: "
+              ".npz or .h5 (everything), .nii.gz, .dcm, .cfl, .png; without one OUT.npz and OUT.png. May be given several times; {} "
+              "stands for INPUT without its suffix.  [default: INPUT without its suffix, with _posterior]")
+@click.option("--map", "with_map", is_flag=True, help="The most probable image too.")
 @click.option("--chains", type=int, default=8, show_default=True, help="Chains; none sees the others. From four on in pairs.")
 @click.option("--draws", type=int, help="Draws a chain, once annealed.  [default: 20; 1 with --noise independent]")
 @click.option("--thin", type=int, help="Steps between draws.  [default: 1]")
@@ -131,81 +95,153 @@ def results(measurement: Path, out: Path | None) -> list[Path]:
               "and on SIGTERM; where it is there already, the run goes on from it.")
 @force_option
 @sampling_options
-def command(measurement: Path, operator: str, energy: str | None, mask: Path | None, noise_std: float | None,
-            blur_std: float | None, motion: tuple[float, float] | None, psf: Path | None, factor: int | None, scale: float | None,
-            out: Path | None, chains: int, draws: int | None, thin: int | None, method: str, noise: str, correction: str,
+def command(measurements: tuple[Path, ...], operator: str, energy: str | None, mask: Path | None, maps: Path | None,
+            dataset: str | None, axes: str | None, slices: str | None, noise_std: float | None, blur_std: float | None,
+            motion: tuple[float, float] | None, psf: Path | None, factor: int | None, scale: float | None, out: tuple[Path, ...],
+            with_map: bool, chains: int, draws: int | None, thin: int | None, method: str, noise: str, correction: str,
             levels: int | None, steps: int | None, sigma_max: float | None, sigma_min: float | None, checkpoint: Path | None,
             force: bool, backend: str, precision: str | None, seed: int, progress: bool, as_json: bool) -> None:
     """Sample the posterior of the image behind INPUT; write mean, deviation and samples (npz) and a picture (png).
 
-    INPUT is an image (PNG, JPEG, TIFF, npy, npz), or for mri an .npz or HDF5 file with kspace (coils, H, W), maps of
-    the same shape and mask (H, W) or (W,). Grey levels 0 to 255 are read as -1 to 1; arrays of floats as they are.
+    INPUT is an image (PNG, JPEG, TIFF, npy, npz), or for mri k-space: npz, npy, HDF5 (fastMRI's too), ISMRMRD, MATLAB or BART
+    files, a slice or many. Grey levels 0 to 255 are read as -1 to 1; arrays of floats as they are. Of several slices those that
+    fail are named, the others kept, and the exit code is 1; Ctrl-C keeps those that are done.
 
     \b
     Examples:  alps-fast reconstruct photo.png --operator inpaint --mask seen.png --noise-std 0.02
                alps-fast reconstruct blurred.png --operator deblur --motion 9 30
                alps-fast reconstruct scan.h5 --operator mri --energy brain --chains 16 --out scan_posterior
+               alps-fast reconstruct volume.h5 --operator mri --slices 3:20 --map --out volume.nii.gz
     """
     import alps_fast as af
 
-    from ..io import check_outputs, read_image, read_kspace, scaled_kspace
+    from ..io import check_outputs
+    from ..io.results import check_names, files_of
+    from .runs import Settings, provenance
 
     check_backend(backend)
     check_applicable(operator, {"mask": mask, "blur_std": blur_std, "motion": motion, "psf": psf, "factor": factor,
-                                "scale": scale})
+                                "scale": scale, "maps": maps, "dataset": dataset, "axes": axes, "slices": slices})
     if draws is None:
         draws = 1 if noise == "independent" else 20
     check(thin is None or draws > 1, "thin", thin, "it with more than one draw alone")
     blur = read_blur(blur_std, motion, psf)
-    prior = af.energies.load(("brain" if operator == "mri" else "natural") if energy is None else energy, backend=backend,
-                             precision=chosen_precision(precision))
-    op: Operator
-    if operator == "mri":
-        found = scaled_kspace(read_kspace(measurement), noise_std, scale)
-        y, op, scale, noise_from = found.y, found.operator, found.scale, found.noise_from
-    else:
-        y, scale = read_image(measurement), 1.0
-        noise_std, noise_from = image_noise_std(operator, y, noise_std)
-        op = image_operator(operator, y, noise_std, mask, blur, factor)
-    sampler = af.Sampler(op, prior, chains=chains, draws=draws, thin=1 if thin is None else thin, seed=seed,
-                         schedule=given_schedule(noise, levels=levels, steps=steps, sigma_max=sigma_max, sigma_min=sigma_min),
-                         method=method, noise=noise, correction=None if correction == "none" else correction, backend=backend,
-                         progress=progress, checkpoint=checkpoint)
-    inputs = {"INPUT": measurement, "mask": mask, "psf": psf, "energy": energy}
-    files = results(measurement, out)
-    check_outputs("out", files, force, **inputs, checkpoint=checkpoint)
-    if checkpoint is not None:
-        check_outputs("checkpoint", [checkpoint], force=True, **inputs)  # one of another run is refused when it is read
-    posterior = sampler(y)
-    if scale != 1.0:  # back to the units of the data
-        posterior = posterior.scaled(scale)
-    posterior.save(files[0])
-    posterior.plot(files[1])
-    if posterior.interrupted and checkpoint is not None:
-        click.echo(f"interrupted: the same command with --force goes on from {checkpoint}", err=True)
-    report(posterior, op, operator, files, scale, noise_from, as_json)
-
-
-def report(posterior: Any, op: Operator, kind: str, files: list[Path], scale: float, noise_from: str, as_json: bool) -> None:
-    """What was done and where it is."""
-    deviation = float(posterior.mean_std)
-    mean_std = None if math.isnan(deviation) else deviation  # NaN is no JSON
-    result = {"operator": kind, "image": list(posterior.mean.shape), "noise_std": op.noise_std * scale,
-              "noise_from": noise_from, "scale": scale,
-              "draws": int(posterior.count), "gradients": posterior.gradients, "seconds": posterior.seconds,
-              "mean_std": mean_std, "chi2": float(posterior.chi2),
-              "acceptance": posterior.acceptance, "interrupted": posterior.interrupted,
-              "broken_chains": [lost._asdict() for lost in posterior.broken], "files": [str(f) for f in files]}
-    if noise_from == "assumed":
-        click.echo(f"noise_std: {result['noise_std']:.4g} is assumed, as the data do not tell; give --noise-std if you know it",
-                   err=True)
+    named = ("brain" if operator == "mri" else "natural") if energy is None else energy
+    prior = af.energies.load(named, backend=backend, precision=chosen_precision(precision))
+    jobs = [Job(path, *_pieces(path, operator, noise_std, mask, blur, factor, maps, dataset, axes, slices, scale))
+            for path in measurements]
+    pieces = sum(len(job.pieces) for job in jobs)
+    check(checkpoint is None or pieces == 1, "checkpoint", f"'{checkpoint}' for {pieces} slices", "one image, or none")
+    options: dict[str, Any] = {
+        "chains": chains, "draws": draws, "thin": 1 if thin is None else thin, "seed": seed, "method": method, "noise": noise,
+        "correction": None if correction == "none" else correction, "backend": backend, "checkpoint": checkpoint}
+    schedule = given_schedule(noise, levels=levels, steps=steps, sigma_max=sigma_max, sigma_min=sigma_min)
+    if pieces == 1:  # what it is refused for comes before what --out is
+        jobs = [job._replace(pieces=[_kept(job.pieces[0]())]) for job in jobs]
+        af.Sampler(jobs[0].pieces[0]().operator, prior, schedule=schedule, **options)
+    wanted = [outputs(job.path, out, with_map) for job in jobs]
+    inputs = {"mask": mask, "psf": psf, "energy": energy, "maps": maps}
+    every = [file for names in wanted for name in names for file in files_of(name, with_map)]
+    check_names(every)
+    for job in jobs:
+        check_outputs("out", every, force, INPUT=job.path, **inputs, checkpoint=checkpoint)
+        if checkpoint is not None:
+            check_outputs("checkpoint", [checkpoint], force=True, INPUT=job.path, **inputs)  # of another run: refused when read
+    told = provenance({"mask": _text(mask), "psf": _text(psf), "maps": _text(maps)}, named, seed,
+                      options | {"noise_std": noise_std, "scale": scale, "dataset": dataset, "axes": axes})
+    settings = Settings(prior, schedule, options, with_map, progress)
+    done = [_run(job, names, settings, operator, told, as_json) for job, names in zip(jobs, wanted, strict=True)]
     if as_json:
-        print_json(result)
-        return
-    for lost in posterior.broken:
-        click.echo(f"chain {lost.chain} turned non-finite at level {lost.level}, step {lost.step}, and was left out", err=True)
-    told = "" if mean_std is None else f"; mean standard deviation {mean_std:.4g}"
-    click.echo(f"{result['draws']} draws in {posterior.seconds:.1f} s{told}")
-    click.echo(f"chi-squared a datum of the samples: {result['chi2']:.3g}, about 1 expected")
-    click.echo(f"noise_std {result['noise_std']:.4g}, {noise_from}" + (f"; scale {scale:.4g}" if kind == "mri" else ""))
-    click.echo("wrote " + ", ".join(result["files"]))
+        print_json(done[0][0] if len(done) == 1 else [found for found, _ in done])
+    if any(failed for _, failed in done):
+        raise SystemExit(1)
+
+
+class Job(NamedTuple):
+    """An input: its pieces, each read when it is asked for, what they are called, and whether they are slices of a volume."""
+
+    path: Path
+    pieces: list[Callable[[], Piece]]
+    labels: list[str]
+    volume: bool
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _kept(piece: Piece) -> Callable[[], Piece]:
+    """A piece that was read already."""
+    return lambda: piece
+
+
+def _pieces(path: Path, operator: str, noise_std: float | None, mask: Path | None, blur: Tensor | None, factor: int | None,
+            maps: Path | None, dataset: str | None, axes: str | None, slices: str | None, scale: float | None,
+            ) -> tuple[list[Callable[[], Piece]], list[str], bool]:
+    """Those of an input, as `Job` has them."""
+    from ..io import open_kspace, read_image
+    from .runs import Piece
+    from .scans import Scan, chosen_slices
+
+    if operator == "mri":
+        found = open_kspace(path, dataset=dataset, axes=axes, maps=maps, mask=mask)
+        chosen = chosen_slices(slices, len(found), path)
+        scan = Scan(found, noise_std, scale)
+        return [partial(scan.piece, i) for i in chosen], [found.label(i) for i in chosen], len(found) > 1
+    y = read_image(path)
+    eta, noise_from = image_noise_std(operator, y, noise_std)
+    piece = Piece(0, path.name, y, image_operator(operator, y, eta, mask, blur, factor), 1.0, noise_from)
+    return [_kept(piece)], [path.name], False
+
+
+def _run(job: Job, names: list[Path], settings: Settings, kind: str, told: dict[str, Any], as_json: bool,
+         ) -> tuple[dict[str, Any], bool]:
+    """Samples an input and writes what is found: the facts, and whether slices are missing."""
+    from ..io.results import files_of, write
+    from .runs import Found, Lost, results, sampled, tell
+
+    found, lost = list[Found](), list[Lost]()
+    for some in sampled(job.pieces, job.labels, settings):
+        if isinstance(some, Lost):
+            lost.append(some)
+            click.echo(f"{job.path}, {some.label} failed: {some.why}", err=True)
+        else:
+            found += some
+    missing = len(job.pieces) - len(found) - len(lost)
+    if missing:
+        click.echo(f"interrupted: {missing} of {len(job.pieces)} slices of {job.path} are not done", err=True)
+    if not found:
+        return {"input": str(job.path), "slices": [], "failed": [one._asdict() for one in lost], "files": []}, True
+    made = results(found, kind, job.volume, told | {"input": str(job.path)})
+    for name in names:
+        write(name, made)
+    files = [str(file) for name in names for file in files_of(name, settings.with_map)]
+    facts = [one.facts(kind) for one in found]
+    for one, fact in zip(found, facts, strict=True):
+        _notes(one, fact, settings, job.volume)
+    if not job.volume:
+        if not as_json:
+            tell(found[0], kind, facts[0])
+            click.echo("wrote " + ", ".join(files))
+        return facts[0] | {"files": files}, False
+    if not as_json:
+        for one, fact in zip(found, facts, strict=True):
+            noise = f"noise_std {fact['noise_std']:.4g} {fact['noise_from']}"
+            click.echo(f"{one.piece.label}: chi-squared {fact['chi2']:.3g}, {noise}, scale {fact['scale']:.4g}, "
+                       f"{fact['seconds']:.1f} s")
+        click.echo("wrote " + ", ".join(files))
+    slices = [{"index": one.piece.number, "label": one.piece.label} | fact for one, fact in zip(found, facts, strict=True)]
+    failed = [one._asdict() for one in lost]
+    return {"input": str(job.path), "slices": slices, "failed": failed, "files": files}, bool(lost or missing)
+
+
+def _notes(one: Found, fact: dict[str, Any], settings: Settings, volume: bool) -> None:
+    """On stderr, for people and programs alike."""
+    where = f"{one.piece.label}: " if volume else ""
+    for words in one.piece.words:
+        click.echo(f"{where}{words}", err=True)
+    if one.piece.noise_from == "assumed":
+        click.echo(f"{where}noise_std: {fact['noise_std']:.4g} is assumed, as the data do not tell; give --noise-std if you know "
+                   "it", err=True)
+    if one.posterior.interrupted and settings.sampler["checkpoint"] is not None:
+        click.echo(f"interrupted: the same command with --force goes on from {settings.sampler['checkpoint']}", err=True)

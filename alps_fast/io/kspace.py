@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class KSpace:
     maps: (coils, H, W) complex64, or None for one coil and for maps that are yet to be estimated.
     mask: (H, W) float32, 1 where it was measured.
     noise: (coils, n) complex64, samples of the coils' noise alone, as large as in kspace. covariance: (coils, coils) complex64,
-        E n nᴴ of such samples: twice the square of noise_std where coils are alike and independent. None where the file has none.
+        E n nᴴ/2 of such samples, noise_std² on its diagonal. None where the file has none.
     size: (H, W) that the scanner's images have, without oversampling; None where the file does not say.
     geometry: where pixels are, None where the file does not say. attributes: text and numbers of the file. units: of kspace, ""
         where nobody knows. source: the file, array and slice, for people.
@@ -45,7 +46,11 @@ class KSpace:
     units: str = ""
     source: str = ""
 
-    def __iter__(self) -> Iterator[Tensor | None]:
+    def _replace(self, **changes: Any) -> KSpace:
+        """The same but for some fields, as of a named tuple."""
+        return replace(self, **changes)
+
+    def __iter__(self) -> Iterator[Any]:
         return iter((self.kspace, self.maps, self.mask))
 
 
@@ -104,14 +109,17 @@ def checked_mask(array: np.ndarray, axes: str, slices: int, index: int, kspace: 
 
 
 def checked_noise(arrays: dict[str, np.ndarray], coils: int, path: Path) -> dict[str, Tensor]:
-    """`noise` (coils, n) and `covariance` (coils, coils) of the same coils, as far as they are there."""
+    """`noise` (coils, n) and `covariance` (coils, coils) of the same coils, as far as they are there.
+
+    Files hold E n nᴴ, `KSpace` the half of it, as it counts noise in real components.
+    """
     found = {}
     for name, array in arrays.items():
         ok = array.dtype.kind == "c" and array.ndim == 2 and array.shape[0] == coils and array.shape[1] > 0
         ok &= name != "covariance" or array.shape[1] == coils
         check(ok, name, f"{array.dtype} of shape {array.shape} in {path}",
               f"complex numbers ({coils}, {'n' if name == 'noise' else coils})")
-        found[name] = finite(array, name, f" in {path}")
+        found[name] = finite(array if name == "noise" else array / 2, name, f" in {path}")
     return found
 
 
