@@ -74,7 +74,7 @@ def outputs(measurement: Path, out: tuple[Path, ...], with_map: bool) -> list[Pa
 @click.option("--factor", type=int, help="superres: pixels between pixels.  [default: 2]")
 @click.option("--scale", type=float, help="mri: the magnitude that the prior should take for 1.  [default: from the data]")
 @click.option("--out", type=click.Path(path_type=Path), multiple=True, help="Where to write, and by its suffix what: "
-              ".npz or .h5 (everything), .nii.gz, .dcm, .cfl, .png; without one OUT.npz and OUT.png. May be given several times; {} "
+              ".npz or .h5 (everything), .nii.gz, .dcm, .cfl, .png; without one OUT.npz and OUT.png. Several times at will; {} "
               "stands for INPUT without its suffix.  [default: INPUT without its suffix, with _posterior]")
 @click.option("--map", "with_map", is_flag=True, help="The most probable image too.")
 @click.option("--chains", type=int, default=8, show_default=True, help="Chains; none sees the others. From four on in pairs.")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scans
 import torch
 from PIL import Image
 
@@ -64,6 +66,31 @@ def kspace_hdf5(folder: Path) -> None:
                 file.create_dataset(key, data=array, **options)
     with h5py.File(folder / "latest.h5", "w", libver="latest") as file:
         file["kspace"] = _kspace()["kspace"][0]
+
+
+def kspace_volumes(folder: Path) -> None:
+    """HDF5 as fastMRI and MATLAB write it, and ISMRMRD."""
+    small = scans.scan(slices=2, coils=2, height=6, width=4, middle=2)
+    scans.write_fastmri(folder / "fast.h5", small)
+    scans.write_matlab73(folder / "matlab.mat", kspace=small.kspace.transpose(2, 3, 1, 0), mask=small.mask)
+    if importlib.util.find_spec("ismrmrd"):
+        scans.write_ismrmrd(folder / "raw.h5", small)
+
+
+def kspace_mat(folder: Path) -> None:
+    from scipy.io import savemat
+
+    savemat(folder / "plain.mat", _kspace() | {"text": "x", "cell": np.array([{"a": 1}], dtype=object)})
+    savemat(folder / "packed.mat", _kspace(), do_compression=True)
+    savemat(folder / "four.mat", {"kspace": _kspace()["kspace"][0]}, format="4")
+
+
+def kspace_bart(folder: Path) -> None:
+    (folder / "k.hdr").write_text("# Dimensions\n6 4 1 2 1 1 1 1 1 1 1 1 1 2 1 1\n# Command\nphantom -k k\n")
+
+
+def posterior_hdf5(folder: Path) -> None:
+    run().save(folder / "posterior.h5")
 
 
 def posterior(folder: Path) -> None:

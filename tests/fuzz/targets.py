@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 import alps_fast as af
@@ -44,6 +45,21 @@ def _kspace(path: Path) -> None:
     operators.CartesianMRI(mask, maps, noise_std=0.1).check_measurement(kspace)
 
 
+def _slices(path: Path) -> None:
+    for data in io.open_kspace(path):
+        assert data.kspace.ndim == 3 and data.mask.shape == data.kspace.shape[1:] and bool(data.kspace.isfinite().all())
+
+
+def _bart(path: Path) -> None:
+    """The header is damaged; the numbers beside it are good."""
+    numbers = path.with_suffix(".cfl")
+    numbers.write_bytes(np.random.default_rng(0).normal(size=2 * 6 * 4 * 2 * 2).astype("<f4").tobytes())
+    try:
+        _slices(path)
+    finally:
+        numbers.unlink()
+
+
 def _posterior(path: Path) -> None:
     posterior = af.Posterior.load(path)
     assert posterior.std.shape == posterior.mean.shape and len(posterior.interval()) == 2
@@ -75,6 +91,8 @@ TARGETS = {
     "picture of a kernel": Target(_psf, seeds.pictures), "array": Target(_image, seeds.arrays),
     "array of a mask": Target(_mask, seeds.arrays), "array of a kernel": Target(_psf, seeds.arrays),
     "k-space npz": Target(_kspace, seeds.kspace_npz), "k-space HDF5": Target(_kspace, seeds.kspace_hdf5, share=4),
+    "k-space HDF5 volumes": Target(_slices, seeds.kspace_volumes, share=4), "k-space MATLAB": Target(_slices, seeds.kspace_mat),
+    "k-space BART": Target(_bart, seeds.kspace_bart), "posterior HDF5": Target(_posterior, seeds.posterior_hdf5, share=2),
     "posterior": Target(_posterior, seeds.posterior), "checkpoint": Target(_checkpoint, seeds.checkpoint),
     "energy": Target(_energy, seeds.energy), "teacher": Target(_teacher, seeds.teacher),
 }
