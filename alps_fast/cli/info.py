@@ -12,7 +12,8 @@ import click
 
 from .options import add, json_option, print_json
 
-PACKAGES = ("alps-fast", "torch", "numpy", "safetensors", "triton", "h5py", "scikit-image", "arviz", "sigpy", "nibabel", "pydicom")
+PACKAGES = ("alps-fast", "torch", "numpy", "safetensors", "triton", "h5py", "scikit-image", "arviz", "sigpy",
+            "nibabel", "pydicom")
 
 
 def gather() -> dict[str, Any]:

@@ -154,7 +154,7 @@ def command(measurements: tuple[Path, ...], operator: str, energy: str | None, m
     if as_json:
         print_json(done[0][0] if len(done) == 1 else [found for found, _ in done])
     if any(failed for _, failed in done):
-        raise SystemExit(1)
+        raise SystemExit(1 if any(found["files"] for found, _ in done) else 2)
 
 
 class Job(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, check, refused, whole
+from ..limits import check_memory
 from .axes import check_axes, guessed_axes, ordered
 from .geometry import Geometry, spaced
+from .hdf5 import COPIES
 from .ismrmrd import ISMRMRDFile, header_of, is_ismrmrd
 from .kspace import KSpace, check_consistent, checked_maps, checked_mask, checked_noise, measured_kspace
 from .slices import Slices
@@ -136,6 +139,8 @@ class ArrayFile(Slices):
         self.shape = info.shape
         self.slices = int(np.prod([n for n, a in zip(info.shape, self.axes, strict=True) if a == "s"], dtype=np.int64))
         check(self.slices > 0, "kspace", f"shape {info.shape}{self.where}", "at least one slice")
+        a_slice = COPIES * 8 * math.prod(info.shape) // self.slices
+        check_memory("kspace", f"shape {info.shape}{self.where}, a slice of", a_slice, torch.device("cpu"))
         self.header = header_of(source.text(HEADER), source) if isinstance(source, HDF5Source) and self._has_header() else None
 
     def __len__(self) -> int:
