@@ -40,7 +40,7 @@ class Results:
     arrays: Mapping[str, np.ndarray]
     geometry: tuple[Geometry | None, Geometry | None] = (None, None)
     labels: list[str] = field(default_factory=list)
-    plot: Callable[[Path], None] | None = None
+    plot: Callable[[Path], object] | None = None
 
 
 def split(path: Path) -> tuple[Path, str]:
@@ -159,7 +159,7 @@ def _short(value: float) -> str:
     return f"{value:.9g}"
 
 
-def _sheet(found: Results) -> Callable[[Path], None]:
+def _sheet(found: Results) -> Callable[[Path], object]:
     """A picture of several slices: means above their standard deviations, of at most six."""
     def draw(path: Path) -> None:
         from matplotlib.figure import Figure
