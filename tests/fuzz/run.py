@@ -33,10 +33,12 @@ def late(number: int, frame: FrameType | None) -> None:
 
 def reads(target: Target, path: Path) -> bool:
     """Whether a good file is taken: not every reader takes all of its format."""
-    try:
-        target.read(path)
-    except ArgumentError:
-        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            target.read(path)
+        except ArgumentError:
+            return False
     return True
 
 
