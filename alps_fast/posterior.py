@@ -89,6 +89,8 @@ class Posterior:
     support: (H, W) bool, where the operator measures anything; None: everywhere. Elsewhere mean, std and samples are 0, no
         number is traced, and neither scales of pictures nor averages count what is there.
     pairs: whether chains 2k and 2k + 1 have opposite noise. first_chain: index of the first.
+    leap_acceptance: with moves="leap", the mean probability of acceptance of a leap to another mode, NaN where no two modes were
+        found to leap between; else None. Next to 0: the weights of modes are still those that annealing froze.
     """
 
     mean: Tensor
@@ -111,6 +113,7 @@ class Posterior:
     support: Tensor | None = None
     pairs: bool = False
     first_chain: int = 0
+    leap_acceptance: float | None = None
 
     @property
     def std(self) -> Tensor:
@@ -334,7 +337,8 @@ class Posterior:
             arrays["support"] = self.support.cpu().numpy()
         facts = {"by_level": self.by_level, "acceptance": self.acceptance, "interrupted": self.interrupted,
                  "broken": [lost._asdict() for lost in self.broken], "seed": self.seed, "schedule": asdict(self.schedule),
-                 "seconds": self.seconds, "gradients": self.gradients, "pairs": self.pairs, "first_chain": self.first_chain}
+                 "seconds": self.seconds, "gradients": self.gradients, "pairs": self.pairs, "first_chain": self.first_chain,
+                 "leap_acceptance": self.leap_acceptance}
         return arrays | {"facts": np.array(json.dumps(facts))}
 
     @classmethod
@@ -384,7 +388,7 @@ class Posterior:
         check(fits, "path", f"{path}, whose arrays do not fit together", WANTED)
         ok = (isinstance(self.by_level, dict) and all(isinstance(v, list) for v in self.by_level.values())
               and len({len(v) for v in self.by_level.values()}) <= 1 and isinstance(self.acceptance, float | None)
-              and isinstance(self.interrupted, bool) and isinstance(self.seconds, float | int))
+              and isinstance(self.leap_acceptance, float | None) and isinstance(self.interrupted, bool) and isinstance(self.seconds, float | int))
         check(ok, "path", f"{path}, whose figures do not fit together", WANTED)
         whole("seed", self.seed, 0, 1 << 63)
         whole("gradients", self.gradients, 0)

@@ -9,7 +9,7 @@ from ..errors import check, refused
 from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements
 
-LANGEVIN, MEASUREMENT, METROPOLIS = 1, 2, 3  # streams: the tag word of the counter
+LANGEVIN, MEASUREMENT, METROPOLIS, LEAP = 1, 2, 3, 4  # streams: the tag word of the counter
 NO_NOISE, INDEPENDENT, AVERAGED = 0, 1, 2  # what a Langevin step adds, see step_noise
 GIVEN = 3  # what kernels take for noise that comes as an array
 
@@ -180,5 +180,10 @@ def step_noise(chains: Tensor, n: int, seed: int, step: int, noise: int, backend
 
 def philox_uniform(chains: Tensor, seed: int, step: int, tag: int = METROPOLIS) -> Tensor:
     """One uniform a chain in (0, 1], (N,) float32: word 0 of quad 0."""
-    counter = torch.zeros_like(chains.view(len(chains), -1)[:, 0]), *words(counters(chains), step, tag)
-    return uniform(philox4x32(counter, (seed & MASK, seed >> 32 & MASK))[0])
+    return philox_uniforms(chains, seed, step, tag, 0)[:, 0]
+
+
+def philox_uniforms(chains: Tensor, seed: int, step: int, tag: int, quad: int) -> Tensor:
+    """Four uniforms a chain in (0, 1], (N, 4) float32: the words of a quad. A mirrored row has those of the other."""
+    counter = torch.full_like(chains.view(len(chains), -1)[:, 0], quad), *words(counters(chains), step, tag)
+    return torch.stack([uniform(word) for word in philox4x32(counter, (seed & MASK, seed >> 32 & MASK))], 1)

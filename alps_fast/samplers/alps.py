@@ -42,12 +42,15 @@ def steps(target: Target, x: Tensor, ids: Tensor, s: StepScalars, most: int) -> 
     return (*fused, most) if fused is not None else (*target.langevin(x, target.grad(x), ids, s), 1)
 
 
-def anneal(course: Course, ensemble: Ensemble, through: Callable[[Plan, Rows], Stepped]) -> Iterator[tuple[Plan, Stepped]]:
+def anneal(course: Course, ensemble: Ensemble, through: Callable[[Plan, Rows], Stepped],
+           moves: Callable[[int, Ensemble], object] | None = None) -> Iterator[tuple[Plan, Stepped]]:
     """From the level where the chains stand to the last, each `through` the steps of its plan; yields what every level did.
 
-    Whoever takes that sets `ensemble.level` on: so a level that is interrupted is gone on from at its start.
+    moves: what else chains do before a level, such as leaps, by its number. Whoever takes that sets `ensemble.level` on: so a level that is interrupted is gone on from at its start.
     """
     for i in range(ensemble.level, len(course.levels)):
+        if moves is not None:
+            moves(i, ensemble)
         plan, rows = course.planned(i, ensemble)  # P, its data, and the noise of every step at this t
         done = through(plan, rows)              # K times x <- m(x) + P^{1/2} ξ, and what the predictor makes of x
         ensemble.stepped(done, len(plan.scalars), plan.gradients(rows))

@@ -34,6 +34,7 @@ class Ensemble:
     level: int = 0  # the level to go on with
     step: int = 1  # Philox step index to go on with
     gradients: int = 0  # evaluations a chain so far
+    leapt: Tensor | None = None  # (2, N) float64 leaps that were tried, and the sum of their probabilities, if there are leaps
 
     def stepped(self, done: Stepped, steps: int, gradients: int) -> None:
         """Stand where so many steps of a level, and gradients in them, have led."""

@@ -36,7 +36,7 @@ CHECKPOINT_SECONDS = 60.0  # between checkpoints, at level ends
 PROBES = 8  # inner products of everything that tells one run from another
 OPERATOR_TOLERANCE, ENERGY_TOLERANCE = 1e-4, 1e-3  # of them, relative: rounding in float32, and of networks in bfloat16
 OPTIONS = ("chains", "draws", "thin", "seed", "method", "noise", "correction", "first_chain", "first_measurement", "pairs",
-           "warm_std")
+           "warm_std", "moves")
 COUNTERS = ("level", "step", "gradients")
 WANTED = "a file that this sampler wrote"
 

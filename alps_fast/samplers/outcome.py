@@ -60,7 +60,7 @@ def posterior_of(run: Run) -> Posterior:
         acceptance=_acceptance(record.acceptance[shown - 1:], ensemble.alive), interrupted=run.interrupted, broken=lost,
         seed=sampler.seed, schedule=run.schedule, seconds=time.perf_counter() - run.began, gradients=ensemble.gradients,
         chi2=one(_chi2(run)), support=None if run.support is None else run.support[0, ..., 0] > 0,
-        pairs=sampler.paired, first_chain=sampler.first_chain)
+        pairs=sampler.paired, first_chain=sampler.first_chain, leap_acceptance=_of_leaps(ensemble.leapt, ensemble.alive))
 
 
 def _chi2(run: Run) -> Tensor:
@@ -88,6 +88,14 @@ def warn_of_chi2(chi2: Tensor, count: int) -> None:
 def _mean_over(values: Tensor, alive: Tensor) -> list[float]:
     """Mean over chains that are whole, level by level."""
     return values[:, alive].double().mean(1).tolist()
+
+
+def _of_leaps(leapt: Tensor | None, alive: Tensor) -> float | None:
+    """Mean probability of the leaps that chains tried which are whole, NaN where none did; None without leaps."""
+    if leapt is None:
+        return None
+    tried, accepted = leapt[:, alive].sum(1).tolist()
+    return accepted / tried if tried else math.nan
 
 
 def _acceptance(values: Tensor, alive: Tensor) -> float | None:

@@ -30,6 +30,7 @@ from .checkpoint import Keeper, identity_of, load_checkpoint
 from .chosen import chosen, warn_of_start
 from .graphs import silent
 from .inputs import measured, warm_state, warn_of_axes, warn_of_size
+from .leaps import Leaps, teams_of
 from .mala import first_log_tau
 from .outcome import posterior_of, warn_of_chi2
 from .rows import Rows, Stepped, joined, part
@@ -93,6 +94,10 @@ class Run:
                                sampler.backend)
         annealed, levels = sampler.planned(self.schedule)
         self.course = Course(self.targets, levels, annealed, sampler.noise, sampler.correction, self.schedule.predictor)
+        self.leaps: Leaps | None = None
+        if sampler.moves == "leap":
+            teams = teams_of(len(self.y), sampler.chains, sampler.paired, self.adjoint.device)
+            self.leaps = Leaps(self.targets, levels, annealed, teams)
         self.interrupted = False
         self.most = min(sampler.max_chains or len(self.ids), len(self.ids))  # rows whose steps run at a time
         self.began = time.perf_counter()
@@ -146,7 +151,7 @@ class Run:
             with reused_memory(), self.keeper.on_sigterm() if self.keeper else nullcontext(), tqdm(
                     total=sum(level.steps for level in levels), initial=sum(s.steps for s in levels[:ensemble.level]),
                     desc="sampling", unit="step", file=sys.stderr, disable=not self.sampler.progress) as bar:
-                for plan, done in anneal(self.course, ensemble, lambda plan, rows: self._in_parts(plan, rows, bar)):
+                for plan, done in anneal(self.course, ensemble, lambda plan, rows: self._in_parts(plan, rows, bar), self._moved):
                     self._gather(plan, done)
                     ensemble.level = plan.level + 1
                     self._level_end(done.mean)
@@ -167,6 +172,11 @@ class Run:
         if annealed and self.sampler.noise == "averaged":  # conditional means, by the other rule, fit too well
             warn_of_chi2(posterior.chi2, self.sampler.operator.data_count(self.y))
         return posterior
+
+    def _moved(self, i: int, ensemble: Ensemble) -> None:
+        """What chains do before level i beside steps."""
+        if self.leaps is not None:
+            self.leaps.before(i, ensemble, self.most)
 
     def _gather(self, plan: Plan, done: Stepped) -> None:
         """What a level did goes into the record. A draw is the state after its last step."""

@@ -26,6 +26,7 @@ from .alps import alps_levels
 from .chains import TRACED
 from .chosen import GRADIENTS
 from .graphs import CudaGraphs, Graphs
+from .leaps import team_of
 from .measurement import measurement_levels
 from .run import Progress, Run
 
@@ -38,17 +39,17 @@ class Sampler:
 
         P = (AᴴA/η² + L/t²)⁻¹,  m(x) = P (Aᴴy/η² + (L x − ∇E(x, t))/t²),  x⁺ = m(x) + P^{1/2} ξ
 
-    A chain's result depends on (seed, its measurement's index, its own, its y, `pairs`) alone: not on the chains and measurements
+    A chain's result depends on (seed, its measurement's index, its own, its y, `pairs`) alone, leaps aside: not on the chains and measurements
     beside it, nor on a restart; to the bit as far as the energy and operator compute each image by itself: torch's
     convolutions, of denoiser and ridge energies, may round otherwise in another batch.
 
     Args:
         operator, energy: A with its noise_std η, and the prior.
-        chains: chains a measurement. They never touch each other.
+        chains: chains a measurement. They never touch each other but by leaps.
         pairs: chain 2k + 1 takes minus the noise of chain 2k. The mean of a Gaussian posterior then has no Monte Carlo error,
             that of others less. Two chains of a pair tell less of the variance than two that are independent, and it takes two
             pairs, four chains, to tell any (`Posterior.interval`). False: all chains are independent. None: pairs where there are
-            four chains or more; whoever continues an ensemble with fewer says which.
+            four chains or more and no leaps; whoever continues an ensemble with fewer says which.
         draws, thin: draws a chain at σ_min, thin steps apart; the first ends the last level. mean, std are over all.
         seed: in [0, 2⁶³). first_chain: index of the first chain, to continue an ensemble: chains 16…31 after 0…15.
         first_measurement: index of the first measurement, to continue a series: chains of measurements of other indices have
@@ -57,7 +58,8 @@ class Sampler:
             250 gradients to anneal, and at most 2 % excess of variance in any direction of a Gaussian if that suffices; the
             published ones with noise="independent". `Posterior.schedule` says which.
         method: "alps" anneals the prior ([ALPS]); "measurement" the noise on y at t = σ_min ([XGP]), after the
-            prior has been annealed without data.
+            prior has been annealed without data: modes that lie apart then keep the weights of the prior, whatever y says of
+            them (docs/exactness.md §9), unless moves="leap".
         noise: "averaged" ([LM]): exact variance for Gaussian posteriors. "independent": the published rule, in which
             the last step of a level adds the noise of the next one and the last of all none, so that "samples" are
             conditional means and std is too small; draws must be 1.
@@ -76,10 +78,15 @@ class Sampler:
             conjugate gradients look when to stop, as for a `LinearOperator`.
         warm_start, warm_std: another method's image x₀ ≈ x + N(0, σ²I), taken as one more measurement. With
             method="measurement" it stands for most of the prior's annealing too.
+        moves: "leap": at σ_min chains also leap from mode to mode, by how two modes differ that others of 32 are in, which gives
+            modes the weights that the posterior has ([Tawn], docs/exactness.md §9): where these differ by a translation, all of
+            it or block by block; `Posterior.leap_acceptance` says whether they do. A chain's result then hangs on its group of 32
+            too, 32k … 32k + 31, of 64 with pairs=True; chains and first_chain are multiples of that. For 20 % of the gradients,
+            or 13 if that is more.
 
     Without a correction what annealing leaves is biased where the prior is far from Gaussian; modes far apart keep
     the weights they froze with, with a correction too (one dimension, modes ±1 of std 0.15: 0.81 where 0.89 is
-    exact; method="measurement" keeps the prior's own: 0.50 where 0.74 is exact). `Posterior.diagnostics` shows it as
+    exact; method="measurement" keeps the prior's own: 0.50 where 0.74 is exact), unless moves="leap". `Posterior.diagnostics` shows it as
     R-hat well above 1 with draws >= 4. A schedule without a predictor leaves Gaussians too wide where nothing is observed: by
     8 % in variance with L = 1, 50 levels of 5 steps and a prior of std 0.5, where one with a predictor leaves 0.1 %.
 
@@ -111,6 +118,7 @@ class Sampler:
     warm_start: Tensor | None = None
     warm_std: float | None = None
     pairs: bool | None = None
+    moves: str | None = None
     _graphs: Graphs = field(init=False, repr=False, compare=False)
     _schedules: dict[tuple[object, ...], Schedule] = field(init=False, repr=False, compare=False)
 
@@ -133,6 +141,7 @@ class Sampler:
         check(self.correction in (None, "mala"), "correction", repr(self.correction), "None or 'mala'")
         check(self.correction is None or self.energy.has_value, "correction", repr(self.correction),
               f"None with a {type(self.energy).__name__}, an energy without a value to accept or reject by")
+        self._check_moves()
         check_choice("backend", self.backend, NAMES)
         check(self.callback is None or callable(self.callback), "callback", repr(self.callback), "None or a function")
         if self.noise == "independent":
@@ -155,7 +164,21 @@ class Sampler:
     @property
     def paired(self) -> bool:
         """Whether chains 2k and 2k + 1 have opposite noise."""
-        return self.chains >= LEAST if self.pairs is None else self.pairs
+        return self.chains >= LEAST and self.moves is None if self.pairs is None else self.pairs
+
+    def _check_moves(self) -> None:
+        """Leaps need an energy's value, states that are samples, and whole groups of chains."""
+        check(self.moves in (None, "leap"), "moves", repr(self.moves), "None or 'leap'")
+        if self.moves is None:
+            return
+        check(self.energy.has_value, "moves", repr(self.moves),
+              f"None with a {type(self.energy).__name__}, an energy without a value to accept or reject by")
+        check(self.noise == "averaged", "moves", repr(self.moves),
+              'None with noise="independent", whose states between levels are no samples')
+        group = team_of(self.paired)
+        for name in ("chains", "first_chain"):
+            check(getattr(self, name) % group == 0, name, getattr(self, name),
+                  f"a multiple of {group} with moves=\"leap\"{' and pairs=True' if self.paired else ''}, as so many leap together")
 
     def __setattr__(self, name: str, value: object) -> None:
         """A sampler is planned when it is made: what it was planned by stays.
@@ -237,7 +260,7 @@ def sample(
     backend: str = "auto", progress: bool = True, checkpoint: str | Path | None = None,
     callback: Callable[[Progress], None] | None = None, first_chain: int = 0, first_measurement: int = 0,
     max_chains: int | None = None, graphs: bool = True, warm_start: Tensor | None = None, warm_std: float | None = None,
-    pairs: bool | None = None,
+    pairs: bool | None = None, moves: str | None = None,
 ) -> Posterior:
     """Posterior samples of the image behind y, their mean and standard deviation: `Sampler(operator, energy, …)(y)`.
 
@@ -256,7 +279,7 @@ def sample(
     return Sampler(operator, energy, chains=chains, draws=draws, thin=thin, seed=seed, schedule=schedule, method=method,
                    noise=noise, correction=correction, backend=backend, progress=progress, checkpoint=checkpoint,
                    callback=callback, first_chain=first_chain, first_measurement=first_measurement, max_chains=max_chains,
-                   graphs=graphs, warm_start=warm_start, warm_std=warm_std, pairs=pairs)(y)
+                   graphs=graphs, warm_start=warm_start, warm_std=warm_std, pairs=pairs, moves=moves)(y)
 
 
 def _explained(text: str, options: str) -> str:
