@@ -1,8 +1,8 @@
-"""Whether posteriors are what they should be: `python -m benchmarks.calibration` with `--schedules`, `--pairs`, `--levy` or
-`--ranks`.
+"""Whether posteriors are what they should be: `python -m benchmarks.calibration` with `--schedules`, `--pairs`, `--levy`,
+`--ranks` or `--leaps`.
 
 How far schedules leave Gaussian posteriors from the truth, by recursion, and what intervals of pairs cover are here; the others
-in `levy` and `ranks`.
+in `levy`, `ranks` and `leaps`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from alps_fast.samplers.alps import predictor
 from alps_fast.samplers.chosen import FIRST, ladder
 from alps_fast.samplers.excess import moments, published
 
-from . import levy, ranks
+from . import leaps, levy, ranks
 
 CORRELATIONS = (-1.0, -0.9, -0.5, 0.0, 0.5, 1.0)
 STDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
@@ -149,12 +149,13 @@ def main() -> None:
     which.add_argument("--pairs", action="store_true", help="that of §6: intervals of pairs")
     which.add_argument("--levy", action="store_true", help="that of §7: Lévy processes beside a Gibbs sampler")
     which.add_argument("--ranks", action="store_true", help="that of §8: ranks of truths among draws")
-    parser.add_argument("--measurements", type=int, default=360, help="of every cell of --levy and --ranks (default 360)")
+    which.add_argument("--leaps", action="store_true", help="those of §9: weights of modes that lie apart")
+    parser.add_argument("--measurements", type=int, default=360, help="of every cell of the last three (default 360)")
     parser.add_argument("--json", action="store_true", help="one document in place of tables")
     arguments = parser.parse_args()
     if arguments.measurements < 1:
         parser.error(f"--measurements: got {arguments.measurements}; wanted an integer >= 1")
-    tables = {"schedules": show_schedules, "pairs": show_pairs, "levy": show_levy, "ranks": show_ranks}
+    tables = {"schedules": show_schedules, "pairs": show_pairs, "levy": show_levy, "ranks": show_ranks, "leaps": show_leaps}
     show = next(tables[name] for name in tables if getattr(arguments, name))
     show(arguments.measurements, arguments.json)
 
@@ -208,6 +209,21 @@ def show_ranks(count: int, as_json: bool) -> None:
     print("|---|---|" + "--:|" * (len(ranks.STATISTICS) + 1))
     for r in rows:
         print(f"| {r.problem} | {r.correction} | " + " | ".join(f"{v:.1f}" for v in r.chi2.values()) + f" | {r.coverage:.3f} |")
+
+
+def show_leaps(count: int, as_json: bool) -> None:
+    """Of §9."""
+    found = leaps.table(count)
+    if as_json:
+        print(json.dumps({"measurements": count, "rows": [r._asdict() for r in found]}, indent=1))
+        return
+    print("| modes | way | exact | found | error | acceptance | gradients | time |\n|---|---|--:|--:|--:|--:|--:|--:|")
+    for r in found:
+        plain = next(other for other in found if other.problem == r.problem)
+        exact, shares = (" ".join(f"{v:.3f}" for v in weights[:-1]) for weights in (r.exact, r.found))
+        rate = "" if r.acceptance is None else f"{r.acceptance:.2f}"
+        print(f"| {r.problem} | {r.way} | {exact} | {shares} | {r.error:.3f} | {rate} | {r.gradients} | "
+              f"{r.seconds / plain.seconds:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -77,15 +77,19 @@ def outputs(measurement: Path, out: tuple[Path, ...], with_map: bool) -> list[Pa
               ".npz or .h5 (everything), .nii.gz, .dcm, .cfl, .png; without one OUT.npz and OUT.png. Several times at will; {} "
               "stands for INPUT without its suffix.  [default: INPUT without its suffix, with _posterior]")
 @click.option("--map", "with_map", is_flag=True, help="The most probable image too.")
-@click.option("--chains", type=int, default=8, show_default=True, help="Chains; none sees the others. From four on in pairs.")
+@click.option("--chains", type=int, default=8, show_default=True, help="Chains; none sees the others, but for leaps. From "
+              "four on in pairs, unless they leap.")
 @click.option("--draws", type=int, help="Draws a chain, once annealed.  [default: 20; 1 with --noise independent]")
 @click.option("--thin", type=int, help="Steps between draws.  [default: 1]")
 @click.option("--method", type=click.Choice(["alps", "measurement"]), default="alps", show_default=True,
-              help="Anneal the prior, or the noise on the measurement.")
+              help="Anneal the prior, or the noise on the measurement: modes that lie apart then keep the prior's weights, "
+              "whatever INPUT says of them, but for leaps.")
 @click.option("--noise", type=click.Choice(["averaged", "independent"]), default="averaged", show_default=True,
               help="Noise of exact variance, or the published rule.")
 @click.option("--correction", type=click.Choice(["none", "mala"]), default="none", show_default=True,
               help="Metropolis correction.")
+@click.option("--moves", type=click.Choice(["none", "leap"]), default="none", show_default=True,
+              help="Leaps from mode to mode, which give modes that lie apart their weights; for a multiple of 32 chains.")
 @click.option("--levels", type=int, help="Noise levels of the annealing.  [default: chosen from prior and measurement; "
               "25 where another of these four is given]")
 @click.option("--steps", type=int, help="Langevin steps a level.  [default: likewise, else 4]")
@@ -99,8 +103,9 @@ def command(measurements: tuple[Path, ...], operator: str, energy: str | None, m
             dataset: str | None, axes: str | None, slices: str | None, noise_std: float | None, blur_std: float | None,
             motion: tuple[float, float] | None, psf: Path | None, factor: int | None, scale: float | None, out: tuple[Path, ...],
             with_map: bool, chains: int, draws: int | None, thin: int | None, method: str, noise: str, correction: str,
-            levels: int | None, steps: int | None, sigma_max: float | None, sigma_min: float | None, checkpoint: Path | None,
-            force: bool, backend: str, precision: str | None, seed: int, progress: bool, as_json: bool) -> None:
+            moves: str, levels: int | None, steps: int | None, sigma_max: float | None, sigma_min: float | None,
+            checkpoint: Path | None, force: bool, backend: str, precision: str | None, seed: int, progress: bool,
+            as_json: bool) -> None:
     """Sample the posterior of the image behind INPUT; write mean, deviation and samples (npz) and a picture (png).
 
     INPUT is an image (PNG, JPEG, TIFF, npy, npz), or for mri k-space: npz, npy, HDF5 (fastMRI's too), ISMRMRD, MATLAB or BART
@@ -134,7 +139,8 @@ def command(measurements: tuple[Path, ...], operator: str, energy: str | None, m
     check(checkpoint is None or pieces == 1, "checkpoint", f"'{checkpoint}' for {pieces} slices", "one image, or none")
     options: dict[str, Any] = {
         "chains": chains, "draws": draws, "thin": 1 if thin is None else thin, "seed": seed, "method": method, "noise": noise,
-        "correction": None if correction == "none" else correction, "backend": backend, "checkpoint": checkpoint}
+        "correction": None if correction == "none" else correction, "moves": None if moves == "none" else moves,
+        "backend": backend, "checkpoint": checkpoint}
     schedule = given_schedule(noise, levels=levels, steps=steps, sigma_max=sigma_max, sigma_min=sigma_min)
     if pieces == 1:  # what it is refused for comes before what --out is
         jobs = [job._replace(pieces=[_kept(job.pieces[0]())]) for job in jobs]

@@ -67,12 +67,13 @@ class Found(NamedTuple):
     def facts(self, kind: str) -> dict[str, Any]:
         """For people and programs."""
         post, piece = self.posterior, self.piece
-        deviation = float(post.mean_std)
+        deviation, rate = float(post.mean_std), post.leap_acceptance
         return {"operator": kind, "image": list(post.mean.shape), "noise_std": piece.operator.noise_std * piece.scale,
                 "noise_from": piece.noise_from, "scale": piece.scale, "draws": int(post.count), "gradients": post.gradients,
                 "seconds": post.seconds, "mean_std": None if math.isnan(deviation) else deviation,  # NaN is no JSON
                 "chi2": float(post.chi2), "rhat": None if self.rhat is None else float(np.nanmax(self.rhat)),
-                "acceptance": post.acceptance, "interrupted": post.interrupted,
+                "acceptance": post.acceptance, "leap_acceptance": None if rate is None or math.isnan(rate) else rate,
+                "interrupted": post.interrupted,
                 "broken_chains": [lost._asdict() for lost in post.broken], "steps_before": list(piece.words)}
 
 
@@ -243,5 +244,8 @@ def tell(found: Found, kind: str, facts: dict[str, Any]) -> None:
     told = "" if facts["mean_std"] is None else f"; mean standard deviation {facts['mean_std']:.4g}"
     click.echo(f"{facts['draws']} draws in {post.seconds:.1f} s{told}")
     click.echo(f"chi-squared a datum of the samples: {facts['chi2']:.3g}, about 1 expected")
+    if post.leap_acceptance is not None:
+        rate = facts["leap_acceptance"]
+        click.echo("no two modes lie apart" if rate is None else f"leaps between modes: {rate:.2g} of them accepted")
     click.echo(f"noise_std {facts['noise_std']:.4g}, {facts['noise_from']}" + (f"; scale {facts['scale']:.4g}" if kind == "mri"
                                                                               else ""))

@@ -46,7 +46,8 @@ def anneal(course: Course, ensemble: Ensemble, through: Callable[[Plan, Rows], S
            moves: Callable[[int, Ensemble], object] | None = None) -> Iterator[tuple[Plan, Stepped]]:
     """From the level where the chains stand to the last, each `through` the steps of its plan; yields what every level did.
 
-    moves: what else chains do before a level, such as leaps, by its number. Whoever takes that sets `ensemble.level` on: so a level that is interrupted is gone on from at its start.
+    moves: what else chains do before a level, such as leaps, by its number. Whoever takes what is yielded sets `ensemble.level`
+    on: so a level that is interrupted is gone on from at its start.
     """
     for i in range(ensemble.level, len(course.levels)):
         if moves is not None:

@@ -24,17 +24,18 @@ from ..layout import from_state
 from ..ops.philox_normal import LEAP, MIRRORED, NO_NOISE, philox_uniforms
 from ..schedule import Level
 from .chains import Ensemble
-from .mala import row_dot
+from .mala import row_dot, row_sum
 from .targets import Target, Targets
 
 TEAM, HALF = 32, 16  # chains that leap together, and those of them that do at a time
 TEAMS = 8  # teams that leap at a time: what they work in does not grow with the chains
-FEWEST, ROUNDS = 3, 6  # rounds of leaps before the last level that anneals: in each every chain tries one
-SHARE = 0.2  # of a run's gradients, which all rounds may take in evaluations beyond FEWEST
+ROUNDS = 3  # of leaps before the last level that anneals; in each both halves have their turn
+TRIES = 2  # leaps in a turn, by the same two modes
+SHARE = 0.2  # of a run's gradients, which all rounds may take in evaluations
 SETTLING = 16  # evaluations of ∇E, at most, that a mode is settled in by
-COST = 2 + 4 * SETTLING // TEAM  # evaluations a chain of a round: of E at x and x', and its part of four modes
+COST = TRIES + 4 * SETTLING // TEAM  # evaluations a chain of a round: of E at x', and its part of four modes
 KEPT = 4  # steps back that settling looks
-SETTLED = 1e-9  # squares of what is left to go, in units of the step's noise and for each number, that count as none
+SETTLED = 1e-8  # squares of what is left to go, in units of the step's noise and for each number, that count as none
 SEED, GROWTH = 5.0, 0.25  # a block has an entry that differs by 5 standard errors, and what hangs together with it
 APART = 25.0  # squared distance of modes, in standard deviations, below which there is nothing to leap
 
@@ -70,13 +71,12 @@ class Leaps:
     teams: Tensor
 
     def rounds(self, i: int) -> int:
-        """How many there are before level i: up to `ROUNDS` first, then as many between draws as `SHARE` leaves, evenly."""
-        affordable = int(SHARE * sum(level.steps for level in self.levels) / COST)
-        first = min(max(affordable, FEWEST), ROUNDS)
+        """How many there are before level i: `ROUNDS` first, then as many between draws as `SHARE` leaves, evenly."""
         draws, k = len(self.levels) - self.annealed, i - self.annealed + 1
         if k <= 0:
-            return first if k == 0 else 0
-        rest = min(max(affordable - first, 0), draws)
+            return ROUNDS if k == 0 else 0
+        left = SHARE * sum(level.steps for level in self.levels) - (1 + ROUNDS * COST)
+        rest = min(max(int(left / (1 + COST)), 0), draws)
         return k * rest // draws - (k - 1) * rest // draws
 
     def before(self, i: int, ensemble: Ensemble, most: int) -> None:
@@ -96,11 +96,11 @@ class Leaps:
             told[:, rows.flatten()] = team.told.flatten(1)
         ensemble.leapt = told if ensemble.leapt is None else ensemble.leapt + told
         ensemble.x, ensemble.point = x, None
-        ensemble.gradients += 1 + rounds * (COST - 1)
+        ensemble.gradients += 1 + rounds * COST
 
 
 def teams_of(measurements: int, chains: int, pairs: bool, device: torch.device) -> Tensor:
-    """(T, 2, 16) rows of chains, measurement by measurement; of pairs, the first of each and the second are in teams of their own."""
+    """(T, 2, 16) rows of chains, measurement by measurement; the first of each pair and the second are in teams of their own."""
     rows = torch.arange(measurements * chains, device=device).view(-1, 2, HALF, 1 + pairs)
     return rows.movedim(3, 1).flatten(0, 1)
 
@@ -128,17 +128,19 @@ class Team:
         return torch.cat([self.target.value_and_grad(part)[0].double() for part in x.split(self.most)])
 
     def round(self, step: int, number: int) -> None:
-        """A leap of the first half by the second, then one of the second by the first as it stands now."""
-        chance = philox_uniforms(self.ids.flatten(0, 2), self.seed, step, LEAP, number).view(*self.alive.shape, 4)
+        """Leaps of the first half by the second, then of the second by the first as it stands now."""
+        chances = [philox_uniforms(self.ids.flatten(0, 2), self.seed, step, LEAP, TRIES * number + k).view(*self.alive.shape, 4)
+                   for k in range(TRIES)]
         for half in (0, 1):
-            modes = found(self.settling, self.x[:, 1 - half], self.alive[:, 1 - half], chance[:, half, 0, 2:])
-            self._turn(half, modes, chance[:, half, :, :2])
+            modes = found(self.settling, self.x[:, 1 - half], self.alive[:, 1 - half], chances[0][:, half, 0, 2:])
+            for chance in chances:
+                self._leap(half, modes, chance[:, half, :, :2])
 
-    def _turn(self, half: int, modes: Modes, chance: Tensor) -> None:
+    def _leap(self, half: int, modes: Modes, chance: Tensor) -> None:
         """Every chain of a half proposes, and accepts or rejects for itself; chance: (T, 16, 2)."""
         x, e = self.x[:, half].flatten(0, 1), pieces(modes, chance[..., 1]).flatten(0, 1)
-        side = row_dot(x - modes.middle.repeat_interleave(HALF, 0), e)
-        squares = row_dot(e, e)
+        side = row_sum((x - modes.middle.repeat_interleave(HALF, 0)) * e)
+        squares = row_sum(e * e)
         e = e * torch.where(side > 0, -1.0, 1.0).to(e.dtype).view(-1, 1, 1, 1)
         proposal = x + e
         value = self.values(proposal)
@@ -186,17 +188,16 @@ def found(target: Target, z: Tensor, alive: Tensor, chance: Tensor) -> Modes:
     members = [alive & (near <= bound) & (near < far) for near, far in ((from_first, from_second), (from_second, from_first))]
     sizes = [m.sum(1).clamp(min=1).view(-1, 1, 1, 1) for m in members]
     means = [over(z, m) / n for m, n in zip(members, sizes, strict=True)]
-    squares = [over((z - mean[:, None]).square(), m) for m, mean in zip(members, means, strict=True)]
-    std = ((squares[0] + squares[1]) / (sizes[0] + sizes[1] - 2).clamp(min=1)).sqrt().float()
-    centres = settled(target, torch.stack(means, 1).flatten(0, 1).float()).view(-1, 2, *shape)
+    of_own = torch.where(members[0].view(*alive.shape, 1, 1, 1), means[0][:, None], means[1][:, None])
+    std = (over((z - of_own).square(), members[0] | members[1]) / (sizes[0] + sizes[1] - 2).clamp(min=1)).sqrt()
+    centres = settled(target, torch.stack(means, 1).flatten(0, 1)).view(-1, 2, *shape)
     difference, middle = centres[:, 0] - centres[:, 1], centres.mean(1)
-    error = (std * (1 / sizes[0] + 1 / sizes[1]).sqrt()).float()
+    error = std * (1 / sizes[0] + 1 / sizes[1]).sqrt()
     seeds = ((means[0] - means[1]).abs() > SEED * error).any(-1)
     labels = components(seeds | (difference.abs() > GROWTH * std).any(-1))
     roots = torch.zeros(len(z), labels[0].numel() + 1, dtype=torch.bool, device=z.device)
     roots.scatter_(1, torch.where(seeds, labels, 0).flatten(1), True)
-    scale = std.clamp(min=torch.finfo(std.dtype).tiny)
-    far = row_dot(difference / scale, difference / scale)
+    far = row_sum((difference / std.clamp(min=torch.finfo(std.dtype).tiny)).square())
     return Modes(difference, middle, labels, roots[:, 1:], (count >= 4) & (far > APART) & far.isfinite())
 
 
@@ -207,15 +208,14 @@ def chosen_by(weights: Tensor, chance: Tensor) -> Tensor:
 
 
 def distances(z: Tensor, to: Tensor, alive: Tensor) -> Tensor:
-    """Squared, of chains z (T, 16, …) to one of them each, (T, 16) float64; ∞ of those that are not alive."""
+    """Squared, of chains z (T, 16, …) to one of them each, (T, 16); ∞ of those that are not alive."""
     apart = z - z[torch.arange(len(z), device=z.device), to][:, None]
-    flat = apart.flatten(0, 1)
-    return torch.where(alive, row_dot(flat, flat).view(alive.shape), torch.inf)
+    return torch.where(alive, row_sum(apart.square_().flatten(0, 1)).view(alive.shape), torch.inf)
 
 
 def over(z: Tensor, members: Tensor) -> Tensor:
-    """Sum over members (T, 16) of z (T, 16, …), float64, along one fixed tree."""
-    terms = torch.where(members.view(*members.shape, 1, 1, 1), z, 0).double()
+    """Sum over members (T, 16) of z (T, 16, …), along one fixed tree."""
+    terms = torch.where(members.view(*members.shape, 1, 1, 1), z, 0)
     while terms.shape[1] > 1:
         terms = terms[:, ::2] + terms[:, 1::2]
     return terms[:, 0]
@@ -233,35 +233,34 @@ def settled(target: Target, x: Tensor) -> Tensor:
     s = replace(target.scalars, noise=NO_NOISE)
     ids = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     moving = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    before: list[tuple[Tensor, Tensor]] = []
+    before: list[tuple[Tensor, Tensor]] = []  # m(x_j) and f_j
+    products = x.new_zeros(len(x), 0, 0, dtype=torch.float64)  # ⟨f_i, f_j⟩ of them
     for _ in range(SETTLING):
         projected = target.langevin(x, target.grad(x), ids, s)[1]
         left = projected - x
-        moving = moving & (s.lam * row_dot(left, left) > SETTLED * x[0].numel())
-        ahead = projected
-        if before:
-            by = torch.stack([left - f for _, f in before])
-            gamma = least_squares(by, left).to(x.dtype)
-            for (m, _), share in zip(before, gamma, strict=True):
-                ahead = ahead - share.view(-1, 1, 1, 1) * (projected - m)
-        x = torch.where(moving.view(-1, 1, 1, 1), ahead, x)
+        all_left = torch.stack([*(f for _, f in before), left])
+        with_left = row_dot(all_left.flatten(0, 1), left.expand_as(all_left).flatten(0, 1)).view(-1, len(x)).T
+        moving = moving & (s.lam * with_left[:, -1] > SETTLED * x[0].numel())
         if not bool(moving.any()):
             break
-        before = [*before, (projected, left)][-KEPT:]
+        ahead = projected
+        for (m, _), gamma in zip(before, mixed(products, with_left).to(x.dtype).unbind(1), strict=True):
+            ahead = ahead - gamma.view(-1, 1, 1, 1) * (projected - m)
+        x = torch.where(moving.view(-1, 1, 1, 1), ahead, x)
+        before = [*before, (projected, left)]
+        products = torch.cat([torch.cat([products, with_left[:, :-1, None]], 2), with_left[:, None]], 1)
+        if len(before) > KEPT:
+            before, products = before[1:], products[:, 1:, 1:]
     return x
 
 
-def least_squares(by: Tensor, left: Tensor) -> Tensor:
-    """argmin_γ ‖left − Σ_j γ_j by_j‖ of every row, (J, N) float64; by: (J, N, …), left: (N, …)."""
-    count, rows = by.shape[:2]
-    one, other = torch.triu_indices(count, count, device=by.device)
-    products = row_dot(by[one].flatten(0, 1), by[other].flatten(0, 1)).view(-1, rows)
-    normal = products.new_zeros(rows, count, count)
-    normal[:, one, other] = normal[:, other, one] = products.T
-    right = row_dot(by.flatten(0, 1), left.repeat(count, *[1] * (left.ndim - 1))).view(count, rows)
+def mixed(products: Tensor, with_left: Tensor) -> Tensor:
+    """γ (N, J) = argmin ‖f − Σ_j γ_j (f − f_j)‖, by ⟨f_i, f_j⟩ (N, J, J), and ⟨f_j, f⟩ with ‖f‖² behind them (N, J + 1)."""
+    across, own = with_left[:, :-1], with_left[:, -1:]
+    normal = own[..., None] - across[:, :, None] - across[:, None] + products
     damping = 1e-8 * normal.diagonal(dim1=1, dim2=2).sum(1).clamp(min=1e-30)
-    damped = normal + damping.view(-1, 1, 1) * torch.eye(count, dtype=normal.dtype, device=normal.device)
-    return torch.linalg.solve_ex(damped, right.T)[0].T
+    damped = normal + damping.view(-1, 1, 1) * torch.eye(across.shape[1], dtype=normal.dtype, device=normal.device)
+    return torch.linalg.solve_ex(damped, own - across)[0]
 
 
 def components(mask: Tensor) -> Tensor:

@@ -30,7 +30,12 @@ class Point(NamedTuple):
 
 def row_dot(a: Tensor, b: Tensor) -> Tensor:
     """Σ a b of every row, float64, summed along one fixed tree: no bit depends on other rows or on threads."""
-    terms = (a.double() * b.double()).flatten(1)
+    return row_sum(a.double() * b.double())
+
+
+def row_sum(terms: Tensor) -> Tensor:
+    """Σ of every row, in the precision of its terms, along one fixed tree."""
+    terms = terms.flatten(1)
     while terms.shape[1] > 1:
         half = terms.shape[1] // 2
         odd = terms[:, 2 * half:]

@@ -39,9 +39,9 @@ class Sampler:
 
         P = (AᴴA/η² + L/t²)⁻¹,  m(x) = P (Aᴴy/η² + (L x − ∇E(x, t))/t²),  x⁺ = m(x) + P^{1/2} ξ
 
-    A chain's result depends on (seed, its measurement's index, its own, its y, `pairs`) alone, leaps aside: not on the chains and measurements
-    beside it, nor on a restart; to the bit as far as the energy and operator compute each image by itself: torch's
-    convolutions, of denoiser and ridge energies, may round otherwise in another batch.
+    A chain's result depends on (seed, its measurement's index, its own, its y, `pairs`) alone, but for `moves`: not on the chains
+    and measurements beside it, nor on a restart; to the bit as far as the energy and operator compute each image by itself:
+    torch's convolutions, of denoiser and ridge energies, may round otherwise in another batch.
 
     Args:
         operator, energy: A with its noise_std η, and the prior.
@@ -86,9 +86,9 @@ class Sampler:
 
     Without a correction what annealing leaves is biased where the prior is far from Gaussian; modes far apart keep
     the weights they froze with, with a correction too (one dimension, modes ±1 of std 0.15: 0.81 where 0.89 is
-    exact; method="measurement" keeps the prior's own: 0.50 where 0.74 is exact), unless moves="leap". `Posterior.diagnostics` shows it as
-    R-hat well above 1 with draws >= 4. A schedule without a predictor leaves Gaussians too wide where nothing is observed: by
-    8 % in variance with L = 1, 50 levels of 5 steps and a prior of std 0.5, where one with a predictor leaves 0.1 %.
+    exact; method="measurement" keeps the prior's own: 0.50 where 0.74 is exact), unless moves="leap". `Posterior.diagnostics`
+    shows it as R-hat well above 1 with draws >= 4. A schedule without a predictor leaves Gaussians too wide where nothing is
+    observed: by 8 % in variance with L = 1, 50 levels of 5 steps and a prior of std 0.5, where one with a predictor leaves 0.1 %.
 
     Raises:
         ArgumentError: naming the argument.
@@ -176,9 +176,10 @@ class Sampler:
         check(self.noise == "averaged", "moves", repr(self.moves),
               'None with noise="independent", whose states between levels are no samples')
         group = team_of(self.paired)
+        given = 'moves="leap" and pairs=True' if self.paired else 'moves="leap"'
         for name in ("chains", "first_chain"):
             check(getattr(self, name) % group == 0, name, getattr(self, name),
-                  f"a multiple of {group} with moves=\"leap\"{' and pairs=True' if self.paired else ''}, as so many leap together")
+                  f"a multiple of {group} with {given}, as so many leap together")
 
     def __setattr__(self, name: str, value: object) -> None:
         """A sampler is planned when it is made: what it was planned by stays.
