@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -176,7 +177,10 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 class Row(NamedTuple):
-    """What a way of sampling found: shares of modes over all runs, standard error of the first, and what it took."""
+    """What a way of sampling found: shares of modes over all runs, standard error of the first, and what it took.
+
+    seconds: of the processor, for `TOGETHER` measurements, the median.
+    """
 
     problem: str
     way: str
@@ -189,27 +193,30 @@ class Row(NamedTuple):
 
 
 def rows(name: str, ways: list[str], count: int) -> list[Row]:
-    """Of `count` times 32 chains. The ways take turns, so that their times, medians of `TOGETHER` at once, can be compared."""
+    """Of `count` times 32 chains. The ways take turns, so that their times can be compared."""
     y, operator, energy, exact, nearest = PROBLEMS[name]()
     shares: dict[str, list[Tensor]] = {way: [] for way in ways}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     runs: dict[str, list[Posterior]] = {way: [] for way in ways}
     for first in range(0, count, TOGETHER):
         several = y.expand(min(TOGETHER, count - first), *y.shape)
         for way in ways:
+            began = time.process_time()
             found = sample(several, operator, energy, chains=CHAINS, first_measurement=first, pairs=False, progress=False,
                            **WAYS[way])
+            seconds[way].append(time.process_time() - began)
             kinds = nearest(found.samples.flatten(0, 1)).view(-1, CHAINS)
             shares[way].append(torch.nn.functional.one_hot(kinds, len(exact)).double().mean(1))
             runs[way].append(replace(found, samples=found.samples[:0], chain_means=found.chain_means[:0]))
-    return [of_runs(name, way, exact, torch.cat(shares[way]), runs[way]) for way in ways]
+    return [of_runs(name, way, exact, torch.cat(shares[way]), runs[way], float(np.median(seconds[way]))) for way in ways]
 
 
-def of_runs(name: str, way: str, exact: Tensor, shares: Tensor, runs: list[Posterior]) -> Row:
+def of_runs(name: str, way: str, exact: Tensor, shares: Tensor, runs: list[Posterior], seconds: float) -> Row:
     """shares: (measurements, K), of each one's chains."""
     rates = [p.leap_acceptance for p in runs if p.leap_acceptance is not None]
     error = float(shares[:, 0].std() / math.sqrt(len(shares))) if len(shares) > 1 else math.nan
     return Row(name, way, exact.tolist(), shares.mean(0).tolist(), error, float(np.nanmean(rates)) if rates else None,
-               runs[0].gradients, float(np.median([p.seconds for p in runs])))
+               runs[0].gradients, seconds)
 
 
 def table(count: int) -> list[Row]:

@@ -570,18 +570,19 @@ def sampler(chains, side):
     assert 0.7 < peak_over_told(setup, (2, 16), (chains, side)) < 1.5
 
 
-@pytest.mark.parametrize(("correction", "chains", "count"), [(None, 24, 1), (None, 1, 24), ("mala", 24, 1)])
-def test_memory_of_statistics_and_many_measurements_is_known(correction: str | None, chains: int, count: int) -> None:
+@pytest.mark.parametrize(("options", "chains", "count"), [
+    ({}, 24, 1), ({}, 1, 24), ({"correction": "mala"}, 24, 1), ({"moves": "leap", "pairs": False}, 32, 1)], ids=str)
+def test_memory_of_statistics_and_many_measurements_is_known(options: dict[str, Any], chains: int, count: int) -> None:
     """Complex images, of which magnitudes and phases are kept too."""
     setup = f"""
 torch.set_num_threads(1)
 def sampler(chains, count, side):
     op = af.operators.Inpainting(torch.ones(side, side), noise_std=0.1, is_complex=True)
     run = af.Sampler(op, af.energies.GaussianEnergy(0.0, 0.5), chains=chains, draws=2, schedule=af.Schedule(levels=2, steps=2),
-                     correction={correction!r}, progress=False)
+                     progress=False, **{options})
     return run, torch.zeros(count, 1, side, side, dtype=torch.complex64)
 """
-    assert 0.7 < peak_over_told(setup, (2, 2, 16), (chains, count, 96)) < 1.5
+    assert 0.7 < peak_over_told(setup, (32 if "moves" in options else 2, 2, 16), (chains, count, 96)) < 1.5
 
 
 # --- MAP -----------------------------------------------------------------------------------------------------------

@@ -247,7 +247,8 @@ class Sampler:
             stepping += 2  # Aᴴw and its update, and y-sized noise
             measured = y[0].numel() * (2 if y.is_complex() else 1)
         taking = 4 + kept + (2 if self.operator.is_complex else 0) + (4 if self.correction else 0)  # x, m, the mean's new terms
-        return 4 * ((kept + max(stepping, taking)) * image + 2 * measured)
+        leaping = 16 if self.moves else 0  # x, new x, the teams' x; of a half x, e, x', ∇E, and what their sums are of
+        return 4 * ((kept + max(stepping, taking, leaping)) * image + 2 * measured)
 
     def _real_image(self, y: Tensor) -> tuple[int, int, int]:
         """(C', H, W) of a state."""
