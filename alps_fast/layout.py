@@ -30,6 +30,11 @@ class Placed:
         return self._there[key]
 
 
+def beside(constants: Tensor, rows: Tensor) -> Tensor:
+    """Constants (1|M, ...) of all, or of each of M measurements, beside k M rows that come measurement by measurement."""
+    return constants if len(constants) in (1, len(rows)) else constants.repeat_interleave(len(rows) // len(constants), 0)
+
+
 def to_state(image: Tensor) -> Tensor:
     """(N, C, H, W) real or complex -> (N, H, W, C') real, contiguous; C' = 2C if complex."""
     last = image.movedim(-3, -1)

@@ -356,7 +356,7 @@ BAD = {
     "noise_std negative": lambda: CartesianMRI(mask2d(3, 3), noise_std=-1.0),
     "mask zero": lambda: Inpainting(torch.zeros(3, 3), 0.1),
     "mask grey": lambda: Inpainting(torch.full((3, 3), 0.5), 0.1),
-    "mask shape": lambda: Inpainting(torch.ones(1, 1, 3, 3), 0.1),
+    "mask shape": lambda: Inpainting(torch.ones(1, 1, 1, 3, 3), 0.1),
     "mask type": lambda: Inpainting([[1, 0]], 0.1),
     "mask mri zero": lambda: CartesianMRI(torch.zeros(3, 3), noise_std=0.1),
     "y shape": lambda: Inpainting(torch.ones(3, 3), 0.1).check_measurement(torch.zeros(1, 3, 4)),

@@ -82,9 +82,9 @@ def pixel_mask(height: int, width: int, keep: float = 0.2, seed: int = 0) -> Ten
 
 
 def measure(operator: Operator, x: Tensor, mask: Tensor | None = None, seed: int = 0) -> Tensor:
-    """y = mask (A x + noise): noise of std `operator.noise_std` in every real component."""
+    """y = mask (A x + noise): noise of the std that the operator says in every real component."""
     clean = operator.forward(x)
     parts = torch.view_as_real(clean) if clean.is_complex() else clean
-    noise = operator.noise_std * torch.randn(parts.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
-    y = clean + (torch.view_as_complex(noise) if clean.is_complex() else noise)
+    noise = torch.randn(parts.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+    y = clean + operator.stds(clean) * (torch.view_as_complex(noise) if clean.is_complex() else noise)
     return y if mask is None else y * mask

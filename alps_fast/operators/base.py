@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from ..errors import check, check_positive, check_std
-from ..layout import from_state, to_state
+from ..errors import check, check_positive, check_std, number
+from ..layout import Placed, beside, from_state, to_state
 from ..ops._scalars import StepScalars
 from ..ops.philox_normal import NO_NOISE
 
@@ -18,12 +20,93 @@ class Operator(ABC):
 
     Images are (C, H, W) or (B, C, H, W); measurements have the shapes their class documents, with or without B.
     Inside, samplers use states (N, H, W, C'), see `alps_fast.layout`.
+
+    A may differ from measurement to measurement, of which there are then M = `measurements`: a batch of images or of what was
+    measured has k M rows, measurement by measurement, so row n belongs to measurement n // k. `of` is a part of them.
+
+    Noise that is not everywhere the same, W its inverse variance in units of 1/η², is whitened: what `check_measurement` returns
+    is W^{1/2} y, and `adjoint_state`, `normal_state`, `misfit` and all that samplers use are those of W^{1/2} A, whose noise is η
+    throughout. `forward`, `adjoint` and `normal` are A's own.
     """
 
     is_complex: bool  # whether images are complex
+    measurements: int | None = None  # M, where A or the noise are those of each measurement
+    _count = 1  # measurements that constants are kept of
+    _which: slice = slice(None)  # which of them this operator is of
 
-    def __init__(self, noise_std: float):
-        self.noise_std = check_std("noise_std", noise_std)
+    def __init__(self, noise_std: float | Tensor, by_datum: bool = False):
+        """noise_std: η, or (M,) of them, one a measurement, or `by_datum` one a datum, beside y with a batch in front."""
+        if isinstance(noise_std, Tensor) and noise_std.ndim > 0:
+            check(noise_std.ndim == 1 or by_datum, "noise_std", described(noise_std), "a number, or one a measurement, (M,)")
+            check(noise_std.numel() > 0 and noise_std.is_floating_point(), "noise_std", described(noise_std), "numbers > 0")
+            check_finite("noise_std", noise_std)
+            stds = noise_std.detach().double()
+            self.noise_std = check_std("noise_std", float(stds.min()))
+            check_std("noise_std", float(stds.max()))
+            self._roots: Placed | None = Placed(self.noise_std / stds)
+        else:
+            self.noise_std, self._roots = check_std("noise_std", number(noise_std)), None
+        self._parts: dict[tuple[int, int], Self] = {}
+
+    def _agree(self, **constants: Tensor | None) -> None:
+        """Set `measurements` by those that lead with one entry a measurement, or with a single one for all."""
+        lengths = {name: len(v) for name, v in constants.items() if v is not None and len(v) > 1}
+        if self._roots is not None and len(self._roots.tensors[0]) > 1:
+            lengths["noise_std"] = len(self._roots.tensors[0])
+        for name, length in lengths.items():
+            first, wanted = next(iter(lengths.items()))
+            check(length == wanted, name, f"{length} measurements", f"{wanted}, as many as in {first}, or one for all")
+            self.measurements = self._count = wanted
+
+    def of(self, first: int, last: int) -> Self:
+        """The operator of measurements first … last − 1, with what this one has formed for them; itself where all are alike.
+
+        It samples them as the whole batch does, to the bit, given `first_measurement=first` and the batch's schedule.
+        """
+        if self.measurements is None or (first, last) == (0, self.measurements):
+            return self
+        check(0 <= first < last <= self.measurements, "first, last", f"{first}, {last}", f"a range within {self.measurements}")
+        if (first, last) not in self._parts:
+            part = copy.copy(self)
+            begin = (self._which.start or 0) + first
+            part._which, part.measurements, part._parts = slice(begin, begin + last - first), last - first, {}
+            self._parts[first, last] = part
+        return self._parts[first, last]
+
+    def _mine(self, constant: Tensor) -> Tensor:
+        """Constants (1|M, ...) of all measurements: those of the ones this operator is of."""
+        return constant if len(constant) == 1 else constant[self._which]
+
+    def _counted(self, name: str, value: Tensor, batch: bool, exact: bool = False) -> None:
+        """A batch of images or measurements must have a multiple of M rows, or exactly M."""
+        if self.measurements is not None:
+            rows = len(value) if batch else 1
+            ok = rows == self.measurements if exact else rows > 0 and rows % self.measurements == 0
+            check(ok, name, f"{rows} rows" if batch else "no batch",
+                  f"{'a batch of' if exact else 'a multiple of'} {self.measurements}, the operator's measurements")
+
+    def stds(self, y: Tensor) -> Tensor | float:
+        """The standard deviation of the noise beside a measurement y, or a batch of them."""
+        if self._roots is None:
+            return self.noise_std
+        return self.noise_std / (self._roots.like(y)[0][0] if self.measurements is None else self._root(y))
+
+    def _root(self, y: Tensor) -> Tensor:
+        """W^{1/2} beside measurements (N, ...)."""
+        assert self._roots is not None
+        roots = self._mine(self._roots.like(y)[0])
+        roots = roots.view(-1, *[1] * (y.ndim - 1)) if roots.ndim == 1 else roots
+        check(all(a in (1, b) for a, b in zip(roots.shape[1:], y.shape[1:], strict=True)), "noise_std",
+              f"shape {tuple(roots.shape)}", f"what fits measurements of shape {tuple(y.shape)}")
+        return beside(roots, y)
+
+    def whitened(self, y: Tensor) -> Tensor:
+        """W^{1/2} y for measurements (N, ...)."""
+        return y if self._roots is None else y * self._root(y)
+
+    def misfit(self, x: Tensor, y: Tensor) -> Tensor:
+        """W^{1/2} A x − y for images (N, C, H, W) and checked measurements, whose noise is η throughout."""
+        return self.whitened(self.forward(x)) - y
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -39,7 +122,7 @@ class Operator(ABC):
 
     @abstractmethod
     def check_measurement(self, y: Tensor) -> Tensor:
-        """y with a batch dimension added where it had none; raises ArgumentError where shape or dtype do not fit."""
+        """y with a batch dimension added where it had none, whitened; raises ArgumentError where shape or dtype do not fit."""
 
     @abstractmethod
     def image_shape(self, y: Tensor) -> tuple[int, int, int]:
@@ -56,12 +139,18 @@ class Operator(ABC):
         """
 
     def support(self, x: Tensor) -> Tensor | None:
-        """Where images may differ from zero, as a state (1, H, W, 1) of zeros and ones like x; None: everywhere."""
+        """Where images may differ from zero, as a state (1|M, H, W, 1) of zeros and ones like x; None: everywhere."""
         return None
 
     def data_count(self, y: Tensor) -> int:
-        """Real numbers that were measured of each image behind the checked measurement y."""
+        """Real numbers that were measured of each image behind the checked measurement y, of a single one if they differ."""
         return y[0].numel() * (2 if y.is_complex() else 1)
+
+    def data_counts(self, y: Tensor) -> list[int]:
+        """`data_count` of each checked measurement."""
+        if self.measurements is None:
+            return [self.data_count(y)] * len(y)
+        return [self.of(i, i + 1).data_count(y[i:i + 1]) for i in range(len(y))]
 
     def diagonal(self, x: Tensor) -> Tensor | None:
         """AᴴA for states like x, as `ops.langevin_pixel` takes it, where it is diagonal in pixels; else None."""
@@ -86,7 +175,7 @@ class Operator(ABC):
         """A step without data or noise, its scalars chosen to leave rhs as it is."""
         s = StepScalars(lam=lam, lin=1.0, w=0.0, inv_eta2=inv_eta2, noise_lam=lam, noise=NO_NOISE, seed=0, step=0)
         ids = torch.zeros(len(rhs), dtype=torch.int64, device=rhs.device)
-        return self.langevin(rhs, rhs, torch.zeros_like(rhs[:1]), ids, s, backend=backend)[0]
+        return self.langevin(rhs, rhs, torch.zeros_like(rhs[:self.measurements or 1]), ids, s, backend=backend)[0]
 
     def centre(self, y: Tensor, inv_eta2: float, lam: float) -> Tensor:
         """(AᴴA inv_eta2 + lam)⁻¹ Aᴴy inv_eta2, a state (B, H, W, C') of single precision, for a checked measurement.
@@ -99,11 +188,12 @@ class Operator(ABC):
 
     def adjoint_state(self, y: Tensor) -> Tensor:
         """Aᴴ y as a state (B, H, W, C') for a checked measurement."""
-        return to_state(self.adjoint(y))
+        return to_state(self.adjoint(self.whitened(y)))
 
     def normal_state(self, x: Tensor) -> Tensor:
         """AᴴA x on states."""
-        return to_state(self.normal(from_state(x, self.is_complex)))
+        images = from_state(x, self.is_complex)
+        return to_state(self.normal(images)) if self._roots is None else self.adjoint_state(self.whitened(self.forward(images)))
 
 
 def check_image(x: Tensor, is_complex: bool, name: str = "x") -> None:
@@ -123,6 +213,11 @@ def check_finite(name: str, value: Tensor) -> None:
     """`value` must hold no NaN and no infinity."""
     bad = int((~value.isfinite()).sum())
     check(bad == 0, name, f"{bad} of {value.numel()} values NaN or infinite", "finite values")
+
+
+def described(value: Tensor) -> str:
+    """A tensor, for an error."""
+    return f"{value.dtype} of shape {tuple(value.shape)}"
 
 
 def check_binary(name: str, value: Tensor) -> Tensor:

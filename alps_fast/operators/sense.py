@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check, check_positive, whole
-from ..layout import Placed
+from ..layout import Placed, beside
 from ..ops._alike import each, product
 from ..ops._cg import PRECISELY, conjugate_gradients
 from ..ops._modes import one_thread, ordinary
@@ -52,9 +52,11 @@ class CartesianMRI(Operator):
 
     Args:
         mask: (H, W) bool or zeros and ones, frequency zero in the middle. (H, 1) or (1, W) stand for a mask that does
-            not vary along the other axis, and so does (n,) with `axis`.
-        maps: (coils, H, W) complex coil sensitivities, or None for one coil of sensitivity one.
-        noise_std: η > 0, in units of y, in every real component.
+            not vary along the other axis, and so does (n,) with `axis`. (M, H, W), (M, H, 1) or (M, 1, W): one a
+            measurement; y is then a batch of M. Conjugate gradients solve all where these vary along both axes together.
+        maps: (coils, H, W) complex coil sensitivities, or None for one coil of sensitivity one. (M, coils, H, W): those of each
+            measurement.
+        noise_std: η > 0, in units of y, in every real component; (M,) one a measurement.
         axis: for a mask (n,), the image axis along which it varies: 0 (H: whole rows are kept or not) or 1 (W: whole
             columns).
         tol: where conjugate gradients solve, error of a step allowed, in posterior standard deviations.
@@ -66,72 +68,87 @@ class CartesianMRI(Operator):
 
     is_complex = True
 
-    def __init__(self, mask: Tensor, maps: Tensor | None = None, *, noise_std: float, axis: int | None = None,
+    def __init__(self, mask: Tensor, maps: Tensor | None = None, *, noise_std: float | Tensor, axis: int | None = None,
                  tol: float = 0.03, max_iter: int = 1000):
         super().__init__(noise_std)
         tol, max_iter = check_positive("tol", tol), whole("max_iter", max_iter, 1)
         mask = check_binary("mask", mask)
-        check(mask.ndim in (1, 2), "mask", f"shape {tuple(mask.shape)}", "(H, W), or (n,) with axis")
+        check(mask.ndim in (1, 2, 3), "mask", f"shape {tuple(mask.shape)}", "(H, W), (M, H, W), or (n,) with axis")
         check(axis in ((0, 1) if mask.ndim == 1 else (None,)), "axis", axis,
               "0 or 1 with a mask (n,)" if mask.ndim == 1 else "None with a mask of two axes")
         if mask.ndim == 1:
             mask = mask[:, None] if axis == 0 else mask[None]
+        check(bool((mask != 0).flatten(-2).any(-1).all()), "mask", "one that is all zero", "at least one observed sample in each")
         if maps is not None:
             check_values("maps", maps, is_complex=True)
-            check(maps.ndim == 3 and maps.numel() > 0, "maps", f"shape {tuple(maps.shape)}", "(coils, H, W)")
+            check(maps.ndim in (3, 4) and maps.numel() > 0, "maps", f"shape {tuple(maps.shape)}",
+                  "(coils, H, W) or (M, coils, H, W)")
             check_finite("maps", maps)
             self._check_size("maps", maps, mask)
-            check(bool((maps != 0).any()), "maps", "all zero", "maps that are not")
-            maps, mask = maps.detach().resolve_conj().contiguous().clone(), mask.expand(maps.shape[-2:])
+            check(bool((maps != 0).flatten(-3).any(-1).all()), "maps", "all zero", "maps that are not")
+            maps = maps.detach().resolve_conj().contiguous().clone()
+            mask = mask.expand(*mask.shape[:-2], *maps.shape[-2:])
         self.mask, self.maps = mask, maps
-        seen = None if maps is None else (maps != 0).any(0)[None, ..., None]
+        masks = mask if mask.ndim == 3 else mask[None]
+        of_each = None if maps is None else maps if maps.ndim == 4 else maps[None]
+        self._agree(mask=masks, maps=of_each)
+        seen = None if of_each is None else (of_each != 0).any(1)[..., None]
         self._support = None if seen is None or bool(seen.all()) else Placed(seen.float())
-        self._placed_mask, self._placed_maps = Placed(mask), Placed() if maps is None else Placed(maps)
+        self._placed_mask, self._placed_maps = Placed(masks), Placed() if of_each is None else Placed(of_each)
         self.tol, self.max_iter = tol, max_iter
-        self.line_axis = None if maps is None else _line_axis(mask)
+        self.line_axis = None if maps is None else _line_axis(masks)
         self._factors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
         self._asked: set[tuple[float, float]] = set()  # levels whose noise was looked at
         self._rolled: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+        self._white: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """mask · F(maps · x), (coils, H, W) or (B, coils, H, W)."""
         self._check_image(x)
-        coils = x if self.maps is None else product(x, self._maps(x))
-        return _by_image(centred_fft, coils) * self._placed_mask.like(x)[0]
+        self._counted("x", x, x.ndim == 4)
+        coils = x if self.maps is None else product(x, self._maps(x, x))
+        return _by_image(centred_fft, coils) * self._masks(x, coils)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Σ_c conj(maps_c) F⁻¹(mask · y_c), (1, H, W) or (B, 1, H, W)."""
         check_values("y", y, is_complex=True)
         self._check_measured(y)
-        image = _by_image(centred_ifft, y * self._placed_mask.like(y)[0])
+        self._counted("y", y, y.ndim == 4)
+        image = _by_image(centred_ifft, y * self._masks(y, y))
         if self.maps is not None:
-            return product(image, self._maps(y).conj()).sum(-3, keepdim=True)
+            return product(image, self._maps(y, y).conj()).sum(-3, keepdim=True)
         return image if y.ndim > 2 else image[None]
 
     def normal(self, x: Tensor) -> Tensor:
         """AᴴA x: no shifts, and no transform along an axis that the mask does not vary along."""
         self._check_image(x)
         axes = (-2, -1) if self.line_axis is None else (self.line_axis - 2,)
+        self._counted("x", x, x.ndim == 4)
         mask = self._rolled_mask(x)
-        coils = x if self.maps is None else product(x, self._maps(x))
-        coils = _by_image(lambda v: torch.fft.ifftn(torch.fft.fftn(v, dim=axes) * mask, dim=axes), coils)
-        return coils if self.maps is None else product(coils, self._maps(x).conj()).sum(-3, keepdim=True)
+        coils = x if self.maps is None else product(x, self._maps(x, x))
+        if mask.ndim == 2:
+            coils = _by_image(lambda v: torch.fft.ifftn(torch.fft.fftn(v, dim=axes) * mask, dim=axes), coils)
+        else:
+            coils = _by_image(lambda v: torch.fft.fftn(v, dim=axes), coils) * beside(mask, x)[:, None]
+            coils = _by_image(lambda v: torch.fft.ifftn(v, dim=axes), coils)
+        return coils if self.maps is None else product(coils, self._maps(x, x).conj()).sum(-3, keepdim=True)
 
     def check_measurement(self, y: Tensor) -> Tensor:
         """y as (B, coils, H, W)."""
         check_values("y", y, is_complex=True)
         self._check_measured(y)
+        self._counted("y", y, y.ndim == 4, exact=True)
         check_finite("y", y)
-        y = y * self.mask.to(y.device)  # so that no misfit counts what was not measured
-        return y.reshape(-1, 1 if self.maps is None else len(self.maps), *y.shape[-2:])
+        y = y * self._masks(y, y)  # so that no misfit counts what was not measured
+        return self.whitened(y.reshape(-1, 1 if self.maps is None else self.maps.shape[-3], *y.shape[-2:]))
 
     def support(self, x: Tensor) -> Tensor | None:
         """Where Σ_c |maps_c|² > 0; None where that is everywhere."""
-        return None if self._support is None else self._support.like(x)[0]
+        return None if self._support is None else self._mine(self._support.like(x)[0])
 
     def data_count(self, y: Tensor) -> int:
         """Two for every sample of every coil where the mask is 1."""
-        return 2 * y.shape[1] * int(self.mask.expand(y.shape[-2:]).sum())
+        return 2 * y.shape[1] * int(self._mine(self._placed_mask.tensors[0])[0].expand(y.shape[-2:]).sum())
 
     def image_shape(self, y: Tensor) -> tuple[int, int, int]:
         """(1, H, W)."""
@@ -141,8 +158,19 @@ class CartesianMRI(Operator):
         """(AᴴA inv_eta2 + lam)⁻¹ rhs, exact or, where conjugate gradients solve, to the rounding of the dtype."""
         if self.maps is None or self.line_axis is not None:
             return super().solve_state(rhs, inv_eta2, lam)
-        maps, shift, zero = self._maps(rhs), rhs.new_full((len(rhs),), lam), torch.zeros_like(rhs)
-        return sense_solve(rhs, zero, maps, self._rolled_mask(rhs), inv_eta2, shift, 0.0, PRECISELY * self.max_iter)
+        return self._solved(rhs, inv_eta2, lam, 0.0)
+
+    def _solved(self, rhs: Tensor, inv_eta2: float, lam: float, error: float) -> Tensor:
+        """The same by conjugate gradients, each measurement with its own maps and mask; error 0: as the dtype allows."""
+        most, rows = PRECISELY * self.max_iter, len(rhs) // (self.measurements or 1)
+        solved = []
+        for k in range(self.measurements or 1):
+            here, part = self.of(k, k + 1), rhs[k * rows:(k + 1) * rows]
+            maps, mask = here._white_maps(rhs), here._rolled_mask(rhs)
+            shift = part.new_full((len(part),), lam)
+            maps, mask = maps.view(maps.shape[-3:]), mask.view(mask.shape[-2:])
+            solved.append(sense_solve(part, torch.zeros_like(part), maps, mask, inv_eta2, shift, error, most))
+        return torch.cat(solved)
 
     def centre(self, y: Tensor, inv_eta2: float, lam: float) -> Tensor:
         """As every operator's. By lines the factors in single precision precondition it, so that none in double are kept."""
@@ -151,8 +179,7 @@ class CartesianMRI(Operator):
         b = self.adjoint_state(y.to(torch.complex128)) * inv_eta2
         error, most = CENTRE_TOL * math.sqrt(b[0].numel()), PRECISELY * self.max_iter
         if self.line_axis is None:
-            shift, zero = b.new_full((len(b),), lam), torch.zeros_like(b)
-            return sense_solve(b, zero, self._maps(b), self._rolled_mask(b), inv_eta2, shift, error, most).float()
+            return self._solved(b, inv_eta2, lam, error).float()
 
         def apply(p: Tensor) -> Tensor:
             return self.normal_state(p) * inv_eta2 + p * lam
@@ -167,19 +194,25 @@ class CartesianMRI(Operator):
         """`ops.langevin_fourier` for one coil, `langevin_sense` or `langevin_sense_cg` for more; xi as they count it."""
         x, grad, b = x.contiguous(), grad.contiguous(), b.contiguous()
         if self.maps is None:
-            h = self._rolled_mask(x).expand(x.shape[1:3]).to(x.dtype.to_complex())
+            h = self._rolled_mask(x)
+            h = h.expand(*h.shape[:-2], *x.shape[1:3]).to(x.dtype.to_complex())
+            if self._roots is not None:
+                h = h * self._mine(self._roots.like(x)[0]).view(-1, 1, 1)
             return langevin_fourier(x, grad, b, h, 1, True, ids, **vars(s), xi=xi, backend=backend)
         if self.line_axis is not None:
             u, eigenvalues = self.factors(x.dtype.to_complex(), x.device)
             return langevin_sense(x, grad, b, u, eigenvalues, self.line_axis, ids, **vars(s), xi=xi, backend=backend)
-        maps = self._maps(x)
-        mask = self._rolled_mask(x)
+        maps, mask = self._white_maps(x), self._rolled_mask(x)
+        if self.measurements is not None:
+            count = max(len(maps), len(mask))
+            maps, mask = maps.expand(count, *maps.shape[-3:]), mask.expand(count, *mask.shape[-2:])
         tol, max_iter = (self.tol, self.max_iter) if s.noise else (min(self.tol, MAP_TOL), PRECISELY * self.max_iter)
         after, mean = langevin_sense_cg(x, grad, b, maps, mask, ids, **vars(s), tol=tol, max_iter=max_iter, xi=xi,
                                         backend=backend)
         if s.noise and xi is None and (s.inv_eta2, s.noise_lam) not in self._asked:
             self._asked.add((s.inv_eta2, s.noise_lam))  # so that no captured step asks: what is captured has run before
-            self._ask(after[:ASKED] - mean[:ASKED], ids[:ASKED], s.inv_eta2, s.noise_lam)
+            few = slice(min(ASKED, len(x) // (self.measurements or 1)))
+            self.of(0, 1)._ask(after[few] - mean[few], ids[few], s.inv_eta2, s.noise_lam)
         return after, mean
 
     def _ask(self, noise: Tensor, ids: Tensor, inv_eta2: float, lam: float) -> None:
@@ -192,41 +225,72 @@ class CartesianMRI(Operator):
                               "so std comes out too small; lower tol or raise noise_std", stacklevel=2)
 
     def factors(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(U (lines, n, n) complex `dtype`, Λ (lines, n) real) with AᴴA = U Λ Uᴴ on every line along `line_axis`.
+        """(U (lines, n, n) complex `dtype`, Λ (lines, n) real) with AᴴA = U Λ Uᴴ on every line along `line_axis`; M in front of
+        both where measurements differ.
 
             a line:  AᴴA = (Σ_c S̄_c S_cᵀ) ∘ G,   G = Fᴴ diag(mask) F
         """
         key = dtype, device
         if key not in self._factors:
-            assert self.maps is not None and self.line_axis is not None
-            along_h = self.line_axis == 0
-            mask = torch.fft.ifftshift(self.mask[:, 0] if along_h else self.mask[0]).double()
-            n = len(mask)
-            kernel = torch.fft.ifft(mask)  # G is circulant: G[j, k] = kernel[j − k]
-            gram = kernel[(torch.arange(n)[:, None] - torch.arange(n)) % n].to(device)
-            lines = self.maps.to(device, torch.complex128).permute((2, 1, 0) if along_h else (1, 2, 0))  # (lines, n, coils)
-            u = torch.empty(len(lines), n, n, dtype=dtype, device=device)
-            eigenvalues = torch.empty(len(lines), n, dtype=u.real.dtype, device=device)
-            step = max(1, CHUNK // n**2)
-            for first in range(0, len(lines), step):
-                s = lines[first:first + step]
-                with one_thread():  # where eigenvalues agree any basis serves, and which one LAPACK finds hangs on its threads
-                    values, vectors = torch.linalg.eigh((s.conj() @ s.mT) * gram)
-                u[first:first + step], eigenvalues[first:first + step] = vectors, values.clamp_min(0)
-            self._factors[key] = u, eigenvalues
-        return self._factors[key]
+            assert self.maps is not None
+            made = [self._factored(k, dtype, device) for k in range(self._count)]
+            self._factors[key] = made[0]
+            if self.measurements is not None:
+                self._factors[key] = torch.stack([u for u, _ in made]), torch.stack([values for _, values in made])
+        u, eigenvalues = self._factors[key]
+        return (u, eigenvalues) if self.measurements is None else (self._mine(u), self._mine(eigenvalues))
 
-    def _maps(self, x: Tensor) -> Tensor:
-        """The coil maps in the precision of x, on its device."""
-        return self._placed_maps.like(x)[0]
+    def _factored(self, k: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Those of measurement k of all."""
+        masks, maps = self._placed_mask.tensors[0], self._placed_maps.tensors[0]
+        mask, maps = masks[k % len(masks)], maps[k % len(maps)]
+        along_h = self.line_axis == 0
+        mask = torch.fft.ifftshift(mask[:, 0] if along_h else mask[0]).double()
+        n = len(mask)
+        kernel = torch.fft.ifft(mask)  # G is circulant: G[j, k] = kernel[j − k]
+        gram = kernel[(torch.arange(n)[:, None] - torch.arange(n)) % n].to(device)
+        lines = maps.to(device, torch.complex128).permute((2, 1, 0) if along_h else (1, 2, 0))  # (lines, n, coils)
+        u = torch.empty(len(lines), n, n, dtype=dtype, device=device)
+        eigenvalues = torch.empty(len(lines), n, dtype=u.real.dtype, device=device)
+        root = 1.0 if self._roots is None else float(self._roots.tensors[0].expand(max(k + 1, len(self._roots.tensors[0])))[k])
+        step = max(1, CHUNK // n**2)
+        for first in range(0, len(lines), step):
+            s = lines[first:first + step]
+            with one_thread():  # where eigenvalues agree any basis serves, and which one LAPACK finds hangs on its threads
+                values, vectors = torch.linalg.eigh((s.conj() @ s.mT) * gram)
+            u[first:first + step], eigenvalues[first:first + step] = vectors, (values * root**2).clamp_min(0)
+        return u, eigenvalues
+
+    def _maps(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The coil maps in the precision of x, on its device, beside rows (N, ...) or one (..., H, W)."""
+        maps = self._mine(self._placed_maps.like(x)[0])
+        return maps[0] if self.measurements is None else beside(maps, rows)
+
+    def _white_maps(self, x: Tensor) -> Tensor:
+        """Those of W^{1/2} A, (coils, H, W), or (1|M, coils, H, W) where measurements differ."""
+        key = x.dtype, x.device
+        if key not in self._white:
+            with torch.inference_mode(False):  # they outlive the mode that they are first asked for in
+                maps = self._placed_maps.like(x)[0]
+                self._white[key] = maps if self._roots is None else maps * self._roots.like(x)[0].view(-1, 1, 1, 1)
+        maps = self._mine(self._white[key])
+        return maps[0] if self.measurements is None else maps
+
+    def _masks(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The mask likewise, frequency zero in the middle."""
+        masks = self._mine(self._placed_mask.like(x)[0])
+        return masks[0] if self.measurements is None else beside(masks, rows)[:, None]
 
     def _rolled_mask(self, x: Tensor) -> Tensor:
-        """The mask in torch.fft order, real dtype of x: centred transforms cancel in AᴴA but for this roll."""
+        """The mask in torch.fft order, real dtype of x: centred transforms cancel in AᴴA but for this roll; (H, W), or
+        (1|M, H, W) where measurements differ."""
         key = x.real.dtype, x.device
         if key not in self._rolled:
             with torch.inference_mode(False):  # it outlives the mode it is first asked for in
-                self._rolled[key] = ordinary(torch.fft.ifftshift(self.mask).to(x.device, x.real.dtype))
-        return self._rolled[key]
+                masks = self._placed_mask.tensors[0]
+                self._rolled[key] = ordinary(torch.fft.ifftshift(masks, (-2, -1)).to(x.device, x.real.dtype))
+        masks = self._mine(self._rolled[key])
+        return masks[0] if self.measurements is None else masks
 
     def _check_image(self, x: Tensor) -> None:
         check_image(x, True)
@@ -237,14 +301,14 @@ class CartesianMRI(Operator):
         if self.maps is None:
             ok, wanted = y.ndim == 2 or (y.ndim in (3, 4) and y.shape[-3] == 1), "(H, W), (1, H, W) or (B, 1, H, W)"
         else:
-            coils = tuple(self.maps.shape)
+            coils = tuple(self.maps.shape[-3:])
             ok, wanted = y.ndim in (3, 4) and tuple(y.shape[-3:]) == coils, f"{coils} or (B, *{coils}), to fit the maps"
         check(ok and y.numel() > 0, "y", f"shape {tuple(y.shape)}", wanted)
         self._check_size("y", y, self.mask)
 
     @staticmethod
     def _check_size(name: str, value: Tensor, mask: Tensor) -> None:
-        ok = all(m in (1, n) for m, n in zip(mask.shape, value.shape[-2:], strict=True))
+        ok = all(m in (1, n) for m, n in zip(mask.shape[-2:], value.shape[-2:], strict=True))
         check(ok, name, f"shape {tuple(value.shape)}", f"a height and width that fit the mask {tuple(mask.shape)}")
 
 
@@ -253,9 +317,9 @@ def _by_image(transform: Callable[[Tensor], Tensor], coils: Tensor) -> Tensor:
     return each(transform, coils) if coils.ndim == 4 else transform(coils)
 
 
-def _line_axis(mask: Tensor) -> int | None:
-    """The only axis along which the mask varies, the shorter one if it varies along none, None if along both."""
-    constant_along_h, constant_along_w = bool((mask == mask[:1]).all()), bool((mask == mask[:, :1]).all())
+def _line_axis(masks: Tensor) -> int | None:
+    """The only axis along which masks (M, H, W) vary, the shorter one if they vary along none, None if along both."""
+    constant_along_h, constant_along_w = bool((masks == masks[:, :1]).all()), bool((masks == masks[..., :1]).all())
     if constant_along_h and constant_along_w:
-        return 0 if mask.shape[0] <= mask.shape[1] else 1
+        return 0 if masks.shape[1] <= masks.shape[2] else 1
     return 1 if constant_along_h else 0 if constant_along_w else None

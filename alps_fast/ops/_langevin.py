@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -82,6 +82,20 @@ def check_kind(name: str, value: Tensor, x: Tensor) -> None:
 def described(value: Tensor) -> str:
     """A tensor, for an error."""
     return f"{value.dtype} of shape {tuple(value.shape)}, strides {value.stride()} on {value.device}"
+
+
+def one_by_one(operators: int, step: Callable[..., tuple[Tensor, Tensor]], x: Tensor, grad: Tensor, b: Tensor, chains: Tensor,
+               xi: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A step of rows that have so many operators, in order and of equally many rows: step(k, x, grad, b, chains, xi) of each."""
+    check(len(b) % operators == 0, "b", f"{len(b)} rows", f"a multiple of {operators}, one operator after another")
+    rows, of_b = len(x) // operators, len(b) // operators
+
+    def part(k: int) -> tuple[Tensor, Tensor]:
+        here = slice(k * rows, (k + 1) * rows)
+        return step(k, x[here], grad[here], b[k * of_b:(k + 1) * of_b], chains[here], None if xi is None else xi[here])
+
+    after, mean = zip(*map(part, range(operators)), strict=True)
+    return torch.cat(after), torch.cat(mean)
 
 
 def by_measurement(rows: Tensor, b: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from ..layout import as_complex, as_real
 from ._alike import fft, inverse_fft, power, product
 from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements
-from ._langevin import as_drawn, check_like, check_step, check_stream, complex_dtype, right_hand_side, unit_noise
+from ._langevin import as_drawn, check_like, check_step, check_stream, complex_dtype, one_by_one, right_hand_side, unit_noise
 from ._memory import empty_like
 from .philox_normal import NO_NOISE
 
@@ -115,7 +115,7 @@ def langevin_fourier(
     Args:
         x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, backend: as in `langevin_pixel`.
         h: (H, W) transfer, complex of the precision of x, frequency zero first (torch.fft order); the spectrum of a
-            real kernel unless `is_complex`.
+            real kernel unless `is_complex`. (M, H, W): one for each M-th of the rows, in order.
         factor: decimation, >= 1, dividing H and W.
         is_complex: whether C' = 2C real channels are C complex ones.
         xi: (N, H, W, C') to use for ξ. Complex images: ξ counts orthonormal Fourier coefficients, torch.fft order, laid
@@ -132,12 +132,18 @@ def langevin_fourier(
     check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
     check_stream(x.shape[1:].numel(), step, noise, xi)
     height, width, channels = x.shape[1:]
-    check_like("h", h, (height, width), complex_dtype(x.dtype), x.device)
+    check_like("h", h, (*h.shape[:h.ndim - 2], height, width)[-3:], complex_dtype(x.dtype), x.device)
     fits = factor >= 1 and height % factor == 0 and width % factor == 0
     check(fits, "factor", factor, f"a divisor of the image size {height} x {width}")
     check(not is_complex or channels % 2 == 0, "x", f"{channels} real channels", "an even number where is_complex")
-    return dispatch("langevin_fourier", backend, x.device, x, grad, b, h, factor, is_complex, chains, lam, lin, w, inv_eta2,
-                    noise_lam, noise, seed, step, xi)
+
+    def of(h: Tensor, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, xi: Tensor | None) -> tuple[Tensor, Tensor]:
+        return dispatch("langevin_fourier", backend, x.device, x, grad, b, h, factor, is_complex, chains, lam, lin, w, inv_eta2,
+                        noise_lam, noise, seed, step, xi)
+
+    if h.ndim == 2:
+        return of(h, x, grad, b, chains, xi)
+    return one_by_one(len(h), lambda k, *rows: of(h[k], *rows), x, grad, b, chains, xi)
 
 
 @langevin_fourier.register_fake

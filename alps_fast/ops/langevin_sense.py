@@ -21,6 +21,7 @@ from ._langevin import (
     check_step,
     check_stream,
     complex_dtype,
+    one_by_one,
     one_complex_channel,
     right_hand_side,
     unit_noise,
@@ -101,7 +102,8 @@ def langevin_sense(
         x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, backend: as in `langevin_pixel`;
             states (N, H, W, 2), one complex channel.
         u: (lines, n, n) unitary, eigenvectors in columns, complex of the precision of x.
-        eigenvalues: (lines, n) >= 0, dtype of x.
+        eigenvalues: (lines, n) >= 0, dtype of x. u (M, lines, n, n) and eigenvalues (M, lines, n): those of each M-th of the
+            rows, in order.
         axis: 0: lines run along H, n = H, one for each of W columns; 1: along W, n = W, one for each of H rows.
         xi: (N, H, W, 2) to use for ξ. ξ counts eigenvectors and is laid out like the image: coefficient k of line l
             stands where pixel k of line l does.
@@ -119,10 +121,17 @@ def langevin_sense(
     height, width = one_complex_channel(x)
     check(axis in (0, 1), "axis", axis, "0 (lines along H) or 1 (lines along W)")
     lines, n = (width, height) if axis == 0 else (height, width)
-    check_like("u", u, (lines, n, n), complex_dtype(x.dtype), x.device)
-    check_like("eigenvalues", eigenvalues, (lines, n), x.dtype, x.device)
-    return dispatch("langevin_sense", backend, x.device, x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2,
-                    noise_lam, noise, seed, step, xi)
+    check_like("u", u, (*u.shape[:u.ndim - 3], lines, n, n)[-4:], complex_dtype(x.dtype), x.device)
+    check_like("eigenvalues", eigenvalues, (*u.shape[:u.ndim - 3], lines, n), x.dtype, x.device)
+
+    def of(u: Tensor, eigenvalues: Tensor, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor,
+           xi: Tensor | None) -> tuple[Tensor, Tensor]:
+        return dispatch("langevin_sense", backend, x.device, x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2,
+                        noise_lam, noise, seed, step, xi)
+
+    if u.ndim == 3:
+        return of(u, eigenvalues, x, grad, b, chains, xi)
+    return one_by_one(len(u), lambda k, *rows: of(u[k], eigenvalues[k], *rows), x, grad, b, chains, xi)
 
 
 @langevin_sense.register_fake

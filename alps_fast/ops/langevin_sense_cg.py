@@ -25,6 +25,7 @@ from ._langevin import (
     check_step,
     check_stream,
     complex_dtype,
+    one_by_one,
     one_complex_channel,
     right_hand_side,
     unit_noise,
@@ -177,7 +178,8 @@ def langevin_sense_cg(
         x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, backend: as in `langevin_pixel`;
             states (N, H, W, 2), one complex channel.
         maps: (coils, H, W) coil sensitivities, complex of the precision of x.
-        mask: (H, W) of zeros and ones in torch.fft order (frequency zero first), dtype of x.
+        mask: (H, W) of zeros and ones in torch.fft order (frequency zero first), dtype of x. maps (M, coils, H, W) and mask
+            (M, H, W): those of each M-th of the rows, in order.
         tol: error allowed, see above, > 0. max_iter: iterations at most, a warning where they do not suffice; what a CUDA
             graph replays warns at the end of the next `Sampler` run.
         xi: (N, 1 + coils, H, W, 2) to use for ξ: first ε₂ in pixels, then ε₁ for the samples of every coil, torch.fft
@@ -192,15 +194,25 @@ def langevin_sense_cg(
     Source: docs/design.md §5; [PULA] perturbs and solves likewise.
     """
     height, width = one_complex_channel(x)
-    shape = (len(x), 1 + len(maps), height, width, 2)
+    coils = maps.shape[-3] if maps.ndim > 3 else len(maps)
+    shape = (len(x), 1 + coils, height, width, 2)
     check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, shape)
     check_stream(math.prod(shape[1:]), step, noise, xi)
-    check_like("maps", maps, (len(maps), height, width), complex_dtype(x.dtype), x.device)
-    check_like("mask", mask, (height, width), x.dtype, x.device)
+    check(maps.shape[:-3] == mask.shape[:-2], "mask", f"shape {tuple(mask.shape)}", f"one for maps {tuple(maps.shape)}")
+    for k in range(len(maps) if maps.ndim == 4 else 1):
+        check_like("maps", maps[k] if maps.ndim == 4 else maps, (coils, height, width), complex_dtype(x.dtype), x.device)
+        check_like("mask", mask[k] if mask.ndim == 3 else mask, (height, width), x.dtype, x.device)
     check(math.isfinite(tol) and tol > 0, "tol", tol, "a finite number > 0")
     check(max_iter >= 1, "max_iter", max_iter, "at least 1")
-    return dispatch("langevin_sense_cg", backend, x.device, x, grad, b, maps, mask, chains, lam, lin, w, inv_eta2, noise_lam,
-                    noise, seed, step, tol, max_iter, xi)
+
+    def of(maps: Tensor, mask: Tensor, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor,
+           xi: Tensor | None) -> tuple[Tensor, Tensor]:
+        return dispatch("langevin_sense_cg", backend, x.device, x, grad, b, maps, mask, chains, lam, lin, w, inv_eta2, noise_lam,
+                        noise, seed, step, tol, max_iter, xi)
+
+    if maps.ndim == 3:
+        return of(maps, mask, x, grad, b, chains, xi)
+    return one_by_one(len(maps), lambda k, *rows: of(maps[k], mask[k], *rows), x, grad, b, chains, xi)
 
 
 @langevin_sense_cg.register_fake

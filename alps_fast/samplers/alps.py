@@ -119,6 +119,11 @@ class Plan:
     records: bool  # whether E before the last step is wanted, where there is one; else NaN
     predictor: Predictor | None = None
 
+    def of(self, first: int, last: int) -> Plan:
+        """The same for measurements first … last − 1 alone, where the operator differs from one to another."""
+        operator = self.target.operator.of(first, last)
+        return self if operator is self.target.operator else replace(self, target=replace(self.target, operator=operator))
+
     def gradients(self, rows: Rows) -> int:
         """Evaluations of ∇E that it takes a chain."""
         return len(self.scalars) + (self.tunes is not None and rows.at is None) + (self.predictor is not None)

@@ -173,6 +173,6 @@ def traced(x: Tensor, support: Tensor | None) -> Tensor:
     """Which numbers of states like x are traced: evenly spaced ones of those in the support."""
     inside = torch.arange(x[0].numel(), device=x.device)
     if support is not None:
-        inside = inside[support.expand(1, *x.shape[1:]).flatten() > 0]
+        inside = inside[support.amax(0).expand(x.shape[1:]).flatten() > 0]
     count = min(TRACED, len(inside))
     return inside[torch.arange(count, device=x.device) * len(inside) // count]

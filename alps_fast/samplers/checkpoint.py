@@ -137,7 +137,7 @@ def _probes(run: Run) -> tuple[Tensor, Tensor]:
     device = run.adjoint.device
     noise = torch.randn(PROBES + 1, *run.adjoint.shape[1:], generator=torch.Generator().manual_seed(0)).to(device)
     z, against = noise[:1], noise[1:]
-    answers = [*run.adjoint, *run.sampler.operator.normal_state(z)]
+    answers = [*run.adjoint, *run.sampler.operator.normal_state(z.repeat(run.sampler.operator.measurements or 1, 1, 1, 1))]
     tolerances = [OPERATOR_TOLERANCE] * len(answers)
     ts = run.schedule.t()
     for t in (ts[0], ts[len(ts) // 2], ts[-1]):

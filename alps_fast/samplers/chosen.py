@@ -34,7 +34,8 @@ def chosen(operator: Operator, energy: Energy, y: Tensor, measured: bool) -> Sch
     """A schedule with a predictor for a prior and a checked measurement y; `measured`: whether annealing sees y.
 
     sigma_max: FIRST times the energy's `spread`; of images of range 1 (`Energy.unit`) the spread, or FIRST times the standard
-    deviation that the measurement leaves the smoothest images, if that is more. sigma_min: η, within half the energy's
+    deviation that the measurement leaves the smoothest images, if that is more. sigma_min: η, the smallest where several are
+    given, within half the energy's
     `finest` and the whole. levels: as few as leave WANTED excess in every direction, by `excess.moments`, GRADIENTS allowing.
     """
     if energy.unit:
@@ -110,8 +111,11 @@ def smooth_stds(operator: Operator, y: Tensor, spread: float) -> np.ndarray:
 def unmeasured_std(operator: Operator, y: Tensor, spread: float) -> float:
     """The largest posterior standard deviation of the smoothest images, Gaussian with `smooth_stds`: √λ_max (C⁻¹ + BᵀAᴴAB/η²)⁻¹.
 
-    Pixels outside the operator's support count as known.
+    Pixels outside the operator's support count as known. Where the operator differs from measurement to measurement, of the one
+    that leaves most.
     """
+    if operator.measurements is not None and len(y) > 1:
+        return max(unmeasured_std(operator.of(i, i + 1), y[i:i + 1], spread) for i in range(len(y)))
     states = cosines(operator, y)
     seen = torch.cat([operator.normal_state(part.contiguous()) for part in states.split(ROWS)])
     support = operator.support(states)
@@ -139,6 +143,8 @@ def warn_of_start(schedule: Schedule, operator: Operator, energy: Energy, y: Ten
 
 def unseen(operator: Operator, y: Tensor, spread: float) -> float:
     """About the share of all directions of N(0, spread²) of which the measurement says nothing: zᵀ(1 + spread² AᴴA/η²)⁻¹z/n."""
+    if operator.measurements is not None and len(y) > 1:
+        return max(unseen(operator.of(i, i + 1), y[i:i + 1], spread) for i in range(len(y)))
     channels, height, width = operator.image_shape(y)
     numbers = channels * (2 if operator.is_complex else 1)
     z = torch.randn(1, height, width, numbers, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(y.device)

@@ -118,6 +118,6 @@ def unknown(x: Tensor) -> Tensor:
 
 def posterior_energy(value: Tensor, t: float, operator: Operator, x: Tensor, y: Tensor) -> Tensor:
     """U = E/t² + ‖Ax − y‖²/(2η²), (B,) float64."""
-    residual = operator.forward(from_state(x, operator.is_complex)) - y
+    residual = operator.misfit(from_state(x, operator.is_complex), y)
     squares = (residual.abs() if residual.is_complex() else residual).double().square().flatten(1).sum(1)
     return value.double() / t**2 + squares / (2 * operator.noise_std**2)

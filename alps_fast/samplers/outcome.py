@@ -59,7 +59,7 @@ def posterior_of(run: Run) -> Posterior:
         polar_means=polar_means, polar_std=polar_std, by_level=by_level,
         acceptance=_acceptance(record.acceptance[shown - 1:], ensemble.alive), interrupted=run.interrupted, broken=lost,
         seed=sampler.seed, schedule=run.schedule, seconds=time.perf_counter() - run.began, gradients=ensemble.gradients,
-        chi2=one(_chi2(run)), support=None if run.support is None else run.support[0, ..., 0] > 0,
+        chi2=one(_chi2(run)), support=None if run.support is None else run.support.amax((0, -1)) > 0,
         pairs=sampler.paired, first_chain=sampler.first_chain, leap_acceptance=_of_leaps(ensemble.leapt, ensemble.alive))
 
 
@@ -67,18 +67,22 @@ def _chi2(run: Run) -> Tensor:
     """χ² a datum of the states, (B,) float64: the mean of ‖A x − y‖²/(η² n) over chains that are whole, n real data each."""
     ensemble, operator, each = run.ensemble, run.sampler.operator, run.sampler.chains
     sums = torch.zeros(len(run.ids), dtype=torch.float64, device=ensemble.x.device)
-    for first in range(0, len(sums), CHI2_ROWS):
-        rows = slice(first, first + CHI2_ROWS)
-        images = from_state(ensemble.x[rows], operator.is_complex)
-        residual = operator.forward(images) - run.y[torch.arange(len(sums), device=sums.device)[rows] // each]
-        sums[rows] = (torch.view_as_real(residual) if residual.is_complex() else residual).double().square().flatten(1).sum(1)
+    most = len(sums) if operator.measurements is None else each  # rows from `first` on that are of one operator
+    for begin in range(0, len(sums), most):
+        here = operator.of(begin // each, begin // each + 1) if most == each else operator
+        for first in range(begin, begin + most, CHI2_ROWS):
+            rows = slice(first, min(first + CHI2_ROWS, begin + most))
+            images = from_state(ensemble.x[rows], operator.is_complex)
+            residual = here.misfit(images, run.y[torch.arange(len(sums), device=sums.device)[rows] // each])
+            sums[rows] = (torch.view_as_real(residual) if residual.is_complex() else residual).double().square().flatten(1).sum(1)
     sums = torch.where(ensemble.alive, sums, torch.nan).view(len(run.y), each)
-    return sums.nanmean(1) / (operator.noise_std**2 * operator.data_count(run.y))
+    counts = torch.tensor(operator.data_counts(run.y), dtype=sums.dtype, device=sums.device)
+    return sums.nanmean(1) / (operator.noise_std**2 * counts)
 
 
-def warn_of_chi2(chi2: Tensor, count: int) -> None:
+def warn_of_chi2(chi2: Tensor, counts: list[int]) -> None:
     """Warn where χ² a datum is far from 1, as it is for samples of the posterior of what was measured, within √(2/count)."""
-    for i, value in enumerate(chi2.flatten().tolist()):
+    for i, (value, count) in enumerate(zip(chi2.flatten().tolist(), counts, strict=True)):
         if abs(value - 1) > CHI2_FAR + 5 * math.sqrt(2 / count):
             which = f" of measurement {i}" if chi2.ndim else ""
             why = CHI2_ABOVE if value > 1 else CHI2_BELOW

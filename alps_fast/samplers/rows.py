@@ -41,20 +41,16 @@ class Stepped(NamedTuple):
 
 
 def part(rows: Rows, each: int, first: int, most: int) -> tuple[Rows, int]:
-    """The rows from `first` on, at most `most` of them and such that those of a measurement's b are whole; and the next one.
+    """The rows from `first` on, at most `most` of them, of whole measurements or of a single one; and the next one.
 
     each: chains of a measurement. b has a row a measurement, or a row a chain.
     """
     total = len(rows.x)
-    if len(rows.b) == total:
-        last = min(first + most, total)
-        b = rows.b[first:last]
-    elif first % each == 0 and most >= each:
+    if first % each == 0 and most >= each:
         last = min(first + most // each * each, total)
-        b = rows.b[first // each:last // each]
     else:
         last = min(first + most, (first // each + 1) * each)
-        b = rows.b[first // each:first // each + 1]
+    b = rows.b[first:last] if len(rows.b) == total else rows.b[first // each:-(-last // each)]
     some = slice(first, last)
     at = None if rows.at is None else Point(*(v[some] for v in rows.at))
     return Rows(rows.x[some], rows.log_tau[some], rows.alive[some], rows.broken[some], rows.level, rows.ids[some], b, at), last

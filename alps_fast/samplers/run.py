@@ -170,7 +170,7 @@ class Run:
         warn_of_graphs(self.adjoint.device)
         annealed = ensemble.level >= self.course.annealed
         if annealed and self.sampler.noise == "averaged":  # conditional means, by the other rule, fit too well
-            warn_of_chi2(posterior.chi2, self.sampler.operator.data_count(self.y))
+            warn_of_chi2(posterior.chi2, self.sampler.operator.data_counts(self.y))
         return posterior
 
     def _moved(self, i: int, ensemble: Ensemble) -> None:
@@ -193,9 +193,10 @@ class Run:
         graphs, ended = sampler.graphs and rows.x.device.type == sampler._graphs.device, bar.n + len(plan.scalars)
         while first < len(rows.x):
             some, last = part(rows, sampler.chains, first, self.most)
+            here = plan.of(first // sampler.chains, -(-last // sampler.chains))
             tick = bar.update if last - first == len(rows.x) else silent
             try:
-                parts.append(sampler._graphs.run(plan, some, tick) if graphs else plan.run(some, tick))
+                parts.append(sampler._graphs.run(here, some, tick) if graphs else here.run(some, tick))
                 first = last
             except torch.OutOfMemoryError:
                 if last - first == 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..energies.base import Energy
-from ..layout import network_view
+from ..layout import beside, network_view
 from ..operators.base import Operator
 from ..ops._dispatch import asked
 from ..ops._langevin import by_measurement
@@ -61,7 +61,9 @@ class Target:
     def fused(self, x: Tensor, ids: Tensor, s: StepScalars, count: int) -> tuple[Tensor, Tensor] | None:
         """x⁺ and m after `count` steps, where one op takes them, gradients and all; else None."""
         a = self.operator.diagonal(x)
-        return None if a is None else self.energy.langevin_pixel(x, self.b, a, ids, self.t, s, count, self.backend)
+        if a is None:
+            return None
+        return self.energy.langevin_pixel(x, self.b, beside(a, self.b), ids, self.t, s, count, self.backend)
 
     def around(self, x: Tensor) -> Tensor:
         """x − c where steps are taken around c, else x."""
@@ -73,7 +75,7 @@ class Target:
             by_measurement(v, self.b).add_(self.b[:, None])
             support = self.operator.support(v)
             if support is not None:
-                v.mul_(support)
+                v.mul_(beside(support, v))
         return v
 
 
