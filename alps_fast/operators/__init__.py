@@ -3,8 +3,10 @@
 from .base import Operator
 from .fourier import CircularBlur
 from .linear import LinearOperator
+from .noise import counting_std
 from .pixel import Denoising, Inpainting
 from .sense import CartesianMRI
 from .superres import SuperResolution
 
-__all__ = ["CartesianMRI", "CircularBlur", "Denoising", "Inpainting", "LinearOperator", "Operator", "SuperResolution"]
+__all__ = ["CartesianMRI", "CircularBlur", "Denoising", "Inpainting", "LinearOperator", "Operator",
+           "SuperResolution", "counting_std"]

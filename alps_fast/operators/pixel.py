@@ -22,7 +22,7 @@ class Inpainting(Operator):
         mask: (H, W), (1, H, W) or (C, H, W), bool or zeros and ones, 1 = observed; every channel has it if not (C, H, W).
             (M, 1|C, H, W): one a measurement; y is then a batch of M.
         noise_std: η > 0, in image units, in every real component; (M,) one a measurement, (H, W), (1|C, H, W) or
-            (M, 1|C, H, W) one a pixel. `data_noise` makes one of Poisson counts.
+            (M, 1|C, H, W) one a pixel. `counting_std` has that of Poisson counts.
         is_complex: whether images are complex.
 
     Raises:
