@@ -18,6 +18,7 @@ from step_checks import (
     states,
 )
 
+from alps_fast.errors import ArgumentError
 from alps_fast.ops.langevin_fourier import has_fast_transform, langevin_fourier
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, NO_NOISE
 
@@ -205,3 +206,26 @@ def test_bad_arguments():
     a = arguments("real, one pixel")
     with pytest.raises(ValueError, match="^x: got 1 real channels"):
         langevin_fourier(**{**a, "is_complex": True})
+
+
+@pytest.mark.parametrize("is_complex", [False, True])
+@pytest.mark.parametrize("size", [(6, 5), (17, 20), (31, 37)])
+def test_rows_have_the_transfer_of_their_operator(isa, size, is_complex, threads):
+    """To the bit that of each operator's rows alone, by the kernel, the definition, and a row of data a chain."""
+    a = fourier_arguments(size, 2 if is_complex else 1, is_complex, 6, 3)
+    h = torch.stack([a["h"] * scale for scale in (1.0, 0.3, 2.0)])
+    for backend, count in (("cpu", 1), ("cpu", 2), ("torch", 2)):
+        threads(count)
+        every = {**a, "backend": backend}
+        together = langevin_fourier(**every | {"h": h})
+        own_data = langevin_fourier(**every | {"h": h, "b": a["b"].repeat_interleave(2, 0)})
+        for k in range(3):
+            rows = slice(2 * k, 2 * k + 2)
+            alone = langevin_fourier(**every | {name: a[name][rows] for name in ("x", "grad", "chains")}
+                                     | {"b": a["b"][k:k + 1], "h": h[k]})
+            for one, all_of_them, same in zip(alone, together, own_data, strict=True):
+                assert torch.equal(one, all_of_them[rows]) and torch.equal(one, same[rows])
+    with pytest.raises(ArgumentError, match="^b: "):
+        langevin_fourier(**a | {"h": h[:2]})
+    with pytest.raises(ArgumentError, match="^h: "):
+        langevin_fourier(**a | {"h": h[None]})

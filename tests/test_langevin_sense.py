@@ -17,6 +17,7 @@ from step_checks import (
     on_gpu,
 )
 
+from alps_fast.errors import ArgumentError
 from alps_fast.ops.langevin_sense import langevin_sense
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, NO_NOISE
 
@@ -131,3 +132,25 @@ def test_opcheck():
 def test_bad_arguments():
     a = line_arguments(0)
     check_bad_arguments(langevin_sense, a, {"u": a["u"][:, :2], "eigenvalues": a["eigenvalues"].float(), "axis": 2})
+
+
+@pytest.mark.parametrize("each", [2, 7, 18])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_rows_have_the_vectors_of_their_operator(isa, axis, each, threads):
+    """To the bit that of each operator's rows alone, few chains and many, by the kernel and the definition."""
+    a = random_lines((13, 9), axis, 3 * each, 3)
+    u = torch.stack([a["u"] * scale for scale in (1, 1j, -1)])
+    eigenvalues = torch.stack([a["eigenvalues"] * scale for scale in (1.0, 0.3, 2.0)])
+    for backend, count in (("cpu", 1), ("cpu", 2), ("torch", 2)):
+        threads(count)
+        every = {**a, "backend": backend}
+        together = langevin_sense(**every | {"u": u, "eigenvalues": eigenvalues})
+        for k in range(3):
+            rows = slice(each * k, each * (k + 1))
+            alone = langevin_sense(**every | {name: a[name][rows] for name in ("x", "grad", "chains")}
+                                   | {"b": a["b"][k:k + 1], "u": u[k], "eigenvalues": eigenvalues[k]})
+            assert all(torch.equal(one, all_of_them[rows]) for one, all_of_them in zip(alone, together, strict=True))
+    with pytest.raises(ArgumentError, match="^eigenvalues: "):
+        langevin_sense(**a | {"u": u})
+    with pytest.raises(ArgumentError, match="^b: "):
+        langevin_sense(**a | {"u": u[:2], "eigenvalues": eigenvalues[:2]})

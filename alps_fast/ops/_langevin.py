@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check, refused
+from ._dispatch import resolved
 from .philox_normal import AVERAGED, GIVEN, INDEPENDENT, MASK, NO_NOISE, counters, step_noise
 
 FLOATS = (torch.float32, torch.float64)
@@ -84,10 +85,15 @@ def described(value: Tensor) -> str:
     return f"{value.dtype} of shape {tuple(value.shape)}, strides {value.stride()} on {value.device}"
 
 
+def at_once(backend: str, device: torch.device, operators: int, b: Tensor) -> bool:
+    """Whether a backend's kernels, or else the definition, take rows that have so many operators, each of equally many."""
+    check(operators > 0 and len(b) % operators == 0, "b", f"{len(b)} rows", f"a multiple of {operators}")
+    return resolved(backend, device) in ("cpu", "torch")
+
+
 def one_by_one(operators: int, step: Callable[..., tuple[Tensor, Tensor]], x: Tensor, grad: Tensor, b: Tensor, chains: Tensor,
                xi: Tensor | None) -> tuple[Tensor, Tensor]:
     """A step of rows that have so many operators, in order and of equally many rows: step(k, x, grad, b, chains, xi) of each."""
-    check(len(b) % operators == 0, "b", f"{len(b)} rows", f"a multiple of {operators}, one operator after another")
     rows, of_b = len(x) // operators, len(b) // operators
 
     def part(k: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,17 @@ from ..layout import as_complex, as_real
 from ._alike import fft, inverse_fft, power, product
 from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements
-from ._langevin import as_drawn, check_like, check_step, check_stream, complex_dtype, one_by_one, right_hand_side, unit_noise
+from ._langevin import (
+    as_drawn,
+    at_once,
+    check_like,
+    check_step,
+    check_stream,
+    complex_dtype,
+    one_by_one,
+    right_hand_side,
+    unit_noise,
+)
 from ._memory import empty_like
 from .philox_normal import NO_NOISE
 
@@ -57,6 +67,10 @@ def langevin_fourier_reference(
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The definition."""
+    if h.ndim == 3:
+        return one_by_one(len(h), lambda k, x, grad, b, chains, xi: langevin_fourier_reference(
+            x, grad, b, h[k], factor, is_complex, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi), x, grad, b,
+            chains, xi)
     r = channels_first(right_hand_side(x, grad, b, lin, w), is_complex)
     mean = normal_power(fft(r), h, factor, inv_eta2, lam, -1.0)
     if noise == NO_NOISE:
@@ -94,7 +108,7 @@ def _langevin_fourier(
     rows, height, width, channels = x.shape
     if x.dtype != torch.float32 or factor > 1 or not all(has_fast_transform(n, kernel.backend) for n in (height, width)):
         return NotImplemented
-    measurements, after, mean = len(b), empty_like(x), empty_like(x)
+    operators, measurements, after, mean = len(h) if h.ndim == 3 else 1, len(b), empty_like(x), empty_like(x)
     chains, noise, xi = as_drawn(x, chains, noise, xi)
     return (after, mean) if kernel(locals(), x.device) else NotImplemented
 
@@ -141,7 +155,7 @@ def langevin_fourier(
         return dispatch("langevin_fourier", backend, x.device, x, grad, b, h, factor, is_complex, chains, lam, lin, w, inv_eta2,
                         noise_lam, noise, seed, step, xi)
 
-    if h.ndim == 2:
+    if h.ndim == 2 or at_once(backend, x.device, len(h), b):
         return of(h, x, grad, b, chains, xi)
     return one_by_one(len(h), lambda k, *rows: of(h[k], *rows), x, grad, b, chains, xi)
 

@@ -8,6 +8,8 @@ other cancels too, and AᴴA is one Hermitian n × n matrix a line.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements
 from ._langevin import (
     as_drawn,
+    at_once,
     check_like,
     check_step,
     check_stream,
@@ -54,6 +57,10 @@ def langevin_sense_reference(
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The definition."""
+    if u.ndim == 4:
+        return one_by_one(len(u), lambda k, x, grad, b, chains, xi: langevin_sense_reference(
+            x, grad, b, u[k], eigenvalues[k], axis, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi), x, grad, b,
+            chains, xi)
     r = right_hand_side(x, grad, b, lin, w)
     gain = 1 / (eigenvalues[..., None] * inv_eta2 + lam)
     mean, x_new = torch.empty_like(x), torch.empty_like(x)
@@ -81,7 +88,8 @@ def _langevin_sense(
 ) -> tuple[Tensor, Tensor]:
     if x.dtype != torch.float32:
         return NotImplemented
-    rows, measurements, (lines, n) = len(x), len(b), eigenvalues.shape
+    rows, measurements, (*many, lines, n) = len(x), len(b), eigenvalues.shape
+    operators = math.prod(many)
     after, mean = empty_like(x), empty_like(x)
     chains, noise, xi = as_drawn(x, chains, noise, xi)
     return (after, mean) if kernel(locals(), x.device) else NotImplemented
@@ -129,7 +137,7 @@ def langevin_sense(
         return dispatch("langevin_sense", backend, x.device, x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2,
                         noise_lam, noise, seed, step, xi)
 
-    if u.ndim == 3:
+    if u.ndim == 3 or at_once(backend, x.device, len(u), b):
         return of(u, eigenvalues, x, grad, b, chains, xi)
     return one_by_one(len(u), lambda k, *rows: of(u[k], eigenvalues[k], *rows), x, grad, b, chains, xi)
 

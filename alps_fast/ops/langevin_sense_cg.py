@@ -198,7 +198,9 @@ def langevin_sense_cg(
     shape = (len(x), 1 + coils, height, width, 2)
     check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, shape)
     check_stream(math.prod(shape[1:]), step, noise, xi)
-    check(maps.shape[:-3] == mask.shape[:-2], "mask", f"shape {tuple(mask.shape)}", f"one for maps {tuple(maps.shape)}")
+    many = maps.shape[:-3]
+    check(len(b) % max(1, math.prod(many)) == 0, "b", f"{len(b)} rows", f"a multiple of {math.prod(many)}")
+    check(many == mask.shape[:-2], "mask", f"shape {tuple(mask.shape)}", f"one for maps {tuple(maps.shape)}")
     for k in range(len(maps) if maps.ndim == 4 else 1):
         check_like("maps", maps[k] if maps.ndim == 4 else maps, (coils, height, width), complex_dtype(x.dtype), x.device)
         check_like("mask", mask[k] if mask.ndim == 3 else mask, (height, width), x.dtype, x.device)

@@ -55,27 +55,27 @@ struct PixelStep : Step {  // contract: alps_fast/ops/langevin_pixel.py
   }
 };
 
-struct SenseStep : Step {  // contract: alps_fast/ops/langevin_sense.py; u and eigenvalues of every line, n numbers each
-  const float *u, *eigenvalues;
-  int64_t lines, n;
+struct SenseStep : Step {  // contract: alps_fast/ops/langevin_sense.py; u and eigenvalues of every line, n numbers each,
+  const float *u, *eigenvalues;  // of each of `operators` that as many rows have, one operator after another; 1 in CUDA
+  int64_t operators, lines, n;
   int axis;
 
   template <class V>
   void fields(V&& v) {
     Step::fields(v);
-    v("u", u), v("eigenvalues", eigenvalues), v("lines", lines), v("n", n), v("axis", axis);
+    v("u", u), v("eigenvalues", eigenvalues), v("operators", operators), v("lines", lines), v("n", n), v("axis", axis);
   }
 };
 
 struct FourierStep : Step {  // contract: alps_fast/ops/langevin_fourier.py, factor 1; no prime factor above 31 in a side, 7 in CUDA
-  const float* h;
-  int64_t height, width, channels;
+  const float* h;  // of each of `operators` that as many rows have, one operator after another; 1 in CUDA
+  int64_t operators, height, width, channels;
   bool is_complex;
 
   template <class V>
   void fields(V&& v) {
     Step::fields(v);
-    v("h", h), v("height", height), v("width", width), v("channels", channels), v("is_complex", is_complex);
+    v("h", h), v("operators", operators), v("height", height), v("width", width), v("channels", channels), v("is_complex", is_complex);
   }
 };
 

@@ -57,12 +57,12 @@ struct Layout {
 };
 
 // Complex: gain and spread of a frequency. Real: what Z(k) and conj Z(-k) are multiplied with.
-static void fill_gains(const FourierStep& s, const Layout& at, const Columns& columns, float* gains) {
+static void fill_gains(const FourierStep& s, const Layout& at, const float* spectrum, const Columns& columns, float* gains) {
   const float every = 1 / static_cast<float>(s.height * s.width);
   const Lanes::F one = Lanes::broadcast(1), inv_eta2 = Lanes::broadcast(s.inv_eta2);
   for (int64_t h = 0; h < s.height; ++h, gains += CELL) {
     for (int lane = 0; lane < BATCH; ++lane) {
-      const float* transfer = s.h + 2 * (h * s.width + (columns.index[lane] < 0 ? 0 : columns.index[lane]));
+      const float* transfer = spectrum + 2 * (h * s.width + (columns.index[lane] < 0 ? 0 : columns.index[lane]));
       gains[lane] = transfer[0] * transfer[0] + transfer[1] * transfer[1];
     }
     for (int v = 0; v < BATCH; v += Lanes::width) {
@@ -214,7 +214,8 @@ static void run(const FourierStep& s, int threads) {
   const int64_t blocks = static_cast<int64_t>(at.blocks.size()), column = at.panels * BATCH * CELL;
   const int64_t image_floats = at.panels * at.panel;
   const int64_t rows = drawn_floats(BATCH * at.row);
-  const Floats gains(blocks * s.height * CELL), shared(image_floats);
+  const int64_t gains_floats = blocks * s.height * CELL, rows_of_each = s.rows / s.operators;
+  const Floats gains(s.operators * gains_floats), shared(image_floats);
   const bool together = s.rows < threads;  // few images: all threads on one after the other
   const int workers = together ? threads : team(threads, s.rows);
 #pragma omp parallel num_threads(workers)
@@ -226,14 +227,16 @@ static void run(const FourierStep& s, int threads) {
     const Workspace work = {together ? shared.data : own.data, scratch, row, row + rows, cells, cells + column,
                             cells + 2 * column};
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < blocks; ++i)
-      fill_gains(s, at, at.blocks[static_cast<size_t>(i)], gains.data + i * s.height * CELL);
+    for (int64_t i = 0; i < s.operators * blocks; ++i)
+      fill_gains(s, at, s.h + i / blocks * 2 * s.height * s.width, at.blocks[static_cast<size_t>(i % blocks)],
+                 gains.data + i * s.height * CELL);
+    const auto gains_of = [&](int64_t image) { return gains.data + image / rows_of_each * gains_floats; };
     if (together) {
       const int worker = omp_get_thread_num(), present = omp_get_num_threads();
-      for (int64_t image = 0; image < s.rows; ++image) advance<NOISE>(s, at, gains.data, image, worker, present, work);
+      for (int64_t image = 0; image < s.rows; ++image) advance<NOISE>(s, at, gains_of(image), image, worker, present, work);
     } else {
 #pragma omp for schedule(static)
-      for (int64_t image = 0; image < s.rows; ++image) advance<NOISE>(s, at, gains.data, image, 0, 1, work);
+      for (int64_t image = 0; image < s.rows; ++image) advance<NOISE>(s, at, gains_of(image), image, 0, 1, work);
     }
   }
 }

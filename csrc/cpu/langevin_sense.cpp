@@ -77,6 +77,7 @@ static void multiply(const float* u, int64_t n, const float* in, float* const* o
 struct Tile {
   int64_t first, lines;  // of the image
   int64_t row, rows;  // chains
+  const float *u, *eigenvalues;  // of their operator
   float *r, *xi;  // [lines][n] cells: r, then m in its place; xi, then x+
 };
 
@@ -185,20 +186,18 @@ static void draw(const SenseStep& s, const Tile& tile) {
 }
 
 template <int NOISE>
-ALPS_INLINE void gains_of(const SenseStep& s, int64_t line, float* gain, float* spread) {
-  const float* eigenvalues = s.eigenvalues + line * s.n;
+ALPS_INLINE void gains_of(const SenseStep& s, const float* eigenvalues, float* gain, float* spread) {
   for (int64_t k = 0; k < s.n; ++k) gain[k] = 1 / (eigenvalues[k] * s.inv_eta2 + s.lam);
   if constexpr (NOISE != NO_NOISE)
     for (int64_t k = 0; k < s.n; ++k) spread[k] = 1 / __builtin_sqrtf(eigenvalues[k] * s.inv_eta2 + s.noise_lam);
 }
 
-// One line: both products. `pair` has n rows of the coefficients of m and, with noise, those of x+ beside them.
+// One line, of these vectors and values: both products. `pair` has n rows of the coefficients of m and, with noise, those of x+ beside them.
 template <int NOISE>
-static void project(const SenseStep& s, int64_t line, float* r, float* xi, float* gain, float* pair) {
+static void project(const SenseStep& s, const float* u, const float* eigenvalues, float* r, float* xi, float* gain, float* pair) {
   constexpr int COLUMNS = NOISE == NO_NOISE ? CHAINS : 2 * CHAINS;
-  const float* u = s.u + 2 * line * s.n * s.n;
   float* spread = gain + s.n;
-  gains_of<NOISE>(s, line, gain, spread);
+  gains_of<NOISE>(s, eigenvalues, gain, spread);
   float* const coefficients[] = {pair};
   multiply<true, CHAINS>(u, s.n, r, coefficients, 2 * COLUMNS);
   for (int64_t k = 0; k < s.n; ++k)
@@ -226,7 +225,7 @@ static void advance(const SenseStep& s, const Tile& tile, float* gain, float* pa
   });
   if constexpr (NOISE != NO_NOISE) draw<NOISE>(s, tile);
   for (int64_t line = 0; line < tile.lines; ++line)
-    project<NOISE>(s, tile.first + line, tile.r + line * s.n * CELL, tile.xi + line * s.n * CELL, gain, pair);
+    project<NOISE>(s, tile.u + 2 * line * s.n * s.n, tile.eigenvalues + line * s.n, tile.r + line * s.n * CELL, tile.xi + line * s.n * CELL, gain, pair);
   for_runs(s, tile, s.n, [&](int64_t pixel, int64_t count, int64_t cell, int64_t stride) {
     scatter(s, tile, pixel, count, {tile.r + cell * CELL, stride}, s.mean);
     scatter(s, tile, pixel, count, {(NOISE == NO_NOISE ? tile.r : tile.xi) + cell * CELL, stride}, s.after);
@@ -377,8 +376,8 @@ static void advance_few(const SenseStep& s, const Tile& tile, float* gain, float
   const Split coefficients[] = {{work, work + pitch}, {work + 2 * pitch, work + 3 * pitch}};
   float* spread = gain + pitch;
   for (int64_t line = 0; line < tile.lines; ++line) {
-    const float* u = s.u + 2 * (tile.first + line) * s.n * s.n;
-    gains_of<NOISE>(s, tile.first + line, gain, spread);
+    const float* u = tile.u + 2 * line * s.n * s.n;
+    gains_of<NOISE>(s, tile.eigenvalues + line * s.n, gain, spread);
     for (int64_t c = 0; c < tile.rows; ++c) {
       const Split images[] = {planes(tile.r, c) + line * pitch, planes(tile.xi, c) + line * pitch};
       multiply_adjoint(u, s.n, images[0], coefficients[0]);
@@ -411,16 +410,19 @@ template <int NOISE>
 static void run(const SenseStep& s, int threads) {
   const int64_t group = s.axis == 0 ? RUN : 1, pitch = blocks_of(s.n);
   const int64_t cells = group * CELL * pitch;  // which are enough for the planes of few chains too
-  const int64_t pieces = ((s.lines + group - 1) / group) * ((s.rows + CHAINS - 1) / CHAINS);
+  const int64_t each = s.rows / s.operators, tiles = (each + CHAINS - 1) / CHAINS;  // of an operator
+  const int64_t pieces = ((s.lines + group - 1) / group) * s.operators * tiles;
 #pragma omp parallel num_threads(team(threads, pieces))
   {
     const Floats memory(2 * cells + (2 * CELL + 2) * pitch);
     float *r = memory.data, *xi = r + cells, *work = xi + cells, *gain = work + 2 * CELL * pitch;
 #pragma omp for collapse(2) schedule(static)
     for (int64_t first = 0; first < s.lines; first += group)
-      for (int64_t row = 0; row < s.rows; row += CHAINS) {
-        const Tile tile = {first, s.lines - first < group ? s.lines - first : group,
-                           row, s.rows - row < CHAINS ? s.rows - row : CHAINS, r, xi};
+      for (int64_t i = 0; i < s.operators * tiles; ++i) {
+        const int64_t of = i / tiles, before = i % tiles * CHAINS, lines_before = of * s.lines + first;
+        const Tile tile = {first, s.lines - first < group ? s.lines - first : group, of * each + before,
+                           each - before < CHAINS ? each - before : CHAINS, s.u + 2 * lines_before * s.n * s.n,
+                           s.eigenvalues + lines_before * s.n, r, xi};
         if (tile.rows <= FEW) advance_few<NOISE>(s, tile, gain, work);
         else advance<NOISE>(s, tile, gain, work);
       }
