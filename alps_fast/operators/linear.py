@@ -199,8 +199,9 @@ class LinearOperator(Operator):
 
     def _measured_rows(self, rows: Tensor) -> Tensor:
         """The inverse of `_rows`."""
+        measured = self._plan(rows.device)
         rows = torch.view_as_complex(rows.reshape(len(rows), -1, 2)) if self._complex_data else rows
-        return rows.reshape(len(rows), *self._plan(rows.device))
+        return rows.reshape(len(rows), *measured)
 
     def _index(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Which measurement each row is of, where the functions want to know."""
