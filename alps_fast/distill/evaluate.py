@@ -9,7 +9,7 @@ each real channel and the true t. Images: ICBM152 T1 slices of three orientation
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,12 @@ def bm3d_denoiser(x: Tensor, t: float) -> Tensor:
 
 def psnr_table(domain: str, denoisers: Mapping[str, Denoiser], levels: tuple[float, ...] = LEVELS) -> dict[str, list[float]]:
     """PSNR in dB, averaged over the held-out images, per denoiser and level."""
-    peak, images = (1.0, held_out(domain)) if domain == "brain" else (2.0, held_out(domain))
+    return psnr_of(held_out(domain), denoisers, 1.0 if domain == "brain" else 2.0, levels)
+
+
+def psnr_of(images: Sequence[Tensor], denoisers: Mapping[str, Denoiser], peak: float,
+            levels: tuple[float, ...] = LEVELS) -> dict[str, list[float]]:
+    """The same of images (1, C', H, W), `peak` their range; of one complex channel where that is 1."""
     rows: dict[str, list[float]] = {name: [] for name in denoisers}
     for t in levels:
         sums = dict.fromkeys(denoisers, 0.0)
@@ -79,7 +84,8 @@ def psnr_table(domain: str, denoisers: Mapping[str, Denoiser], levels: tuple[flo
             for name, denoiser in denoisers.items():
                 with torch.no_grad():
                     error = denoiser(clean + t * noise, t) - clean
-                sums[name] += 10 * math.log10(peak**2 * error[0, 0].numel() / float((error * error).sum()))
+                pixels = error[0, 0].numel() if peak == 1.0 else error.numel()
+                sums[name] += 10 * math.log10(peak**2 * pixels / float((error * error).sum()))
         for name in denoisers:
             rows[name].append(sums[name] / len(images))
     return rows

@@ -19,6 +19,7 @@ from ..io.files import first_line, reading
 from ..io.tensors import DIGEST, read_tensors, write_tensors
 
 OPTIMISER = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
+WARM = 300  # steps
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -71,12 +72,12 @@ def resume(path: Path, facts: str, probes: Tensor, params: list[nn.Parameter], a
 
 
 def fit(module: Net, loss: Callable[[int], Tensor], steps: int, out: Path, *, lr: float = 2e-3,
-        average: float = 0.999, every: int = 250, progress: bool = True, of: dict[str, object] | None = None,
+        average: float = 0.999, every: int = 250, warm: int = WARM, progress: bool = True, of: dict[str, object] | None = None,
         probes: Tensor | None = None) -> Net:
     """Minimise `loss(step)` over the module's parameters and return it with averaged weights.
 
     Resumes from `out/checkpoint.safetensors` where there is one; appends a JSON line to `out/log.jsonl` and writes the
-    checkpoint every `every` steps. The learning rate warms up over 300 steps and decays as a cosine.
+    checkpoint every `every` steps. The learning rate warms up over `warm` steps and decays as a cosine.
 
     Args:
         of: what the run is of, to be met by a checkpoint. probes: numbers that tell, to 1e-3, what it is taught by.
@@ -98,7 +99,7 @@ def fit(module: Net, loss: Callable[[int], Tensor], steps: int, out: Path, *, lr
     running, clock = 0.0, time.perf_counter()
     for step in tqdm(range(start, steps), initial=start, total=steps, disable=not progress, mininterval=10):
         for group in optimiser.param_groups:
-            group["lr"] = lr * min(1.0, (step + 1) / 300) * 0.5 * (1 + math.cos(math.pi * step / steps))
+            group["lr"] = lr * min(1.0, (step + 1) / max(warm, 1)) * 0.5 * (1 + math.cos(math.pi * step / steps))
         value = loss(step)
         value.backward()
         norm = torch.nn.utils.clip_grad_norm_(params, 1.0)

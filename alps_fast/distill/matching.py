@@ -8,22 +8,28 @@ do: a torch module called as D(x, sigma) with x (N, C, H, W) and sigma (N,).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..energies.base import Energy
 from ..energies.compact import CompactNet, edm_coefficients
 from ..energies.denoiser import DenoiserEnergy
 from ..energies.ridge import RidgeEnergy
 from ..energies.symmetric import SYMMETRIES, SymmetricDenoiser, network_of
-from ..errors import check
+from ..errors import check, check_choice
+from ..io.files import replacing
 from ..ops.conv_grad import conv_grad_reference
 from ..ops.ridge_grad import ridge_grad_reference
 from .data import Crops
-from .loop import bf16_is_fast, fit
+from .evaluate import LEVELS, markdown_table, psnr_of
+from .images import Images, Source
+from .loop import WARM, bf16_is_fast, fit
 from .ridge_net import RidgeNet
 from .teacher import edm_weight, noisy_batch
 
@@ -43,7 +49,18 @@ def evaluating(teacher: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _matching(teacher: nn.Module, gradient: Callable[[Tensor, Tensor], Tensor], crops: Crops,
+class OfPrior(nn.Module):
+    """D(x, sigma) = x − ∇E(x, sigma), the denoiser behind an energy such as a `DiffusionPrior`, an image at a time."""
+
+    def __init__(self, energy: Energy):
+        super().__init__()
+        self.energy = energy
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return torch.cat([v - self.energy.grad(v, float(t)) for v, t in zip(x.split(1), sigma.expand(len(x)), strict=True)])
+
+
+def _matching(teacher: nn.Module, gradient: Callable[[Tensor, Tensor], Tensor], crops: Source,
               margin: int = 0) -> Callable[[int], Tensor]:
     """The loss as a function of the step; errors within `margin` pixels of a crop's border do not count."""
     inside = slice(margin, crops.size - margin)
@@ -58,7 +75,7 @@ def _matching(teacher: nn.Module, gradient: Callable[[Tensor, Tensor], Tensor], 
     return loss
 
 
-def _check_teacher(teacher: nn.Module, crops: Crops) -> Tensor:
+def _check_teacher(teacher: nn.Module, crops: Source) -> Tensor:
     """One call that fails early, with a sentence, if the teacher does not take these images; numbers that tell it from others."""
     x, *against = torch.randn(5, 1, crops.channels, crops.size, crops.size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -68,15 +85,58 @@ def _check_teacher(teacher: nn.Module, crops: Crops) -> Tensor:
     return torch.stack([(out * w).sum() for w in against])
 
 
-def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int = 6000, batch: int = 8, size: int = 64,
-                     seed: int = 1, compile: bool = True, progress: bool = True) -> DenoiserEnergy:
+def _source(domain: str | None, images: Any, size: int, batch: int, seed: int) -> tuple[Source, dict[str, object]]:
+    """What to match at, and what a checkpoint calls it."""
+    check((domain is None) != (images is None), "images", "none" if images is None else "some and a domain", "some, or a domain")
+    if domain is not None:
+        return Crops(domain, size=size, batch=batch, seed=seed), {"domain": domain}
+    own = Images(images, size, batch, seed)
+    return own, dict(own.described)
+
+
+def _told(energy: Energy, teacher: nn.Module, crops: Source, out: Path) -> None:
+    """Write the table of the images that were held out to `out`/held_out.md."""
+    if isinstance(crops, Images):
+        rows = psnr_of(crops.held_out, {
+            "noisy": lambda x, t: x,
+            "teacher": lambda x, t: teacher(x, x.new_full((len(x),), t)),
+            "energy": lambda x, t: x - energy.grad(x, t)}, 2.0)
+        title = f"PSNR in dB of {len(crops.held_out)} images that were held out, their range taken as 2"
+        with replacing(out / "held_out.md") as file:
+            file.write_text(f"{title}\n\n{markdown_table(rows, LEVELS)}\n")
+
+
+def _own_gradient(student: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    """∇E = (x − ψ) − Jᵀ(x − ψ) of a student of any architecture, in a graph that its weights can be trained by."""
+    def gradient(x: Tensor, t: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        psi = student(x, t)
+        check(psi.requires_grad and psi.shape == x.shape, "teacher", "a module that autograd cannot follow",
+              'one that it can, or student="compact"')
+        residual = x - psi
+        return torch.autograd.grad(0.5 * (residual * residual).sum(), x, create_graph=True)[0]
+
+    return gradient
+
+
+def distill_denoiser(teacher: nn.Module | Energy, domain: str | None = None, out: Path | None = None, *, images: Any = None,
+                     student: str | nn.Module = "compact", steps: int = 6000, batch: int = 8, size: int = 64, seed: int = 1,
+                     lr: float | None = None, compile: bool = True, progress: bool = True) -> DenoiserEnergy:
     """A `DenoiserEnergy` from `teacher`; starts from its weights if it is a CompactNet, turned or not, and resumes from `out`.
 
     Args:
-        teacher: a module D(x, sigma), x (N, C, H, W), sigma (N,), asked in evaluation mode and left as it was.
-        domain: "brain" or "natural", the images to match at.
-        out: folder of checkpoint and log. steps: of the optimiser, in all. batch, size: crops a step and their side in pixels.
-        seed: of crops and noise. compile: through torch.compile. progress: a bar on stderr.
+        teacher: a module D(x, sigma), x (N, C, H, W), sigma (N,), asked in evaluation mode and left as it was; or an energy, such
+            as a `DiffusionPrior`, which knows other conventions.
+        domain: "brain" or "natural", the images to match at; or
+        images: one's own, as `distill.images.Images` takes them: a folder, a tensor, a Dataset, a DataLoader, a function.
+        out: folder of checkpoint and log and, of one's own images, held_out.md: the table of those that training has not seen.
+        student: "compact", a `CompactNet`, whose kernels are here; "teacher": of the teacher's own architecture, started from
+            its weights as [ALPS] does. That is trained through its gradient's gradient, at some six passes a step, and has to be
+            made of what autograd differentiates twice; `save` does not hold it, its `network.state_dict()` does. Or a module
+            ψ(x, t) to begin with, such as a `CompactNet` of another width, which is trained itself.
+        steps: of the optimiser, in all. batch, size: crops a step and their side in pixels.
+        seed: of crops and noise. lr: of AdamW, at most; None: 1e-3, and 1e-4 from a teacher's own weights.
+        compile: through torch.compile, a compact student. progress: a bar on stderr.
 
     Raises:
         ArgumentError: the teacher does not map such images to their like, or the domain is unknown.
@@ -85,31 +145,59 @@ def distill_denoiser(teacher: nn.Module, domain: str, out: Path, *, steps: int =
     Source: [ALPS] §3; docs/design.md §2.
     """
     torch.manual_seed(seed)
-    crops = Crops(domain, size=size, batch=batch, seed=seed)
-    student = CompactNet(crops.channels)
-    network = network_of(teacher)
-    if isinstance(network, CompactNet):
-        student = CompactNet(**network.config)
-        student.load_state_dict(network.state_dict())
-    student = student.to(memory_format=torch.channels_last)
-    run = torch.compile(conv_grad_reference) if compile else conv_grad_reference
-    precision = "fast" if bf16_is_fast() else "high"
+    if not isinstance(student, nn.Module):
+        check_choice("student", student, ("compact", "teacher"))
+    out = _folder(out)
+    crops, of = _source(domain, images, size, batch, seed)
+    teacher = OfPrior(teacher) if isinstance(teacher, Energy) else teacher
+    network, own = network_of(teacher), student != "compact"
+    if student == "teacher":
+        check(not isinstance(teacher, OfPrior), "student", repr(student), "'compact' of an energy, which may hold no network")
+        net = copy.deepcopy(network).requires_grad_(True).eval()
+    else:
+        net = student if isinstance(student, nn.Module) else _compact_student(network, crops.channels)
+    if not isinstance(net, CompactNet):
+        gradient = _own_gradient(net)
+    else:
+        compact = net.requires_grad_(True).to(memory_format=torch.channels_last)
+        run = torch.compile(conv_grad_reference) if compile else conv_grad_reference
+        precision = "fast" if bf16_is_fast() else "high"
 
-    def gradient(x: Tensor, t: Tensor) -> Tensor:
-        scale, shift = student.film_vectors(t)
-        coefficients = edm_coefficients(t, student.sigma_data)
-        return run(x, student.weights(), scale, shift, coefficients, student.blocks, precision)[0]
+        def gradient(x: Tensor, t: Tensor) -> Tensor:
+            scale, shift = compact.film_vectors(t)
+            coefficients = edm_coefficients(t, compact.sigma_data)
+            return run(x, compact.weights(), scale, shift, coefficients, compact.blocks, precision)[0]
 
     with evaluating(teacher):
         probes = _check_teacher(teacher, crops)
-        fit(student, _matching(teacher, gradient, crops), steps, out, lr=1e-3, progress=progress,
-            of={"kind": "denoiser", "domain": domain}, probes=probes)
-    return DenoiserEnergy(student.eval().requires_grad_(False), channelwise=crops.channels == 1)
+        fit(net, _matching(teacher, gradient, crops), steps, out, lr=lr or (1e-4 if student == "teacher" else 1e-3),
+            warm=WARM if images is None else min(WARM, steps // 10), progress=progress,
+            of={"kind": "denoiser"} | of | ({"student": type(net).__name__} if own else {}), probes=probes)
+        energy = DenoiserEnergy(net.eval().requires_grad_(False), channelwise=crops.channels == 1, channels=crops.channels)
+        _told(energy, teacher, crops, out)
+    return energy
 
 
-def distill_ridge(teacher: nn.Module, domain: str, out: Path, *, steps: int = 6000, batch: int = 4, size: int = 80, seed: int = 2,
-                  compile: bool = True, progress: bool = True) -> RidgeEnergy:
+def _folder(out: Path | None) -> Path:
+    check(out is not None, "out", out, "a folder")
+    return Path(str(out))
+
+
+def _compact_student(network: nn.Module, channels: int) -> CompactNet:
+    student = CompactNet(channels)
+    if isinstance(network, CompactNet):
+        student = CompactNet(**network.config)
+        student.load_state_dict(network.state_dict())
+    return student
+
+
+def distill_ridge(teacher: nn.Module | Energy, domain: str | None = None, out: Path | None = None, *, images: Any = None,
+                  steps: int = 6000, batch: int = 4, size: int = 80, seed: int = 2, compile: bool = True,
+                  progress: bool = True) -> RidgeEnergy:
     """A `RidgeEnergy` from `teacher`, its curvature bounds computed; resumes from `out`. Arguments as `distill_denoiser`'s.
+
+    It knows images of one real or one complex channel: own images of more real ones are matched channel by channel, with the same
+    filters for each, and what a teacher knows of how channels hang together is not in it.
 
     Raises:
         ArgumentError: the teacher does not map such images to their like, or the domain is unknown.
@@ -118,15 +206,22 @@ def distill_ridge(teacher: nn.Module, domain: str, out: Path, *, steps: int = 60
     Source: [ALPS] §3; docs/design.md §1 and 2.
     """
     torch.manual_seed(seed)
-    crops = Crops(domain, size=size, batch=batch, seed=seed)
-    net = RidgeNet(crops.channels)
+    out = _folder(out)
+    crops, of = _source(domain, images, size, batch, seed)
+    teacher = OfPrior(teacher) if isinstance(teacher, Energy) else teacher
+    together = 2 if crops.channels == 2 else 1
+    net = RidgeNet(together)
     run = torch.compile(ridge_grad_reference) if compile else ridge_grad_reference
 
     def gradient(x: Tensor, t: Tensor) -> Tensor:
-        return run(x, list(net.filters()), *net.constants(t), net.mu)[0]
+        planes = x.reshape(-1, together, *x.shape[2:])
+        levels = t.repeat_interleave(len(planes) // len(x))
+        return run(planes, list(net.filters()), *net.constants(levels), net.mu)[0].view(x.shape)
 
     with evaluating(teacher):
         probes = _check_teacher(teacher, crops)
         fit(net, _matching(teacher, gradient, crops, margin=size // 12), steps, out, lr=5e-3, progress=progress,
-            of={"kind": "ridge", "domain": domain}, probes=probes)
-    return net.bake()
+            of={"kind": "ridge"} | of, probes=probes)
+        energy = net.bake()
+        _told(energy, teacher, crops, out)
+    return energy

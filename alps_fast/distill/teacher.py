@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..energies.compact import CompactNet
 from .data import Crops
+from .images import Source
 from .loop import bf16_is_fast, fit, training_noise
 
 
@@ -20,7 +21,7 @@ def edm_weight(t: Tensor, sigma_data: float) -> Tensor:
     return (t * t + sigma_data**2) / (t * sigma_data) ** 2
 
 
-def noisy_batch(crops: Crops, step: int) -> tuple[Tensor, Tensor, Tensor]:
+def noisy_batch(crops: Source, step: int) -> tuple[Tensor, Tensor, Tensor]:
     """Clean x₀, noisy x = x₀ + t n and t of one training step, a pure function of the step."""
     clean = crops.get(step)
     generator = torch.Generator().manual_seed(1_000_003 * (crops.seed + 1) + step)
