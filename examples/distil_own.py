@@ -52,7 +52,7 @@ def main():
     images = teacher.draw(64, generator)  # or Path("photos"), a Dataset, a DataLoader, a function number -> batch
     with tempfile.TemporaryDirectory() as folder:
         student = CompactNet(3, width=16, blocks=(1, 1, 1))  # or student="compact", and "teacher" for its own architecture
-        energy = distill_denoiser(teacher, images=images, out=Path(folder), student=student, steps=300, lr=5e-3, size=SIDE,
+        energy = distill_denoiser(teacher, images=images, out=Path(folder), student=student, steps=120, lr=8e-3, size=SIDE,
                                   compile=False, progress=False)
         print((Path(folder) / "held_out.md").read_text())  # checkpoint.safetensors and log.jsonl lie there too
 

@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from alps_fast.distill import data, evaluate
+from alps_fast.distill.images import Images
 from alps_fast.distill.loop import fit
-from alps_fast.distill.matching import distill_denoiser, distill_ridge
+from alps_fast.distill.matching import OfPrior, distill_denoiser, distill_ridge
 from alps_fast.distill.ridge_net import RidgeNet
 from alps_fast.distill.teacher import edm_weight, train_teacher
-from alps_fast.energies import CompactNet, DenoiserEnergy, RidgeEnergy, SymmetricDenoiser, ridge
+from alps_fast.energies import CompactNet, DenoiserEnergy, DiffusionPrior, RidgeEnergy, SymmetricDenoiser, ridge
 from alps_fast.errors import ArgumentError
 from alps_fast.ops.ridge_grad import ridge_grad
 
@@ -228,3 +230,84 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     with pytest.raises(ArgumentError, match="by another teacher"):
         distill_denoiser(Stronger(), "natural", tmp_path / "d", steps=4, **SMALL)
     assert (tmp_path / "log.jsonl").read_text().count("\n") == 1
+
+
+def colour(count, size=20):
+    """Smooth colour images in [-1, 1]."""
+    rows = torch.arange(size, dtype=torch.float32)
+    phase = torch.rand(count, 3, 1, 1, generator=torch.Generator().manual_seed(2)) * 6
+    return torch.sin(rows[:, None] / 4 + rows / 6 + phase)
+
+
+def sources(tmp_path):
+    """The same images as everything that may hold them."""
+    images = colour(24)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, image in enumerate(images):
+        levels = ((image.movedim(0, -1) + 1) * 127.5).round().to(torch.uint8).numpy()
+        Image.fromarray(levels).save(folder / f"{i:02}.png")
+    pairs = torch.utils.data.TensorDataset(images, torch.zeros(24))
+    return {"folder": folder, "tensor": images, "dataset": pairs, "loader": torch.utils.data.DataLoader(pairs, 4),
+            "function": lambda number: images[4 * number % 20:][:4]}
+
+
+@pytest.mark.parametrize("kind", ["folder", "tensor", "dataset", "loader", "function"])
+def test_own_images_teach_and_are_held_out(kind, tmp_path):
+    """RGB, from whatever holds them; none of those in the table is trained on, and a run that goes on says whose it is."""
+    images, out = sources(tmp_path)[kind], tmp_path / "run"
+    own = Images(images, 16, 4, 1)
+    assert own.channels == 3 and own.get(3).shape == (4, 3, 16, 16) and own.get(0).abs().max() <= 1
+    if kind != "loader":
+        assert torch.equal(own.get(3), Images(images, 16, 4, 1).get(3))
+    if kind in ("tensor", "dataset"):
+        assert not set(own._kept) & set(own._seen) and len(own._kept) + len(own._seen) == 24
+    energy = distill_denoiser(Shrink(), images=images, out=out, student=CompactNet(3, 8, (1, 1, 1)), steps=2, **SMALL)
+    assert energy.channels == 3 and not energy.channelwise and energy.grad(colour(2), 0.5).shape == (2, 3, 20, 20)
+    assert "| t | noisy | teacher | energy |" in (out / "held_out.md").read_text()
+    with pytest.raises(ArgumentError, match="^out: got .*, which is of"):
+        distill_denoiser(Shrink(), "natural", out, steps=4, **SMALL)
+
+
+class Learned(torch.nn.Module):
+    """A teacher of another architecture."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 3, 3, padding=1)
+
+    def forward(self, x, sigma):
+        return x / (1 + sigma.view(-1, 1, 1, 1) ** 2) + 0.1 * self.two(torch.nn.functional.silu(self.one(x)))
+
+
+def test_a_student_of_the_teachers_architecture_starts_from_its_weights(tmp_path):
+    torch.manual_seed(1)
+    teacher = Learned()
+    energy = distill_denoiser(teacher, images=colour(8), out=tmp_path, student="teacher", steps=1, **SMALL)
+    assert isinstance(energy.network, Learned) and energy.network is not teacher
+    moved = [float((a - b).detach().abs().max()) for a, b in zip(teacher.parameters(), energy.network.parameters(), strict=True)]
+    assert 0 < max(moved) < 1e-3 and all(p.grad is None for p in teacher.parameters())
+    x, t = colour(2).double(), 0.7
+    net = energy.network.double()
+    jacobian = torch.autograd.functional.jacobian(lambda v: net(v[None], torch.tensor([t], dtype=v.dtype))[0].flatten(), x[0])
+    residual = (x[0] - net(x[:1], torch.tensor([t], dtype=x.dtype))[0]).flatten()
+    torch.testing.assert_close(energy.grad(x[:1], t).flatten(), residual - jacobian.view(1200, 1200).T @ residual)
+
+
+def test_an_energy_teaches_and_a_ridge_takes_any_channels(tmp_path, coarse_bounds):
+    prior = DiffusionPrior(Shrink(), channels=3)
+    learned = distill_ridge(prior, images=colour(8), out=tmp_path, steps=2, **SMALL)
+    assert learned.channels == 1 and learned.grad(colour(2), 0.5).shape == (2, 3, 20, 20)
+    x, t = colour(3), torch.tensor([0.1, 0.5, 2.0])
+    torch.testing.assert_close(OfPrior(prior)(x, t), Shrink()(x, t))
+
+
+@pytest.mark.parametrize("name, wrong", [
+    ("images", {"images": None}), ("images", {"images": colour(8), "domain": "natural"}), ("images", {"images": 3}),
+    ("images", {"images": "nowhere"}), ("images", {"images": [colour(1)[0], torch.zeros(1, 20, 20)]}),
+    ("images", {"images": [torch.zeros(3, 20, 20, dtype=torch.int64)] * 3}), ("size", {"images": colour(4, 8)}),
+    ("student", {"images": colour(4), "student": "large"}), ("out", {"images": colour(4), "out": None}),
+    ("images", {"images": lambda number: colour(1)[0]})])
+def test_wrong_images_are_refused_by_name(name, wrong, tmp_path):
+    with pytest.raises(ArgumentError, match=f"^{name}: "):
+        distill_denoiser(Shrink(), **{"out": tmp_path, "steps": 1, **SMALL} | wrong)
