@@ -354,3 +354,22 @@ def test_distill_takes_the_batch_of_its_kind(tmp_path: Path, kind: str, monkeypa
     assert_refused(call(*args), "out", "energy.safetensors")
     assert "batch" not in calls[0]
     assert calls[1]["batch"] == 3
+
+
+def test_distill_takes_a_function_of_a_module_and_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher written in this folder, RGB pictures of one's own; the table is told, and what is wrong in a line."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(4):
+        levels = (127.5 + 100 * np.sin(np.mgrid[:16, :20].sum(0)[..., None] / (4 + i) + np.arange(3))).astype(np.uint8)
+        Image.fromarray(levels).save(folder / f"{i}.png")
+    (tmp_path / "of_mine.py").write_text(
+        "from alps_fast.energies import CompactNet\ndef network():\n    return CompactNet(3, 8, (1, 1, 1))\n")
+    monkeypatch.chdir(tmp_path)
+    options = ("--images", folder, "--kind", "denoiser", "--steps", 2, "--batch", 2, "--size", 16, "--no-compile", "--no-progress")
+    result = call("distill", "--teacher", "of_mine:network", *options, "--out", tmp_path / "run")
+    assert result.exit_code == 0 and "| t | noisy | teacher | energy |" in result.output
+    assert energies.load(tmp_path / "run/energy.safetensors").channels == 3
+    for name, wrong in (("teacher", ("of_mine:nothing",)), ("teacher", ("nowhere:network",)), ("teacher", ()),
+                        ("images", ("of_mine:network", "--domain", "brain"))):
+        assert_refused(call("distill", *wrong, *options, "--out", tmp_path / "x"), name)

@@ -31,6 +31,7 @@ class Operator(ABC):
 
     is_complex: bool  # whether images are complex
     measurements: int | None = None  # M, where A or the noise are those of each measurement
+    _roots: Placed | None = None  # W^{1/2}, (1|M, ...) or (M,)
     _count = 1  # measurements that constants are kept of
     _which: slice = slice(None)  # which of them this operator is of
 
@@ -43,9 +44,9 @@ class Operator(ABC):
             stds = noise_std.detach().double()
             self.noise_std = check_std("noise_std", float(stds.min()))
             check_std("noise_std", float(stds.max()))
-            self._roots: Placed | None = Placed(self.noise_std / stds)
+            self._roots = Placed(self.noise_std / stds)
         else:
-            self.noise_std, self._roots = check_std("noise_std", number(noise_std)), None
+            self.noise_std = check_std("noise_std", number(noise_std))
         self._parts: dict[tuple[int, int], Self] = {}
 
     def _agree(self, **constants: Tensor | None) -> None:
