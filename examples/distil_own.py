@@ -54,7 +54,7 @@ def main():
         student = CompactNet(3, width=16, blocks=(1, 1, 1))  # or student="compact", and "teacher" for its own architecture
         energy = distill_denoiser(teacher, images=images, out=Path(folder), student=student, steps=120, lr=8e-3, size=SIDE,
                                   compile=False, progress=False)
-        print((Path(folder) / "held_out.md").read_text())  # checkpoint.safetensors and log.jsonl lie there too
+        print((Path(folder) / "held_out.txt").read_text())  # checkpoint.safetensors and log.jsonl lie there too
 
     image = teacher.draw(1, generator)[0]
     mask = data.pixel_mask(SIDE, SIDE, keep=0.5)

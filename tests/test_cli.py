@@ -366,7 +366,8 @@ def test_distill_takes_a_function_of_a_module_and_a_folder(tmp_path: Path, monke
     (tmp_path / "of_mine.py").write_text(
         "from alps_fast.energies import CompactNet\ndef network():\n    return CompactNet(3, 8, (1, 1, 1))\n")
     monkeypatch.chdir(tmp_path)
-    options = ("--images", folder, "--kind", "denoiser", "--steps", 2, "--batch", 2, "--size", 16, "--no-compile", "--no-progress")
+    quick = "--steps", 2, "--batch", 2, "--size", 16, "--no-compile", "--no-progress"
+    options = "--images", folder, "--kind", "denoiser", *quick
     result = call("distill", "--teacher", "of_mine:network", *options, "--out", tmp_path / "run")
     assert result.exit_code == 0 and "| t | noisy | teacher | energy |" in result.output
     assert energies.load(tmp_path / "run/energy.safetensors").channels == 3

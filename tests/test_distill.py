@@ -264,7 +264,7 @@ def test_own_images_teach_and_are_held_out(kind, tmp_path):
         assert not set(own._kept) & set(own._seen) and len(own._kept) + len(own._seen) == 24
     energy = distill_denoiser(Shrink(), images=images, out=out, student=CompactNet(3, 8, (1, 1, 1)), steps=2, **SMALL)
     assert energy.channels == 3 and not energy.channelwise and energy.grad(colour(2), 0.5).shape == (2, 3, 20, 20)
-    assert "| t | noisy | teacher | energy |" in (out / "held_out.md").read_text()
+    assert "| t | noisy | teacher | energy |" in (out / "held_out.txt").read_text()
     with pytest.raises(ArgumentError, match="^out: got .*, which is of"):
         distill_denoiser(Shrink(), "natural", out, steps=4, **SMALL)
 

@@ -35,7 +35,7 @@ def command(teacher: str | None, own: str | None, domain: str | None, images: Pa
     DiffusionPrior.
 
     The energy can then be used by its file: alps-fast reconstruct ... --energy OUT/energy.safetensors. With images of your own a
-    table of those that training has not seen is in OUT/held_out.md.
+    table of those that training has not seen is in OUT/held_out.txt.
 
     \b
     Example:  alps-fast distill brain-teacher --domain brain --kind ridge --out runs/brain-ridge
@@ -43,7 +43,7 @@ def command(teacher: str | None, own: str | None, domain: str | None, images: Pa
     """
     check((teacher is None) != (own is None), "teacher", "none" if teacher is None else "two", "one, TEACHER or --teacher")
     check((domain is None) != (images is None), "images", "neither" if images is None else "both", "--images DIR or --domain")
-    named, file, table = str(teacher or own), out / "energy.safetensors", out / "held_out.md"
+    named, file, table = str(teacher or own), out / "energy.safetensors", out / "held_out.txt"
     check_outputs("out", [file], force, teacher=named)
 
     from ..distill import matching

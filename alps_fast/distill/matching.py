@@ -95,14 +95,14 @@ def _source(domain: str | None, images: Any, size: int, batch: int, seed: int) -
 
 
 def _told(energy: Energy, teacher: nn.Module, crops: Source, out: Path) -> None:
-    """Write the table of the images that were held out to `out`/held_out.md."""
+    """Write the table of the images that were held out to `out`/held_out.txt."""
     if isinstance(crops, Images):
         rows = psnr_of(crops.held_out, {
             "noisy": lambda x, t: x,
             "teacher": lambda x, t: teacher(x, x.new_full((len(x),), t)),
             "energy": lambda x, t: x - energy.grad(x, t)}, 2.0)
         title = f"PSNR in dB of {len(crops.held_out)} images that were held out, their range taken as 2"
-        with replacing(out / "held_out.md") as file:
+        with replacing(out / "held_out.txt") as file:
             file.write_text(f"{title}\n\n{markdown_table(rows, LEVELS)}\n")
 
 
@@ -129,7 +129,7 @@ def distill_denoiser(teacher: nn.Module | Energy, domain: str | None = None, out
             as a `DiffusionPrior`, which knows other conventions.
         domain: "brain" or "natural", the images to match at; or
         images: one's own, as `distill.images.Images` takes them: a folder, a tensor, a Dataset, a DataLoader, a function.
-        out: folder of checkpoint and log and, of one's own images, held_out.md: the table of those that training has not seen.
+        out: folder of checkpoint and log and, of one's own images, held_out.txt: the table of those that training has not seen.
         student: "compact", a `CompactNet`, whose kernels are here; "teacher": of the teacher's own architecture, started from
             its weights as [ALPS] does. That is trained through its gradient's gradient, at some six passes a step, and has to be
             made of what autograd differentiates twice; `save` does not hold it, its `network.state_dict()` does. Or a module
