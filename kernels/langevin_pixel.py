@@ -29,9 +29,15 @@ def pixel_gains(a, inv_eta2, lam, noise_lam):
     return tl.div_rn(1.0, a[0]), tl.div_rn(1.0, tl.sqrt_rn(a[1]))
 
 
+@triton.jit
+def scalar(level, i: tl.constexpr, otherwise):
+    """Number i of a row of `ops._langevin.table`, or what was given without one."""
+    return otherwise if level is None else tl.load(level + i)
+
+
 @kernel
 def langevin_pixel_kernel(
-    x, grad, b, a, xi, chains, after, mean, each: tl.int32, n: tl.int64, lam: tl.float32, lin: tl.float32,
+    x, grad, b, a, xi, chains, after, mean, level, each: tl.int32, n: tl.int64, lam: tl.float32, lin: tl.float32,
     w: tl.float32, inv_eta2: tl.float32, noise_lam: tl.float32, key0: tl.int32, key1: tl.int32, step: tl.int32,
     A_EACH: tl.constexpr, A_SHARED: tl.constexpr, NOISE: tl.constexpr, WHOLE: tl.constexpr, QUADS: tl.constexpr,
     CHAINS: tl.constexpr,
@@ -51,12 +57,12 @@ def langevin_pixel_kernel(
 
     entry = (A_EACH * measurement * n + begin) // A_SHARED + (begin % A_SHARED + here) // A_SHARED
     diagonal = tl.load(a + entry, mask=inside, other=0.0)
-    gain, spread = pixel_gains(diagonal, inv_eta2, lam, noise_lam)
+    gain, spread = pixel_gains(diagonal, scalar(level, 3, inv_eta2), scalar(level, 0, lam), scalar(level, 4, noise_lam))
     data = tl.load(b + measurement * n + begin + here, mask=inside, other=0.0)
     for row in range(measurement * each + part * CHAINS, measurement * each + tl.minimum(each, (part + 1) * CHAINS)):
         at = row * n + begin + here
-        right = tl.fma(tl.load(x + at, mask=inside, other=0.0), lin, data)
-        m = tl.fma(tl.load(grad + at, mask=inside, other=0.0), -w, right) * gain
+        right = tl.fma(tl.load(x + at, mask=inside, other=0.0), scalar(level, 1, lin), data)
+        m = tl.fma(tl.load(grad + at, mask=inside, other=0.0), -scalar(level, 2, w), right) * gain
         tl.store(mean + at, m, mask=inside)
         if NOISE == 3:
             m = tl.fma(tl.load(xi + at, mask=inside, other=0.0), spread, m)
@@ -68,6 +74,7 @@ def langevin_pixel_kernel(
 def langevin_pixel(
     x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
     noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+    level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """On Triton; arguments and results of `ops.langevin_pixel.langevin_pixel_reference`."""
     if x.dtype != torch.float32:
@@ -79,7 +86,7 @@ def langevin_pixel(
     chains, noise, xi = as_drawn(x, chains, noise, xi)
     groups = len(b) * triton.cdiv(each, CHAINS)
     launch(langevin_pixel_kernel, (groups * triton.cdiv(n, 4 * QUADS),), WARPS, x=x, grad=grad, b=b, a=a,
-           xi=xi, chains=chains, after=after, mean=mean, each=each, n=n,
+           xi=xi, chains=chains, after=after, mean=mean, level=level, each=each, n=n,
            lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam,
            key0=word(seed), key1=word(seed >> 32), step=word(step), A_EACH=int(len(a) > 1),
            A_SHARED=x.shape[3] // a.shape[3], NOISE=noise, WHOLE=n % 4 == 0, QUADS=QUADS, CHAINS=CHAINS)

@@ -17,7 +17,7 @@ from torch import Tensor
 from alps_fast.ops._langevin import as_drawn
 from alps_fast.ops.philox_normal import NO_NOISE
 
-from .langevin_pixel import pixel_gains
+from .langevin_pixel import pixel_gains, scalar
 from .launch import EXACT_PRODUCTS, kernel, launch, word
 from .philox import chain_at, step_pairs
 
@@ -52,10 +52,10 @@ def _turned(c):
 
 @kernel
 def langevin_sense_kernel(
-    x, grad, b, u, eigenvalues, xi, chains, coefficients, after, mean, rows: tl.int32, each: tl.int32, lines: tl.int32,
-    n: tl.int32, lam: tl.float32, lin: tl.float32, w: tl.float32, inv_eta2: tl.float32, noise_lam: tl.float32, key0: tl.int32,
-    key1: tl.int32, step: tl.int32, AXIS: tl.constexpr, NOISE: tl.constexpr, PRECISION: tl.constexpr, CHAINS: tl.constexpr,
-    OUTPUTS: tl.constexpr, TERMS: tl.constexpr,
+    x, grad, b, u, eigenvalues, xi, chains, coefficients, after, mean, level, rows: tl.int32, each: tl.int32,
+    lines: tl.int32, n: tl.int32, lam: tl.float32, lin: tl.float32, w: tl.float32, inv_eta2: tl.float32, noise_lam: tl.float32,
+    key0: tl.int32, key1: tl.int32, step: tl.int32, AXIS: tl.constexpr, NOISE: tl.constexpr, PRECISION: tl.constexpr,
+    CHAINS: tl.constexpr, OUTPUTS: tl.constexpr, TERMS: tl.constexpr,
 ):
     COLUMNS: tl.constexpr = 2 * CHAINS
     pid = tl.program_id(0)
@@ -79,9 +79,9 @@ def langevin_sense_kernel(
 
     for top in range(0, n, OUTPUTS):
         at, inside = _numbers(begin, stride, top, number), known_chain & (2 * top + number < 2 * n)[None, :]
-        r = tl.fma(tl.load(x + of_chain + at, mask=inside, other=0.0), lin,
+        r = tl.fma(tl.load(x + of_chain + at, mask=inside, other=0.0), scalar(level, 1, lin),
                    tl.load(b + chain[:, None] // each * numbers + at, mask=inside, other=0.0))
-        r = tl.fma(tl.load(grad + of_chain + at, mask=inside, other=0.0), -w, r)
+        r = tl.fma(tl.load(grad + of_chain + at, mask=inside, other=0.0), -scalar(level, 2, w), r)
         k = top + tl.arange(0, OUTPUTS)[:, None]
         tl.store(residual + (k * COLUMNS + column[None, :]), _transposed(r), mask=k < n)
 
@@ -99,7 +99,8 @@ def langevin_sense_kernel(
         rr, ir = tl.split(tl.permute(by_real, (0, 2, 1)))
         ri, ii = tl.split(tl.permute(by_imaginary, (0, 2, 1)))
         k = top + tl.arange(0, OUTPUTS)
-        gain, spread = pixel_gains(tl.load(eigenvalues + k, mask=k < n, other=0.0), inv_eta2, lam, noise_lam)
+        gain, spread = pixel_gains(tl.load(eigenvalues + k, mask=k < n, other=0.0), scalar(level, 3, inv_eta2),
+                                   scalar(level, 0, lam), scalar(level, 4, noise_lam))
         c = tl.reshape(tl.join(rr + ii, ri - ir), (OUTPUTS, COLUMNS)) * gain[:, None]
         to, known = k[:, None] * COLUMNS + column[None, :], (k < n)[:, None]
         tl.store(coefficients + to, c, mask=known)
@@ -137,6 +138,7 @@ def langevin_sense_kernel(
 def langevin_sense(
     x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+    level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """On Triton; arguments and results of `ops.langevin_sense.langevin_sense_reference`."""
     if x.dtype != torch.float32:
@@ -149,7 +151,7 @@ def langevin_sense(
     coefficients = torch.empty(blocks, 2 if noise == NO_NOISE else 3, n, 2 * CHAINS, dtype=x.dtype, device=x.device)
     launch(langevin_sense_kernel, (blocks,), WARPS, x=x, grad=grad, b=b, u=torch.view_as_real(u.resolve_conj()),
            eigenvalues=eigenvalues, xi=xi, chains=chains,
-           coefficients=coefficients, after=after, mean=mean, rows=len(x), each=len(x) // len(b), lines=lines, n=n, lam=lam,
-           lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, key0=word(seed), key1=word(seed >> 32), step=word(step),
-           AXIS=axis, NOISE=noise, PRECISION=EXACT_PRODUCTS, CHAINS=CHAINS, OUTPUTS=OUTPUTS, TERMS=TERMS)
+           coefficients=coefficients, after=after, mean=mean, level=level, rows=len(x), each=len(x) // len(b), lines=lines, n=n,
+           lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, key0=word(seed), key1=word(seed >> 32),
+           step=word(step), AXIS=axis, NOISE=noise, PRECISION=EXACT_PRODUCTS, CHAINS=CHAINS, OUTPUTS=OUTPUTS, TERMS=TERMS)
     return after, mean

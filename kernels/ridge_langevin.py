@@ -21,7 +21,7 @@ from alps_fast.ops._langevin import as_drawn
 from alps_fast.ops._packed import packed_once
 from alps_fast.ops.ridge_grad import stacked
 
-from .langevin_pixel import langevin_pixel, pixel_gains
+from .langevin_pixel import langevin_pixel, pixel_gains, scalar
 from .launch import kernel, launch, word
 from .philox import chain_at, step_noise, step_pairs
 from .ridge_grad import WARPS, Layout, constants_of, down, fits, ridge_tile, run, sizes_of
@@ -46,9 +46,9 @@ def numbers_drawn(first, e, chain, key0, key1, step, C: tl.constexpr, CHANNELS: 
 
 @kernel
 def ridge_langevin_kernel(
-    x, b, a, xi, chains, bank, weights, r, q, mu, scratch, after, mean, height: tl.int32, width: tl.int32, rows: tl.int32,
-    each: tl.int32, levels: tl.int32, scales: tl.int32, pyramid: tl.int32, count: tl.int32, lam: tl.float32, lin: tl.float32,
-    w: tl.float32, inv_eta2: tl.float32, noise_lam: tl.float32, key0: tl.int32, key1: tl.int32, step: tl.int32,
+    x, b, a, xi, chains, bank, weights, r, q, mu, scratch, after, mean, level, height: tl.int32, width: tl.int32,
+    rows: tl.int32, each: tl.int32, levels: tl.int32, scales: tl.int32, pyramid: tl.int32, count: tl.int32, lam: tl.float32,
+    lin: tl.float32, w: tl.float32, inv_eta2: tl.float32, noise_lam: tl.float32, key0: tl.int32, key1: tl.int32, step: tl.int32,
     A_EACH: tl.constexpr, A_SHARED: tl.constexpr, NOISE: tl.constexpr, C: tl.constexpr, GROUPS: tl.constexpr,
     FILTERS: tl.constexpr, SIDE: tl.constexpr, POTENTIALS: tl.constexpr, W_EACH: tl.constexpr, R_EACH: tl.constexpr,
     Q_EACH: tl.constexpr, Y: tl.constexpr, X: tl.constexpr, K: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr,
@@ -113,10 +113,11 @@ def ridge_langevin_kernel(
             for c in tl.static_range(C):
                 state = scratch + (c * height * width + first + here)
                 diagonal = tl.load(a + (A_EACH * measurement * numbers + e + c) // A_SHARED, mask=inside, other=0.0)
-                gain, spread = pixel_gains(diagonal, inv_eta2, lam, noise_lam)
-                right = tl.fma(tl.load(state, mask=inside, other=0.0), lin,
+                gain, spread = pixel_gains(diagonal, scalar(level, 3, inv_eta2), scalar(level, 0, lam),
+                                           scalar(level, 4, noise_lam))
+                right = tl.fma(tl.load(state, mask=inside, other=0.0), scalar(level, 1, lin),
                                tl.load(b + measurement * numbers + e + c, mask=inside, other=0.0))
-                m = tl.fma(tl.load(state + pyramid, mask=inside, other=0.0), -w, right) * gain
+                m = tl.fma(tl.load(state + pyramid, mask=inside, other=0.0), -scalar(level, 2, w), right) * gain
                 if k + 1 == count:
                     tl.store(mean + row * numbers + e + c, m, mask=inside)
                 if NOISE == 3:
@@ -134,6 +135,7 @@ def ridge_langevin(
     x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
     channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
     count: int, xi: Tensor | None = None,
+    level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """On Triton; arguments and results of `ops.ridge_langevin.ridge_langevin_reference`."""
     if not fits(x, filters, channels):
@@ -144,14 +146,15 @@ def ridge_langevin(
         for k in range(count):
             run(x, layout, height, width, filters, weights, r, q, mu, grad, None)
             x, mean = langevin_pixel(x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step + k,
-                                     None if xi is None else xi[k])
+                                     None if xi is None else xi[k], level)
         return x, mean
     after, mean, images = torch.empty_like(x), torch.empty_like(x), n * c // channels
     bank, (chains, noise, xi) = packed_once(stacked, filters), as_drawn(x, chains, noise, xi)
     pyramid = channels * sum(h * ww for h, ww in sizes_of(height, width, len(q)))
     launch(ridge_langevin_kernel, (images,), WARPS[channels], x=x, b=b, a=a, xi=xi,
            chains=chains, bank=bank, weights=weights.contiguous(), r=r.contiguous(), q=q.contiguous(), mu=mu,
-           scratch=x.new_empty(images, 2 * pyramid), after=after, mean=mean, height=height, width=width, rows=n, each=n // len(b),
+           scratch=x.new_empty(images, 2 * pyramid), after=after, mean=mean, level=level, height=height, width=width, rows=n,
+           each=n // len(b),
            levels=len(q), scales=len(filters), pyramid=pyramid, count=count, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2,
            noise_lam=noise_lam, key0=word(seed), key1=word(seed >> 32), step=word(step), A_EACH=int(len(a) > 1),
            A_SHARED=c // a.shape[3], NOISE=noise, C=channels, GROUPS=c // channels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from alps_fast.errors import ArgumentError
 from alps_fast.ops._dispatch import Op
+from alps_fast.ops._langevin import table
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, MIRRORED, NO_NOISE, philox_normal
 from alps_fast.profile.cases import LEVEL as SCALARS
 
@@ -53,6 +55,14 @@ def in_double(value: Any) -> Any:
 def on_gpu(a: Arguments) -> Arguments:
     """The same call with tensors on the GPU, for the CUDA kernel."""
     return {k: v.cuda() if isinstance(v, Tensor) else v for k, v in a.items()} | {"backend": "cuda"}
+
+
+NUMBERS = ("lam", "lin", "w", "inv_eta2", "noise_lam")
+
+
+def from_a_row(a: Arguments) -> Arguments:
+    """The same call with the scalars of its level in a row of a table, and NaN for the numbers."""
+    return a | dict.fromkeys(NUMBERS, math.nan) | {"level": table([[a[name] for name in NUMBERS]], a["x"])[0]}
 
 
 def dense_step(a: Arguments, mean_map: Tensor, noise_map: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:

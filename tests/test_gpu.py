@@ -19,7 +19,7 @@ from inputs import (
     single,
 )
 from sense_inputs import random_lines, solver
-from step_checks import in_double
+from step_checks import from_a_row, in_double
 from torch import Tensor
 
 from alps_fast.ops import _dispatch
@@ -151,3 +151,24 @@ def test_two_streams_and_a_graph_change_nothing(call: str, backend: str) -> None
     torch.cuda.synchronize()
     assert all(equal(g, want) for g in got)
     assert equal(replayed(run), want)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("call", "backend"), [(call, backend) for call, backend in RUNS if "langevin" in call])
+def test_a_graph_serves_levels_that_lie_in_memory(call: str, backend: str) -> None:
+    """Captured with one level and replayed with another it has the bits of both, as given by number."""
+    one = CALLS[call]().arguments
+    other = one | {"lam": 0.7, "lin": 0.4, "w": 1.1, "inv_eta2": 3.0, "noise_lam": 0.9}
+    rows = {id(a): from_a_row(a)["level"].cuda() for a in (one, other)}
+    level = rows[id(one)].clone()
+    run = runner(call, backend, from_a_row(one) | {"level": level})
+    run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = run()
+    for numbers in (other, one):
+        level.copy_(rows[id(numbers)])
+        graph.replay()
+        torch.cuda.synchronize()
+        assert equal(captured, runner(call, backend, numbers)())

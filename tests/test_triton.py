@@ -29,7 +29,7 @@ from inputs import (
     single,
 )
 from sense_inputs import random_lines
-from step_checks import check_noise_modes, check_rows_stand_alone, shifted
+from step_checks import check_noise_modes, check_rows_stand_alone, from_a_row, shifted
 
 pytest.importorskip("triton")
 
@@ -422,3 +422,12 @@ def test_importing_alps_fast_imports_no_triton():
 def test_everything_here_under_the_interpreter(interpreted):
     done, report = interpreted
     assert done.wait() == 0, report.read_text()
+
+
+def test_a_level_in_memory_has_the_bits_of_its_numbers():
+    for function, a in ((langevin_pixel, pixel_arguments(2, 1, (1, 1), torch.float32, (3, 7, 2)) | {"noise": INDEPENDENT}),
+                        (langevin_sense, lines(1, (3, 4), 2, 1, AVERAGED)),
+                        (ridge_langevin, ridge_steps(1, 1, (4, 5, 1), 1, AVERAGED))):
+        a.pop("backend", None)
+        got, want = ran(function, **from_a_row(a)), ran(function, **a)
+        assert all(torch.equal(g, w) for g, w in zip(got, want, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ FLOATS = (torch.float32, torch.float64)
 
 
 def check_step(x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
-               noise_lam: float, noise: int, xi: Tensor | None, xi_shape: Sequence[int]) -> None:
+               noise_lam: float, noise: int, xi: Tensor | None, xi_shape: Sequence[int], level: Tensor | None = None) -> None:
     """The arguments every Langevin op has: x, grad (N, H, W, C'), b (B, H, W, C') with B dividing N, chains (N,) or (N, 2)."""
     check_state("x", x, x)
     check_state("grad", grad, x)
@@ -29,15 +30,44 @@ def check_step(x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, lam: float, l
     if chains.shape not in ((rows,), (rows, 2)) or chains.dtype != torch.int64 or chains.device != x.device:
         raise refused("chains", f"{chains.dtype} of shape {tuple(chains.shape)} on {chains.device}",
                       f"int64 of shape ({rows},) or ({rows}, 2) on {x.device}")
+    if level is None:
+        check_level(lam, lin, w, inv_eta2, noise_lam)
+    else:
+        check_like("level", level, (5,), x.dtype, x.device)
+    check(noise in (NO_NOISE, INDEPENDENT, AVERAGED), "noise", noise, "NO_NOISE, INDEPENDENT or AVERAGED")
+    if xi is not None and (tuple(xi.shape) != tuple(xi_shape) or xi.device != x.device or xi.is_complex()):
+        raise refused("xi", f"{xi.dtype} of shape {tuple(xi.shape)} on {xi.device}",
+                      f"real, of shape {tuple(xi_shape)} on {x.device}")
+
+
+def check_level(lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float) -> None:
+    """The scalars of a level."""
     check(math.isfinite(lin), "lin", lin, "a finite number")
     check(math.isfinite(w), "w", w, "a finite number")
     check(math.isfinite(lam) and lam > 0, "lam", lam, "a finite number > 0")
     check(math.isfinite(noise_lam) and noise_lam > 0, "noise_lam", noise_lam, "a finite number > 0")
     check(math.isfinite(inv_eta2) and inv_eta2 >= 0, "inv_eta2", inv_eta2, "a finite number >= 0")
-    check(noise in (NO_NOISE, INDEPENDENT, AVERAGED), "noise", noise, "NO_NOISE, INDEPENDENT or AVERAGED")
-    if xi is not None and (tuple(xi.shape) != tuple(xi_shape) or xi.device != x.device or xi.is_complex()):
-        raise refused("xi", f"{xi.dtype} of shape {tuple(xi.shape)} on {xi.device}",
-                      f"real, of shape {tuple(xi_shape)} on {x.device}")
+
+
+def table(levels: Sequence[Sequence[float]], like: Tensor) -> Tensor:
+    """lam, lin, w, inv_eta2 and noise_lam of every step, (steps, 5) of the dtype and on the device of `like`; a row is a `level`.
+
+    Raises:
+        ArgumentError: naming the scalar.
+    """
+    for level in levels:
+        check_level(*level)
+    return torch.tensor(levels, dtype=torch.float64).view(-1, 5).to(like.device, like.dtype)
+
+
+def at_level(level: Tensor | None, *numbers: float) -> tuple[Any, ...]:
+    """lam, lin, w, inv_eta2, noise_lam for a reference: the numbers, or those of the row as tensors, for which nobody waits."""
+    return numbers if level is None else level.unbind()
+
+
+def root(v: float | Tensor) -> float | Tensor:
+    """√v of a scalar of `at_level`."""
+    return v.sqrt() if isinstance(v, Tensor) else math.sqrt(v)
 
 
 def check_stream(numbers: int, step: int, noise: int, xi: Tensor | None) -> None:
@@ -109,8 +139,10 @@ def by_measurement(rows: Tensor, b: Tensor) -> Tensor:
     return rows.unflatten(0, (len(b), -1))
 
 
-def right_hand_side(x: Tensor, grad: Tensor, b: Tensor, lin: float, w: float) -> Tensor:
+def right_hand_side(x: Tensor, grad: Tensor, b: Tensor, lin: float | Tensor, w: float | Tensor) -> Tensor:
     """b + lin x − w ∇E, a new tensor (N, H, W, C')."""
+    if isinstance(lin, Tensor) or isinstance(w, Tensor):
+        return (b[:, None] + by_measurement(x, b) * lin).flatten(0, 1).sub_(grad * w)
     return torch.add(b[:, None], by_measurement(x, b), alpha=lin).flatten(0, 1).sub_(grad, alpha=w)
 
 

@@ -12,6 +12,7 @@ from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements
 from ._langevin import (
     as_drawn,
+    at_level,
     at_once,
     check_like,
     check_step,
@@ -65,8 +66,10 @@ def channels_last(image: Tensor) -> Tensor:
 def langevin_fourier_reference(
     x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+    level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The definition."""
+    lam, lin, w, inv_eta2, noise_lam = at_level(level, lam, lin, w, inv_eta2, noise_lam)
     if h.ndim == 3:
         return one_by_one(len(h), lambda k, x, grad, b, chains, xi: langevin_fourier_reference(
             x, grad, b, h[k], factor, is_complex, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi), x, grad, b,
@@ -104,6 +107,7 @@ def has_fast_transform(n: int, backend: str) -> bool:
 def _langevin_fourier(
     kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float,
     lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+    level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     rows, height, width, channels = x.shape
     if x.dtype != torch.float32 or factor > 1 or not all(has_fast_transform(n, kernel.backend) for n in (height, width)):
@@ -117,7 +121,7 @@ def _langevin_fourier(
 def langevin_fourier(
     x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
-    backend: str = "auto",
+    level: Tensor | None = None, backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """One Langevin step for A = D_factor F⁻¹ diag(h) F: circular convolution, then every factor-th pixel is kept.
 
@@ -127,7 +131,7 @@ def langevin_fourier(
     and both P and its symmetric root are closed forms. Exact in both cases.
 
     Args:
-        x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, backend: as in `langevin_pixel`.
+        x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, level, backend: as in `langevin_pixel`.
         h: (H, W) transfer, complex of the precision of x, frequency zero first (torch.fft order); the spectrum of a
             real kernel unless `is_complex`. (M, H, W): one for each M-th of the rows, in order.
         factor: decimation, >= 1, dividing H and W.
@@ -143,17 +147,19 @@ def langevin_fourier(
 
     Source: [ALPS]; the closed form follows from the matrix inversion lemma on each alias group.
     """
-    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
+    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape, level)
     check_stream(x.shape[1:].numel(), step, noise, xi)
     height, width, channels = x.shape[1:]
     check_like("h", h, (*h.shape[:h.ndim - 2], height, width)[-3:], complex_dtype(x.dtype), x.device)
     fits = factor >= 1 and height % factor == 0 and width % factor == 0
     check(fits, "factor", factor, f"a divisor of the image size {height} x {width}")
     check(not is_complex or channels % 2 == 0, "x", f"{channels} real channels", "an even number where is_complex")
+    if level is not None and level.device.type == "cpu":
+        (lam, lin, w, inv_eta2, noise_lam), level = level.tolist(), None
 
     def of(h: Tensor, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, xi: Tensor | None) -> tuple[Tensor, Tensor]:
         return dispatch("langevin_fourier", backend, x.device, x, grad, b, h, factor, is_complex, chains, lam, lin, w, inv_eta2,
-                        noise_lam, noise, seed, step, xi)
+                        noise_lam, noise, seed, step, xi, level)
 
     if h.ndim == 2 or at_once(backend, x.device, len(h), b):
         return of(h, x, grad, b, chains, xi)

@@ -7,7 +7,16 @@ from torch import Tensor
 
 from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements
-from ._langevin import as_drawn, by_measurement, check_diagonal, check_step, check_stream, right_hand_side, unit_noise
+from ._langevin import (
+    as_drawn,
+    at_level,
+    by_measurement,
+    check_diagonal,
+    check_step,
+    check_stream,
+    right_hand_side,
+    unit_noise,
+)
 from ._memory import empty_like
 from .philox_normal import NO_NOISE
 
@@ -16,8 +25,10 @@ from .philox_normal import NO_NOISE
 def langevin_pixel_reference(
     x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
     noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+    level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The definition."""
+    lam, lin, w, inv_eta2, noise_lam = at_level(level, lam, lin, w, inv_eta2, noise_lam)
     a = a[:, None]  # beside the chains of a measurement
     r = by_measurement(right_hand_side(x, grad, b, lin, w), b)
     mean = r.div_(a * inv_eta2 + lam)
@@ -31,6 +42,7 @@ def langevin_pixel_reference(
 def _langevin_pixel(
     kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float,
     inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+    level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     rows, height, width, channels = x.shape
     pixels, measurements = height * width, len(b)
@@ -46,7 +58,8 @@ def _langevin_pixel(
 @Op
 def langevin_pixel(
     x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
-    noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None, backend: str = "auto",
+    noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None, level: Tensor | None = None,
+    backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """One Langevin step for AᴴA = diag(a), elementwise.
 
@@ -59,6 +72,8 @@ def langevin_pixel(
         chains: (N,) or (N, 2) int64, Philox chain indices and those of measurements, as `ops.philox_normal` takes them.
         lam, lin, w, inv_eta2, noise_lam: level scalars, see `_scalars.StepScalars`; lam, noise_lam > 0.
         noise: NO_NOISE (x⁺ = m), INDEPENDENT or AVERAGED, see `ops.philox_normal.step_noise`; seed, step: its stream.
+        level: (5,) of the dtype and on the device of x, a row of `ops._langevin.table`: lam, lin, w, inv_eta2 and noise_lam in
+            place of the numbers, which are not looked at then. A GPU's kernels read it there: so one graph serves all levels.
         xi: (N, H, W, C') to use for ξ in place of Philox; ξ is counted in pixels, state order.
         backend: one of `alps_fast.ops._dispatch.NAMES`.
 
@@ -70,11 +85,13 @@ def langevin_pixel(
 
     Source: [ALPS] eq. of the preconditioned step; [LM] for the averaged noise.
     """
-    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
+    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape, level)
     check_stream(x.shape[1:].numel(), step, noise, xi)
     check_diagonal(a, x, b)
+    if level is not None and level.device.type == "cpu":
+        (lam, lin, w, inv_eta2, noise_lam), level = level.tolist(), None
     return dispatch("langevin_pixel", backend, x.device, x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed,
-                    step, xi)
+                    step, xi, level)
 
 
 @langevin_pixel.register_fake

@@ -19,6 +19,7 @@ from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements
 from ._langevin import (
     as_drawn,
+    at_level,
     at_once,
     check_like,
     check_step,
@@ -55,8 +56,10 @@ def _from_lines(lines: Tensor, axis: int, count: int) -> Tensor:
 def langevin_sense_reference(
     x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+    level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The definition."""
+    lam, lin, w, inv_eta2, noise_lam = at_level(level, lam, lin, w, inv_eta2, noise_lam)
     if u.ndim == 4:
         return one_by_one(len(u), lambda k, x, grad, b, chains, xi: langevin_sense_reference(
             x, grad, b, u[k], eigenvalues[k], axis, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi), x, grad, b,
@@ -85,6 +88,7 @@ def langevin_sense_reference(
 def _langevin_sense(
     kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float,
     lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
+    level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     if x.dtype != torch.float32:
         return NotImplemented
@@ -99,7 +103,7 @@ def _langevin_sense(
 def langevin_sense(
     x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
-    backend: str = "auto",
+    level: Tensor | None = None, backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """One Langevin step where AᴴA is one Hermitian matrix U Λ Uᴴ a line: SENSE with a mask along one axis.
 
@@ -107,7 +111,7 @@ def langevin_sense(
         g = 1/(Λ inv_eta2 + lam),  g' = 1/(Λ inv_eta2 + noise_lam)
 
     Args:
-        x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, backend: as in `langevin_pixel`;
+        x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, level, backend: as in `langevin_pixel`;
             states (N, H, W, 2), one complex channel.
         u: (lines, n, n) unitary, eigenvectors in columns, complex of the precision of x.
         eigenvalues: (lines, n) >= 0, dtype of x. u (M, lines, n, n) and eigenvalues (M, lines, n): those of each M-th of the
@@ -124,18 +128,20 @@ def langevin_sense(
 
     Source: docs/design.md §5; [LM] for the averaged noise.
     """
-    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape)
+    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape, level)
     check_stream(x.shape[1:].numel(), step, noise, xi)
     height, width = one_complex_channel(x)
     check(axis in (0, 1), "axis", axis, "0 (lines along H) or 1 (lines along W)")
     lines, n = (width, height) if axis == 0 else (height, width)
     check_like("u", u, (*u.shape[:u.ndim - 3], lines, n, n)[-4:], complex_dtype(x.dtype), x.device)
     check_like("eigenvalues", eigenvalues, (*u.shape[:u.ndim - 3], lines, n), x.dtype, x.device)
+    if level is not None and level.device.type == "cpu":
+        (lam, lin, w, inv_eta2, noise_lam), level = level.tolist(), None
 
     def of(u: Tensor, eigenvalues: Tensor, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor,
            xi: Tensor | None) -> tuple[Tensor, Tensor]:
         return dispatch("langevin_sense", backend, x.device, x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2,
-                        noise_lam, noise, seed, step, xi)
+                        noise_lam, noise, seed, step, xi, level)
 
     if u.ndim == 3 or at_once(backend, x.device, len(u), b):
         return of(u, eigenvalues, x, grad, b, chains, xi)

@@ -21,6 +21,7 @@ from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements, stream_on
 from ._langevin import (
     as_drawn,
+    at_level,
     check_like,
     check_step,
     check_stream,
@@ -28,6 +29,7 @@ from ._langevin import (
     one_by_one,
     one_complex_channel,
     right_hand_side,
+    root,
     unit_noise,
 )
 from ._memory import empty_like
@@ -91,15 +93,17 @@ def sense_solve(rhs: Tensor, start: Tensor, maps: Tensor, mask: Tensor, inv_eta2
 def langevin_sense_cg_reference(
     x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
     inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, xi: Tensor | None = None,
+    level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The definition."""
-    rhs, start, shift = right_hand_side(x, grad, b, lin, w), x, x.new_full((len(x),), lam)
+    lam, lin, w, inv_eta2, noise_lam = at_level(level, lam, lin, w, inv_eta2, noise_lam)
+    rhs, start, shift = right_hand_side(x, grad, b, lin, w), x, x.new_ones(len(x)) * lam
     if noise != NO_NOISE:
         eps = unit_noise(x, (len(x), 1 + len(maps), *x.shape[1:]), chains, noise, seed, step, xi)
         samples = sense_adjoint(torch.view_as_complex(eps[:, 1:]), maps, mask)
-        rhs = torch.cat([rhs, samples * math.sqrt(inv_eta2) + eps[:, 0] * math.sqrt(noise_lam)])
+        rhs = torch.cat([rhs, samples * root(inv_eta2) + eps[:, 0] * root(noise_lam)])
         start = torch.cat([x, torch.zeros_like(x)])
-        shift = torch.cat([shift, torch.full_like(shift, noise_lam)])
+        shift = torch.cat([shift, torch.ones_like(shift) * noise_lam])
 
     solved = sense_solve(rhs, start, maps, mask, inv_eta2, shift, tol * math.sqrt(x[0].numel()), max_iter)
     mean = solved[:len(x)]
@@ -118,6 +122,7 @@ def _langevin_sense_cg(
     kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int,
     xi: Tensor | None = None,
+    level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     rows, measurements, coils, (height, width) = len(x), len(b), len(maps), mask.shape
     if x.dtype != torch.float32 or not all(has_fast_transform(n, kernel.backend) for n in (height, width)):
@@ -162,7 +167,7 @@ def _iterated(kernel: Kernel, arguments: bytes, x: Tensor, noise: int, max_iter:
 def langevin_sense_cg(
     x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
     inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float = 0.03, max_iter: int = 1000,
-    xi: Tensor | None = None, backend: str = "auto",
+    xi: Tensor | None = None, level: Tensor | None = None, backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """One Langevin step for SENSE with any mask, by conjugate gradients; the noise by perturb-and-solve.
 
@@ -175,7 +180,7 @@ def langevin_sense_cg(
     unknowns: eᵀP⁻¹e <= tol² n, see `conjugate_gradients`. The noise then lacks the share tol² of its variance.
 
     Args:
-        x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, backend: as in `langevin_pixel`;
+        x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, level, backend: as in `langevin_pixel`;
             states (N, H, W, 2), one complex channel.
         maps: (coils, H, W) coil sensitivities, complex of the precision of x.
         mask: (H, W) of zeros and ones in torch.fft order (frequency zero first), dtype of x. maps (M, coils, H, W) and mask
@@ -196,7 +201,7 @@ def langevin_sense_cg(
     height, width = one_complex_channel(x)
     coils = maps.shape[-3] if maps.ndim > 3 else len(maps)
     shape = (len(x), 1 + coils, height, width, 2)
-    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, shape)
+    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, shape, level)
     check_stream(math.prod(shape[1:]), step, noise, xi)
     many = maps.shape[:-3]
     check(len(b) % max(1, math.prod(many)) == 0, "b", f"{len(b)} rows", f"a multiple of {math.prod(many)}")
@@ -206,11 +211,13 @@ def langevin_sense_cg(
         check_like("mask", mask[k] if mask.ndim == 3 else mask, (height, width), x.dtype, x.device)
     check(math.isfinite(tol) and tol > 0, "tol", tol, "a finite number > 0")
     check(max_iter >= 1, "max_iter", max_iter, "at least 1")
+    if level is not None and level.device.type == "cpu":
+        (lam, lin, w, inv_eta2, noise_lam), level = level.tolist(), None
 
     def of(maps: Tensor, mask: Tensor, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor,
            xi: Tensor | None) -> tuple[Tensor, Tensor]:
         return dispatch("langevin_sense_cg", backend, x.device, x, grad, b, maps, mask, chains, lam, lin, w, inv_eta2, noise_lam,
-                        noise, seed, step, tol, max_iter, xi)
+                        noise, seed, step, tol, max_iter, xi, level)
 
     if maps.ndim == 3:
         return of(maps, mask, x, grad, b, chains, xi)

@@ -22,6 +22,7 @@ def ridge_langevin_reference(
     x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
     channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
     count: int, xi: Tensor | None = None,
+    level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The definition: `ridge_grad` and `langevin_pixel` in turn."""
     mean = x
@@ -31,7 +32,7 @@ def ridge_langevin_reference(
                                     want_value=False)[0]
         grad = grad.reshape(images.shape).movedim(1, -1)
         x, mean = langevin_pixel_reference(x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step + k,
-                                           None if xi is None else xi[k])
+                                           None if xi is None else xi[k], level)
     return x.contiguous(), mean.contiguous()
 
 
@@ -41,6 +42,7 @@ def _ridge_langevin(
     kernel: Kernel, x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor,
     q: Tensor, mu: Tensor, channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int,
     seed: int, step: int, count: int, xi: Tensor | None = None,
+    level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """On CUDA the launches of `ridge_grad` and of `langevin_pixel` for each step."""
     channels_of_image, (rows, height, width, channels) = channels, x.shape
@@ -58,14 +60,14 @@ def _ridge_langevin(
 def ridge_langevin(
     x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
     channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
-    count: int, xi: Tensor | None = None, backend: str = "auto",
+    count: int, xi: Tensor | None = None, level: Tensor | None = None, backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """`count` Langevin steps with noise of steps step … step + count − 1, all at one level.
 
         ∇E of `ops.ridge_grad`, then  m = (b + lin x − w ∇E) / (a inv_eta2 + lam),  x⁺ = m + ξ / √(a inv_eta2 + noise_lam)
 
     Args:
-        x, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step: as `ops.langevin_pixel` takes them.
+        x, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, level: as `ops.langevin_pixel` takes them.
         filters, weights, r, q, mu: as `ops.ridge_grad` takes filters, w, r, q, mu, for one t.
         channels: real channels of the energy's image, dividing C'; each group of them is an image of its own.
         count: steps, >= 1.
@@ -79,7 +81,7 @@ def ridge_langevin(
 
     Source: [ALPS]; docs/design.md §1 and 3.
     """
-    check_step(x, x, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, None, x.shape)
+    check_step(x, x, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, None, x.shape, level)
     check_diagonal(a, x, b)
     check(count >= 1, "count", count, "an integer >= 1")
     for k in (step, step + count - 1):
@@ -88,9 +90,11 @@ def ridge_langevin(
     check_ridge(x, (1, len(x) * x.shape[-1] // channels), filters, weights, r, q, mu, "weights")
     if xi is not None and (xi.shape != (count, *x.shape) or xi.device != x.device or xi.is_complex()):
         raise refused("xi", described(xi), f"real, of shape {(count, *x.shape)} on {x.device}")
+    if level is not None and level.device.type == "cpu":
+        (lam, lin, w, inv_eta2, noise_lam), level = level.tolist(), None
     with torch.no_grad():
         return dispatch("ridge_langevin", backend, x.device, x, b, a, chains, filters, weights, r, q, mu, channels, lam, lin, w,
-                        inv_eta2, noise_lam, noise, seed, step, count, xi)
+                        inv_eta2, noise_lam, noise, seed, step, count, xi, level)
 
 
 @ridge_langevin.register_fake

@@ -27,6 +27,7 @@ struct Step {  // of Langevin, for every operator
   const float *x, *grad, *b, *xi;
   const Chain* chains;
   float *after, *mean;
+  const float* level;  // lam, lin, w, inv_eta2, noise_lam in the device's memory, in place of those below; null on the CPU
   int64_t rows, measurements;
   float lam, lin, w, inv_eta2, noise_lam;
   int noise;
@@ -36,7 +37,7 @@ struct Step {  // of Langevin, for every operator
   template <class V>
   void fields(V&& v) {
     v("x", x), v("grad", grad), v("b", b), v("xi", xi), v("chains", chains), v("after", after), v("mean", mean);
-    v("rows", rows), v("measurements", measurements);
+    v("level", level), v("rows", rows), v("measurements", measurements);
     v("lam", lam), v("lin", lin), v("w", w), v("inv_eta2", inv_eta2), v("noise_lam", noise_lam);
     v("noise", noise), v("step", step), v("seed", seed);
   }

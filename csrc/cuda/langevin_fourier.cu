@@ -12,6 +12,7 @@
 
 #include "asynchronous.h"
 #include "kernels.h"
+#include "level.h"
 #include "lines.cuh"
 #include "noise.h"
 #include "vectors.h"
@@ -33,7 +34,7 @@ struct Layout {
   Stream random;
   uint32_t images, first;  // complex planes of an image; the first image of the launch
   uint32_t tiles, room;  // tiles of an image or plane, rows or columns of a tile
-  float amplitude, every;
+  float every;
   bool aligned;
 };
 
@@ -96,6 +97,9 @@ __device__ __forceinline__ void for_quads(const FourierStep& s, const Rows& rows
   }
 }
 
+// Of a real image's noise beside its right-hand side: so they lose as much by rounding.
+__device__ __forceinline__ float amplitude_of(const FourierStep& s) { return __fsqrt_rn(inv_eta2_of(s) + noise_lam_of(s)); }
+
 // Right-hand side, and the noise of a real image.
 __device__ __forceinline__ void take(const FourierStep& s, const Layout& at, int64_t n, const Rows& rows) {
   const int64_t row = s.width * s.channels, numbers = s.height * row, begin = rows.first * row, end = begin + rows.count * row;
@@ -106,12 +110,13 @@ __device__ __forceinline__ void take(const FourierStep& s, const Layout& at, int
     load_quad(at.aligned, grad, begin + e, end, slope);
     load_quad(at.aligned, b, begin + e, end, data);
     if (!s.is_complex && s.noise != NO_NOISE) noise_of(s, at, n, begin + e, xi);
+    const float lin = lin_of(s), w = w_of(s), amplitude = s.is_complex || s.noise == NO_NOISE ? 0 : amplitude_of(s);
     ALPS_UNROLL
-    for (int i = 0; i < 4; ++i) data[i] = __fmaf_rn(-s.w, slope[i], __fmaf_rn(s.lin, state[i], data[i]));
+    for (int i = 0; i < 4; ++i) data[i] = __fmaf_rn(-w, slope[i], __fmaf_rn(lin, state[i], data[i]));
     ALPS_UNROLL
     for (int i = 0; i < 4; ++i)
       if (cells[i] && s.is_complex) *cells[i] = make_float2(data[2 * i % 4], data[2 * i % 4 + 1]);
-      else if (cells[i]) *cells[i] = make_float2(data[i], xi[i] * at.amplitude);
+      else if (cells[i]) *cells[i] = make_float2(data[i], xi[i] * amplitude);
   });
 }
 
@@ -141,10 +146,12 @@ __device__ __forceinline__ float energy_at(const FourierStep& s, uint32_t kh, ui
   return __fmaf_rn(h.x, h.x, h.y * h.y);
 }
 
-__device__ __forceinline__ float gain_of(const FourierStep& s, float energy) { return 1 / __fmaf_rn(energy, s.inv_eta2, s.lam); }
+__device__ __forceinline__ float gain_of(const FourierStep& s, float energy) {
+  return 1 / __fmaf_rn(energy, inv_eta2_of(s), lam_of(s));
+}
 
 __device__ __forceinline__ float spread_of(const FourierStep& s, float energy) {
-  return 1 / __fsqrt_rn(__fmaf_rn(energy, s.inv_eta2, s.noise_lam));
+  return 1 / __fsqrt_rn(__fmaf_rn(energy, inv_eta2_of(s), noise_lam_of(s)));
 }
 
 // Real images: Z(k) <- first Z(k) + second conj Z(-k), and the same at -k, whose gains are alike.
@@ -158,7 +165,7 @@ __device__ __forceinline__ void mix(const FourierStep& s, const Layout& at, cons
     const bool alone = kw == 0 || 2 * kw == width;  // a column that is its own mirror image
     if (alone && 2 * kh > height) continue;
     const float energy = energy_at(s, kh, kw), gain = gain_of(s, energy) * at.every;
-    const float spread = s.noise == NO_NOISE ? gain : spread_of(s, energy) * (at.every / at.amplitude);
+    const float spread = s.noise == NO_NOISE ? gain : spread_of(s, energy) * (at.every / amplitude_of(s));
     const float first = (gain + spread) * 0.5f, second = (gain - spread) * 0.5f;
     float2 &here = columns.at(kh, kw), &there = columns.at(kh ? height - kh : 0, alone ? kw : width - kw);
     const float2 z = here, mirror = there;
@@ -297,7 +304,7 @@ __global__ void __launch_bounds__(N ? MOST_ROW_THREADS : TILE_THREADS, N ? 1 : T
 }
 
 template <int N>
-__global__ void __launch_bounds__(Lines<N, true>::THREADS, N ? (N > 256 ? 320 : 512) / Lines<N, true>::THREADS : TILE_BLOCKS)
+__global__ void __launch_bounds__(Lines<N, true>::THREADS, N ? (N > 256 ? 512 : 640) / Lines<N, true>::THREADS : TILE_BLOCKS)
     langevin_fourier_columns(FourierStep s, Layout at, Workspace workspace) {
   next_kernel_may_begin();
   kernels_before_wait();
@@ -436,7 +443,7 @@ void langevin_fourier(const FourierStep& s, float* workspace, cudaStream_t strea
   const int64_t numbers = s.height * s.width * s.channels, images = images_of(s);
   const bool aligned = numbers % 4 == 0 && on_16_bytes(s.x, s.grad, s.b, s.xi, s.after, s.mean);
   Layout at = {transform_of(s.width), transform_of(s.height), make_stream(s.seed, s.step, LANGEVIN),
-               static_cast<uint32_t>(images), 0, 1, static_cast<uint32_t>(s.height), std::sqrt(s.inv_eta2 + s.noise_lam),
+               static_cast<uint32_t>(images), 0, 1, static_cast<uint32_t>(s.height),
                1 / static_cast<float>(s.height * s.width), aligned};
   const auto run = [&](auto kernel, bool early, int64_t blocks, int64_t threads, int64_t bytes, auto... arguments) {
     if (blocks > MOST_BLOCKS) throw std::invalid_argument("langevin_fourier: more than 2^31 - 1 tiles");

@@ -5,6 +5,7 @@
 // A thread takes one quad of the image for CHAINS chains of one measurement: gain, spread and b stay in its registers.
 #include "kernels.h"
 #include "launch.h"
+#include "level.h"
 #include "noise.h"
 #include "vectors.h"
 
@@ -21,24 +22,13 @@ template <int NOISE>  // unrolled; four rows, or two with noise drawn, make ptxa
 constexpr int ROWS_AT_ONCE = NOISE == NO_NOISE || NOISE == GIVEN ? 2 : 1;
 
 struct PixelLevel {
-  float lam, lin, minus_w, inv_eta2, noise_lam;
+  const float* level;  // as in `Step`
+  float lam, lin, w, inv_eta2, noise_lam;
   Stream random;
 };
 
 static PixelLevel level_of(const PixelStep& s) {
-  return {s.lam, s.lin, -s.w, s.inv_eta2, s.noise_lam, make_stream(s.seed, s.step, LANGEVIN)};
-}
-
-__device__ __forceinline__ float gain_of(const PixelLevel& level, float diagonal) {
-  return 1.0f / __fmaf_rn(diagonal, level.inv_eta2, level.lam);
-}
-
-__device__ __forceinline__ float spread_of(const PixelLevel& level, float diagonal) {
-  return 1.0f / __fsqrt_rn(__fmaf_rn(diagonal, level.inv_eta2, level.noise_lam));
-}
-
-__device__ __forceinline__ float mean_of(const PixelLevel& level, float state, float slope, float data, float gain) {
-  return __fmaf_rn(level.minus_w, slope, __fmaf_rn(level.lin, state, data)) * gain;
+  return {s.level, s.lam, s.lin, s.w, s.inv_eta2, s.noise_lam, make_stream(s.seed, s.step, LANGEVIN)};
 }
 
 enum Diagonal { OF_A_PIXEL, OF_AN_ELEMENT };
@@ -70,10 +60,11 @@ __global__ void __launch_bounds__(THREADS)
       float data[4], diagonal[4], gain[4], spread[4];
       load<ALIGNED>(b + measurement * n, first, n, data);
       load_diagonal<ALIGNED, DIAGONAL>(a + measurement * a_stride, first, n, channels, diagonal);
+      const float inv_eta2 = inv_eta2_of(level), lam = lam_of(level), noise_lam = NOISE == NO_NOISE ? lam : noise_lam_of(level);
       ALPS_UNROLL
       for (int i = 0; i < 4; ++i) {
-        gain[i] = gain_of(level, diagonal[i]);
-        if constexpr (NOISE != NO_NOISE) spread[i] = spread_of(level, diagonal[i]);
+        gain[i] = 1.0f / __fmaf_rn(diagonal[i], inv_eta2, lam);
+        if constexpr (NOISE != NO_NOISE) spread[i] = 1.0f / __fsqrt_rn(__fmaf_rn(diagonal[i], inv_eta2, noise_lam));
       }
 #pragma unroll ROWS_AT_ONCE<NOISE>
       for (int64_t row = begin; row < end; ++row) {
@@ -83,9 +74,10 @@ __global__ void __launch_bounds__(THREADS)
         if constexpr (NOISE == GIVEN) load<ALIGNED>(xi + row * n, first, n, noise);
         else if constexpr (NOISE != NO_NOISE)
           step_noise<NOISE>(level.random, chains[row], quad, noise);
+        const float lin = lin_of(level), w = w_of(level);
         ALPS_UNROLL
         for (int i = 0; i < 4; ++i) {
-          m[i] = mean_of(level, state[i], slope[i], data[i], gain[i]);
+          m[i] = __fmaf_rn(-w, slope[i], __fmaf_rn(lin, state[i], data[i])) * gain[i];
           if constexpr (NOISE == NO_NOISE) state[i] = m[i];
           else state[i] = __fmaf_rn(noise[i], spread[i], m[i]);
         }

@@ -8,6 +8,7 @@
 #include "asynchronous.h"
 #include "kernels.h"
 #include "launch.h"
+#include "level.h"
 #include "noise.h"
 #include "tensor_cores.h"
 #include "vectors.h"
@@ -178,9 +179,10 @@ __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s,
     for (int i = 0; i < AT_ONCE; ++i) {
       const uint32_t k = top + i * stride;
       if (k >= padded) break;
+      const float lin = lin_of(s), w = w_of(s);
       float2* const of_k = rows + k * PITCH<CHAINS> + c;
-      of_k[CHAINS] = make_float2(__fmaf_rn(-s.w, grad[i].x, __fmaf_rn(s.lin, x[i].x, r[i].x)),
-                                 __fmaf_rn(-s.w, grad[i].y, __fmaf_rn(s.lin, x[i].y, r[i].y)));
+      of_k[CHAINS] = make_float2(__fmaf_rn(-w, grad[i].x, __fmaf_rn(lin, x[i].x, r[i].x)),
+                                 __fmaf_rn(-w, grad[i].y, __fmaf_rn(lin, x[i].y, r[i].y)));
       if (k >= n) of_k[0] = make_float2(0, 0);
     }
   }
@@ -194,7 +196,7 @@ __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s,
     for (uint32_t h = 0; h < 2; ++h) {
       const uint32_t k = top + 2 * g + h;
       if (k >= n || 2 * t >= CHAINS) continue;
-      const float gain = 1 / __fmaf_rn(eigenvalues[k], s.inv_eta2, s.lam);
+      const float gain = 1 / __fmaf_rn(eigenvalues[k], inv_eta2_of(s), lam_of(s));
       float2* const of_k = rows + k * PITCH<CHAINS> + 2 * T * t;
       float2 m[2 * T];
 #pragma unroll
@@ -216,7 +218,7 @@ __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s,
   __syncthreads();
   if constexpr (NOISY) {
     const auto add_noise = [&](uint32_t k, float2 drawn) {
-      const float spread = 1 / __fsqrt_rn(__fmaf_rn(eigenvalues[k], s.inv_eta2, s.noise_lam));
+      const float spread = 1 / __fsqrt_rn(__fmaf_rn(eigenvalues[k], inv_eta2_of(s), noise_lam_of(s)));
       float2* const of_k = rows + k * PITCH<CHAINS> + c;
       of_k[CHAINS] = make_float2(__fmaf_rn(drawn.x, spread, of_k[0].x), __fmaf_rn(drawn.y, spread, of_k[0].y));
     };

@@ -19,6 +19,7 @@
 #include <cmath>
 
 #include "kernels.h"
+#include "level.h"
 #include "lines.cuh"
 #include "loop.h"
 #include "noise.h"
@@ -60,7 +61,7 @@ struct Layout {
   Transform along_w, along_h;
   Stream random;
   uint32_t first, tiles, room, slots;  // the first system; tiles of an image, rows or columns of a tile, coils at once
-  float scale, signal, prior, every;
+  float every;
   bool whole_pixels;
 };
 
@@ -68,7 +69,6 @@ struct Tile {  // rows first ... first + count of the image of a system
   uint32_t system, tile, first, count, width;
   int64_t chain, image;  // of the system; the first pixel of its images
   bool of_noise;
-  float shift;
 };
 
 template <int N>
@@ -77,8 +77,10 @@ __device__ __forceinline__ Tile tile_of(const SenseCgStep& s, const Layout& at) 
   const uint32_t left = static_cast<uint32_t>(s.height) - first;
   const bool of_noise = system >= s.rows;
   return {system, tile, first, left < at.room ? left : at.room, N ? N : static_cast<uint32_t>(s.width),
-          of_noise ? system - s.rows : system, system * s.height * s.width, of_noise, of_noise ? s.noise_lam : s.lam};
+          of_noise ? system - s.rows : system, system * s.height * s.width, of_noise};
 }
+
+__device__ __forceinline__ float shift_of(const SenseCgStep& s, bool of_noise) { return of_noise ? noise_lam_of(s) : lam_of(s); }
 
 // Shared memory of rows: sums of warps, the rows as they are in memory, and lines, each row in `slots` coils.
 template <int N>
@@ -127,7 +129,8 @@ __device__ __forceinline__ float2 right_hand_side(const SenseCgStep& s, const La
   const int64_t image = 2 * s.height * s.width;
   const float2 grad = pixel_at(at.whole_pixels, s.grad + tile.chain * image, pixel);
   const float2 b = pixel_at(at.whole_pixels, s.b + tile.chain / (s.rows / s.measurements) * image, pixel);
-  return make_float2(__fmaf_rn(-s.w, grad.x, __fmaf_rn(s.lin, x.x, b.x)), __fmaf_rn(-s.w, grad.y, __fmaf_rn(s.lin, x.y, b.y)));
+  const float lin = lin_of(s), w = w_of(s);
+  return make_float2(__fmaf_rn(-w, grad.x, __fmaf_rn(lin, x.x, b.x)), __fmaf_rn(-w, grad.y, __fmaf_rn(lin, x.y, b.y)));
 }
 
 // The sum of a value of every thread, in thread 0.
@@ -243,6 +246,7 @@ __global__ void __launch_bounds__(DRAW_THREADS) langevin_sense_cg_draw(SenseCgSt
   const uint32_t of = blockIdx.x / at.tiles / planes, plane = blockIdx.x / at.tiles - of * planes;
   const int64_t pixels = s.height * s.width, begin = plane * pixels, system = at.first + of, chain = system - s.rows;
   const int64_t first = 2 * (int64_t(tile) * DRAW_THREADS + threadIdx.x) - begin % 2;
+  const float spread = __fsqrt_rn(plane == 0 ? noise_lam_of(s) : inv_eta2_of(s) * at.every);
   float2* const to = plane == 0 ? work.r + system * pixels : work.k + (of * s.coils + plane - 1) * pixels;
   float xi[4] = {};
   if (first >= pixels) return;
@@ -255,7 +259,7 @@ __global__ void __launch_bounds__(DRAW_THREADS) langevin_sense_cg_draw(SenseCgSt
     if (pixel < 0 || pixel >= pixels) continue;
     float2 drawn = make_float2(xi[2 * i], xi[2 * i + 1]);
     if (s.noise == GIVEN) drawn = pixel_at(at.whole_pixels, s.xi + chain * planes * 2 * pixels, begin + pixel);
-    const float factor = plane == 0 ? at.prior : s.mask[pixel] * at.signal;
+    const float factor = plane == 0 ? spread : s.mask[pixel] * spread;
     to[pixel] = make_float2(drawn.x * factor, drawn.y * factor);
   }
 }
@@ -271,7 +275,7 @@ __global__ void __launch_bounds__(Lines<N, true>::THREADS, COLUMN_BLOCKS<N, WIDT
   const uint32_t system = at.first + plane / planes;
   if (purpose >= APPLY && work.state[system].active == 0) return;
   const int first = static_cast<int>(blockIdx.x % at.tiles * at.room), count = width - first;
-  const float shift = system >= s.rows ? s.noise_lam : s.lam, inv_eta2 = s.inv_eta2, every = at.every;
+  const float every = at.every, shift = PRECONDITIONS ? shift_of(s, system >= s.rows) : 0, inv_eta2 = PRECONDITIONS ? inv_eta2_of(s) : 0;
   float2* const images = PRECONDITIONS ? work.q + int64_t(at.first) * height * width : work.k;
   float2* const image = images + int64_t(plane) * height * width + first;
   const float* const factors = (PRECONDITIONS ? s.spectrum : s.mask) + first;
@@ -341,6 +345,7 @@ __global__ void __launch_bounds__(N ? LINES : MOST_THREADS, N && N < 256 ? 3 : B
       for (uint32_t i = threadIdx.x; i < tile.count * tile.width; i += blockDim.x) shared.own[i] = summed(i);
       continue;
     }
+    const float shift = shift_of(s, tile.of_noise), scale = inv_eta2_of(s) * at.every;
     for_batches<BATCH>(
         tile,
         [&](uint32_t i) { return (purpose == PRECONDITION || purpose == NOISE ? work.r : work.p)[begin + i]; },
@@ -351,7 +356,7 @@ __global__ void __launch_bounds__(N ? LINES : MOST_THREADS, N && N < 256 ? 3 : B
           } else if (purpose == NOISE) {
             work.r[begin + i] = make_float2(with.x + v.x, with.y + v.y);
           } else {
-            v = make_float2(__fmaf_rn(tile.shift, with.x, v.x * at.scale), __fmaf_rn(tile.shift, with.y, v.y * at.scale));
+            v = make_float2(__fmaf_rn(shift, with.x, v.x * scale), __fmaf_rn(shift, with.y, v.y * scale));
             if (purpose == APPLY) {
               work.q[begin + i] = v;
             } else {
@@ -518,7 +523,7 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
                tables, tables + table_bytes(s.width) / 8};
   const float every = 1 / static_cast<float>(pixels);
   Layout at = {transform_of(s.width), transform_of(s.height), make_stream(s.seed, s.step, LANGEVIN), 0, 0, 0, 0,
-               s.inv_eta2 * every, std::sqrt(s.inv_eta2 * every), std::sqrt(s.noise_lam), every,
+               every,
                on_bytes<8>(s.x, s.grad, s.b, s.xi, s.after, s.mean)};
   Loop* const loop = reinterpret_cast<Loop*>(work.next + plan.tiles * systems);
   const auto run = [&](auto kernel, int64_t blocks, int64_t threads, int64_t bytes, auto... arguments) {

@@ -8,7 +8,7 @@ import pytest
 import torch
 from dense import fft_law
 from inputs import NETWORK_LAW, check_ridge_grad, conv_network, ridge_constants, ridge_steps, single
-from step_checks import chains_of, in_double, states
+from step_checks import chains_of, from_a_row, in_double, states
 
 from alps_fast.errors import ArgumentError, BackendError
 from alps_fast.ops.conv_grad import CUDA_KERNELS, _cuda_kernel, conv_grad, conv_grad_reference
@@ -97,6 +97,29 @@ def test_langevin_pixel_has_the_bits_of_the_cpu_kernel(fibers, shape):
                 want = langevin_pixel(**arguments, backend="cpu")
                 assert same(fibers("langevin_pixel", arguments, n), want)
                 torch.testing.assert_close(want, langevin_pixel(**arguments, backend="torch"))
+
+
+STEPS = {
+    "langevin_pixel": lambda noise: [pixel_step(5, 1, (7, 9, 3), (1, 1), noise), pixel_step(5, 1, (4, 4, 2), (1, 2), noise)],
+    "langevin_fourier": lambda noise: [fourier_step(size, channels, is_complex, noise) for size, channels, is_complex in
+                                       (((6, 10), 3, False), ((6, 10), 1, True), ((64, 64), 1, True), ((64, 64), 1, False))],
+    "langevin_sense": lambda noise: [lines_step((5, 8), axis, 5, noise) for axis in (0, 1)],
+    "langevin_sense_cg": lambda noise: [solver_step(size, 2, noise) for size in ((6, 5), (64, 4))],
+    "ridge_langevin": lambda noise: [ridge_steps(1, 1, (9, 7, 2), 2) | {"count": 2, "noise": noise}]}
+OTHER = {"lam": 0.7, "lin": 0.4, "w": 1.1, "inv_eta2": 3.0, "noise_lam": 0.9}
+
+
+@pytest.mark.parametrize("op", STEPS)
+def test_a_graph_serves_levels_that_lie_in_memory(fibers, op):
+    """Captured with one level and replayed with another it has the bits of both, as given by number without a graph."""
+    for noise in (NO_NOISE, INDEPENDENT, AVERAGED):
+        for a in STEPS[op](noise):
+            levels = [{name: value for name, value in (a | more).items() if name != "backend"} for more in ({}, OTHER)]
+            wanted = [fibers(op, level) for level in levels]
+            assert not same(*wanted)
+            assert same(fibers(op, from_a_row(levels[1])), wanted[1])
+            replayed = fibers(op, [from_a_row(level) for level in levels])
+            assert all(same(got, want) for (got, _), want in zip(replayed, wanted, strict=True))
 
 
 def test_langevin_pixel_does_not_feel_the_order(fibers):
