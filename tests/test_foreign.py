@@ -251,7 +251,7 @@ def test_a_graph_is_recorded_again_once_weights_have_changed(name):
     graphed._graphs = Graphs(tape, "cpu")
     for _ in range(3):
         replayed = graphed(Y)
-    assert len(graphed._graphs.recorded) == FEW.levels
+    assert len(graphed._graphs.recorded) == 1  # of all levels
     CHANGES["load_state_dict"](net)
     wanted = run(prior(net))
     for _ in range(3):

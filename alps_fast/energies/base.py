@@ -43,6 +43,11 @@ class Energy:
     floor: float = 0.0  # the level below which E/t², and with it the prior, stays as it is
     channelwise: bool = False  # whether every real channel group of `channels` is an image of its own
 
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        if "level" not in vars(cls):  # what a parent says of its own evaluations says nothing of others
+            cls.level = Energy.level  # type: ignore[method-assign]
+
     def __new__(cls, *args: object, **options: object) -> Self:
         if cls._value_and_grad is Energy._value_and_grad and cls._grad is Energy._grad:
             raise TypeError(f"{cls.__name__} implements neither _value_and_grad nor _grad")
@@ -71,6 +76,14 @@ class Energy:
         """
         return None
 
+    def level(self, t: float, x: Tensor) -> tuple[Any, ...] | None:
+        """All that hangs on t and that evaluations of states like x read, as tensors on their device; None: they read t itself.
+
+        `value_and_grad` and `grad` take it in place of t: so one recorded evaluation serves every level. A class speaks for
+        itself alone: of a subclass without a `level` of its own it is None.
+        """
+        return None
+
     def workspace(self, shape: tuple[int, int, int, int]) -> int:
         """Bytes that a gradient of real images (N, C', H, W) works in on the CPU beside them; 0 where it is not known."""
         rows, channels, height, width = shape
@@ -89,27 +102,27 @@ class Energy:
         """
         return self.value_and_grad(x, t)[0]
 
-    def grad(self, x: Tensor, t: float) -> Tensor:
-        """∇E(x, t), shape and dtype of x.
+    def grad(self, x: Tensor, t: float, level: tuple[Any, ...] | None = None) -> Tensor:
+        """∇E(x, t), shape and dtype of x. With a `level` t is not looked at.
 
         Raises:
             ArgumentError: naming x or t.
         """
-        return self._run(x, t, value=False)[1]
+        return self._run(x, t, level, value=False)[1]
 
-    def value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    def value_and_grad(self, x: Tensor, t: float, level: tuple[Any, ...] | None = None) -> tuple[Tensor, Tensor]:
         """(E, ∇E) of one evaluation, as `value` and `grad` give them.
 
         Raises:
             ArgumentError: naming x or t, or the energy has no value.
         """
         self.check_value()
-        value, grad = self._run(x, t, value=True)
+        value, grad = self._run(x, t, level, value=True)
         assert value is not None
         return value, grad
 
     def langevin_pixel(self, x: Tensor, b: Tensor, a: Tensor, ids: Tensor, t: float, s: StepScalars, count: int,
-                       backend: str) -> tuple[Tensor, Tensor] | None:
+                       backend: str, level: tuple[Any, ...] | None = None) -> tuple[Tensor, Tensor] | None:
         """(x⁺, m) after `count` steps of `ops.langevin_pixel`, gradients and all, where one op does both; else None."""
         return None
 
@@ -118,6 +131,13 @@ class Energy:
 
     def _grad(self, x: Tensor, t: float) -> Tensor:
         return self._value_and_grad(x, t)[1]
+
+    def _value_and_grad_at(self, x: Tensor, level: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+        """`_value_and_grad` of those that have a `level`."""
+        raise NotImplementedError
+
+    def _grad_at(self, x: Tensor, level: tuple[Any, ...]) -> Tensor:
+        return self._value_and_grad_at(x, level)[1]
 
     def check_value(self) -> None:
         """E must be known.
@@ -138,13 +158,14 @@ class Energy:
             wanted = f"{'a multiple of ' if self.channelwise else ''}{self.channels} real channels (complex counts two)"
             check(fits, name, f"{count} real channels", wanted)
 
-    def _run(self, x: Tensor, t: float, value: bool) -> tuple[Tensor | None, Tensor]:
+    def _run(self, x: Tensor, t: float, level: tuple[Any, ...] | None, value: bool) -> tuple[Tensor | None, Tensor]:
         if isinstance(x, Tensor) and x.ndim == 3:
-            e, g = self._run(x[None], t, value)
+            e, g = self._run(x[None], t, level, value)
             return None if e is None else e[0], g[0]
         got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         check(isinstance(x, Tensor) and x.ndim == 4, "x", got, "a tensor (C, H, W) or (B, C, H, W)")
-        check_positive("t", t)
+        if level is None:
+            check_positive("t", t)
         real = as_real(x.movedim(1, -1)).movedim(-1, 1) if x.is_complex() else x
         self.check_channels("x", real.shape[1])
         images = real
@@ -152,9 +173,9 @@ class Energy:
             images = laid_out(real).view(-1, self.channels, *real.shape[2:])
         with uncast():
             if value:
-                e, g = self._value_and_grad(images, float(t))
+                e, g = self._value_and_grad(images, float(t)) if level is None else self._value_and_grad_at(images, level)
                 e = e.view(x.shape[0], -1).sum(1)
             else:
-                e, g = None, self._grad(images, float(t))
+                e, g = None, self._grad(images, float(t)) if level is None else self._grad_at(images, level)
         g = g.reshape(real.shape)
         return e, as_complex(g.movedim(1, -1).contiguous()).movedim(-1, 1) if x.is_complex() else g

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,13 @@ class DenoiserEnergy(Energy):
     def prepare(self, t: float, x: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         return self._constants(self.network, t, x) if isinstance(self.network, CompactNet) else None
 
+    def level(self, t: float, x: Tensor) -> tuple[Tensor, ...]:
+        """Scale, shift and EDM coefficients of a CompactNet; t (1,) for another network."""
+        if isinstance(self.network, CompactNet):
+            return self._constants(self.network, t, x)
+        assert self._foreign is not None
+        return (torch.full((1,), t, dtype=self._foreign.computes_in(x), device=x.device),)
+
     def revision(self) -> Hashable:
         return stamp(self.network.parameters())
 
@@ -81,13 +89,15 @@ class DenoiserEnergy(Energy):
         return conv_grad_bytes(shape, net.width, net.blocks, self.precision, self.backend) if isinstance(net, CompactNet) else 0
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        return self._value_and_grad_at(x, self.level(t, x))
+
+    def _value_and_grad_at(self, x: Tensor, level: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         if isinstance(self.network, CompactNet):
-            return self._compact(self.network, x, t)
+            return self._compact(self.network, x, level)
         assert self._foreign is not None
         with torch.inference_mode(False), torch.enable_grad():
             x = ordinary(x).requires_grad_()
-            levels = torch.full((x.shape[0],), t, dtype=self._foreign.computes_in(x), device=x.device)
-            psi = self._foreign(x, levels, self.precision)
+            psi = self._foreign(x, level[0].repeat(x.shape[0]), self.precision)
             check(psi.shape == x.shape, "network", f"output of shape {tuple(psi.shape)}", f"that of x, {tuple(x.shape)}")
             check(psi.requires_grad, "network", "an output that autograd cannot follow to x (is forward under torch.no_grad?)",
                   "one that it can, or a DiffusionPrior, which asks for no derivative")
@@ -96,12 +106,12 @@ class DenoiserEnergy(Energy):
             grad = torch.autograd.grad(value.sum(), x)[0]
         return value.detach(), grad
 
-    def _compact(self, net: CompactNet, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        weights = net.weights()
+    def _compact(self, net: CompactNet, x: Tensor, level: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+        weights, (scale, shift, coefficients) = net.weights(), level
         if weights[0].dtype != x.dtype or weights[0].device != x.device:
             weights = packed_once(_like, weights, x.dtype, x.device)
         with torch.no_grad():
-            grad, value = conv_grad(x, weights, *self._constants(net, t, x), net.blocks, self.precision, self.backend)
+            grad, value = conv_grad(x, weights, scale, shift, coefficients, net.blocks, self.precision, self.backend)
         return value, grad
 
 

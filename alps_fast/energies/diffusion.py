@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,19 @@ from .convention import examine
 from .foreign import Foreign, ordinary
 
 PREDICTS = ("image", "noise", "velocity", "score")
+LEVELS = 256  # whose constants are kept
 SLACK = 1.01  # beyond the levels that a network was trained at
+
+
+class Asked(NamedTuple):
+    """What a network and its answer are asked with: k, or s without a schedule, (1,) or a number; and s, √(1 + s²), 1/√(1 + s²),
+    and s² times that, where the square roots are 1 without a schedule. Tensors () in a level, else numbers."""
+
+    level: float | Tensor
+    s: float | Tensor
+    widens: float | Tensor
+    shrinks: float | Tensor
+    score: float | Tensor
 
 
 class DiffusionPrior(Energy):
@@ -92,6 +104,7 @@ class DiffusionPrior(Energy):
         self.arguments = {name: _one(name, value) for name, value in (arguments or {}).items()}
         self.to_probe = probe
         self._placed: dict[torch.device, dict[str, object]] = {}
+        self._levels: dict[tuple[float, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
         self._foreign = Foreign(denoiser, dtype, channels_last, "denoiser")
 
     def _affine(self, value_range: tuple[float, float]) -> tuple[float, float]:
@@ -103,6 +116,7 @@ class DiffusionPrior(Energy):
         """The same network taken for one that knows images of this range."""
         other = copy.copy(self)
         other.scale, other.offset = self._affine(value_range)
+        other._levels = {}
         return other
 
     def revision(self) -> Hashable:
@@ -111,10 +125,49 @@ class DiffusionPrior(Energy):
     def begin(self) -> None:
         self._foreign.renew()
 
-    def _grad(self, x: Tensor, t: float) -> Tensor:
+    def level(self, t: float, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's level (1,), as it takes it, and the numbers after it in `Asked`."""
+        level, *numbers = self._asked(t)
+        key = t, x.dtype, x.device
+        if key not in self._levels:
+            if len(self._levels) >= LEVELS:
+                self._levels.clear()
+            kind = self._foreign.computes_in(x) if self.log_levels is None else torch.float32
+            with torch.inference_mode(False):
+                self._levels[key] = (torch.full((1,), float(level), dtype=kind, device=x.device),
+                                     torch.tensor(numbers, dtype=torch.float64).to(x.device, x.dtype))
+        return self._levels[key]
+
+    def _asked(self, t: float) -> Asked:
+        """At t.
+
+        Raises:
+            ArgumentError: t is out of the range that the network was trained in.
+        """
+        if self.t_range is not None and not self.t_range[0] / SLACK <= t <= self.t_range[1] * SLACK:
+            low, high = self.t_range
+            raise ArgumentError(f"t: got {t:.4g}; wanted a level in [{low:.4g}, {high:.4g}], at which the network was trained: "
+                                "give Schedule a sigma_max and sigma_min in it")
+        s = self.scale * t
+        if self.log_levels is None:
+            return Asked(s, s, 1.0, 1.0, s * s)
+        root = math.sqrt(1.0 + s * s)
+        k = float(np.interp(math.log(s), self.log_levels, np.arange(len(self.log_levels))))
+        return Asked(k, s, root, 1.0 / root, s * s * (1.0 / root))
+
+    def _grad_at(self, x: Tensor, level: tuple[Any, ...]) -> Tensor:
+        self._probe(x)
+        with torch.inference_mode(False), torch.no_grad():
+            u, asked = self.scaled(ordinary(x)), Asked(level[0], *level[1].unbind())
+            return x - self._meant(u, self._answer(u, asked), asked, self.predicts)
+
+    def _probe(self, x: Tensor) -> None:
         if self.to_probe and not x.is_meta and x.numel() > 0:
             examine(self, x)
             self.to_probe = False
+
+    def _grad(self, x: Tensor, t: float) -> Tensor:
+        self._probe(x)
         return x - self.denoised(x, t)
 
     def denoised(self, x: Tensor, t: float) -> Tensor:
@@ -129,21 +182,20 @@ class DiffusionPrior(Energy):
 
     def answer(self, u: Tensor, t: float) -> Tensor:
         """F at t for the network's images u, its own mean where a variance comes with it."""
-        if self.t_range is not None and not self.t_range[0] / SLACK <= t <= self.t_range[1] * SLACK:
-            low, high = self.t_range
-            raise ArgumentError(f"t: got {t:.4g}; wanted a level in [{low:.4g}, {high:.4g}], at which the network was trained: "
-                                "give Schedule a sigma_max and sigma_min in it")
-        rows, s = len(u), self.scale * t
-        if self.log_levels is None:
-            levels = torch.full((rows,), s, dtype=self._foreign.computes_in(u), device=u.device)
+        return self._answer(u, self._asked(t))
+
+    def _answer(self, u: Tensor, asked: Asked) -> Tensor:
+        rows = len(u)
+        if isinstance(asked.level, Tensor):
+            levels = asked.level.repeat(rows)
         else:
-            k = np.interp(math.log(s), self.log_levels, np.arange(len(self.log_levels)))
-            levels = torch.full((rows,), float(k), dtype=torch.float32, device=u.device)
+            kind = self._foreign.computes_in(u) if self.log_levels is None else torch.float32
+            levels = torch.full((rows,), asked.level, dtype=kind, device=u.device)
         if u.device not in self._placed:
             self._placed[u.device] = {name: v.to(u.device) if isinstance(v, Tensor) else v for name, v in self.arguments.items()}
         arguments = {name: v.expand(rows, *v.shape[1:]) if isinstance(v, Tensor) else v
                      for name, v in self._placed[u.device].items()}
-        out = self._foreign(u if self.log_levels is None else u / math.sqrt(1.0 + s * s), levels, self.precision, **arguments)
+        out = self._foreign(u if self.log_levels is None else u / asked.widens, levels, self.precision, **arguments)
         if self.log_levels is not None and out.shape == (rows, 2 * u.shape[1], *u.shape[2:]):
             out = out[:, :u.shape[1]]
         check(out.shape == u.shape, "denoiser", f"output of shape {tuple(out.shape)}", f"that of its images, {tuple(u.shape)}")
@@ -151,16 +203,17 @@ class DiffusionPrior(Energy):
 
     def meant(self, u: Tensor, out: Tensor, t: float, predicts: str) -> Tensor:
         """D at the scale of your images, from F at u, where that is what `predicts` says."""
-        s = self.scale * t
-        shrink = 1.0 if self.log_levels is None else 1.0 / math.sqrt(1.0 + s * s)
+        return self._meant(u, out, self._asked(t), predicts)
+
+    def _meant(self, u: Tensor, out: Tensor, asked: Asked, predicts: str) -> Tensor:
         if predicts == "image":
             denoised = out
         elif predicts == "noise":
-            denoised = u - s * out
+            denoised = u - asked.s * out
         elif predicts == "score":
-            denoised = u + (s * s * shrink) * out
+            denoised = u + asked.score * out
         else:
-            denoised = shrink * (shrink * u - s * out)
+            denoised = asked.shrinks * (asked.shrinks * u - asked.s * out)
         return denoised if (self.scale, self.offset) == (1.0, 0.0) else (denoised - self.offset) / self.scale
 
 

@@ -103,6 +103,15 @@ class RidgeEnergy(Energy):
     def prepare(self, t: float, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
         return self._constants(t, x)
 
+    def level(self, t: float, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """w, r, q."""
+        return self._constants(t, x)[1:4]
+
+    def _with(self, level: tuple[Tensor, Tensor, Tensor], x: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
+        """`_constants` whose w, r, q are those of `level`."""
+        *filters, mu = self._placed.like(x)
+        return filters, *level, mu
+
     def _workspace(self, shape: tuple[int, int, int, int]) -> int:
         return ridge_grad_bytes(shape, *self._constants(1.0, torch.empty(0, dtype=torch.float32)), self.backend)
 
@@ -113,12 +122,20 @@ class RidgeEnergy(Energy):
     def _grad(self, x: Tensor, t: float) -> Tensor:
         return ridge_grad(x, *self._constants(t, x), want_value=False, backend=self.backend)[0]
 
+    def _value_and_grad_at(self, x: Tensor, level: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+        grad, value = ridge_grad(x, *self._with(level, x), backend=self.backend)
+        return value, grad
+
+    def _grad_at(self, x: Tensor, level: tuple[Any, ...]) -> Tensor:
+        return ridge_grad(x, *self._with(level, x), want_value=False, backend=self.backend)[0]
+
     def langevin_pixel(self, x: Tensor, b: Tensor, a: Tensor, ids: Tensor, t: float, s: StepScalars, count: int,
-                       backend: str) -> tuple[Tensor, Tensor] | None:
+                       backend: str, level: tuple[Any, ...] | None = None) -> tuple[Tensor, Tensor] | None:
         """`ops.ridge_langevin`; None where the energy's own backend is another than the step's."""
         if self.backend not in ("auto", backend):
             return None
-        return ridge_langevin(x, b, a, ids, *self._constants(t, x), self.channels, **vars(s), count=count, backend=backend)
+        constants = self._constants(t, x) if level is None else self._with(level, x)
+        return ridge_langevin(x, b, a, ids, *constants, self.channels, **vars(s), count=count, backend=backend)
 
 
 def _keep(cache: dict[Any, Any], key: Any, value: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,13 +73,28 @@ class SumEnergy(Energy):
     def prepare(self, t: float, x: Tensor) -> list[object]:
         return [e.prepare(t, x) for e in self.energies]
 
+    def level(self, t: float, x: Tensor) -> tuple[tuple[Any, ...], ...] | None:
+        """Those of all terms; None where one of them reads t."""
+        levels = [e.level(t, x) for e in self.energies]
+        found = tuple(level for level in levels if level is not None)
+        return found if len(found) == len(levels) else None
+
     def workspace(self, shape: tuple[int, int, int, int]) -> int:
         return max(e.workspace(shape) for e in self.energies)
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        pairs = [e.value_and_grad(x, t) for e in self.energies]
+        return self._summed([e.value_and_grad(x, t) for e in self.energies])
+
+    def _value_and_grad_at(self, x: Tensor, level: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+        return self._summed([e.value_and_grad(x, math.nan, its) for e, its in zip(self.energies, level, strict=True)])
+
+    def _summed(self, pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         return (torch.stack([a * v for a, (v, _) in zip(self.weights, pairs, strict=True)]).sum(0),
                 torch.stack([a * g for a, (_, g) in zip(self.weights, pairs, strict=True)]).sum(0))
 
     def _grad(self, x: Tensor, t: float) -> Tensor:
         return torch.stack([a * e.grad(x, t) for a, e in zip(self.weights, self.energies, strict=True)]).sum(0)
+
+    def _grad_at(self, x: Tensor, level: tuple[Any, ...]) -> Tensor:
+        grads = (e.grad(x, math.nan, its) for e, its in zip(self.energies, level, strict=True))
+        return torch.stack([a * g for a, g in zip(self.weights, grads, strict=True)]).sum(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -34,6 +34,12 @@ class Operator(ABC):
     _roots: Placed | None = None  # W^{1/2}, (1|M, ...) or (M,)
     _count = 1  # measurements that constants are kept of
     _which: slice = slice(None)  # which of them this operator is of
+    takes_rows: bool = False  # whether `langevin` hands its scalars to an op as they are, which takes `StepScalars.level` too
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        if "langevin" in vars(cls) and "takes_rows" not in vars(cls):  # its parent's does not say so of it
+            cls.takes_rows = False
 
     def __init__(self, noise_std: float | Tensor, by_datum: bool = False):
         """noise_std: η, or (M,) of them, one a measurement, or `by_datum` one a datum, beside y with a batch in front."""

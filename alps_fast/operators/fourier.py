@@ -72,6 +72,8 @@ class CircularBlur(Operator):
 
     factor = 1  # of the decimation after the blur, see SuperResolution
 
+    takes_rows = True
+
     def __init__(self, psf: Tensor, noise_std: float | Tensor, *, is_complex: bool = False):
         super().__init__(noise_std)
         self.is_complex = is_complex

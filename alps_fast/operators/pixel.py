@@ -29,6 +29,8 @@ class Inpainting(Operator):
         ArgumentError: naming the argument.
     """
 
+    takes_rows = True
+
     def __init__(self, mask: Tensor, noise_std: float | Tensor, *, is_complex: bool = False):
         if isinstance(noise_std, Tensor) and noise_std.ndim in (2, 3):
             noise_std = noise_std.view(1, -1, *noise_std.shape[-2:])

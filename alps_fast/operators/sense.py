@@ -68,6 +68,8 @@ class CartesianMRI(Operator):
 
     is_complex = True
 
+    takes_rows = True
+
     def __init__(self, mask: Tensor, maps: Tensor | None = None, *, noise_std: float | Tensor, axis: int | None = None,
                  tol: float = 0.03, max_iter: int = 1000):
         super().__init__(noise_std)

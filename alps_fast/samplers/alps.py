@@ -11,17 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..layout import network_view
+from ..ops._langevin import table
 from ..ops._scalars import StepScalars
 from ..ops.philox_normal import AVERAGED, INDEPENDENT, NO_NOISE
 from ..schedule import Level, Schedule
 from .chains import Ensemble
 from .mala import mala_step, point, tuned
-from .rows import Rows, Stepped
+from .rows import Rows, Scalars, Stepped
 from .targets import Target, Targets, majorant
 
 
@@ -60,7 +62,11 @@ def anneal(course: Course, ensemble: Ensemble, through: Callable[[Plan, Rows], S
 
 @dataclass
 class Course:
-    """The levels of a run, the first `annealed` of which anneal, while in the others draws alone remain; and by which rules."""
+    """The levels of a run, the first `annealed` of which anneal, while in the others draws alone remain; and by which rules.
+
+    in_memory: whether steps read what tells levels apart from the memory of the state's device, as far as their operator and
+    energy do: so that one graph serves all levels. Without, numbers are arguments of ops.
+    """
 
     targets: Targets
     levels: list[Level]
@@ -68,7 +74,10 @@ class Course:
     noise: str
     correction: str | None
     predictor: bool
+    in_memory: bool
     _target: Target | None = field(default=None, init=False)  # of the last level that was planned
+    _scalars_of: list[Scalars] | None = field(default=None, init=False)  # every level's
+    _asked: bool = field(default=False, init=False)  # the energy, for every level
 
     def planned(self, i: int, ensemble: Ensemble) -> tuple[Plan, Rows]:
         """The steps of level i and the chains as they come to it, the noise on an annealed measurement taken on to it."""
@@ -79,15 +88,38 @@ class Course:
             self._target = self.targets.at(level, ensemble.data_noise)
         target = self._target
         tunes = level.steps - level.draw if i < self.annealed else 0  # a draw's last step leaves its τ alone
-        plan = Plan(i, target, self._scalars(i, target, ensemble.step), tunes if self.correction else None, i < self.annealed,
-                    self._between(i, target))
+        plan = Plan(i, target, self._steps(i, ensemble.step), tunes if self.correction else None, i < self.annealed,
+                    self._between(i))
         number = torch.full((1,), i, device=ensemble.x.device)  # on a GPU a kernel, where torch.tensor would wait
+        in_memory = self.in_memory and not self.correction  # which takes its own numbers from the host
+        scalars = self._scalars(ensemble.x)[i] if in_memory and target.operator.takes_rows else None
+        prior = self._prior(level.t, ensemble.x) if in_memory else None
         return plan, Rows(ensemble.x, ensemble.log_tau, ensemble.alive, ensemble.broken, number, self.targets.ids, target.b,
-                          None if changed else ensemble.point)
+                          None if changed else ensemble.point, scalars, prior)
 
-    def _scalars(self, i: int, target: Target, first: int) -> tuple[StepScalars, ...]:
-        """Those of each step of level i: averaged noise, or by the published rule the next level's at the end of a level."""
-        *steps, last = (replace(target.scalars, step=first + k) for k in range(self.levels[i].steps))
+    def _prior(self, t: float, x: Tensor) -> tuple[Any, ...] | None:
+        """`Energy.level`; asked for every level before the first, as an energy may wait for the device once for each."""
+        if not self._asked:
+            self._asked = True
+            for each in self.levels:
+                self._prior(each.t, x)
+        return self.targets.energy.level(t, network_view(x))
+
+    def _scalars(self, x: Tensor) -> list[Scalars]:
+        """Of every level, for states like x: one table and one copy a run, as a GPU is waited for where numbers go there."""
+        if self._scalars_of is None:
+            steps = [self._steps(i, 0) for i in range(len(self.levels))]
+            between = [self._between(i) for i in range(len(self.levels))]
+            rows = [s.numbers() for its, p in zip(steps, between, strict=True) for s in (*its, p.scalars if p else its[-1])]
+            keeps = torch.tensor([p.keep if p else 0.0 for p in between], dtype=torch.float64).to(x.device, x.dtype)
+            tables = table(rows, x).split([len(its) + 1 for its in steps])
+            self._scalars_of = [Scalars(*its) for its in zip(tables, keeps, strict=True)]
+        return self._scalars_of
+
+    def _steps(self, i: int, first: int) -> tuple[StepScalars, ...]:
+        """The scalars of every step of level i: averaged noise, or by the published rule the next level's at its end."""
+        scalars = self.targets.scalars(self.levels[i])
+        *steps, last = (replace(scalars, step=first + k) for k in range(self.levels[i].steps))
         if self.noise == "averaged":
             return *steps, last
         if i + 1 < len(self.levels):
@@ -96,13 +128,13 @@ class Course:
             last = replace(last, noise=NO_NOISE)
         return *(replace(s, noise=INDEPENDENT) for s in steps), last
 
-    def _between(self, i: int, target: Target) -> Predictor | None:
+    def _between(self, i: int) -> Predictor | None:
         """What takes the states of level i on to the next, where the prior changes there."""
         here, after = self.levels[i], self.levels[min(i + 1, len(self.levels) - 1)]
         if not self.predictor or after.t == here.t:
             return None
-        s = replace(target.scalars, noise=INDEPENDENT if self.correction else AVERAGED)
-        return predictor(s, here.t, after.t, majorant(target.energy, after.t), target.energy.floor)
+        s = replace(self.targets.scalars(here), noise=INDEPENDENT if self.correction else AVERAGED)
+        return predictor(s, here.t, after.t, majorant(self.targets.energy, after.t), self.targets.energy.floor)
 
 
 @dataclass(frozen=True)
@@ -131,14 +163,22 @@ class Plan:
     def run(self, rows: Rows, tick: Callable[[int], object]) -> Stepped:
         """All steps; `tick` is told how many were done. Nothing here waits for the device."""
         target = replace(self.target, b=rows.b)
+        if rows.prior is not None:
+            target = replace(target, t=math.nan, prior=rows.prior)
         done = self._langevin(target, rows, tick) if self.tunes is None else self._mala(target, rows, self.tunes, tick)
-        return done if self.predictor is None else done._replace(x=predict(target, done.x, rows.ids, self.predictor), at=None)
+        if self.predictor is None:
+            return done
+        by = self.predictor if rows.scalars is None else Predictor(
+            rows.scalars.keep, self.predictor.scalars.from_row(rows.scalars.table[-1]))
+        return done._replace(x=predict(target, done.x, rows.ids, by), at=None)
 
     def _langevin(self, target: Target, rows: Rows, tick: Callable[[int], object]) -> Stepped:
         x, mean, alive, broken, done = rows.x, rows.x, rows.alive, rows.broken, 0
-        value = torch.full_like(rows.log_tau, torch.nan)
-        while done < len(self.scalars):
-            s, rest = self.scalars[done], len(self.scalars) - done
+        value, scalars = torch.full_like(rows.log_tau, torch.nan), self.scalars
+        if rows.scalars is not None:
+            scalars = tuple(s.from_row(row) for s, row in zip(scalars, rows.scalars.table, strict=False))
+        while done < len(scalars):
+            s, rest = scalars[done], len(scalars) - done
             if rest == 1 and self.records and target.energy.has_value:
                 value, grad = target.value_and_grad(x)
                 x, mean = target.langevin(x, grad, rows.ids, s)
@@ -175,6 +215,8 @@ def predict(target: Target, x: Tensor, ids: Tensor, p: Predictor) -> Tensor:
     """x − keep (x − m(x)) − flow (L/t²) P ∇E(x, t), where the next level finds a state: one gradient, one projection."""
     around = target.around(x)
     projected = target.operator.langevin(around, target.grad(x), target.b * p.keep, ids, p.scalars, backend=target.backend)[1]
+    if isinstance(p.keep, Tensor):
+        return target.back(projected.add_(around * (1.0 - p.keep)))
     return target.back(projected.add_(around, alpha=1.0 - p.keep))
 
 
@@ -184,7 +226,7 @@ class Predictor(NamedTuple):
     scalars: of the one projection that gives both, keep and flow in them.
     """
 
-    keep: float
+    keep: float | Tensor
     scalars: StepScalars
 
 

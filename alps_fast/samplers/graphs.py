@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..ops import _cg, _packed
 from .alps import Plan
-from .mala import Point
 from .rows import Rows, Stepped
 
 Replay = Callable[[], object]
@@ -34,11 +33,12 @@ class Recorded(NamedTuple):
 class Graphs:
     """Runs the steps of levels: plainly the first time, which warms up kernels and libraries, recorded the second, then replayed.
 
-    A graph holds a whole level with its scalars, as kernels take these from the host. Its steps are counted on from where it was
-    captured, on the device, in the high bits of `ids`; so every draw of a run is one graph, and a replay is to the bit what
-    the steps would be without. A sampler that is called once gains by it from its third draw on. The level that would be
-    captured first runs plainly once more, for torch to tell whether it waits for the device: a capture that fails is never begun,
-    as torch's memory and random numbers do not come out of one as they were.
+    A graph holds a whole level, and serves every level of as many steps with the same kinds of noise: what tells levels apart is
+    in the device's memory, `Rows.scalars` and `Rows.prior`, where operator and energy allow it; else it is a number in the key,
+    and the graph is one level's. Steps are counted on from where they were captured, on the device, in the high bits of `ids`. A
+    replay is to the bit what the steps would be without. A sampler that is called once gains by it from its third level on. What
+    would be captured first runs plainly once more, for torch to tell whether it waits for the device: a capture that fails is
+    never begun, as torch's memory and random numbers do not come out of one as they were.
     """
 
     def __init__(self, capture: Capture, device: str):
@@ -52,9 +52,8 @@ class Graphs:
     def run(self, plan: Plan, rows: Rows, tick: Callable[[int], object]) -> Stepped:
         """`plan.run(rows, tick)`; a replay tells no progress."""
         target, first = plan.target, plan.scalars[0].step
-        relative = tuple(replace(s, step=s.step - first) for s in plan.scalars)
         tuned_from = first if plan.tunes else None  # the tuning of τ takes its step number from the host
-        key = (relative, plan.tunes, tuned_from, plan.records, plan.predictor, target.t, target.backend, id(target.energy),
+        key = (*launched(plan, rows), plan.tunes, tuned_from, plan.records, target.backend, id(target.energy),
                id(target.operator), *((v.shape, v.dtype, v.device) for v in flat(rows)))
         if self.why_not is not None:
             return plan.run(rows, tick)
@@ -135,17 +134,25 @@ def silent(_: int) -> None:
     """No progress is told of a replay."""
 
 
-def flat(value: Rows | Stepped) -> list[Tensor]:
-    """All tensors in it."""
-    return [v for part in value for v in (part if isinstance(part, Point) else () if part is None else (part,))]
+def launched(plan: Plan, rows: Rows) -> tuple[object, ...]:
+    """What the steps of a plan take from the host: with their scalars in memory only how many they are and the kinds of noise."""
+    first = plan.scalars[0].step
+    steps = [replace(s, step=s.step - first) for s in plan.scalars]
+    numbers = [None if rows.scalars else s.numbers() for s in steps]
+    predictor = plan.predictor if rows.scalars is None else plan.predictor is not None
+    return tuple((s.noise, s.seed, s.step) for s in steps), *numbers, predictor, plan.target.t if rows.prior is None else None
 
 
-def rebuilt(like: Any, tensors: list[Tensor]) -> Any:
+def flat(value: tuple[Any, ...]) -> list[Tensor]:
+    """All tensors in it, and in tuples in it."""
+    return [v for part in value if part is not None for v in (flat(part) if isinstance(part, tuple) else (part,))]
+
+
+def rebuilt(like: Any, tensors: Iterable[Tensor]) -> Any:
     """The inverse of `flat`."""
     supply = iter(tensors)
-    parts = [Point(*(next(supply) for _ in part)) if isinstance(part, Point) else None if part is None else next(supply)
-             for part in like]
-    return type(like)(*parts)
+    parts = [rebuilt(part, supply) if isinstance(part, tuple) else None if part is None else next(supply) for part in like]
+    return type(like)(*parts) if hasattr(like, "_fields") else tuple(parts)
 
 
 class CudaGraphs:

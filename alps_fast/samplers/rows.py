@@ -1,4 +1,4 @@
-"""Chains at the start and at the end of a level, as tensors alone, and parts of them that fit a device's memory."""
+"""What the steps of a level read and leave, as tensors alone, and parts of it that fit a device's memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,21 @@ from torch import Tensor
 from .mala import Point
 
 
+class Scalars(NamedTuple):
+    """What the steps of a level read of it beside chains, where they lie in memory; nothing of a level is a number then.
+
+    table: (steps + 1, 5), a row of `ops._langevin.table` a step and one for the predictor. keep: its factor, ().
+    """
+
+    table: Tensor
+    keep: Tensor
+
+
 class Rows(NamedTuple):
     """Chains at the start of a level: all that its steps read and that is not constant. b: (B, H, W, C'), B dividing N.
 
     level: its number, (1,). ids: (N, 2) of chains and measurements, as `ops.philox_normal` takes them; a replayed graph counts
-    its steps on in the high bits of the former.
+    its steps on in the high bits of the former. scalars: None where steps read numbers. prior: `Energy.level`; None: they read t.
     """
 
     x: Tensor
@@ -25,6 +35,8 @@ class Rows(NamedTuple):
     ids: Tensor
     b: Tensor
     at: Point | None  # MALA's evaluation at x, where the target is that of the level before
+    scalars: Scalars | None
+    prior: tuple[Any, ...] | None
 
 
 class Stepped(NamedTuple):
@@ -53,7 +65,8 @@ def part(rows: Rows, each: int, first: int, most: int) -> tuple[Rows, int]:
     b = rows.b[first:last] if len(rows.b) == total else rows.b[first // each:-(-last // each)]
     some = slice(first, last)
     at = None if rows.at is None else Point(*(v[some] for v in rows.at))
-    return Rows(rows.x[some], rows.log_tau[some], rows.alive[some], rows.broken[some], rows.level, rows.ids[some], b, at), last
+    return rows._replace(x=rows.x[some], log_tau=rows.log_tau[some], alive=rows.alive[some], broken=rows.broken[some],
+                         ids=rows.ids[some], b=b, at=at), last
 
 
 def joined(parts: list[Stepped]) -> Stepped:

@@ -93,7 +93,8 @@ class Run:
         self.targets = Targets(operator, sampler.energy, self.y, self.adjoint, self.ids, warm, sampler.warm_std, sampler.seed,
                                sampler.backend)
         annealed, levels = sampler.planned(self.schedule)
-        self.course = Course(self.targets, levels, annealed, sampler.noise, sampler.correction, self.schedule.predictor)
+        self.course = Course(self.targets, levels, annealed, sampler.noise, sampler.correction, self.schedule.predictor,
+                             in_memory=self.adjoint.device.type == sampler._graphs.device)
         self.leaps: Leaps | None = None
         if sampler.moves == "leap":
             teams = teams_of(len(self.y), sampler.chains, sampler.paired, self.adjoint.device)

@@ -74,8 +74,9 @@ class Sampler:
             which then returns what there is, with `interrupted` set.
         max_chains: chains, of all measurements together, whose steps run at a time; None: all, and where the device's
             memory does not suffice half as many, until it does. Results are the same.
-        graphs: on a GPU, run by CUDA graphs what ran before: draws from the third on, and all in later calls; not where torch's
-            conjugate gradients look when to stop, as for a `LinearOperator`.
+        graphs: on a GPU, run by a CUDA graph what ran twice, from the third level on: levels of as many steps share one, with
+            energies and operators of ours; with another energy, or MALA, each has its own, from the third call on. Not where
+            torch's conjugate gradients look when to stop, as for a `LinearOperator`.
         warm_start, warm_std: another method's image x₀ ≈ x + N(0, σ²I), taken as one more measurement. With
             method="measurement" it stands for most of the prior's annealing too.
         moves: "leap": at σ_min chains also leap from mode to mode, by how two modes differ that others of 32 are in, which gives

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -27,7 +28,8 @@ class Target:
 
         b = c = (AᴴA/η² + 1 + 1/σ²)⁻¹ (Aᴴy/η² + x₀/σ²),
 
-    shape (B, H, W, C') or one a chain; scalars: of a step at this level with its own noise.
+    shape (B, H, W, C') or one a chain; scalars: of a step at this level with its own noise; prior: `Energy.level`, read in place
+    of t where there is one.
     """
 
     operator: Operator
@@ -36,17 +38,18 @@ class Target:
     b: Tensor
     scalars: StepScalars
     backend: str
+    prior: tuple[Any, ...] | None = None
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """E (N,) and ∇E (N, H, W, C') of states, without 1/t²."""
         with asked(self.backend):
-            value, grad = self.energy.value_and_grad(network_view(x), self.t)
+            value, grad = self.energy.value_and_grad(network_view(x), self.t, *self._given())
         return value, laid_out(grad.movedim(1, -1))
 
     def grad(self, x: Tensor) -> Tensor:
         """∇E of states, without 1/t²."""
         with asked(self.backend):
-            return laid_out(self.energy.grad(network_view(x), self.t).movedim(1, -1))
+            return laid_out(self.energy.grad(network_view(x), self.t, *self._given()).movedim(1, -1))
 
     def langevin(self, x: Tensor, grad: Tensor, ids: Tensor, s: StepScalars) -> tuple[Tensor, Tensor]:
         """x⁺ = m(x) + P^{1/2} ξ and m(x), ∇E given.
@@ -63,7 +66,11 @@ class Target:
         a = self.operator.diagonal(x)
         if a is None:
             return None
-        return self.energy.langevin_pixel(x, self.b, beside(a, self.b), ids, self.t, s, count, self.backend)
+        return self.energy.langevin_pixel(x, self.b, beside(a, self.b), ids, self.t, s, count, self.backend, *self._given())
+
+    def _given(self) -> tuple[Any, ...]:
+        """Of an energy's methods: none more than t, where that is read."""
+        return () if self.prior is None else (self.prior,)
 
     def around(self, x: Tensor) -> Tensor:
         """x − c where steps are taken around c, else x."""
@@ -111,13 +118,17 @@ class Targets:
 
     def at(self, level: Level, data_noise: Tensor) -> Target:
         """What a level samples from. data_noise: Aᴴ of the noise on every chain's own y_i, a state; empty where y is as it is."""
-        inv_eta2, lin = level.eta**-2, majorant(self.energy, level.t)
+        inv_eta2 = level.eta**-2
         noise = data_noise if data_noise.numel() and inv_eta2 else None
         b = self.centre(inv_eta2, noise) if centred(self.operator, self.adjoint) else self._data(inv_eta2, noise)
+        return Target(self.operator, self.energy, level.t, b, self.scalars(level), self.backend)
+
+    def scalars(self, level: Level) -> StepScalars:
+        """Of a step at this level with its own noise."""
+        lin = majorant(self.energy, level.t)
         lam = lin + self.warm_lam
-        scalars = StepScalars(lam=lam, lin=lin, w=level.t**-2, inv_eta2=inv_eta2, noise_lam=lam, noise=AVERAGED, seed=self.seed,
-                              step=0)
-        return Target(self.operator, self.energy, level.t, b, scalars, self.backend)
+        return StepScalars(lam=lam, lin=lin, w=level.t**-2, inv_eta2=level.eta**-2, noise_lam=lam, noise=AVERAGED, seed=self.seed,
+                           step=0)
 
     def noise_lam(self, level: Level) -> float:
         """`StepScalars.noise_lam` of a level."""
