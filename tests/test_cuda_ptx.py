@@ -10,7 +10,7 @@ import pytest
 import torch
 from dense import fft_law
 from inputs import NETWORK_LAW, check_ridge_grad, conv_network, ridge_constants, single
-from step_checks import in_double, shifted, states
+from step_checks import from_a_row, in_double, shifted, states
 
 from alps_fast.ops.conv_grad import conv_grad_reference
 from alps_fast.ops.langevin_fourier import langevin_fourier
@@ -45,6 +45,14 @@ def test_langevin_pixel_is_the_reference(rows, shape, noise):
     a = pixel_step(rows, shape)
     got, _ = cuda.run("langevin_pixel", **a, noise=noise)
     torch.testing.assert_close(got, langevin_pixel(**a, noise=noise, backend="torch"), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("noise", [NO_NOISE, AVERAGED])
+def test_a_level_in_memory_has_the_bits_of_its_numbers(noise):
+    """Each number is read from there, and where none lies there nothing is."""
+    a = pixel_step(5, (4, 4, 2)) | {"noise": noise}
+    got, _ = cuda.run("langevin_pixel", **from_a_row(a))
+    assert all(torch.equal(g, w) for g, w in zip(got, cuda.run("langevin_pixel", **a)[0], strict=True))
 
 
 @pytest.mark.parametrize("channels, size", [((1, 3), (5, 3)), ((2, 1), (5, 3)), ((2, 3), (4, 4))])
