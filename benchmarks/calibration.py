@@ -1,8 +1,10 @@
-"""Whether posteriors are what they should be: `python -m benchmarks.calibration` with `--schedules`, `--pairs`, `--levy`,
-`--ranks` or `--leaps`.
+"""Whether posteriors are what they should be: by recursion, in closed form, beside a Gibbs sampler, by ranks.
 
-How far schedules leave Gaussian posteriors from the truth, by recursion, and what intervals of pairs cover are here; the others
-in `levy`, `ranks` and `leaps`.
+Example:  python -m benchmarks.calibration --operators --measurements 360
+
+Every table is one of docs/exactness.md, which says what it shows; lines are printed as they are found. How far schedules leave
+Gaussian posteriors from the truth and what intervals of pairs cover are here; the others in `closed_forms`, `leaps`, `levy` and
+`ranks`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from alps_fast.samplers.alps import predictor
 from alps_fast.samplers.chosen import FIRST, ladder
 from alps_fast.samplers.excess import moments, published
 
-from . import leaps, levy, ranks
+from . import closed_forms, leaps, levy, ranks
 
 CORRELATIONS = (-1.0, -0.9, -0.5, 0.0, 0.5, 1.0)
 STDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
@@ -143,19 +145,23 @@ def pair_coverage(pairs: int, correlation: float, count: int = 100_000) -> float
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser("python -m benchmarks.calibration", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--schedules", action="store_true", help="the tables of docs/exactness.md §4, by recursion")
     which.add_argument("--pairs", action="store_true", help="that of §6: intervals of pairs")
     which.add_argument("--levy", action="store_true", help="that of §7: Lévy processes beside a Gibbs sampler")
     which.add_argument("--ranks", action="store_true", help="that of §8: ranks of truths among draws")
     which.add_argument("--leaps", action="store_true", help="those of §9: weights of modes that lie apart")
-    parser.add_argument("--measurements", type=int, default=360, help="of every cell of the last three (default 360)")
+    which.add_argument("--operators", action="store_true", help="that of §10: posteriors in closed form under every operator")
+    parser.add_argument("--measurements", type=int, default=360,
+                        help="of every cell of --levy, --ranks, --leaps and --operators (default 360)")
     parser.add_argument("--json", action="store_true", help="one document in place of tables")
     arguments = parser.parse_args()
     if arguments.measurements < 1:
         parser.error(f"--measurements: got {arguments.measurements}; wanted an integer >= 1")
-    tables = {"schedules": show_schedules, "pairs": show_pairs, "levy": show_levy, "ranks": show_ranks, "leaps": show_leaps}
+    tables = {"schedules": show_schedules, "pairs": show_pairs, "levy": show_levy, "ranks": show_ranks,
+              "leaps": show_leaps, "operators": show_operators}
     show = next(tables[name] for name in tables if getattr(arguments, name))
     show(arguments.measurements, arguments.json)
 
@@ -196,7 +202,21 @@ def show_levy(count: int, as_json: bool) -> None:
     print("| increments | operator | coverage | Gibbs | gap, dB | limit | CRPS | gradients |\n|---|---|" + "--:|" * 6)
     for c in cells:
         figures = " | ".join(f"{v:.3f}" for v in (c.coverage, c.exact_coverage, c.gap, c.limit, c.crps))
-        print(f"| {c.process} | {c.operator} | {figures} | {c.gradients} |")
+        print(f"| {c.process} | {c.operator} | {figures} | {c.gradients} |", flush=True)
+
+
+def show_operators(count: int, as_json: bool) -> None:
+    """Of §10."""
+    cells = closed_forms.table(count)
+    if as_json:
+        print(json.dumps({"measurements": count, "cells": [c._asdict() for c in cells]}, indent=1))
+        return
+    heads = [f"{100 * level:.0f} % of {chains}" for level in closed_forms.LEVELS for chains in closed_forms.CHAINS]
+    print("| prior | operator | " + " | ".join(heads) + " | gap, dB | CRPS | gradients |\n|---|---|" + "--:|" * (len(heads) + 3))
+    for c in cells:
+        shares = [c.coverage[chains][i] for i in range(len(closed_forms.LEVELS)) for chains in closed_forms.CHAINS]
+        figures = " | ".join(f"{v:.3f}" for v in (*shares, c.gap, c.crps))
+        print(f"| {c.prior} | {c.operator} | {figures} | {c.gradients} |", flush=True)
 
 
 def show_ranks(count: int, as_json: bool) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 WANTED = 0.02  # excess of variance, in the worst direction
 GRADIENTS = 250  # at most, as many as published
 FEWEST = 10  # levels, for what is not Gaussian
+TIED = 1.5  # times as many of a prior in closed form: what A ties to what it does not see lags behind, by 1/levels
 STEPS, RHO = 4, 7.0  # fewest gradients for what is wanted of 1 … 5 steps and ρ = 3, 5, 7, whatever σ_max/σ_min from 10 to 4,000
 FIRST = 2.0  # σ_max over the widest standard deviation that is left to find: then STEPS steps forget where they began
 FAR = 3.0  # a direction that is so much wider than σ_max comes out too narrow by more than 10 %
@@ -35,8 +36,8 @@ def chosen(operator: Operator, energy: Energy, y: Tensor, measured: bool) -> Sch
 
     sigma_max: FIRST times the energy's `spread`; of images of range 1 (`Energy.unit`) the spread, or FIRST times the standard
     deviation that the measurement leaves the smoothest images, if that is more. sigma_min: η, the smallest where several are
-    given, within half the energy's
-    `finest` and the whole. levels: as few as leave WANTED excess in every direction, by `excess.moments`, GRADIENTS allowing.
+    given, within half the energy's `finest` and the whole. levels: as few as leave WANTED excess in every direction, by
+    `excess.moments`, and TIED times as many for a prior in closed form, GRADIENTS allowing.
     """
     if energy.unit:
         left = unmeasured_std(operator, y, energy.spread) if measured else smooth_stds(operator, y, energy.spread).max()
@@ -50,20 +51,22 @@ def chosen(operator: Operator, energy: Energy, y: Tensor, measured: bool) -> Sch
     ts = np.geomspace(low, high, 64) if high > low else np.array([low, low * (1.0 + 1e-9)])
     known = (energy.curvature(float(t)) for t in ts)
     bounds = tuple(1.0 if bound is None else bound for bound in known)
-    return planned(float(low), float(high), 10.0 * energy.finest, tuple(np.log(ts)), bounds, energy.floor)
+    tied = 1.0 if energy.unit else TIED
+    return planned(float(low), float(high), 10.0 * energy.finest, tuple(np.log(ts)), bounds, energy.floor, tied)
 
 
 @lru_cache(maxsize=64)
 def planned(low: float, high: float, narrowest: float, logs: tuple[float, ...], bounds: tuple[float, ...],
-            floor: float) -> Schedule:
+            floor: float, tied: float) -> Schedule:
     """`ladder` for a curvature bound that is interpolated between ln t."""
     flat = bounds.count(1.0) == len(bounds)
-    return ladder(low, high, narrowest, published if flat else lambda t: float(np.interp(math.log(t), logs, bounds)), floor)
+    return ladder(low, high, narrowest, published if flat else lambda t: float(np.interp(math.log(t), logs, bounds)), floor, tied)
 
 
-def ladder(low: float, high: float, narrowest: float, curvature: Callable[[float], float], floor: float) -> Schedule:
-    """The fewest levels from high to low that leave WANTED excess, between prior standard deviations `narrowest` and high/FIRST
-    and for measurements of all strengths, by `moments`; FEWEST at least, and no more than GRADIENTS allow."""
+def ladder(low: float, high: float, narrowest: float, curvature: Callable[[float], float], floor: float,
+           tied: float = TIED) -> Schedule:
+    """`tied` times the fewest levels from high to low that leave WANTED excess, between prior standard deviations `narrowest` and
+    high/FIRST and for measurements of all strengths, by `moments`; FEWEST at least, and no more than GRADIENTS allow."""
     widest = high / FIRST
     stds = np.geomspace(min(narrowest, widest), widest, 25)[:, None]
     data = np.concatenate([[0.0], np.geomspace(1e-2 / widest**2, 1e2 / low**2, 16)])[None]
@@ -71,12 +74,13 @@ def ladder(low: float, high: float, narrowest: float, curvature: Callable[[float
     def at(levels: int) -> Schedule:
         return Schedule(high, low, levels, STEPS, RHO, predictor=True)
 
-    few, many = FEWEST, (GRADIENTS + 1) // (STEPS + 1)
+    most = (GRADIENTS + 1) // (STEPS + 1)
+    few, many = FEWEST, most
     while few < many:
         middle = (few + many) // 2
         left = moments(at(middle), stds, data, curvature, floor).variance
         few, many = (few, middle) if float(np.abs(left - 1.0).max()) <= WANTED else (middle + 1, many)
-    return at(many)
+    return at(min(math.ceil(tied * many), most))
 
 
 def rounded_up(value: float) -> float:
