@@ -1,10 +1,10 @@
-"""Whether posteriors are what they should be: by recursion, in closed form, beside a Gibbs sampler, by ranks.
+"""Whether posteriors are what they should be: by recursion, in closed form, beside a Gibbs sampler, by ranks, of shipped priors.
 
 Example:  python -m benchmarks.calibration --operators --measurements 360
 
 Every table is one of docs/exactness.md, which says what it shows; lines are printed as they are found. How far schedules leave
-Gaussian posteriors from the truth and what intervals of pairs cover are here; the others in `closed_forms`, `leaps`, `levy` and
-`ranks`.
+Gaussian posteriors from the truth and what intervals of pairs cover are here; the others in `closed_forms`, `leaps`, `levy`,
+`ranks` and `shipped`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from alps_fast.samplers.alps import predictor
 from alps_fast.samplers.chosen import FIRST, ladder
 from alps_fast.samplers.excess import moments, published
 
-from . import closed_forms, leaps, levy, ranks
+from . import closed_forms, leaps, levy, ranks, shipped
 
 CORRELATIONS = (-1.0, -0.9, -0.5, 0.0, 0.5, 1.0)
 STDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
@@ -154,14 +154,15 @@ def main() -> None:
     which.add_argument("--ranks", action="store_true", help="that of §8: ranks of truths among draws")
     which.add_argument("--leaps", action="store_true", help="those of §9: weights of modes that lie apart")
     which.add_argument("--operators", action="store_true", help="that of §10: posteriors in closed form under every operator")
+    which.add_argument("--shipped", action="store_true", help="that of §11: shipped priors under themselves")
     parser.add_argument("--measurements", type=int, default=360,
-                        help="of every cell of --levy, --ranks, --leaps and --operators (default 360)")
+                        help="of every cell of --levy, --ranks, --leaps, --operators and --shipped (default 360)")
     parser.add_argument("--json", action="store_true", help="one document in place of tables")
     arguments = parser.parse_args()
     if arguments.measurements < 1:
         parser.error(f"--measurements: got {arguments.measurements}; wanted an integer >= 1")
     tables = {"schedules": show_schedules, "pairs": show_pairs, "levy": show_levy, "ranks": show_ranks,
-              "leaps": show_leaps, "operators": show_operators}
+              "leaps": show_leaps, "operators": show_operators, "shipped": show_shipped}
     show = next(tables[name] for name in tables if getattr(arguments, name))
     show(arguments.measurements, arguments.json)
 
@@ -217,6 +218,18 @@ def show_operators(count: int, as_json: bool) -> None:
         shares = [c.coverage[chains][i] for i in range(len(closed_forms.LEVELS)) for chains in closed_forms.CHAINS]
         figures = " | ".join(f"{v:.3f}" for v in (*shares, c.gap, c.crps))
         print(f"| {c.prior} | {c.operator} | {figures} | {c.gradients} |", flush=True)
+
+
+def show_shipped(count: int, as_json: bool) -> None:
+    """Of §11."""
+    cells = shipped.table(count)
+    if as_json:
+        print(json.dumps({"measurements": count, "cells": [c._asdict() for c in cells]}, indent=1))
+        return
+    print("| prior | measurement | gradients | 50 % | 90 % | error | variance/error² | CRPS |\n|---|---|" + "--:|" * 6)
+    for c in cells:
+        print(f"| {c.prior} | {c.operator} | {c.gradients} | {c.coverage[0]:.3f} | {c.coverage[1]:.3f} | {c.error:.3f} "
+              f"| {c.ratio:.2f} | {c.crps:.4f} |", flush=True)
 
 
 def show_ranks(count: int, as_json: bool) -> None:

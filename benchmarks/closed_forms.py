@@ -80,6 +80,12 @@ def mixture(n: int) -> Prior:
 PRIORS = {"Gaussian": gaussian, "mixture": mixture}
 
 
+def of_matrix(a: Tensor, noise_std: float) -> LinearOperator:
+    """y = a x, a (m, n) real or complex as images are."""
+    return LinearOperator(lambda x: x.flatten(1) @ a.T, lambda y: (y @ a.conj()).view(-1, 1, HEIGHT, WIDTH), noise_std,
+                          (1, HEIGHT, WIDTH), is_complex=a.is_complex())
+
+
 def operators() -> dict[str, Operator]:
     """Every one, of real and of complex images where it takes both."""
     g = torch.Generator().manual_seed(1)
@@ -93,9 +99,7 @@ def operators() -> dict[str, Operator]:
             f"Inpainting{name}": Inpainting(plane, 0.2, is_complex=is_complex),
             f"CircularBlur{name}": CircularBlur.gaussian(1.0, 0.1, is_complex=is_complex),
             f"SuperResolution{name}": SuperResolution(2, 0.1, blur=0.8, is_complex=is_complex),
-            f"LinearOperator{name}": LinearOperator(
-                lambda x, a=dense: x.flatten(1) @ a.T, lambda y, a=dense: (y @ a.conj()).view(-1, 1, HEIGHT, WIDTH), 0.2,
-                (1, HEIGHT, WIDTH), is_complex=is_complex),
+            f"LinearOperator{name}": of_matrix(dense, 0.2),
         }
     return found | {
         "CartesianMRI, one coil": CartesianMRI(plane, noise_std=0.2),
