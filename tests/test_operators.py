@@ -13,7 +13,7 @@ from dense import fft_law, image_matrix, matrix, posterior_power, real_rows
 
 from alps_fast.errors import ArgumentError
 from alps_fast.layout import from_state, to_state
-from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, SuperResolution
+from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, SoftSenseMRI, SuperResolution
 from alps_fast.ops._scalars import StepScalars
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT
 
@@ -75,6 +75,7 @@ CASES = {
     "sense, all ones": (lambda e: CartesianMRI(torch.ones(4, 5), maps(2, 4, 5), noise_std=e), (1, 4, 5)),
     "sense, one line": (lambda e: CartesianMRI(torch.ones(1, 1), maps(2, 1, 5), noise_std=e), (1, 1, 5)),
     "sense, 2-D mask": (lambda e: CartesianMRI(mask2d(5, 4), maps(2, 5, 4), noise_std=e, tol=1e-9), (1, 5, 4)),
+    "soft sense": (lambda e: SoftSenseMRI(mask2d(5, 4), maps(6, 5, 4).view(2, 3, 5, 4), noise_std=e, tol=1e-9), (2, 5, 4)),
     "linear real": (lambda e: dense_operator(9, (2, 3, 2), e, False, False), (2, 3, 2)),
     "linear complex": (lambda e: dense_operator(5, (1, 3, 2), e, True, True), (1, 3, 2)),
     "linear real to complex": (lambda e: dense_operator(5, (1, 3, 4), e, False, True), (1, 3, 4)),
@@ -99,7 +100,7 @@ def state_shape(op, image):
 
 def noise_shape(op, image):
     """The shape of xi of one chain."""
-    if isinstance(op, LinearOperator):
+    if isinstance(op, (LinearOperator, SoftSenseMRI)):
         y = op.forward(images(op, image, 1, torch.float32))
         return (math.prod(state_shape(op, image)) + real_rows(y).shape[1],)
     if isinstance(op, CartesianMRI) and op.maps is not None and op.line_axis is None:
@@ -180,7 +181,7 @@ def test_covariance_of_the_noise_is_the_dense_posterior(case, t, eta):
 def test_a_chain_is_the_same_alone_and_in_any_batch(case):
     make, image = case
     op = make(0.1)
-    if isinstance(op, LinearOperator):
+    if isinstance(op, (LinearOperator, SoftSenseMRI)):
         pytest.skip("depends on the user's functions")
     s = StepScalars(lam=4.0, lin=4.0, w=4.0, inv_eta2=100.0, noise_lam=4.0, noise=AVERAGED, seed=3, step=7)
     shape = state_shape(op, image)
@@ -221,7 +222,7 @@ def test_threads_change_nothing(image):
 def test_a_broken_chain_breaks_alone(case):
     make, image = case
     op = make(0.1)
-    if isinstance(op, LinearOperator):
+    if isinstance(op, (LinearOperator, SoftSenseMRI)):
         op.tol = 1e-4  # 1e-9 is for double
     s = StepScalars(lam=4.0, lin=4.0, w=4.0, inv_eta2=100.0, noise_lam=4.0, noise=AVERAGED, seed=3, step=7)
     x, grad, b = (rand(n, *state_shape(op, image), dtype=torch.float32) for n in (4, 4, 1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 
 import torch
@@ -18,13 +17,12 @@ from ..ops._scalars import StepScalars
 from ..ops.langevin_fourier import langevin_fourier
 from ..ops.langevin_sense import langevin_sense
 from ..ops.langevin_sense_cg import langevin_sense_cg, sense_solve
-from ..ops.philox_normal import streams
+from ._asked import CHAINS, NoiseAsked
 from .base import Operator, check_binary, check_finite, check_image, check_values
 
 REFINED = 2  # iterations between looks where factors that are exact but for rounding precondition: each gains five digits
 CENTRE_TOL = 1e-4  # error of what all steps are taken around, in standard deviations under a prior of std one
 MAP_TOL = 1e-3  # of steps without noise, whose errors add up, where noise would soon make them forgotten
-ASKED = 8  # chains whose noise is looked at
 CHUNK = 1 << 22  # matrix elements factored at a time
 
 
@@ -100,7 +98,7 @@ class CartesianMRI(Operator):
         self.tol, self.max_iter = tol, max_iter
         self.line_axis = None if maps is None else _line_axis(masks)
         self._factors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
-        self._asked: set[tuple[float, float]] = set()  # levels whose noise was looked at
+        self._asked = NoiseAsked()
         self._rolled: dict[tuple[torch.dtype, torch.device], Tensor] = {}
         self._white: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
@@ -211,20 +209,10 @@ class CartesianMRI(Operator):
         tol, max_iter = (self.tol, self.max_iter) if s.noise else (min(self.tol, MAP_TOL), PRECISELY * self.max_iter)
         after, mean = langevin_sense_cg(x, grad, b, maps, mask, ids, **vars(s), tol=tol, max_iter=max_iter, xi=xi,
                                         backend=backend)
-        if s.noise and xi is None and (s.inv_eta2, s.noise_lam) not in self._asked:
-            self._asked.add((s.inv_eta2, s.noise_lam))  # so that no captured step asks: what is captured has run before
-            few = slice(min(ASKED, len(x) // (self.measurements or 1)))
-            self.of(0, 1)._ask(after[few] - mean[few], ids[few], s.inv_eta2, s.noise_lam)
+        if s.noise and xi is None:
+            few = slice(min(CHAINS, len(x) // (self.measurements or 1)))
+            self._asked(self.of(0, 1), after[few], mean[few], ids[few], s)
         return after, mean
-
-    def _ask(self, noise: Tensor, ids: Tensor, inv_eta2: float, lam: float) -> None:
-        """Warn where conjugate gradients stopped before the noise had its variance: δᵀP⁻¹δ is χ² of as many numbers."""
-        noise = noise[noise.flatten(1).isfinite().all(1)]
-        if len(noise):
-            share = float((noise * (self.normal_state(noise) * inv_eta2 + noise * lam)).double().mean())
-            if share < 0.97 - 5 * (2 / (streams(ids) * noise[0].numel())) ** 0.5:
-                warnings.warn(f"conjugate gradients: noise has {share:.2g} of its variance at noise_std = {inv_eta2**-0.5:.3g}, "
-                              "so std comes out too small; lower tol or raise noise_std", stacklevel=2)
 
     def factors(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """(U (lines, n, n) complex `dtype`, Λ (lines, n) real) with AᴴA = U Λ Uᴴ on every line along `line_axis`; M in front of

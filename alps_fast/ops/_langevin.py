@@ -153,6 +153,21 @@ def unit_noise(x: Tensor, shape: Sequence[int], chains: Tensor, noise: int, seed
     return xi.to(x.dtype)
 
 
+def perturbed_and_solved(x: Tensor, rhs: Tensor, drawn: Tensor | None, lam: float | Tensor,
+                         noise_lam: float | Tensor, solve: Callable[[Tensor, Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """(m + P(noise_lam) drawn, m), m = P(lam) rhs, of one batch of systems; m starts from x. Without noise: (m, m).
+
+    solve: (rhs, start, shift) -> P(shift) rhs, shift (N,).
+    """
+    start, shift = x, x.new_ones(len(x)) * lam
+    if drawn is None:
+        mean = solve(rhs, start, shift)
+        return mean.clone(), mean
+    solved = solve(torch.cat([rhs, drawn]), torch.cat([start, torch.zeros_like(x)]),
+                   torch.cat([shift, torch.ones_like(shift) * noise_lam]))
+    return solved[:len(x)] + solved[len(x):], solved[:len(x)].clone()
+
+
 def as_drawn(x: Tensor, chains: Tensor, noise: int, xi: Tensor | None) -> tuple[Tensor, int, Tensor | None]:
     """chains, noise and xi as kernels read them: xi alone where it is GIVEN, else none."""
     if xi is None or noise == NO_NOISE:

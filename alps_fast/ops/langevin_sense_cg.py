@@ -28,6 +28,7 @@ from ._langevin import (
     complex_dtype,
     one_by_one,
     one_complex_channel,
+    perturbed_and_solved,
     right_hand_side,
     root,
     unit_noise,
@@ -97,19 +98,16 @@ def langevin_sense_cg_reference(
 ) -> tuple[Tensor, Tensor]:
     """The definition."""
     lam, lin, w, inv_eta2, noise_lam = at_level(level, lam, lin, w, inv_eta2, noise_lam)
-    rhs, start, shift = right_hand_side(x, grad, b, lin, w), x, x.new_ones(len(x)) * lam
+    drawn = None
     if noise != NO_NOISE:
         eps = unit_noise(x, (len(x), 1 + len(maps), *x.shape[1:]), chains, noise, seed, step, xi)
         samples = sense_adjoint(torch.view_as_complex(eps[:, 1:]), maps, mask)
-        rhs = torch.cat([rhs, samples * root(inv_eta2) + eps[:, 0] * root(noise_lam)])
-        start = torch.cat([x, torch.zeros_like(x)])
-        shift = torch.cat([shift, torch.ones_like(shift) * noise_lam])
+        drawn = samples * root(inv_eta2) + eps[:, 0] * root(noise_lam)
 
-    solved = sense_solve(rhs, start, maps, mask, inv_eta2, shift, tol * math.sqrt(x[0].numel()), max_iter)
-    mean = solved[:len(x)]
-    if noise == NO_NOISE:
-        return mean.clone(), mean
-    return mean + solved[len(x):], mean.clone()
+    def solve(rhs: Tensor, start: Tensor, shift: Tensor) -> Tensor:
+        return sense_solve(rhs, start, maps, mask, inv_eta2, shift, tol * math.sqrt(x[0].numel()), max_iter)
+
+    return perturbed_and_solved(x, right_hand_side(x, grad, b, lin, w), drawn, lam, noise_lam, solve)
 
 
 def _spectrum_of(maps_and_mask: Sequence[Tensor]) -> Tensor:
