@@ -10,6 +10,7 @@ import pytest
 import torch
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # for lab: last, as the package may be another build
+os.environ["ALPS_FAST_CACHE"] = "off"  # tests that want one say where
 os.environ.setdefault("TRITON_CACHE_DIR", str(Path(__file__).resolve().parent.parent / "build" / "triton"))
 
 

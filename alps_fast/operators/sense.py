@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import check, check_positive, whole
+from ..errors import check, check_choice, check_positive, whole
 from ..layout import Placed, beside
 from ..ops._alike import each, product
 from ..ops._cg import PRECISELY, conjugate_gradients
@@ -17,8 +17,10 @@ from ..ops._scalars import StepScalars
 from ..ops.langevin_fourier import langevin_fourier
 from ..ops.langevin_sense import langevin_sense
 from ..ops.langevin_sense_cg import langevin_sense_cg, sense_solve
+from . import factor_cache
 from ._asked import CHAINS, NoiseAsked
 from .base import Operator, check_binary, check_finite, check_image, check_values
+from .solver import cheaper, costs
 
 REFINED = 2  # iterations between looks where factors that are exact but for rounding precondition: each gains five digits
 CENTRE_TOL = 1e-4  # error of what all steps are taken around, in standard deviations under a prior of std one
@@ -46,7 +48,11 @@ class CartesianMRI(Operator):
     deviation.
 
     P_t is exact: by FFT for one coil, by one eigendecomposition a line (formed and factored in double at the first use,
-    then kept) where the mask varies along one axis only, whichever it is; by conjugate gradients for other masks.
+    then kept) where the mask varies along one axis only, whichever it is; by conjugate gradients for other masks. `costs` tells
+    what either takes of one measurement, and repr which was chosen.
+
+    Factors of large images are kept on disk too, at most 2 GiB of them, in $XDG_CACHE_HOME/alps_fast or ~/.cache/alps_fast;
+    ALPS_FAST_CACHE=folder names another place, ALPS_FAST_CACHE=off none.
 
     Args:
         mask: (H, W) bool or zeros and ones, frequency zero in the middle. (H, 1) or (1, W) stand for a mask that does
@@ -59,6 +65,9 @@ class CartesianMRI(Operator):
             columns).
         tol: where conjugate gradients solve, error of a step allowed, in posterior standard deviations.
         max_iter: their iterations at most; 305 are needed at t = 90 η of a brain's slice of which eight coils saw 12 %.
+        solver: "lines" or "cg" (conjugate gradients) of several coils. "auto": lines where the mask allows them, unless they take
+            more than 4 GiB or more than twice the time of a measurement; which does not hang on the machine.
+        cache: whether factors may be kept on disk.
 
     Raises:
         ArgumentError: naming the argument.
@@ -69,7 +78,7 @@ class CartesianMRI(Operator):
     takes_rows = True
 
     def __init__(self, mask: Tensor, maps: Tensor | None = None, *, noise_std: float | Tensor, axis: int | None = None,
-                 tol: float = 0.03, max_iter: int = 1000):
+                 tol: float = 0.03, max_iter: int = 1000, solver: str = "auto", cache: bool = True):
         super().__init__(noise_std)
         tol, max_iter = check_positive("tol", tol), whole("max_iter", max_iter, 1)
         mask = check_binary("mask", mask)
@@ -96,11 +105,25 @@ class CartesianMRI(Operator):
         self._support = None if seen is None or bool(seen.all()) else Placed(seen.float())
         self._placed_mask, self._placed_maps = Placed(masks), Placed() if of_each is None else Placed(of_each)
         self.tol, self.max_iter = tol, max_iter
-        self.line_axis = None if maps is None else _line_axis(masks)
+        check_choice("solver", solver, ("auto",) if maps is None else ("auto", "lines", "cg"))
+        line_axis = None if maps is None else _line_axis(masks)
+        check(solver != "lines" or line_axis is not None, "solver", "'lines' with a mask that varies along both axes",
+              "'cg' or 'auto'")
+        self.costs = {} if of_each is None else costs(of_each.shape[1], of_each.shape[2], of_each.shape[3], line_axis)
+        self.solver = "fft" if maps is None else cheaper(self.costs) if solver == "auto" else solver
+        self.line_axis = line_axis if self.solver == "lines" else None
+        self._cache = cache
         self._factors: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
         self._asked = NoiseAsked()
         self._rolled: dict[tuple[torch.dtype, torch.device], Tensor] = {}
         self._white: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    def __repr__(self) -> str:
+        many = "" if self.measurements is None else f"{self.measurements} measurements, "
+        coils = "one coil" if self.maps is None else f"{self.maps.shape[-3]} coils"
+        told = "; ".join(f"{name}: {cost}" for name, cost in self.costs.items() if len(self.costs) > 1)
+        return (f"CartesianMRI({many}{' x '.join(map(str, self.mask.shape[-2:]))}, {coils}, {100 * float(self.mask.mean()):.3g} % "
+                f"measured, noise_std={self.noise_std:g}, solver={self.solver!r}{f' ({told})' if told else ''})")
 
     def forward(self, x: Tensor) -> Tensor:
         """mask · F(maps · x), (coils, H, W) or (B, coils, H, W)."""
@@ -234,22 +257,19 @@ class CartesianMRI(Operator):
         """Those of measurement k of all."""
         masks, maps = self._placed_mask.tensors[0], self._placed_maps.tensors[0]
         mask, maps = masks[k % len(masks)], maps[k % len(maps)]
-        along_h = self.line_axis == 0
-        mask = torch.fft.ifftshift(mask[:, 0] if along_h else mask[0]).double()
-        n = len(mask)
-        kernel = torch.fft.ifft(mask)  # G is circulant: G[j, k] = kernel[j − k]
-        gram = kernel[(torch.arange(n)[:, None] - torch.arange(n)) % n].to(device)
-        lines = maps.to(device, torch.complex128).permute((2, 1, 0) if along_h else (1, 2, 0))  # (lines, n, coils)
-        u = torch.empty(len(lines), n, n, dtype=dtype, device=device)
-        eigenvalues = torch.empty(len(lines), n, dtype=u.real.dtype, device=device)
+        assert self.line_axis is not None
+        mask = mask[:, 0] if self.line_axis == 0 else mask[0]
         root = 1.0 if self._roots is None else float(self._roots.tensors[0].expand(max(k + 1, len(self._roots.tensors[0])))[k])
-        step = max(1, CHUNK // n**2)
-        for first in range(0, len(lines), step):
-            s = lines[first:first + step]
-            with one_thread():  # where eigenvalues agree any basis serves, and which one LAPACK finds hangs on its threads
-                values, vectors = torch.linalg.eigh((s.conj() @ s.mT) * gram)
-            u[first:first + step], eigenvalues[first:first + step] = vectors, (values * root**2).clamp_min(0)
-        return u, eigenvalues
+        name, found = None, None
+        if self._cache and maps[0].numel() * len(mask) ** 2 >= factor_cache.WORTH:
+            name = factor_cache.name_of(mask, maps, self.line_axis, root, dtype, device)
+            found = factor_cache.load(name, device)
+        if found is None:
+            lines = maps.to(device, torch.complex128).permute((2, 1, 0) if self.line_axis == 0 else (1, 2, 0))  # (lines, n, coils)
+            found = _factors_of(mask, lines, root, dtype)
+            if name is not None:
+                factor_cache.store(name, *found)
+        return found
 
     def _maps(self, x: Tensor, rows: Tensor) -> Tensor:
         """The coil maps in the precision of x, on its device, beside rows (N, ...) or one (..., H, W)."""
@@ -300,6 +320,22 @@ class CartesianMRI(Operator):
     def _check_size(name: str, value: Tensor, mask: Tensor) -> None:
         ok = all(m in (1, n) for m, n in zip(mask.shape[-2:], value.shape[-2:], strict=True))
         check(ok, name, f"shape {tuple(value.shape)}", f"a height and width that fit the mask {tuple(mask.shape)}")
+
+
+def _factors_of(mask: Tensor, lines: Tensor, root: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(U, Λ) of W^{1/2} A, W^{1/2} = root, of a mask (n,) and of maps (lines, n, coils) in double."""
+    n = len(mask)
+    kernel = torch.fft.ifft(torch.fft.ifftshift(mask).double())  # G is circulant: G[j, k] = kernel[j − k]
+    gram = kernel[(torch.arange(n)[:, None] - torch.arange(n)) % n].to(lines.device)
+    u = torch.empty(len(lines), n, n, dtype=dtype, device=lines.device)
+    eigenvalues = torch.empty(len(lines), n, dtype=u.real.dtype, device=lines.device)
+    step = max(1, CHUNK // n**2)
+    for first in range(0, len(lines), step):
+        s = lines[first:first + step]
+        with one_thread():  # where eigenvalues agree any basis serves, and which one LAPACK finds hangs on its threads
+            values, vectors = torch.linalg.eigh((s.conj() @ s.mT) * gram)
+        u[first:first + step], eigenvalues[first:first + step] = vectors, (values * root**2).clamp_min(0)
+    return u, eigenvalues
 
 
 def _by_image(transform: Callable[[Tensor], Tensor], coils: Tensor) -> Tensor:
