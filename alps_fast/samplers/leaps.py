@@ -163,7 +163,7 @@ class Team:
             return torch.view_as_real(image) if image.is_complex() else image
 
         images, moved = (from_state(v, self.operator.is_complex) for v in (x, e))
-        residual, seen = real(self.operator.forward(images) - self.y), real(self.operator.forward(moved))
+        residual, seen = real(self.operator.misfit(images, self.y)), real(self.operator.whitened(self.operator.forward(moved)))
         rises = self.target.scalars.inv_eta2 * (row_dot(residual, seen) + 0.5 * row_dot(seen, seen))
         if self.warm is not None:
             rises = rises + self.warm_lam * (row_dot(x - self.warm, e) + 0.5 * row_dot(e, e))
