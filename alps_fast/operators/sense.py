@@ -122,8 +122,9 @@ class CartesianMRI(Operator):
         many = "" if self.measurements is None else f"{self.measurements} measurements, "
         coils = "one coil" if self.maps is None else f"{self.maps.shape[-3]} coils"
         told = "; ".join(f"{name}: {cost}" for name, cost in self.costs.items() if len(self.costs) > 1)
-        return (f"CartesianMRI({many}{' x '.join(map(str, self.mask.shape[-2:]))}, {coils}, {100 * float(self.mask.mean()):.3g} % "
-                f"measured, noise_std={self.noise_std:g}, solver={self.solver!r}{f' ({told})' if told else ''})")
+        return (f"CartesianMRI({many}{' x '.join(map(str, self.mask.shape[-2:]))}, {coils}, "
+                f"{100 * float(self.mask.mean()):.3g} % measured, noise_std={self.noise_std:g}, "
+                f"solver={self.solver!r}{f' ({told})' if told else ''})")
 
     def forward(self, x: Tensor) -> Tensor:
         """mask · F(maps · x), (coils, H, W) or (B, coils, H, W)."""
@@ -265,8 +266,8 @@ class CartesianMRI(Operator):
             name = factor_cache.name_of(mask, maps, self.line_axis, root, dtype, device)
             found = factor_cache.load(name, device)
         if found is None:
-            lines = maps.to(device, torch.complex128).permute((2, 1, 0) if self.line_axis == 0 else (1, 2, 0))  # (lines, n, coils)
-            found = _factors_of(mask, lines, root, dtype)
+            axes = (2, 1, 0) if self.line_axis == 0 else (1, 2, 0)
+            found = _factors_of(mask, maps.to(device, torch.complex128).permute(axes), root, dtype)
             if name is not None:
                 factor_cache.store(name, *found)
         return found
