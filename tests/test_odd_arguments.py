@@ -88,7 +88,7 @@ def test_numbers_without_axes_are_numbers(of: Any) -> None:
     assert op.noise_std == 0.25 and isinstance(op.noise_std, float)
     assert af.Schedule(sigma_max=of(2.0), levels=of(3).astype(int) if of is np.float32 else of(3)) == af.Schedule(2.0, levels=3)
     assert torch.equal(af.operators.fourier.gaussian_psf(of(1.5)), af.operators.fourier.gaussian_psf(1.5))
-    for wrong in (torch.tensor([0.1]), torch.tensor(0.1j), torch.tensor(-0.1), torch.tensor(torch.nan)):
+    for wrong in (torch.tensor([0.1, -0.1]), torch.tensor([]), torch.tensor(0.1j), torch.tensor(-0.1), torch.tensor(torch.nan)):
         with pytest.raises(ArgumentError, match="^noise_std: got"):
             af.operators.Denoising(wrong)
 

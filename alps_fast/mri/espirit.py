@@ -22,7 +22,7 @@ def estimate_maps(data: KSpace, sets: int = 1, calibration: int = 24, kernel: in
     0. The second set is there where a pixel is seen twice, as where the body is larger than the field of view.
 
     Maps are eigenvectors of SigPy's Gram matrices, one a pixel. These have 2 kernel − 1 frequencies along an axis, so they are
-    computed on the few pixels of the calibration and interpolated, which is exact: 12 s become 1 at 230 × 180, 8 coils.
+    computed on the few pixels of the calibration and interpolated, which is exact.
 
     Args:
         sets: 1 or 2. calibration: side of the middle that maps are found from, less where less was measured wholly.

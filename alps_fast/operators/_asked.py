@@ -20,14 +20,18 @@ class NoiseAsked:
         self._levels: set[tuple[float, float]] = set()
 
     def __call__(self, operator: Operator, after: Tensor, mean: Tensor, ids: Tensor, s: StepScalars) -> None:
-        """Once for each (inv_eta2, noise_lam), so that no captured step asks: what is captured has run before."""
+        """Once for each (inv_eta2, noise_lam), so that no captured step asks: what is captured has run before.
+
+        Where these are in a device's memory, of the first level alone, whose systems are the worst.
+        """
         if (s.inv_eta2, s.noise_lam) in self._levels:
             return
         self._levels.add((s.inv_eta2, s.noise_lam))
+        inv_eta2, lam = (s.inv_eta2, s.noise_lam) if s.level is None else s.level[3:].tolist()
         noise, ids = after[:CHAINS] - mean[:CHAINS], ids[:CHAINS]
         noise = noise[noise.flatten(1).isfinite().all(1)]
         if len(noise):
-            share = float((noise * (operator.normal_state(noise) * s.inv_eta2 + noise * s.noise_lam)).double().mean())
+            share = float((noise * (operator.normal_state(noise) * inv_eta2 + noise * lam)).double().mean())
             if share < 0.97 - 5 * (2 / (streams(ids) * noise[0].numel())) ** 0.5:
                 warnings.warn(f"conjugate gradients: noise has {share:.2g} of its variance at noise_std = "
-                              f"{s.inv_eta2**-0.5:.3g}, so std comes out too small; lower tol or raise noise_std", stacklevel=3)
+                              f"{inv_eta2**-0.5:.3g}, so std comes out too small; lower tol or raise noise_std", stacklevel=3)
