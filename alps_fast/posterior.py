@@ -46,7 +46,8 @@ class Diagnostics(NamedTuple):
     chains disagree: modes whose weights froze while annealing, or too few draws. Both take chains for independent: of pairs
     R-hat is a little higher, and the mean is better than the effective sample size says.
     acceptance: mean probability at σ_min, None without a correction.
-    by_level: one dictionary a level: t, eta, energy (mean E/t²), acceptance, tau (NaN without a correction).
+    by_level: one dictionary a level: t, eta, energy (mean E/t²), acceptance, tau (NaN without a correction);
+        where steps are solved by iteration also applications, of AᴴA a step and chain (NaN in a CUDA graph).
     """
 
     rhat: np.ndarray

@@ -27,6 +27,9 @@ class Schedule:
             of 10 tells next to nothing of images in [−1, 1] under ‖A‖ <= 1.
         predictor: whether a state that leaves a level is moved on to the next one, see `samplers.alps.predictor`: one gradient
             a level more. The published rule has none; MAP estimates, which draw nothing, take none either.
+        eta_ratio: for method="alps" alone: where it is given, the measurement's noise is annealed beside the prior, η_t =
+            max(η, t/eta_ratio), at the last level η. For operators that solve their steps by iteration, which takes the longer
+            the larger t/η is. None, as published: η throughout. What it may be without a bias: docs/exactness.md §12.
 
     Raises:
         ArgumentError: naming the argument.
@@ -40,6 +43,7 @@ class Schedule:
     eta_max: float = 10.0
     eta_steps: int = 20
     predictor: bool = False
+    eta_ratio: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("sigma_min", "sigma_max", "eta_max"):
@@ -48,6 +52,8 @@ class Schedule:
         check(self.sigma_max >= self.sigma_min, "sigma_max", self.sigma_max, f"at least sigma_min = {self.sigma_min}")
         for name in ("levels", "steps", "eta_steps"):
             object.__setattr__(self, name, whole(name, getattr(self, name), 1, MOST))
+        if self.eta_ratio is not None:
+            object.__setattr__(self, "eta_ratio", check_positive("eta_ratio", self.eta_ratio))
         check(isinstance(self.predictor, bool), "predictor", repr(self.predictor), "True or False")
 
     def t(self) -> np.ndarray:
@@ -59,6 +65,13 @@ class Schedule:
         t = (high + u * (low - high)) ** self.rho
         t[0], t[-1] = self.sigma_max, self.sigma_min
         return t
+
+    def beside(self, eta: float) -> np.ndarray:
+        """η_t of every level where the true one is eta, see `eta_ratio`."""
+        t = self.t()
+        if self.eta_ratio is None:
+            return np.full(len(t), eta)
+        return np.append(np.maximum(t[:-1] / self.eta_ratio, eta), eta)
 
     def etas(self, eta: float, eta_max: float | None = None) -> np.ndarray:
         """Noise levels of the measurement from eta_max down to eta, each at most √2 below the one before ([XGP])."""

@@ -128,6 +128,21 @@ def dense_table() -> list[dict[str, object]]:
     return [*rows, dense_row("schedule=None, one for all", chosen_for_all())]
 
 
+def annealed_eta_table() -> list[dict[str, object]]:
+    """What annealing η beside the prior adds, for a fixed ratio and for the one that is chosen, by σ_max and η."""
+    rows: list[dict[str, object]] = []
+    for high, eta in ((1.0, 0.02), (1.0, 0.005), (1.0, 0.002), (3.0, 0.01), (10.0, 0.01)):
+        found = ladder(0.01, high, STDS[1], published, 0.0, tied=1.0, eta=eta)
+        for ratio in (None, 20.0, found.eta_ratio):
+            s = replace(found, eta_ratio=ratio)
+            stds, data = np.geomspace(STDS[1], high / FIRST, 25)[:, None], np.geomspace(1e-2, 1e6, 60)[None]
+            cells = moments(s, stds, data, eta=eta)
+            scale = np.sqrt(data * (1.0 + data * stds**2) / (data + 1.0 / (stds**2 + s.sigma_min**2)))
+            rows.append({"sigma_max": high, "eta": eta, "ratio": ratio, "least": float(cells.variance.min()),
+                         "most": float(cells.variance.max()), "bias": float((np.abs(cells.bias - 1.0) * scale).max())})
+    return rows
+
+
 def pair_coverage(pairs: int, correlation: float, count: int = 100_000) -> float:
     """Share of `count` numbers N(0, 1) in `Posterior.interval(0.9)` of pairs of such numbers, so correlated within each."""
     g = torch.Generator().manual_seed(0)
@@ -148,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.calibration", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--schedules", action="store_true", help="the tables of docs/exactness.md §4, by recursion")
+    which.add_argument("--schedules", action="store_true", help="the tables of docs/exactness.md §4 and 12, by recursion")
     which.add_argument("--pairs", action="store_true", help="that of §6: intervals of pairs")
     which.add_argument("--levy", action="store_true", help="that of §7: Lévy processes beside a Gibbs sampler")
     which.add_argument("--ranks", action="store_true", help="that of §8: ranks of truths among draws")
@@ -168,10 +183,10 @@ def main() -> None:
 
 
 def show_schedules(_: int, as_json: bool) -> None:
-    """Of §4."""
-    rows, mixed = table(), dense_table()
+    """Of §4 and 12."""
+    rows, mixed, annealed = table(), dense_table(), annealed_eta_table()
     if as_json:
-        print(json.dumps({"stds": STDS, "schedules": rows, "dense": mixed}, indent=1))
+        print(json.dumps({"stds": STDS, "schedules": rows, "dense": mixed, "eta": annealed}, indent=1))
         return
     print("| schedule | predictor | gradients | " + " | ".join(f"{std:g}" for std in STDS) + " | observed | bias |")
     print("|---|---|--:|" + "--:|" * (len(STDS) + 2))
@@ -181,6 +196,10 @@ def show_schedules(_: int, as_json: bool) -> None:
     print("\n| no common directions | predictor | least | mean | most |\n|---|---|--:|--:|--:|")
     for r in mixed:
         print(f"| {r['schedule']} | {'yes' if r['predictor'] else 'no'} | {r['least']:.3f} | {r['mean']:.3f} | {r['most']:.3f} |")
+    print("\n| σ_max | η | t/η at most | least | most | bias |\n|--:|--:|--:|--:|--:|--:|")
+    for r in annealed:
+        ratio = "σ_max/η" if r["ratio"] is None else f"{r['ratio']:.0f}"
+        print(f"| {r['sigma_max']:g} | {r['eta']:g} | {ratio} | {r['least']:.3f} | {r['most']:.3f} | {r['bias']:.3f} |")
 
 
 def show_pairs(_: int, as_json: bool) -> None:

@@ -177,6 +177,19 @@ def test_reconstruct_kspace_in_any_units(tmp_path: Path, prior: Path) -> None:
     assert 300 < scale < 1500
 
 
+def test_reconstruct_takes_what_a_warning_of_conjugate_gradients_names(tmp_path: Path, prior: Path) -> None:
+    with np.load(kspace(tmp_path)) as arrays:
+        mask = arrays["mask"] * (np.random.default_rng(0).random(arrays["mask"].shape) < 0.6)
+        mask[8, 10] = 1
+        path = kspace(tmp_path, kspace=arrays["kspace"] * mask, mask=mask)
+    args = ["reconstruct", path, "--operator", "mri", "--energy", prior, "--noise-std", 0.01, *TINY]
+    assert_refused(call(*args, "--tol", 0), "tol", "0.0")
+    assert_refused(call(*args, "--max-iter", 0), "max_iter", "0")
+    result = call(*args, "--max-iter", 1)
+    assert isinstance(result.exception, UserWarning) and "raise max_iter or tol" in str(result.exception)  # an error in tests
+    assert call(*args, "--tol", 0.02, "--max-iter", 2000, "--force").exit_code == 0
+
+
 def test_outputs_are_not_written_over_the_input(tmp_path: Path, prior: Path) -> None:
     path = kspace(tmp_path)
     before = path.read_bytes()
@@ -225,6 +238,8 @@ def test_bad_image(tmp_path: Path, prior: Path, case: str) -> None:
     (["denoise", "--psf", "k.npy"], ["psf", "denoise"]),
     (["deblur", "--blur-std", "1", "--factor", "2"], ["factor", "deblur", "superres"]),
     (["denoise", "--scale", "1"], ["scale", "denoise", "mri"]),
+    (["denoise", "--tol", "0.1"], ["tol", "denoise", "mri"]),
+    (["denoise", "--max-iter", "9"], ["max_iter", "denoise", "mri"]),
     (["denoise", "--thin", "2", "--draws", "1"], ["thin", "2"]),
     (["denoise", "--thin", "2", "--noise", "independent"], ["thin", "2"]),
     (["superres", "--factor", "0"], ["factor", "0"]),

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
+from alps_fast.energies import GaussianEnergy
 from alps_fast.errors import ArgumentError
+from alps_fast.operators import CartesianMRI
 from alps_fast.ops import _dispatch
 from alps_fast.ops._dispatch import dispatch
 from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import philox_normal
 from alps_fast.ops.ridge_grad import ridge_grad
+from alps_fast.samplers import Schedule, sample
 
 CHAINS = torch.arange(3)
 
@@ -124,3 +129,49 @@ def test_a_kernel_that_does_not_take_the_arguments_leaves_them_to_the_next(monke
         assert asked == wanted
     with pytest.raises(ArgumentError, match="backend: got 'cuda'; wanted one for tensors on cpu"):
         dispatch("made up", "cuda", cpu, 1)
+
+
+# --- what backend="auto" finds no kernel for -------------------------------------------------------------------------
+
+def left_by(monkeypatch, why, backend="auto"):
+    """What is told of an op that its CPU kernel leaves for this reason, twice over."""
+    monkeypatch.setattr(_dispatch, "_told", set())
+    monkeypatch.delenv("ALPS_FAST_BACKEND", raising=False)
+    monkeypatch.setitem(_dispatch._reasons, "cpu", None)
+    serve = {"cpu": lambda x: _dispatch.leaves(why) if why else NotImplemented, "torch": lambda x: x}
+    for name, function in serve.items():
+        monkeypatch.setitem(_dispatch._implementations, ("made up", name), function)
+    monkeypatch.setitem(_dispatch._takes, ("made up", "cpu"), "little")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            with _dispatch.telling():
+                assert [dispatch("made up", backend, torch.device("cpu"), 1) for _ in range(2)] == [1, 1]
+    return [str(w.message) for w in told]
+
+
+def test_an_op_that_leaves_its_kernel_says_so_once_with_the_reason(monkeypatch):
+    assert left_by(monkeypatch, "109 is prime") == ["made up: 109 is prime; 'torch' ran it, more slowly"]
+    assert left_by(monkeypatch, "") == []  # by its options, not by size
+    assert left_by(monkeypatch, "109 is prime", "torch") == []
+    named = "backend: 'cpu' takes made up for little alone; 'torch' ran it"
+    assert left_by(monkeypatch, "109 is prime", "cpu") == [named, named]  # every run, as who asks for it by name wants it
+
+
+def test_nothing_is_told_where_nobody_listens(monkeypatch):
+    monkeypatch.setattr(_dispatch, "_told", set())
+    _dispatch.slower("a kernel of warps runs")
+    assert not _dispatch._told
+    with pytest.warns(UserWarning, match="^a kernel of warps runs$"), _dispatch.telling():
+        _dispatch.slower("a kernel of warps runs")
+
+
+def test_a_run_on_sides_that_no_kernel_transforms_says_which(monkeypatch):
+    pytest.importorskip("alps_fast._cpu")
+    monkeypatch.setattr(_dispatch, "_told", set())
+    monkeypatch.delenv("ALPS_FAST_BACKEND", raising=False)
+    op = CartesianMRI((torch.rand(74, 5, generator=torch.Generator().manual_seed(0)) < 0.5).float(), noise_std=0.1)
+    y = torch.zeros(74, 5, dtype=torch.complex64)
+    with pytest.warns(UserWarning, match="langevin_fourier: 'cpu' has no transform of 74 numbers, .* prime factor above 31"):
+        sample(y, op, GaussianEnergy(0.0, 1.0), chains=1, schedule=Schedule(1.0, 0.1, 2, 1), progress=False)
+    sample(y, op, GaussianEnergy(0.0, 1.0), chains=1, schedule=Schedule(1.0, 0.1, 2, 1), progress=False)  # once a process

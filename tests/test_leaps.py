@@ -25,6 +25,7 @@ from alps_fast.samplers import Sampler
 from alps_fast.samplers.leaps import Modes, Team, components, found, pieces, settled, teams_of
 from alps_fast.samplers.map_estimate import posterior_energy
 from alps_fast.samplers.run import Run
+from alps_fast.schedule import Level
 from benchmarks import leaps
 
 STD, ETA, T = 0.2, 0.5, 0.1
@@ -198,7 +199,7 @@ def test_a_leap_is_accepted_by_the_density_of_the_target(name: str, warm: bool) 
 
     def density(v: Tensor) -> Tensor:
         value = torch.zeros(16)
-        total = posterior_energy(value, target.t, op, v, checked)
+        total = posterior_energy(value, Level(target.t, op.noise_std, 1), op, v, checked)
         return total if run.targets.warm is None else total + (v - run.targets.warm).double().square().flatten(1).sum(1) / 0.18
 
     want = density(before + e) - density(before)

@@ -89,7 +89,7 @@ def test_gaussian_posterior_on_every_backend(name: str, backend: str, monkeypatc
     steps, of_draws = SHORT.levels * SHORT.steps, 1 + op.is_complex  # of magnitude and phase too
     blocks, rest = divmod(calls.pop("moments", 0) - of_draws * (backend == "cpu"), chains // BLOCK)
     assert rest == 0 and (blocks > 0) == (backend == "cpu")  # chains are summed a block after another, each of several figures
-    of_centre = 1 + 2 * REFINED if name == "mri 1-D" else 0  # what preconditions the solve that steps are taken around
+    of_centre = {"mri 1-D": 1 + 2 * REFINED, "mri 2-D": 2}.get(name, 0)  # what preconditions, or is, the solve of steps' centre
     assert calls == ({KERNELS[name]: 1 + steps + of_centre} if backend == "cpu" else {})
 
 

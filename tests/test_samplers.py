@@ -138,6 +138,7 @@ def test_measurements_of_a_batch_have_noise_of_their_own(way: str) -> None:
     assert float(samples.mean(0).square().mean() * 64 / variance) == pytest.approx(1.0, abs=5 * math.sqrt(2 / 144 + 2 / 144 / 64))
 
 
+@pytest.mark.filterwarnings("ignore:langevin_.* ran it, more slowly")
 @pytest.mark.parametrize("correction", [None, "mala"])
 @pytest.mark.parametrize("size", [(9, 13), (37, 4)])  # the second has a prime factor that sends it to torch's transforms
 @pytest.mark.parametrize("problem", [single_coil, coils, blurred, coarse])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 OPERATORS = ("denoise", "inpaint", "deblur", "superres", "mri")
 APPLY_TO = {"mask": ("inpaint", "mri"), "blur_std": ("deblur", "superres"), "motion": ("deblur", "superres"),
-            "psf": ("deblur", "superres"), "factor": ("superres",), "scale": ("mri",),
+            "psf": ("deblur", "superres"), "factor": ("superres",), "scale": ("mri",), "tol": ("mri",), "max_iter": ("mri",),
             "maps": ("mri",), "dataset": ("mri",), "axes": ("mri",), "slices": ("mri",)}  # options of some operators alone
 
 
@@ -73,6 +73,9 @@ def outputs(measurement: Path, out: tuple[Path, ...], with_map: bool) -> list[Pa
               "at row h // 2, column w // 2; a picture is scaled to sum 1.")
 @click.option("--factor", type=int, help="superres: pixels between pixels.  [default: 2]")
 @click.option("--scale", type=float, help="mri: the magnitude that the prior should take for 1.  [default: from the data]")
+@click.option("--tol", type=float, help="mri: error of a draw allowed, in posterior standard deviations, where conjugate "
+              "gradients solve: several coils, a mask of two axes.  [default: 0.01]")
+@click.option("--max-iter", type=int, help="mri: their iterations a step at most.  [default: 1000]")
 @click.option("--out", type=click.Path(path_type=Path), multiple=True, help="Where to write, and by its suffix what: "
               ".npz or .h5 (everything), .nii.gz, .dcm, .cfl, .png; without one OUT.npz and OUT.png. Several times at will; {} "
               "stands for INPUT without its suffix.  [default: INPUT without its suffix, with _posterior]")
@@ -101,11 +104,11 @@ def outputs(measurement: Path, out: tuple[Path, ...], with_map: bool) -> list[Pa
 @sampling_options
 def command(measurements: tuple[Path, ...], operator: str, energy: str | None, mask: Path | None, maps: Path | None,
             dataset: str | None, axes: str | None, slices: str | None, noise_std: float | None, blur_std: float | None,
-            motion: tuple[float, float] | None, psf: Path | None, factor: int | None, scale: float | None, out: tuple[Path, ...],
-            with_map: bool, chains: int, draws: int | None, thin: int | None, method: str, noise: str, correction: str,
-            moves: str, levels: int | None, steps: int | None, sigma_max: float | None, sigma_min: float | None,
-            checkpoint: Path | None, force: bool, backend: str, precision: str | None, seed: int, progress: bool,
-            as_json: bool) -> None:
+            motion: tuple[float, float] | None, psf: Path | None, factor: int | None, scale: float | None, tol: float | None,
+            max_iter: int | None, out: tuple[Path, ...], with_map: bool, chains: int, draws: int | None, thin: int | None,
+            method: str, noise: str, correction: str, moves: str, levels: int | None, steps: int | None,
+            sigma_max: float | None, sigma_min: float | None, checkpoint: Path | None, force: bool, backend: str,
+            precision: str | None, seed: int, progress: bool, as_json: bool) -> None:
     """Sample the posterior of the image behind INPUT; write mean, deviation and samples (npz) and a picture (png).
 
     INPUT is an image (PNG, JPEG, TIFF, npy, npz), or for mri k-space: npz, npy, HDF5 (fastMRI's too), ISMRMRD, MATLAB or BART
@@ -126,14 +129,16 @@ def command(measurements: tuple[Path, ...], operator: str, energy: str | None, m
 
     check_backend(backend)
     check_applicable(operator, {"mask": mask, "blur_std": blur_std, "motion": motion, "psf": psf, "factor": factor,
-                                "scale": scale, "maps": maps, "dataset": dataset, "axes": axes, "slices": slices})
+                                "scale": scale, "tol": tol, "max_iter": max_iter, "maps": maps, "dataset": dataset, "axes": axes,
+                                "slices": slices})
     if draws is None:
         draws = 1 if noise == "independent" else 20
     check(thin is None or draws > 1, "thin", thin, "it with more than one draw alone")
     blur = read_blur(blur_std, motion, psf)
     named = ("brain" if operator == "mri" else "natural") if energy is None else energy
     prior = af.energies.load(named, backend=backend, precision=chosen_precision(precision))
-    jobs = [Job(path, *_pieces(path, operator, noise_std, mask, blur, factor, maps, dataset, axes, slices, scale))
+    jobs = [Job(path, *_pieces(path, operator, noise_std, mask, blur, factor, maps, dataset, axes, slices, scale,
+                               tol, max_iter))
             for path in measurements]
     pieces = sum(len(job.pieces) for job in jobs)
     check(checkpoint is None or pieces == 1, "checkpoint", f"'{checkpoint}' for {pieces} slices", "one image, or none")
@@ -154,7 +159,8 @@ def command(measurements: tuple[Path, ...], operator: str, energy: str | None, m
         if checkpoint is not None:
             check_outputs("checkpoint", [checkpoint], force=True, INPUT=job.path, **inputs)  # of another run: refused when read
     told = provenance({"mask": _text(mask), "psf": _text(psf), "maps": _text(maps)}, named, seed,
-                      options | {"noise_std": noise_std, "scale": scale, "dataset": dataset, "axes": axes})
+                      options | {"noise_std": noise_std, "scale": scale, "tol": tol, "max_iter": max_iter, "dataset": dataset,
+                                 "axes": axes})
     settings = Settings(prior, schedule, options, with_map, progress)
     done = [_run(job, names, settings, operator, told, as_json) for job, names in zip(jobs, wanted, strict=True)]
     if as_json:
@@ -183,7 +189,7 @@ def _kept(piece: Piece) -> Callable[[], Piece]:
 
 def _pieces(path: Path, operator: str, noise_std: float | None, mask: Path | None, blur: Tensor | None, factor: int | None,
             maps: Path | None, dataset: str | None, axes: str | None, slices: str | None, scale: float | None,
-            ) -> tuple[list[Callable[[], Piece]], list[str], bool]:
+            tol: float | None, max_iter: int | None) -> tuple[list[Callable[[], Piece]], list[str], bool]:
     """Those of an input, as `Job` has them."""
     from ..io import open_kspace, read_image
     from .runs import Piece
@@ -192,7 +198,7 @@ def _pieces(path: Path, operator: str, noise_std: float | None, mask: Path | Non
     if operator == "mri":
         found = open_kspace(path, dataset=dataset, axes=axes, maps=maps, mask=mask)
         chosen = chosen_slices(slices, len(found), path)
-        scan = Scan(found, noise_std, scale)
+        scan = Scan(found, noise_std, scale, tol, max_iter)
         return [partial(scan.piece, i) for i in chosen], [found.label(i) for i in chosen], len(found) > 1
     y = read_image(path)
     eta, noise_from = image_noise_std(operator, y, noise_std)

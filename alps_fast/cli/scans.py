@@ -20,6 +20,8 @@ class Scan(NamedTuple):
     slices: Slices
     noise_std: float | None
     scale: float | None
+    tol: float | None
+    max_iter: int | None
 
     def piece(self, index: int) -> Piece:
         """Slice `index` as it is sampled.
@@ -28,12 +30,16 @@ class Scan(NamedTuple):
             ArgumentError: naming the file, the array and the slice.
         """
         from ..io import scaled_kspace
+        from ..operators import CartesianMRI
 
         data = self.slices[index]
         prepared, words, noise_std = ready(data, self.noise_std)
         found = scaled_kspace(prepared, noise_std, self.scale)
         noise_from = "measured" if noise_std is not None and self.noise_std is None else found.noise_from
-        return Piece(index, self.slices.label(index), found.y, found.operator, found.scale, noise_from, data.geometry, words)
+        own = found.operator
+        operator = CartesianMRI(own.mask, own.maps, noise_std=own.noise_std, tol=own.tol if self.tol is None else self.tol,
+                                max_iter=own.max_iter if self.max_iter is None else self.max_iter)
+        return Piece(index, self.slices.label(index), found.y, operator, found.scale, noise_from, data.geometry, words)
 
 
 def chosen_slices(text: str | None, count: int, path: Path) -> list[int]:

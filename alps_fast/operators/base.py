@@ -145,6 +145,18 @@ class Operator(ABC):
         xi: noise to use in place of Philox, in the op's own basis.
         """
 
+    def advance(self, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, s: StepScalars, *, backend: str = "auto") -> Tensor:
+        """x⁺ alone, of a step whose m nobody looks at and which other steps follow; the arguments are those of `langevin`.
+
+        What is solved by iteration takes one system here in place of two, to an error that the next steps forget.
+        """
+        return self.langevin(x, grad, b, ids, s, backend=backend)[0]
+
+    @property
+    def iterative(self) -> bool:
+        """Whether steps are solved by iteration, which takes the longer the larger t/η is."""
+        return False
+
     def support(self, x: Tensor) -> Tensor | None:
         """Where images may differ from zero, as a state (1|M, H, W, 1) of zeros and ones like x; None: everywhere."""
         return None
@@ -176,11 +188,11 @@ class Operator(ABC):
 
     def solve_state(self, rhs: Tensor, inv_eta2: float, lam: float) -> Tensor:
         """(AᴴA inv_eta2 + lam)⁻¹ rhs on states, in the dtype of rhs."""
-        return self._solved_by_step(rhs, inv_eta2, lam, "torch")
+        return self._solved_by_step(rhs, inv_eta2, lam, "torch" if rhs.dtype == torch.float64 else "auto")
 
     def _solved_by_step(self, rhs: Tensor, inv_eta2: float, lam: float, backend: str) -> Tensor:
         """A step without data or noise, its scalars chosen to leave rhs as it is."""
-        s = StepScalars(lam=lam, lin=1.0, w=0.0, inv_eta2=inv_eta2, noise_lam=lam, noise=NO_NOISE, seed=0, step=0)
+        s = by_itself(inv_eta2, lam)
         ids = torch.zeros(len(rhs), dtype=torch.int64, device=rhs.device)
         return self.langevin(rhs, rhs, torch.zeros_like(rhs[:self.measurements or 1]), ids, s, backend=backend)[0]
 
@@ -201,6 +213,11 @@ class Operator(ABC):
         """AᴴA x on states."""
         images = from_state(x, self.is_complex)
         return to_state(self.normal(images)) if self._roots is None else self.adjoint_state(self.whitened(self.forward(images)))
+
+
+def by_itself(inv_eta2: float, lam: float) -> StepScalars:
+    """Those of a step that takes x to (AᴴA inv_eta2 + lam)⁻¹ x."""
+    return StepScalars(lam=lam, lin=1.0, w=0.0, inv_eta2=inv_eta2, noise_lam=lam, noise=NO_NOISE, seed=0, step=0)
 
 
 def check_image(x: Tensor, is_complex: bool, name: str = "x") -> None:

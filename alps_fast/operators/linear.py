@@ -11,7 +11,7 @@ from torch import Tensor
 from ..adapters import check_own
 from ..errors import check, check_positive, whole
 from ..layout import from_state, to_state
-from ..ops._cg import PRECISELY, damped_least_squares
+from ..ops._cg import PRECISELY, allowed, damped_least_squares
 from ..ops._langevin import check_step, right_hand_side, unit_noise
 from ..ops._modes import settled, uncast
 from ..ops._scalars import StepScalars
@@ -39,7 +39,8 @@ class LinearOperator(Operator):
         noise_std: η > 0, in every real component of y; (M,) one a measurement, (1, ...) or (M, ...) one a datum.
         image_shape: (C, H, W).
         is_complex: whether images are complex; measurements may be either.
-        tol: error of a step allowed, in posterior standard deviations. max_iter: iterations at most.
+        tol: error allowed of a step whose state is kept, in posterior standard deviations; of those on the way there three times
+            as much (docs/exactness.md §12). max_iter: iterations at most.
         solve: (rhs, inv_eta2, lam) -> (AᴴA inv_eta2 + lam)⁻¹ rhs for images (B, C, H, W) and two numbers. Not where noise_std
             differs from datum to datum.
         sqrt: (ξ, inv_eta2, lam) -> S ξ for white noise like images, of variance one in every real component, and any S with
@@ -53,7 +54,7 @@ class LinearOperator(Operator):
     """
 
     def __init__(self, forward: Callable[..., Tensor], adjoint: Callable[..., Tensor], noise_std: float | Tensor,
-                 image_shape: Sequence[int], *, is_complex: bool = False, tol: float = 0.03, max_iter: int = 1000,
+                 image_shape: Sequence[int], *, is_complex: bool = False, tol: float = 0.01, max_iter: int = 1000,
                  solve: Callable[..., Tensor] | None = None, sqrt: Callable[..., Tensor] | None = None,
                  measurements: int | None = None):
         super().__init__(noise_std, by_datum=True)
@@ -79,6 +80,11 @@ class LinearOperator(Operator):
         self._shape = channels, height, width
         self._measured: tuple[int, ...] | None = None  # shape of one measurement, known once _plan has run
         self._complex_data = False
+
+    @property
+    def iterative(self) -> bool:
+        """Where no `solve` is known."""
+        return self._known[0] is None
 
     def forward(self, x: Tensor) -> Tensor:
         """A x."""
@@ -159,8 +165,24 @@ class LinearOperator(Operator):
             drawn = self._measured_rows(eps[:, pixels:]) * math.sqrt(s.inv_eta2)
             drawn = to_state(self._adjoint(drawn)) + eps[:, :pixels].view(x.shape) * math.sqrt(s.noise_lam)
             return m + self._by(0, drawn, s.inv_eta2, s.noise_lam), m
-        prior, shift = right_hand_side(x, grad, b, s.lin, s.w).div_(s.lam), x.new_full((len(x),), s.lam)
         tol, max_iter = (self.tol, self.max_iter) if s.noise else (min(self.tol, MAP_TOL), PRECISELY * self.max_iter)
+        return self._step(x, grad, b, ids, s, xi, tol, max_iter, joint=False)
+
+    def advance(self, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, s: StepScalars, *, backend: str = "auto") -> Tensor:
+        """x⁺; where iterations are left, from one system."""
+        if not self.iterative or self.measurements is not None or s.noise_lam != s.lam:
+            return super().advance(x, grad, b, ids, s, backend=backend)
+        x, grad, b = x.contiguous(), grad.contiguous(), b.contiguous()
+        total = x[0].numel() + math.prod(self._plan(x.device)) * (2 if self._complex_data else 1)
+        check_step(x, grad, b, ids, s.lam, s.lin, s.w, s.inv_eta2, s.noise_lam, s.noise, None, (len(x), total))
+        return self._step(x, grad, b, ids, s, None, allowed(self.tol, s.noise), self.max_iter, joint=True)[0]
+
+    def _step(self, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, s: StepScalars, xi: Tensor | None, tol: float, max_iter: int,
+              joint: bool) -> tuple[Tensor, Tensor]:
+        """x⁺ and m by iteration, of one system with noise and all in place of both if `joint`."""
+        pixels = x[0].numel()
+        total = pixels + math.prod(self._plan(x.device)) * (2 if self._complex_data else 1)
+        prior, shift = right_hand_side(x, grad, b, s.lin, s.w).div_(s.lam), x.new_full((len(x),), s.lam)
         error = math.sqrt(pixels) * tol
         if not s.noise:
             m = self._solve(prior, None, s.inv_eta2, shift, error, max_iter)
@@ -168,6 +190,9 @@ class LinearOperator(Operator):
         eps = unit_noise(x, (len(x), total), ids, s.noise, s.seed, s.step, xi)
         drawn, noise_shift = eps[:, :pixels].view(x.shape) * s.noise_lam**-0.5, torch.full_like(shift, s.noise_lam)
         data = eps[:, pixels:, None] * s.inv_eta2**-0.5 if s.inv_eta2 > 0 else None
+        if joint:
+            after = self._solve(prior.add_(drawn), data, s.inv_eta2, shift, error, max_iter)
+            return after.clone(), after
         if self.measurements is not None:  # rows come measurement by measurement: the two systems of a chain one after the other
             m = self._solve(prior, None, s.inv_eta2, shift, error, max_iter)
             return m + self._solve(drawn, data, s.inv_eta2, noise_shift, error, max_iter), m

@@ -11,18 +11,20 @@ from torch import Tensor
 from ..errors import check, check_choice, check_positive, whole
 from ..layout import Placed, beside
 from ..ops._alike import each, product
-from ..ops._cg import PRECISELY, conjugate_gradients
+from ..ops._cg import PRECISELY, allowed, conjugate_gradients
 from ..ops._modes import one_thread, ordinary
 from ..ops._scalars import StepScalars
 from ..ops.langevin_fourier import langevin_fourier
 from ..ops.langevin_sense import langevin_sense
 from ..ops.langevin_sense_cg import langevin_sense_cg, sense_solve
+from ..ops.philox_normal import INDEPENDENT
 from . import factor_cache
 from ._asked import CHAINS, NoiseAsked
-from .base import Operator, check_binary, check_finite, check_image, check_values
+from .base import Operator, by_itself, check_binary, check_finite, check_image, check_values
 from .solver import cheaper, costs
 
 REFINED = 2  # iterations between looks where factors that are exact but for rounding precondition: each gains five digits
+REFINEMENTS = 8  # at most, of a solution in single precision; two or three are needed
 CENTRE_TOL = 1e-4  # error of what all steps are taken around, in standard deviations under a prior of std one
 MAP_TOL = 1e-3  # of steps without noise, whose errors add up, where noise would soon make them forgotten
 CHUNK = 1 << 22  # matrix elements factored at a time
@@ -63,7 +65,8 @@ class CartesianMRI(Operator):
         noise_std: η > 0, in units of y, in every real component; (M,) one a measurement.
         axis: for a mask (n,), the image axis along which it varies: 0 (H: whole rows are kept or not) or 1 (W: whole
             columns).
-        tol: where conjugate gradients solve, error of a step allowed, in posterior standard deviations.
+        tol: where conjugate gradients solve, error allowed of a step whose state is kept, in posterior standard deviations; of
+            those on the way there three times as much (docs/exactness.md §12).
         max_iter: their iterations at most; 305 are needed at t = 90 η of a brain's slice of which eight coils saw 12 %.
         solver: "lines" or "cg" (conjugate gradients) of several coils. "auto": lines where the mask allows them, unless they take
             more than 4 GiB or more than twice the time of a measurement; which does not hang on the machine.
@@ -78,7 +81,7 @@ class CartesianMRI(Operator):
     takes_rows = True
 
     def __init__(self, mask: Tensor, maps: Tensor | None = None, *, noise_std: float | Tensor, axis: int | None = None,
-                 tol: float = 0.03, max_iter: int = 1000, solver: str = "auto", cache: bool = True):
+                 tol: float = 0.01, max_iter: int = 1000, solver: str = "auto", cache: bool = True):
         super().__init__(noise_std)
         tol, max_iter = check_positive("tol", tol), whole("max_iter", max_iter, 1)
         mask = check_binary("mask", mask)
@@ -125,6 +128,11 @@ class CartesianMRI(Operator):
         return (f"CartesianMRI({many}{' x '.join(map(str, self.mask.shape[-2:]))}, {coils}, "
                 f"{100 * float(self.mask.mean()):.3g} % measured, noise_std={self.noise_std:g}, "
                 f"solver={self.solver!r}{f' ({told})' if told else ''})")
+
+    @property
+    def iterative(self) -> bool:
+        """With several coils and a mask of two axes."""
+        return self.maps is not None and self.line_axis is None
 
     def forward(self, x: Tensor) -> Tensor:
         """mask · F(maps · x), (coils, H, W) or (B, coils, H, W)."""
@@ -180,33 +188,48 @@ class CartesianMRI(Operator):
 
     def solve_state(self, rhs: Tensor, inv_eta2: float, lam: float) -> Tensor:
         """(AᴴA inv_eta2 + lam)⁻¹ rhs, exact or, where conjugate gradients solve, to the rounding of the dtype."""
-        if self.maps is None or self.line_axis is not None:
+        if not self.iterative:
             return super().solve_state(rhs, inv_eta2, lam)
-        return self._solved(rhs, inv_eta2, lam, 0.0)
-
-    def _solved(self, rhs: Tensor, inv_eta2: float, lam: float, error: float) -> Tensor:
-        """The same by conjugate gradients, each measurement with its own maps and mask; error 0: as the dtype allows."""
-        most, rows = PRECISELY * self.max_iter, len(rhs) // (self.measurements or 1)
-        solved = []
+        if rhs.dtype == torch.float32:
+            return self._solved(rhs, inv_eta2, lam, torch.finfo(torch.float32).tiny)
+        rows, solved = len(rhs) // (self.measurements or 1), []
         for k in range(self.measurements or 1):
             here, part = self.of(k, k + 1), rhs[k * rows:(k + 1) * rows]
             maps, mask = here._white_maps(rhs), here._rolled_mask(rhs)
             shift = part.new_full((len(part),), lam)
             maps, mask = maps.view(maps.shape[-3:]), mask.view(mask.shape[-2:])
-            solved.append(sense_solve(part, torch.zeros_like(part), maps, mask, inv_eta2, shift, error, most))
+            solved.append(sense_solve(part, torch.zeros_like(part), maps, mask, inv_eta2, shift, 0.0, PRECISELY * self.max_iter))
         return torch.cat(solved)
 
+    def _solved(self, rhs: Tensor, inv_eta2: float, lam: float, tol: float) -> Tensor:
+        """(AᴴA inv_eta2 + lam)⁻¹ rhs by conjugate gradients from rhs, or zero if that is nearer."""
+        s, rhs = by_itself(inv_eta2, lam), rhs.contiguous()
+        ids = torch.zeros(len(rhs), dtype=torch.int64, device=rhs.device)
+        nothing = torch.zeros_like(rhs[:self.measurements or 1])
+        return langevin_sense_cg(rhs, rhs, nothing, *self._of_each(rhs), ids, **vars(s), tol=tol,
+                                 max_iter=PRECISELY * self.max_iter)[0]
+
     def centre(self, y: Tensor, inv_eta2: float, lam: float) -> Tensor:
-        """As every operator's. By lines the factors in single precision precondition it, so that none in double are kept."""
+        """As every operator's. By lines the factors in single precision precondition it, so that none in double are kept; by
+        conjugate gradients what is left of it, formed in double, is solved for in single precision until nothing changes."""
         if self.maps is None:
             return super().centre(y, inv_eta2, lam)
         b = self.adjoint_state(y.to(torch.complex128)) * inv_eta2
         error, most = CENTRE_TOL * math.sqrt(b[0].numel()), PRECISELY * self.max_iter
-        if self.line_axis is None:
-            return self._solved(b, inv_eta2, lam, error).float()
 
         def apply(p: Tensor) -> Tensor:
             return self.normal_state(p) * inv_eta2 + p * lam
+
+        if self.line_axis is None:
+            found, done = torch.zeros_like(b), b.new_zeros(len(b), 1, 1, 1, dtype=torch.bool)
+            for _ in range(REFINEMENTS):
+                left = b - apply(found)
+                more = self._solved(left.float(), inv_eta2, lam, CENTRE_TOL).double()
+                found += torch.where(done, 0, more)  # each of its own measurement alone, however many there are
+                done = done | ((more * left).sum((1, 2, 3), keepdim=True) <= error**2)  # what it changed, in squared deviations
+                if bool(done.all()):
+                    break
+            return found.float()
 
         def precondition(r: Tensor) -> Tensor:
             return self._solved_by_step(r.float(), inv_eta2, lam, "auto").double()
@@ -226,10 +249,7 @@ class CartesianMRI(Operator):
         if self.line_axis is not None:
             u, eigenvalues = self.factors(x.dtype.to_complex(), x.device)
             return langevin_sense(x, grad, b, u, eigenvalues, self.line_axis, ids, **vars(s), xi=xi, backend=backend)
-        maps, mask = self._white_maps(x), self._rolled_mask(x)
-        if self.measurements is not None:
-            count = max(len(maps), len(mask))
-            maps, mask = maps.expand(count, *maps.shape[-3:]), mask.expand(count, *mask.shape[-2:])
+        maps, mask = self._of_each(x)
         tol, max_iter = (self.tol, self.max_iter) if s.noise else (min(self.tol, MAP_TOL), PRECISELY * self.max_iter)
         after, mean = langevin_sense_cg(x, grad, b, maps, mask, ids, **vars(s), tol=tol, max_iter=max_iter, xi=xi,
                                         backend=backend)
@@ -237,6 +257,24 @@ class CartesianMRI(Operator):
             few = slice(min(CHAINS, len(x) // (self.measurements or 1)))
             self._asked(self.of(0, 1), after[few], mean[few], ids[few], s)
         return after, mean
+
+    def advance(self, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, s: StepScalars, *, backend: str = "auto") -> Tensor:
+        """x⁺; by conjugate gradients from one system, or without noise to an error that suits a small correction."""
+        if not self.iterative:
+            return super().advance(x, grad, b, ids, s, backend=backend)
+        # a row is not looked at: INDEPENDENT alone may have the noise_lam of the next level in it
+        joint = s.noise_lam == s.lam if s.level is None else s.noise != INDEPENDENT
+        x, grad, b = x.contiguous(), grad.contiguous(), b.contiguous()
+        return langevin_sense_cg(x, grad, b, *self._of_each(x), ids, **vars(s), tol=allowed(self.tol, s.noise),
+                                 max_iter=self.max_iter, joint=joint, backend=backend)[0]
+
+    def _of_each(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps and mask as `langevin_sense_cg` takes them, of as many measurements both."""
+        maps, mask = self._white_maps(x), self._rolled_mask(x)
+        if self.measurements is None:
+            return maps, mask
+        count = max(len(maps), len(mask))
+        return maps.expand(count, *maps.shape[-3:]), mask.expand(count, *mask.shape[-2:])
 
     def factors(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """(U (lines, n, n) complex `dtype`, Λ (lines, n) real) with AᴴA = U Λ Uᴴ on every line along `line_axis`; M in front of

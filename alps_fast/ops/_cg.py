@@ -10,11 +10,16 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-WINDOW = 8  # iterations between looks at the error: what it fell by meanwhile tells where it stands
+WINDOW = 8  # iterations between looks at the device, or at the error where each would wait for it
+SHARE = 4  # of all iterations one in so many, the last ones, are compared with as many before: so errors are seen to fall
+SLOWEST = 0.25  # by which the error is taken to fall at most from one such share to the next, however fast it just fell
 RISE = 64  # units of rounding by which sums of squares may rise and still count as falling
 PRECISELY = 10  # times the iterations of a step are allowed where a solution is wanted to the rounding of its dtype, and in MAP
 
+FORGOTTEN = 3.0  # times the error is allowed in a step that others follow (docs/exactness.md §12)
+
 _solves: ContextVar[list[int] | None] = ContextVar("solves", default=None)
+_applied: ContextVar[Applications | None] = ContextVar("applied", default=None)
 _in_graphs: dict[torch.device, Tensor] = {}  # max_iter, where it did not suffice in some replay of a graph, else 0
 
 
@@ -27,6 +32,41 @@ def looks() -> Iterator[list[int]]:
         yield solves
     finally:
         _solves.reset(token)
+
+
+class Applications:
+    """How often AᴴA was applied to an image, by solvers that count it."""
+
+    def __init__(self) -> None:
+        self.total: int | Tensor | None = None  # None: nobody counted
+
+    def add(self, count: int | Tensor) -> None:
+        """So many more."""
+        self.total = count if self.total is None else self.total + count
+
+
+@contextmanager
+def applications() -> Iterator[Applications]:
+    """Counts what is applied inside."""
+    token = _applied.set(counter := Applications())
+    try:
+        yield counter
+    finally:
+        _applied.reset(token)
+
+
+def applied(count: Callable[[], int | Tensor]) -> None:
+    """Add `count()` where somebody counts."""
+    if (counter := _applied.get()) is not None:
+        counter.add(count())
+
+
+def allowed(tol: float, noise: int) -> float:
+    """The error of a step that others follow, where tol is that of one whose state is kept.
+
+    A predictor's, which has no noise, is a tenth of a standard deviation long at most, and is wanted to a tenth too.
+    """
+    return tol * FORGOTTEN if noise else tol
 
 
 def rowwise_dot(a: Tensor, b: Tensor) -> Tensor:
@@ -75,13 +115,14 @@ def warn_of_graphs(device: torch.device) -> None:
 
 
 def conjugate_gradients(apply: Callable[[Tensor], Tensor], rhs: Tensor, start: Tensor, error: float, max_iter: int,
-                        precondition: Callable[[Tensor], Tensor] = lambda r: r, window: int = WINDOW) -> Tensor:
+                        precondition: Callable[[Tensor], Tensor] = lambda r: r, window: int | None = None) -> Tensor:
     """Solve M x = rhs row by row for a symmetric positive definite M that acts on each row alone.
 
     A step of size α from residual r lowers the squared error eᵀM e by exactly α rᵀC⁻¹r (Hestenes and Stiefel), and
-    where M is the precision of a Gaussian, eᵀM e counts the error in its standard deviations. A row stops, and changes
-    no more, once `window` steps together lowered it by at most max(error², ε² of all it fell by), ε the rounding of the
-    dtype. A row that is not finite comes back as NaN and leaves the others alone.
+    where M is the precision of a Gaussian, eᵀM e counts the error in its standard deviations. With f what the last quarter of the
+    steps lowered it by and f/ρ what as many before did, f ρ/(1 − ρ) is what is left of it if it goes on falling so. A row stops,
+    and changes no more, once that, ρ taken for a quarter at least, is at most error², or f at most ε² of all it fell by, ε the
+    rounding of the dtype. A row that is not finite comes back as NaN and leaves the others alone.
 
     Args:
         apply: p -> M p for rows (N, ...).
@@ -89,7 +130,8 @@ def conjugate_gradients(apply: Callable[[Tensor], Tensor], rhs: Tensor, start: T
         error: √(eᵀM e) allowed.
         max_iter: iterations at most; a warning tells where they did not suffice.
         precondition: r -> C⁻¹ r with C ≈ M symmetric positive definite, each row alone.
-        window: iterations between looks at the error.
+        window: iterations between looks, for a preconditioner that is all but exact: a row then stops once those together
+            lowered the error by at most max(error², ε² of all it fell by).
 
     Returns:
         x like rhs.
@@ -104,28 +146,38 @@ def conjugate_gradients(apply: Callable[[Tensor], Tensor], rhs: Tensor, start: T
     x, r = torch.where(misleads, 0, start), torch.where(misleads, rhs, r)
     p = precondition(r)
     rz = rowwise_dot(r, p)
-    fell, total = torch.zeros_like(rz), torch.zeros_like(rz)
+    falls, total = list[Tensor](), torch.zeros_like(rz)
     active = rz > 0  # False where rz is NaN
+    applied(lambda: len(rhs))
     for i in range(1, max_iter + 1):
         q = apply(p)
+        applied(active.sum)
         curvature = rowwise_dot(p, q)
         moves = active & (rz > 0) & (curvature > 0)
         alpha = torch.where(moves, rz / curvature, 0)
         x += columns(alpha) * p
         r = r - columns(alpha) * q
-        fell += alpha * rz
+        falls.append(alpha * rz)
+        total = total + falls[-1]
         z = precondition(r)
         last, rz = rz, torch.where(moves, rowwise_dot(r, z), rz)
         p = z + columns(torch.where(moves, rz / last, 0)) * p
-        if i % window == 0:
-            total += fell
-            active = active & (fell > (total * torch.finfo(rhs.dtype).eps ** 2).clamp_min(error**2))
-            fell = torch.zeros_like(fell)
-            if not active.any():
-                break
+        if i == 1 or (window is not None and i % window != 0):
+            continue
+        fell, left = _left(falls) if window is None else 2 * [torch.stack(falls[-window:]).sum(0)]
+        active = active & (left > error**2) & (fell > total * torch.finfo(rhs.dtype).eps ** 2)
+        if not active.any():
+            break
     else:
         warn_of_max_iter(max_iter)
     return torch.where(columns(rz.isfinite()), x, torch.nan)
+
+
+def _left(falls: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """What the last share of the steps lowered the squared error by, and how much of it that tells to be left."""
+    share = max(1, len(falls) // SHARE)
+    fell, before = (torch.stack(part).sum(0) for part in (falls[-share:], falls[-2 * share:-share]))
+    return fell, torch.where(fell < before, fell * torch.maximum(fell, SLOWEST * before) / (before - fell), torch.inf)
 
 
 def damped_least_squares(forward: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], prior: Tensor, data: Tensor,
@@ -161,8 +213,10 @@ def damped_least_squares(forward: Callable[[Tensor], Tensor], adjoint: Callable[
     largest, least = torch.zeros_like(squares), torch.full_like(squares, torch.inf)
     bound = squares * radau * inv_eta2 + drift
     active = squares > 0  # False where it is NaN
+    applied(lambda: len(prior))
     for i in range(1, max_iter + 1):
         q = forward(p)
+        applied(active.sum)
         length = rowwise_dot(p, p)
         curvature = rowwise_dot(q, q) + mu * length
         alpha = torch.where(active, squares / curvature, 0)

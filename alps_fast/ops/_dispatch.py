@@ -113,6 +113,8 @@ _takes: dict[tuple[str, str], str] = {}
 _reasons: dict[str, str | None] = {}
 _asked: ContextVar[str] = ContextVar("asked", default="auto")
 _passed_on: ContextVar[set[str] | None] = ContextVar("passed_on", default=None)
+_whys: ContextVar[list[str] | None] = ContextVar("whys", default=None)
+_told: set[str] = set()  # by `slower`, in this process
 
 
 # those with a file of their name in kernels/
@@ -199,6 +201,8 @@ def dispatch(op: str, backend: str, device: torch.device, *arguments: Any) -> An
     What a kernel takes depends on dtypes, options and an image's size, never on the number of chains, so that a chain's
     numbers do not either.
     """
+    whys: list[str] = []
+    token = _whys.set(whys)
     with uncast():
         *kernels, definition = implementations(op, backend, device)
         results = ((kernel, kernel(*arguments)) for kernel in kernels)
@@ -206,13 +210,39 @@ def dispatch(op: str, backend: str, device: torch.device, *arguments: Any) -> An
         if result is NotImplemented:
             with as_defined(device):
                 result = definition(*arguments)
+    _whys.reset(token)
     if (notes := _passed_on.get()) is not None:
         named = chosen(backend)
         if named not in ("auto", "torch") and function is not _implementations.get((op, named)):
             why = f"takes {op} for {_takes[op, named]} alone" if (op, named) in _takes else f"has no {op}"
-            ran = next(name for (_, name), other in _implementations.items() if other is function)
-            notes.add(f"backend: {named!r} {why}; {ran!r} ran it")
+            notes.add(f"backend: {named!r} {why}; {_name_of(function)!r} ran it")
+        elif whys and named == "auto":
+            notes.update(_untold(f"{op}: {' and '.join(whys)}; {_name_of(function)!r} ran it, more slowly"))
     return result
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """The backend that a function serves an op on."""
+    return next(name for (_, name), other in _implementations.items() if other is function)
+
+
+def leaves(why: str) -> Any:
+    """NotImplemented from a kernel, for a reason that whoever let backend="auto" choose would not expect, and is told of."""
+    if (whys := _whys.get()) is not None:
+        whys.append(why)
+    return NotImplemented
+
+
+def slower(note: str) -> None:
+    """Tell, where anybody tells, once a process, of a kernel that runs in the place of a better one."""
+    if (notes := _passed_on.get()) is not None:
+        notes.update(_untold(note))
+
+
+def _untold(note: str) -> set[str]:
+    new = {note} - _told
+    _told.update(new)
+    return new
 
 
 def as_defined(device: torch.device) -> AbstractContextManager[None]:
@@ -224,7 +254,8 @@ def as_defined(device: torch.device) -> AbstractContextManager[None]:
 
 @contextmanager
 def telling() -> Iterator[None]:
-    """Warns at its end, once an op, of what a backend that was asked for by name left to another."""
+    """Warns at its end, once an op, of what a backend that was asked for by name left to another; once a process and reason of an
+    op that backend="auto" found no kernel for where one might be expected to be."""
     notes: set[str] = set()
     token = _passed_on.set(notes)
     try:

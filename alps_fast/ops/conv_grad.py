@@ -26,7 +26,7 @@ from torch import Tensor
 from ..errors import BackendError, check, check_choice, refused
 from ._compiled import Kernel, compiled, kernel_on_cpu
 from ._conv_weights import WIDTHS, pack, pack_fragments
-from ._dispatch import Op, dispatch, implements
+from ._dispatch import Op, dispatch, implements, slower
 from ._langevin import FLOATS, check_kind, described
 from ._memory import empty_like, laid_out
 from ._packed import packed_once
@@ -167,6 +167,7 @@ def _conv_grad_cpu(kernel: Kernel, x: Tensor, weights: Sequence[Tensor], scale: 
 
 
 CUDA_KERNELS = ("warps", "warpgroups")
+HOPPER = 9  # the major number of its compute capability
 
 
 def _cuda_kernel() -> str:
@@ -178,6 +179,9 @@ def _cuda_kernel() -> str:
     check_choice(name, kernel, CUDA_KERNELS)
     if kernel == "warpgroups" and not able:
         raise BackendError(f"{name}: got 'warpgroups'; wanted 'warps' on this GPU")
+    if not able and name not in os.environ and torch.cuda.get_device_capability()[0] == HOPPER:
+        slower("conv_grad: alps_fast._cuda was built for 90, without Hopper's own products; the kernel of warps runs in place "
+               "of that of warpgroups: build with ALPS_FAST_CUDA_ARCHS=90a")
     return kernel
 
 

@@ -9,7 +9,7 @@ from ..errors import check
 from ..layout import as_complex, as_real
 from ._alike import fft, inverse_fft, power, product
 from ._compiled import Kernel, compiled
-from ._dispatch import Op, dispatch, implements
+from ._dispatch import Op, dispatch, implements, leaves
 from ._langevin import (
     as_drawn,
     at_level,
@@ -94,12 +94,17 @@ def langevin_fourier_reference(
 LARGEST_PRIME = {"cpu": 31, "cuda": 7}  # among the factors of what csrc/cpu/fft.h and csrc/cuda/fft.cuh transform
 
 
-def has_fast_transform(n: int, backend: str) -> bool:
-    """Whether a backend's kernels have a transform of n numbers."""
-    for prime in range(2, LARGEST_PRIME[backend] + 1):
-        while n % prime == 0:
-            n //= prime
-    return n == 1
+def without_transform(height: int, width: int, backend: str) -> str | None:
+    """Why a backend's kernels do not transform images of this size; None where they do."""
+    for side in (height, width):
+        n = side
+        for prime in range(2, LARGEST_PRIME[backend] + 1):
+            while n % prime == 0:
+                n //= prime
+        if n > 1:
+            return (f"{backend!r} has no transform of {side} numbers, which have a prime factor above {LARGEST_PRIME[backend]} "
+                    f"(images {height} x {width})")
+    return None
 
 
 @compiled("langevin_fourier", cpu="float32, no decimation and sides without a prime factor above 31",
@@ -110,11 +115,15 @@ def _langevin_fourier(
     level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     rows, height, width, channels = x.shape
-    if x.dtype != torch.float32 or factor > 1 or not all(has_fast_transform(n, kernel.backend) for n in (height, width)):
+    if x.dtype != torch.float32 or factor > 1:
         return NotImplemented
+    if why := without_transform(height, width, kernel.backend):
+        return leaves(why)
     operators, measurements, after, mean = len(h) if h.ndim == 3 else 1, len(b), empty_like(x), empty_like(x)
     chains, noise, xi = as_drawn(x, chains, noise, xi)
-    return (after, mean) if kernel(locals(), x.device) else NotImplemented
+    if not kernel(locals(), x.device):
+        return leaves(f"images {height} x {width} do not fit the shared memory of this GPU")
+    return after, mean
 
 
 @Op

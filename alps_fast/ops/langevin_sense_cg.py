@@ -16,9 +16,9 @@ from torch import Tensor
 from ..errors import check
 from ..layout import as_complex, as_real
 from ._alike import fft, inverse_fft, power, product
-from ._cg import WINDOW, conjugate_gradients, in_graphs, looked, warn_of_max_iter
+from ._cg import WINDOW, applied, conjugate_gradients, in_graphs, looked, warn_of_max_iter
 from ._compiled import Kernel, compiled
-from ._dispatch import Op, dispatch, implements, stream_on
+from ._dispatch import Op, dispatch, implements, leaves, stream_on
 from ._langevin import (
     as_drawn,
     at_level,
@@ -35,7 +35,7 @@ from ._langevin import (
 )
 from ._memory import empty_like
 from ._packed import packed_once
-from .langevin_fourier import has_fast_transform
+from .langevin_fourier import without_transform
 from .philox_normal import NO_NOISE
 
 CACHE = 1 << 17  # coil samples a CPU works on at a time: 1 MB stays in L2, 2.8 times faster for 32 rows of 8 × 128²
@@ -67,7 +67,7 @@ def _numbers(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sense_spectrum(maps: Tensor, mask: Tensor) -> Tensor:
-    """The diagonal of F AᴴA Fᴴ, (H, W): AᴴA as nearly as a circular convolution can be, which preconditions it well.
+    """The diagonal of F AᴴA Fᴴ, (H, W): AᴴA as nearly as a circular convolution can be.
 
         d(k) = Σ_q mask(q) Σ_c |(F S_c)(q − k)|² / (H W)
     """
@@ -78,14 +78,22 @@ def sense_spectrum(maps: Tensor, mask: Tensor) -> Tensor:
 
 def sense_solve(rhs: Tensor, start: Tensor, maps: Tensor, mask: Tensor, inv_eta2: float, shift: Tensor, error: float,
                 max_iter: int) -> Tensor:
-    """(AᴴA inv_eta2 + shift)⁻¹ rhs for states, shift (N,), by `conjugate_gradients`."""
-    gain = 1 / (sense_spectrum(maps, mask) * inv_eta2 + shift[:, None, None])
+    """(AᴴA inv_eta2 + shift)⁻¹ rhs for states, shift (N,), by `conjugate_gradients`.
+
+    The preconditioner is, where some map is not zero, C⁻¹ = ((D inv_eta2 + shift) shift)^{-1/2}, D = `sense_spectrum`, between
+    transforms; elsewhere 1/shift, which is exact. The root because D is but the mean of AᴴA around a frequency: gains by D itself
+    spread the eigenvalues of what the mask left out as far as they bring those of what it kept together.
+    """
+    wide = shift[:, None, None, None]
+    gain = 1 / ((sense_spectrum(maps, mask) * inv_eta2 + wide[..., 0]) * wide[..., 0]).sqrt()
+    seen = (maps != 0).any(0).to(rhs.dtype)[None, ..., None]
 
     def apply(p: Tensor) -> Tensor:
-        return sense_normal(p, maps, mask) * inv_eta2 + p * shift[:, None, None, None]
+        return sense_normal(p, maps, mask) * inv_eta2 + p * wide
 
     def precondition(r: Tensor) -> Tensor:
-        return as_real(inverse_fft(fft(as_complex(r)[..., 0]) * gain)[..., None])
+        inside = as_real(inverse_fft(fft(as_complex((r * seen).contiguous())[..., 0]) * gain)[..., None])
+        return torch.where(seen > 0, inside, r / wide)
 
     return conjugate_gradients(apply, rhs, start, error, max_iter, precondition)
 
@@ -93,8 +101,8 @@ def sense_solve(rhs: Tensor, start: Tensor, maps: Tensor, mask: Tensor, inv_eta2
 @implements("langevin_sense_cg", "torch")
 def langevin_sense_cg_reference(
     x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
-    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, xi: Tensor | None = None,
-    level: Tensor | None = None,
+    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, joint: bool = False,
+    xi: Tensor | None = None, level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The definition."""
     lam, lin, w, inv_eta2, noise_lam = at_level(level, lam, lin, w, inv_eta2, noise_lam)
@@ -107,7 +115,10 @@ def langevin_sense_cg_reference(
     def solve(rhs: Tensor, start: Tensor, shift: Tensor) -> Tensor:
         return sense_solve(rhs, start, maps, mask, inv_eta2, shift, tol * math.sqrt(x[0].numel()), max_iter)
 
-    return perturbed_and_solved(x, right_hand_side(x, grad, b, lin, w), drawn, lam, noise_lam, solve)
+    rhs = right_hand_side(x, grad, b, lin, w)
+    if joint and drawn is not None:
+        rhs, drawn = rhs + drawn, None
+    return perturbed_and_solved(x, rhs, drawn, lam, noise_lam, solve)
 
 
 def _spectrum_of(maps_and_mask: Sequence[Tensor]) -> Tensor:
@@ -118,20 +129,23 @@ def _spectrum_of(maps_and_mask: Sequence[Tensor]) -> Tensor:
           cuda="float32 and sides without a prime factor above 7")
 def _langevin_sense_cg(
     kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float,
-    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int,
-    xi: Tensor | None = None,
-    level: Tensor | None = None,
+    w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, joint: bool = False,
+    xi: Tensor | None = None, level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     rows, measurements, coils, (height, width) = len(x), len(b), len(maps), mask.shape
-    if x.dtype != torch.float32 or not all(has_fast_transform(n, kernel.backend) for n in (height, width)):
+    if x.dtype != torch.float32:
         return NotImplemented
+    if why := without_transform(height, width, kernel.backend):
+        return leaves(why)
     after, mean, spectrum = empty_like(x), empty_like(x), packed_once(_spectrum_of, (maps, mask))
     chains, noise, xi = as_drawn(x, chains, noise, xi)
     error = tol * math.sqrt(2 * height * width)
     arguments = kernel.packed(locals())
     if kernel.backend == "cuda":
         return (after, mean) if _iterated(kernel, arguments, x, noise, max_iter) else NotImplemented
-    if not kernel.call("", arguments, torch.get_num_threads()):
+    count: int = kernel.call("", arguments, torch.get_num_threads())
+    applied(lambda: abs(count))
+    if count < 0:
         warn_of_max_iter(max_iter)
     return after, mean
 
@@ -164,8 +178,8 @@ def _iterated(kernel: Kernel, arguments: bytes, x: Tensor, noise: int, max_iter:
 @Op
 def langevin_sense_cg(
     x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
-    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float = 0.03, max_iter: int = 1000,
-    xi: Tensor | None = None, level: Tensor | None = None, backend: str = "auto",
+    inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float = 0.01, max_iter: int = 1000,
+    joint: bool = False, xi: Tensor | None = None, level: Tensor | None = None, backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """One Langevin step for SENSE with any mask, by conjugate gradients; the noise by perturb-and-solve.
 
@@ -173,9 +187,9 @@ def langevin_sense_cg(
         P(l) = (AᴴA inv_eta2 + l)⁻¹,     ξ = (ε₂, ε₁)
 
     Both systems of every chain are solved in one batch, m starting from x (so that a step stopped early still lowers
-    the quadratic it minimises), each with step sizes of its own, preconditioned by the circular convolution nearest to
-    AᴴA. A system stops once its error e is about tol posterior standard deviations, root mean square over the n real
-    unknowns: eᵀP⁻¹e <= tol² n, see `conjugate_gradients`. The noise then lacks the share tol² of its variance.
+    the quadratic it minimises), each with step sizes of its own, preconditioned by a root of the circular convolution nearest
+    to AᴴA (`sense_solve`). A system stops once its error e is about tol posterior standard deviations, root mean square over the
+    n real unknowns: eᵀP⁻¹e <= tol² n, see `conjugate_gradients`. The noise then lacks the share tol² of its variance.
 
     Args:
         x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, level, backend: as in `langevin_pixel`;
@@ -185,6 +199,8 @@ def langevin_sense_cg(
             (M, H, W): those of each M-th of the rows, in order.
         tol: error allowed, see above, > 0. max_iter: iterations at most, a warning where they do not suffice; what a CUDA
             graph replays warns at the end of the next `Sampler` run.
+        joint: whether x⁺ alone is wanted, under noise_lam = lam: one system, started from x, in place of two, and m is of no use.
+            The CUDA kernels solve both all the same.
         xi: (N, 1 + coils, H, W, 2) to use for ξ: first ε₂ in pixels, then ε₁ for the samples of every coil, torch.fft
             order. With Philox, one stream runs through all of it in this order.
 
@@ -211,11 +227,13 @@ def langevin_sense_cg(
     check(max_iter >= 1, "max_iter", max_iter, "at least 1")
     if level is not None and level.device.type == "cpu":
         (lam, lin, w, inv_eta2, noise_lam), level = level.tolist(), None
+    check(not joint or level is not None or noise_lam == lam, "joint", f"it with noise_lam = {noise_lam}",
+          f"it with noise_lam = lam, {lam}")
 
     def of(maps: Tensor, mask: Tensor, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor,
            xi: Tensor | None) -> tuple[Tensor, Tensor]:
         return dispatch("langevin_sense_cg", backend, x.device, x, grad, b, maps, mask, chains, lam, lin, w, inv_eta2, noise_lam,
-                        noise, seed, step, tol, max_iter, xi, level)
+                        noise, seed, step, tol, max_iter, joint, xi, level)
 
     if maps.ndim == 3:
         return of(maps, mask, x, grad, b, chains, xi)

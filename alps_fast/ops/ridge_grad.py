@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..errors import check, refused
 from ._compiled import Kernel, compiled, kernel_on_cpu
-from ._dispatch import Op, dispatch, implements
+from ._dispatch import Op, dispatch, implements, leaves
 from ._langevin import FLOATS, check_kind, described
 from ._memory import empty_like, laid_out
 from ._packed import packed_once
@@ -100,6 +100,11 @@ def has_kernel(dtype: torch.dtype, channels: int, largest: int = 0) -> bool:
     return dtype == torch.float32 and channels in (1, 2) and largest < 1 << 31
 
 
+def too_much(backend: str, energy: dict[str, Any]) -> str:
+    """Why a kernel that takes such images does not take this energy."""
+    return f"{backend!r} has no kernel for an energy of {energy['potentials']} potentials and {energy['side']} taps a row"
+
+
 @compiled("ridge_grad", of_energy, cpu="float32 images of one or two channels",
           cuda="float32 images of one or two channels, filters of at most seven taps a row")
 def _ridge_grad(kernel: Kernel, x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
@@ -111,7 +116,7 @@ def _ridge_grad(kernel: Kernel, x: Tensor, filters: Sequence[Tensor], w: Tensor,
     x = laid_out(x)
     grad, value = empty_like(x), x.new_empty(images if want_value else 0)
     energy = of_energy(packed_once(stacked, filters), w, r, q, mu)
-    return (grad, value) if kernel(locals() | energy, x.device) else NotImplemented
+    return (grad, value) if kernel(locals() | energy, x.device) else leaves(too_much(kernel.backend, energy))
 
 
 def ridge_grad_bytes(shape: Sequence[int], filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ..errors import check, refused
 from ._compiled import Kernel, compiled
-from ._dispatch import Op, dispatch, implements
+from ._dispatch import Op, dispatch, implements, leaves
 from ._langevin import as_drawn, check_diagonal, check_step, check_stream, described
 from ._memory import empty_like
 from ._packed import packed_once
 from .langevin_pixel import langevin_pixel_reference
-from .ridge_grad import check_ridge, has_kernel, of_energy, ridge_grad_reference, stacked
+from .ridge_grad import check_ridge, has_kernel, of_energy, ridge_grad_reference, stacked, too_much
 
 
 @implements("ridge_langevin", "torch")
@@ -53,7 +53,7 @@ def _ridge_langevin(
     grad, after, mean = None, empty_like(x), empty_like(x)
     chains, noise, xi = as_drawn(x, chains, noise, xi)
     energy = of_energy(packed_once(stacked, filters), weights, r, q, mu)
-    return (after, mean) if kernel(locals() | energy, x.device) else NotImplemented
+    return (after, mean) if kernel(locals() | energy, x.device) else leaves(too_much(kernel.backend, energy))
 
 
 @Op

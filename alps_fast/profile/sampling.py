@@ -152,7 +152,7 @@ def step_of(workload: Workload, device: torch.device) -> Callable[[], object]:
     """One Langevin step of the first level, to be called over and over."""
     sampler, y = workload.prepare(device)
     plan, rows = Run(sampler, y).planned(0)
-    return lambda: alps.steps(plan.target, rows.x, rows.ids, plan.scalars[0], 1)
+    return lambda: alps.steps(plan.target, rows.x, rows.ids, plan.scalars[0], 1, looks=False)
 
 
 def one_step(workload: Workload, device: torch.device) -> None:

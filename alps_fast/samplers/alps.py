@@ -28,8 +28,8 @@ from .targets import Target, Targets, majorant
 
 
 def alps_levels(schedule: Schedule, eta: float) -> list[Level]:
-    """Prior levels t_i, every one with the whole measurement."""
-    return [Level(t, eta, schedule.steps) for t in schedule.t().tolist()]
+    """Prior levels t_i, every one with the whole measurement, whose noise `Schedule.eta_ratio` may enlarge."""
+    return [Level(t, e, schedule.steps) for t, e in zip(schedule.t().tolist(), schedule.beside(eta).tolist(), strict=True)]
 
 
 def start(target: Target, shape: tuple[int, ...], ids: Tensor) -> Tensor:
@@ -38,10 +38,21 @@ def start(target: Target, shape: tuple[int, ...], ids: Tensor) -> Tensor:
     return target.langevin(nothing, nothing, ids, replace(target.scalars, noise=INDEPENDENT, step=0))[0]
 
 
-def steps(target: Target, x: Tensor, ids: Tensor, s: StepScalars, most: int) -> tuple[Tensor, Tensor, int]:
-    """x -> m(x) + P^{1/2} ξ, `most` times from the step of s on if one op takes them, else once: x⁺, m, and how many."""
+def steps(target: Target, x: Tensor, ids: Tensor, s: StepScalars, most: int, looks: bool) -> tuple[Tensor, Tensor, int]:
+    """x -> m(x) + P^{1/2} ξ, `most` times from the step of s on if one op takes them, else once: x⁺, m, and how many.
+
+    looks: whether m matters; where it does not it may be x⁺.
+    """
     fused = target.fused(x, ids, s, most)
-    return (*fused, most) if fused is not None else (*target.langevin(x, target.grad(x), ids, s), 1)
+    return (*fused, most) if fused is not None else (*stepped(target, x, target.grad(x), ids, s, looks), 1)
+
+
+def stepped(target: Target, x: Tensor, grad: Tensor, ids: Tensor, s: StepScalars, looks: bool) -> tuple[Tensor, Tensor]:
+    """x⁺ and, if one `looks` at it, m."""
+    if looks:
+        return target.langevin(x, grad, ids, s)
+    after = target.advance(x, grad, ids, s)
+    return after, after
 
 
 def anneal(course: Course, ensemble: Ensemble, through: Callable[[Plan, Rows], Stepped],
@@ -89,7 +100,7 @@ class Course:
         target = self._target
         tunes = level.steps - level.draw if i < self.annealed else 0  # a draw's last step leaves its τ alone
         plan = Plan(i, target, self._steps(i, ensemble.step), tunes if self.correction else None, i < self.annealed,
-                    self._between(i))
+                    level.draw or not target.operator.iterative, self._between(i))
         number = torch.full((1,), i, device=ensemble.x.device)  # on a GPU a kernel, where torch.tensor would wait
         in_memory = self.in_memory and not self.correction  # which takes its own numbers from the host
         scalars = self._scalars(ensemble.x)[i] if in_memory and target.operator.takes_rows else None
@@ -149,6 +160,7 @@ class Plan:
     scalars: tuple[StepScalars, ...]
     tunes: int | None
     records: bool  # whether E before the last step is wanted, where there is one; else NaN
+    draws: bool  # whether m after the last step is wanted, as that of a draw is, or comes with the state anyway
     predictor: Predictor | None = None
 
     def of(self, first: int, last: int) -> Plan:
@@ -181,10 +193,10 @@ class Plan:
             s, rest = scalars[done], len(scalars) - done
             if rest == 1 and self.records and target.energy.has_value:
                 value, grad = target.value_and_grad(x)
-                x, mean = target.langevin(x, grad, rows.ids, s)
+                x, mean = stepped(target, x, grad, rows.ids, s, self.draws)
                 count = 1
             else:
-                x, mean, count = steps(target, x, rows.ids, s, max(rest - 1, 1))
+                x, mean, count = steps(target, x, rows.ids, s, max(rest - 1, 1), self.draws and rest == 1)
             done += count
             if count == 1:  # steps taken together need no look of their own: what broke in them is still so after the last
                 alive, broken = guarded(x, alive, broken, rows.level, done - 1)
@@ -214,7 +226,8 @@ def guarded(x: Tensor, alive: Tensor, broken: Tensor, level: Tensor, k: int) -> 
 def predict(target: Target, x: Tensor, ids: Tensor, p: Predictor) -> Tensor:
     """x − keep (x − m(x)) − flow (L/t²) P ∇E(x, t), where the next level finds a state: one gradient, one projection."""
     around = target.around(x)
-    projected = target.operator.langevin(around, target.grad(x), target.b * p.keep, ids, p.scalars, backend=target.backend)[1]
+    data = target.b * (p.keep * target.share)
+    projected = target.operator.advance(around, target.grad(x), data, ids, p.scalars, backend=target.backend)
     if isinstance(p.keep, Tensor):
         return target.back(projected.add_(around * (1.0 - p.keep)))
     return target.back(projected.add_(around, alpha=1.0 - p.keep))

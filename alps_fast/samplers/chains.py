@@ -56,6 +56,7 @@ class Record:
     energy: Tensor  # (levels, N) E(x, t)/t² before the last step of a level; NaN in the draws after the first
     acceptance: Tensor  # (levels, N) mean probability of acceptance; NaN without MALA
     tau: Tensor  # (levels, N) MALA's step at the end of a level; NaN without MALA
+    applications: Tensor  # (levels,) of AᴴA a step and chain, the predictor's spread over the steps; NaN where none is counted
 
     @classmethod
     def empty(cls, x: Tensor, is_complex: bool, draws: int, levels: int, traced: int) -> Record:
@@ -65,7 +66,7 @@ class Record:
         mean, m2, projected = (torch.zeros_like(x) for _ in range(3))
         of_polar = (*x.shape[:-1], x.shape[-1] // 2 * 3) if is_complex else (0,)
         polar_mean, polar_m2 = (x.new_zeros(of_polar) for _ in range(2))
-        by_level = [x.new_full((levels, rows), torch.nan) for _ in range(3)]
+        by_level = [*(x.new_full((levels, rows), torch.nan) for _ in range(3)), x.new_full((levels,), torch.nan)]
         trace = x.new_zeros(draws, rows, traced)
         return cls(count, mean, m2, polar_mean, polar_m2, projected, trace, *by_level)
 

@@ -28,16 +28,20 @@ FIRST = 2.0  # σ_max over the widest standard deviation that is left to find: t
 FAR = 3.0  # a direction that is so much wider than σ_max comes out too narrow by more than 10 %
 WAVES = 6  # cosines a side that the smooth part of an image is made of
 ROWS = 8  # of them seen through A at a time
+RATIO, GROWTH = 20.0, 1.25  # t/η at most where steps are solved by iteration, and by how much more at a time if need be
+LAG = 0.005  # excess of variance, in the worst direction, that this may add
 UNSEEN = 1e-3  # share of all directions of which the measurement says nothing that is told
 
 
-def chosen(operator: Operator, energy: Energy, y: Tensor, measured: bool) -> Schedule:
-    """A schedule with a predictor for a prior and a checked measurement y; `measured`: whether annealing sees y.
+def chosen(operator: Operator, energy: Energy, y: Tensor, measured: bool, alone: bool = True) -> Schedule:
+    """A schedule with a predictor for a prior and a checked measurement y; `measured`: whether annealing sees y, `alone`: and
+    nothing else, so that η may be annealed too.
 
     sigma_max: FIRST times the energy's `spread`; of images of range 1 (`Energy.unit`) the spread, or FIRST times the standard
     deviation that the measurement leaves the smoothest images, if that is more. sigma_min: η, the smallest where several are
     given, within half the energy's `finest` and the whole. levels: as few as leave WANTED excess in every direction, by
-    `excess.moments`, and TIED times as many for a prior in closed form, GRADIENTS allowing.
+    `excess.moments`, and TIED times as many for a prior in closed form, GRADIENTS allowing. eta_ratio: None, but where steps
+    are solved by iteration (`Operator.iterative`) the smallest that adds at most LAG to that.
     """
     if energy.unit:
         left = unmeasured_std(operator, y, energy.spread) if measured else smooth_stds(operator, y, energy.spread).max()
@@ -52,27 +56,32 @@ def chosen(operator: Operator, energy: Energy, y: Tensor, measured: bool) -> Sch
     known = (energy.curvature(float(t)) for t in ts)
     bounds = tuple(1.0 if bound is None else bound for bound in known)
     tied = 1.0 if energy.unit else TIED
-    return planned(float(low), float(high), 10.0 * energy.finest, tuple(np.log(ts)), bounds, energy.floor, tied)
+    eta = operator.noise_std if operator.iterative and measured and alone else None
+    return planned(float(low), float(high), 10.0 * energy.finest, tuple(np.log(ts)), bounds, energy.floor, tied, eta)
 
 
 @lru_cache(maxsize=64)
 def planned(low: float, high: float, narrowest: float, logs: tuple[float, ...], bounds: tuple[float, ...],
-            floor: float, tied: float) -> Schedule:
+            floor: float, tied: float, eta: float | None) -> Schedule:
     """`ladder` for a curvature bound that is interpolated between ln t."""
     flat = bounds.count(1.0) == len(bounds)
-    return ladder(low, high, narrowest, published if flat else lambda t: float(np.interp(math.log(t), logs, bounds)), floor, tied)
+    curvature = published if flat else lambda t: float(np.interp(math.log(t), logs, bounds))
+    return ladder(low, high, narrowest, curvature, floor, tied, eta)
 
 
 def ladder(low: float, high: float, narrowest: float, curvature: Callable[[float], float], floor: float,
-           tied: float = TIED) -> Schedule:
+           tied: float = TIED, eta: float | None = None) -> Schedule:
     """`tied` times the fewest levels from high to low that leave WANTED excess, between prior standard deviations `narrowest` and
-    high/FIRST and for measurements of all strengths, by `moments`; FEWEST at least, and no more than GRADIENTS allow."""
+    high/FIRST and for measurements of all strengths, by `moments`; FEWEST at least, and no more than GRADIENTS allow.
+
+    With an `eta` that is annealed beside the prior from as low a t/η as adds no more than LAG, the measurement's noise level.
+    """
     widest = high / FIRST
     stds = np.geomspace(min(narrowest, widest), widest, 25)[:, None]
     data = np.concatenate([[0.0], np.geomspace(1e-2 / widest**2, 1e2 / low**2, 16)])[None]
 
-    def at(levels: int) -> Schedule:
-        return Schedule(high, low, levels, STEPS, RHO, predictor=True)
+    def at(levels: int, ratio: float | None = None) -> Schedule:
+        return Schedule(high, low, levels, STEPS, RHO, predictor=True, eta_ratio=ratio)
 
     most = (GRADIENTS + 1) // (STEPS + 1)
     few, many = FEWEST, most
@@ -80,7 +89,15 @@ def ladder(low: float, high: float, narrowest: float, curvature: Callable[[float
         middle = (few + many) // 2
         left = moments(at(middle), stds, data, curvature, floor).variance
         few, many = (few, middle) if float(np.abs(left - 1.0).max()) <= WANTED else (middle + 1, many)
-    return at(min(math.ceil(tied * many), most))
+    many = min(math.ceil(tied * many), most)
+    if eta is None:
+        return at(many)
+    ratio, own = RATIO, moments(at(many), stds, data, curvature, floor).variance
+    while ratio * eta < high:
+        if float((moments(at(many, ratio), stds, data, curvature, floor, eta).variance - own).max()) <= LAG:
+            return at(many, ratio)
+        ratio *= GROWTH
+    return at(many)
 
 
 def rounded_up(value: float) -> float:

@@ -29,20 +29,23 @@ def published(t: float) -> float:
 
 
 def moments(schedule: Schedule, stds: np.ndarray | float, data: np.ndarray | float = 0.0,
-            curvature: Callable[[float], float] = published, floor: float = 0.0) -> Moments:
+            curvature: Callable[[float], float] = published, floor: float = 0.0, eta: float = 1.0) -> Moments:
     """What averaged noise leaves at the end of `schedule`, by recursion and without sampling:
 
-        x⁺ = (1 − P (a + q)) x + P a y + P^{1/2} (R_k + R_{k+1})/√2,   q = 1/(s² + t²),   P = (a + L/t²)⁻¹
+        x⁺ = (1 − P (a + q)) x + P a y + P^{1/2} (R_k + R_{k+1})/√2,   q = 1/(s² + t²),   P = (a + L/t²)⁻¹,   a → a (η/η_t)²
 
     Args:
-        stds: s. data: a, the eigenvalue of AᴴA/η²; both broadcast together. curvature: L(t). floor: an energy's.
+        stds: s. data: a, the eigenvalue of AᴴA/η²; both broadcast together. curvature: L(t). floor: an energy's. eta: the true η,
+            in image units, where the schedule anneals it too; elsewhere it is of no consequence.
     """
-    s, a = np.broadcast_arrays(np.asarray(stds, float), np.asarray(data, float))
-    ts = schedule.t().tolist()
+    s, true = np.broadcast_arrays(np.asarray(stds, float), np.asarray(data, float))
+    ts, shares = schedule.t().tolist(), ((eta / schedule.beside(eta)) ** 2).tolist()
     lins = [curvature(t) / t**2 for t in ts]
+    a = true * shares[0]
     mean = a / (a + lins[0])
     variance, shared = 1.0 / (a + lins[0]), np.zeros(s.shape)  # shared: covariance with the noise that the next step has too
-    for i, (t, lin) in enumerate(zip(ts, lins, strict=True)):
+    for i, (t, lin, share) in enumerate(zip(ts, lins, shares, strict=True)):
+        a = true * share
         q, p = 1.0 / (s * s + max(t, floor) ** 2), 1.0 / (a + lin)
         kept, root = p * (lin - q), np.sqrt(0.5 * p)
         for _ in range(schedule.steps):

@@ -53,8 +53,8 @@ class Graphs:
         """`plan.run(rows, tick)`; a replay tells no progress."""
         target, first = plan.target, plan.scalars[0].step
         tuned_from = first if plan.tunes else None  # the tuning of τ takes its step number from the host
-        key = (*launched(plan, rows), plan.tunes, tuned_from, plan.records, target.backend, id(target.energy),
-               id(target.operator), *((v.shape, v.dtype, v.device) for v in flat(rows)))
+        key = (*launched(plan, rows), plan.tunes, tuned_from, plan.records, plan.draws, target.share, target.backend,
+               id(target.energy), id(target.operator), *((v.shape, v.dtype, v.device) for v in flat(rows)))
         if self.why_not is not None:
             return plan.run(rows, tick)
         if (revision := target.energy.revision()) != self.revision:  # a graph reads what was made of the weights as they were
@@ -104,7 +104,7 @@ class Graphs:
     def _record(self, plan: Plan, rows: Rows) -> Recorded:
         held = plan.target.energy.prepare(plan.target.t, rows.x)
         mine = rebuilt(rows, [v.clone() for v in flat(rows)])
-        with _packed.held() as packed:
+        with _packed.held() as packed, _cg.applications():  # what is captured has not run
             replay, result = self.capture(lambda: plan.run(mine, silent), rows.x.device)
         return Recorded(plan.scalars[0].step, mine, replay, result, (held, packed, plan))
 

@@ -20,7 +20,7 @@ from ..operators.base import Operator
 from ..ops._dispatch import NAMES, telling
 from ..ops._modes import settled
 from ..ops.philox_normal import NO_NOISE
-from ..schedule import Schedule
+from ..schedule import Level, Schedule
 from .alps import alps_levels
 from .chosen import chosen
 from .inputs import measured, warn_of_axes, warn_of_size
@@ -34,8 +34,8 @@ class MapEstimate:
 
     image: (C, H, W) real or complex.
     energy: () U(x) = E(x, t)/t² + ‖Ax − y‖²/(2η²) at t = σ_min.
-    trace: (levels, steps) U at the level's t before each of its steps; it never rises along a row, nor from the last of all to
-        `energy`, if the energy's curvature is a true bound, up to the rounding of U in float32.
+    trace: (levels, steps) U at the level's t and η before each of its steps; it never rises along a row, nor from the last of all
+        to `energy`, if the energy's curvature is a true bound, up to the rounding of U in float32.
 
     energy and trace are NaN for a prior without a value, such as a `DiffusionPrior`: the image is the point that the same steps
     lead to, where the denoiser's residual and the data balance.
@@ -93,7 +93,7 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
                 x = target.langevin(x, torch.zeros_like(x), rows, s)[1]
             for _ in range(level.steps):
                 value, grad = evaluated(target, x)
-                trace.append(posterior_energy(value, level.t, operator, x, checked))
+                trace.append(posterior_energy(value, level, operator, x, checked))
                 x = target.langevin(x, grad, rows, s)[1]
                 bar.update()
             try:
@@ -101,7 +101,7 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
                     callback(Progress(i, schedule.levels, level.t, level.eta, x, x, operator.is_complex))
             except StopIteration:
                 break
-    last = posterior_energy(evaluated(target, x)[0] if energy.has_value else unknown(x), level.t, operator, x, checked)
+    last = posterior_energy(evaluated(target, x)[0] if energy.has_value else unknown(x), level, operator, x, checked)
     found = MapEstimate(from_state(x, operator.is_complex), last, torch.stack(trace, 1).unflatten(1, (i + 1, -1)))
     return found if y.ndim >= checked.ndim else MapEstimate(found.image[0], found.energy[0], found.trace[0])
 
@@ -116,8 +116,8 @@ def unknown(x: Tensor) -> Tensor:
     return x.new_full((len(x),), torch.nan)
 
 
-def posterior_energy(value: Tensor, t: float, operator: Operator, x: Tensor, y: Tensor) -> Tensor:
-    """U = E/t² + ‖Ax − y‖²/(2η²), (B,) float64."""
+def posterior_energy(value: Tensor, level: Level, operator: Operator, x: Tensor, y: Tensor) -> Tensor:
+    """U = E/t² + ‖Ax − y‖²/(2η²) of a level, (B,) float64."""
     residual = operator.misfit(from_state(x, operator.is_complex), y)
     squares = (residual.abs() if residual.is_complex() else residual).double().square().flatten(1).sum(1)
-    return value.double() / t**2 + squares / (2 * operator.noise_std**2)
+    return value.double() / level.t**2 + squares / (2 * level.eta**2)

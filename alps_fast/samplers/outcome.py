@@ -39,6 +39,8 @@ def posterior_of(run: Run) -> Posterior:
     by_level = {
         "t": [level.t for level in levels[:shown]], "eta": [level.eta for level in levels[:shown]],
         **{name: _mean_over(getattr(record, name)[:shown], ensemble.alive) for name in ("energy", "acceptance", "tau")}}
+    if sampler.operator.iterative:
+        by_level["applications"] = record.applications[:shown].tolist()
 
     def one(v: Tensor) -> Tensor:
         return v if run.batched else v[0]

@@ -18,7 +18,7 @@ from ..errors import check
 from ..io.files import check_writable
 from ..layout import from_state
 from ..limits import check_memory
-from ..ops._cg import warn_of_graphs
+from ..ops._cg import applications, warn_of_graphs
 from ..ops._memory import reused_memory
 from ..ops.philox_normal import MEASUREMENTS
 from ..pairs import ids
@@ -124,7 +124,8 @@ class Run:
         if key not in sampler._schedules:
             if sampler.schedule is not None and sampler.warm_start is None:
                 warn_of_start(sampler.schedule, sampler.operator, sampler.energy, self.y, sees)
-            sampler._schedules[key] = sampler.schedule or chosen(sampler.operator, sampler.energy, self.y, sees)
+            sampler._schedules[key] = sampler.schedule or chosen(sampler.operator, sampler.energy, self.y, sees,
+                                                                 alone=sampler.warm_start is None)
         return sampler._schedules[key]
 
     def _start(self) -> tuple[Ensemble, Record]:
@@ -190,8 +191,18 @@ class Run:
 
     def _in_parts(self, plan: Plan, rows: Rows, bar: tqdm[Any]) -> Stepped:
         """The level of all rows, `most` at a time, and of fewer once memory runs out."""
-        sampler, parts, first = self.sampler, list[Stepped](), 0
+        sampler = self.sampler
         graphs, ended = sampler.graphs and rows.x.device.type == sampler._graphs.device, bar.n + len(plan.scalars)
+        with applications() as counted:
+            parts = self._parts(plan, rows, bar, graphs)
+        bar.update(ended - bar.n)
+        if counted.total is not None:
+            self.record.applications[plan.level] = counted.total / (len(rows.x) * len(plan.scalars))
+        return joined(parts)
+
+    def _parts(self, plan: Plan, rows: Rows, bar: tqdm[Any], graphs: bool) -> list[Stepped]:
+        """What each of them comes to."""
+        sampler, parts, first = self.sampler, list[Stepped](), 0
         while first < len(rows.x):
             some, last = part(rows, sampler.chains, first, self.most)
             here = plan.of(first // sampler.chains, -(-last // sampler.chains))
@@ -205,8 +216,7 @@ class Run:
                 self.most = (last - first) // 2
                 sampler._graphs.clear()
                 torch.cuda.empty_cache()
-        bar.update(ended - bar.n)
-        return joined(parts)
+        return parts
 
     def _level_end(self, projection: Tensor) -> None:
         """Once a level: stop if no chain is left, keep a checkpoint, tell the callback.

@@ -29,7 +29,8 @@ class Target:
         b = c = (AᴴA/η² + 1 + 1/σ²)⁻¹ (Aᴴy/η² + x₀/σ²),
 
     shape (B, H, W, C') or one a chain; scalars: of a step at this level with its own noise; prior: `Energy.level`, read in place
-    of t where there is one.
+    of t where there is one. share: (η/η_t)² where the measurement's noise is η_t at this level while c is that of η; x₀ absent,
+    Aᴴy/η_t² − AᴴA c/η_t² is (η/η_t)² c.
     """
 
     operator: Operator
@@ -39,6 +40,7 @@ class Target:
     scalars: StepScalars
     backend: str
     prior: tuple[Any, ...] | None = None
+    share: float = 1.0
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """E (N,) and ∇E (N, H, W, C') of states, without 1/t²."""
@@ -58,8 +60,17 @@ class Target:
         So nothing is ever added to Aᴴy/η², which in single precision drowns all else where η is small.
         Outside the operator's support x stays 0; AᴴA couples it to nothing there, so the step within is that of the rest.
         """
-        stepped = self.operator.langevin(self.around(x), grad, self.b, ids, s, backend=self.backend)
+        stepped = self.operator.langevin(self.around(x), grad, self._data, ids, s, backend=self.backend)
         return self.back(stepped[0]), self.back(stepped[1])
+
+    def advance(self, x: Tensor, grad: Tensor, ids: Tensor, s: StepScalars) -> Tensor:
+        """x⁺ alone, as `Operator.advance` has it."""
+        return self.back(self.operator.advance(self.around(x), grad, self._data, ids, s, backend=self.backend))
+
+    @property
+    def _data(self) -> Tensor:
+        """b as a step takes it."""
+        return self.b if self.share == 1.0 else self.b * self.share
 
     def fused(self, x: Tensor, ids: Tensor, s: StepScalars, count: int) -> tuple[Tensor, Tensor] | None:
         """x⁺ and m after `count` steps, where one op takes them, gradients and all; else None."""
@@ -120,8 +131,14 @@ class Targets:
         """What a level samples from. data_noise: Aᴴ of the noise on every chain's own y_i, a state; empty where y is as it is."""
         inv_eta2 = level.eta**-2
         noise = data_noise if data_noise.numel() and inv_eta2 else None
-        b = self.centre(inv_eta2, noise) if centred(self.operator, self.adjoint) else self._data(inv_eta2, noise)
-        return Target(self.operator, self.energy, level.t, b, self.scalars(level), self.backend)
+        share = 1.0
+        if not centred(self.operator, self.adjoint):
+            b = self._data(inv_eta2, noise)
+        elif data_noise.numel() or self.warm is not None:  # y, or what a step is to stay near, differs from that of other levels
+            b = self.centre(inv_eta2, noise)
+        else:
+            b, share = self.centre(self.operator.noise_std**-2), (self.operator.noise_std / level.eta)**2
+        return Target(self.operator, self.energy, level.t, b, self.scalars(level), self.backend, share=share)
 
     def scalars(self, level: Level) -> StepScalars:
         """Of a step at this level with its own noise."""

@@ -80,7 +80,9 @@ struct FourierStep : Step {  // contract: alps_fast/ops/langevin_fourier.py, fac
   }
 };
 
-constexpr int CG_WINDOW = 8;  // iterations between looks at the error, as in alps_fast/ops/_cg.py
+// As in alps_fast/ops/_cg.py: CUDA looks at what CG_WINDOW iterations lowered the error by, the CPU at the last CG_SHARE-th of all.
+constexpr int CG_WINDOW = 8, CG_SHARE = 4;
+constexpr double CG_SLOWEST = 0.25;
 constexpr double CG_EPS = 0x1p-23;
 
 struct SenseCgStep : Step {  // contract: alps_fast/ops/langevin_sense_cg.py; spectrum is sense_spectrum, error sqrt(e^T M e) allowed
@@ -88,12 +90,13 @@ struct SenseCgStep : Step {  // contract: alps_fast/ops/langevin_sense_cg.py; sp
   int64_t coils, height, width;
   double error;
   int64_t max_iter;
+  bool joint;  // x+ alone from one system; CUDA solves two
 
   template <class V>
   void fields(V&& v) {
     Step::fields(v);
     v("maps", maps), v("mask", mask), v("spectrum", spectrum), v("coils", coils), v("height", height), v("width", width);
-    v("error", error), v("max_iter", max_iter);
+    v("error", error), v("max_iter", max_iter), v("joint", joint);
   }
 };
 

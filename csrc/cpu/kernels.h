@@ -21,7 +21,7 @@ constexpr int MOST_BLOCKS = 64;
   KERNEL(void, langevin_pixel, , PixelStep)                                                           \
   KERNEL(void, langevin_sense, , SenseStep)                                                           \
   KERNEL(void, langevin_fourier, , FourierStep)                                                       \
-  KERNEL(bool, langevin_sense_cg, , SenseCgStep) /* false where max_iter iterations did not suffice */ \
+  KERNEL(int64_t, langevin_sense_cg, , SenseCgStep) /* applications of A^H A; negative where some solve did not end */ \
   KERNEL(void, moments, , Moments)                                                                    \
   KERNEL(void, ridge_grad, , RidgeGrad)                                                               \
   KERNEL(int64_t, ridge_grad, _bytes, RidgeGrad) /* of the memory that ridge_grad works in */         \

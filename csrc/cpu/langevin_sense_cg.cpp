@@ -5,6 +5,9 @@
 // coil's k-space stay in L2, so an iteration reads the coil maps and nothing else from further away. Sums are taken a row of
 // cells at a time in float, and over these in double.
 #include <atomic>
+#include <cmath>
+#include <utility>
+#include <vector>
 
 #include "draw.h"
 #include "fft.h"
@@ -20,7 +23,7 @@ struct Problem {
       : panel(s.width * CELL), panels((s.height + BATCH - 1) / BATCH), padded(panels * BATCH), image(panels * panel),
         blocks((s.width + BATCH - 1) / BATCH), along_w(fourier(s.width)), along_h(fourier(s.height)),
         source(s.seed, s.step, s.chains, s.xi, 2 * (1 + s.coils) * s.height * s.width), maps(s.coils * image),
-        mask(blocks * s.height * BATCH), gain(2 * blocks * s.height * BATCH) {
+        mask(blocks * s.height * BATCH), gain(2 * blocks * s.height * BATCH), seen(image / 2) {
     for (int64_t e = 0; e < 2 * s.width; ++e) cell.push_back(e / 2 * CELL + e % 2 * BATCH);
     for (int64_t first = 0; first < s.width; first += BATCH) {
       Columns block;
@@ -34,6 +37,7 @@ struct Problem {
   const Fourier &along_w, &along_h;
   Source source;
   Floats maps, mask, gain;  // maps: an image a coil; mask, and a gain for lam and one for noise_lam: [block][h] a batch
+  Floats seen;  // of the pixels of an image, in cells of one part: 1 where some map is not zero, else 0
   std::vector<int64_t> cell;
   std::vector<Columns> columns;
 };
@@ -62,8 +66,17 @@ static void prepare(const SenseCgStep& s, const Problem& at, int64_t coil) {
     const int64_t w = i / (s.height * BATCH) * BATCH + i % BATCH, h = i / BATCH % s.height;
     const int64_t from = h * s.width + (w < s.width ? w : 0);
     at.mask.data[i] = s.mask[from];
-    at.gain.data[i] = every / (s.spectrum[from] * s.inv_eta2 + s.lam);
-    at.gain.data[frequencies + i] = every / (s.spectrum[from] * s.inv_eta2 + s.noise_lam);
+    at.gain.data[i] = every / std::sqrt((s.spectrum[from] * s.inv_eta2 + s.lam) * s.lam);
+    at.gain.data[frequencies + i] = every / std::sqrt((s.spectrum[from] * s.inv_eta2 + s.noise_lam) * s.noise_lam);
+  }
+  for (int64_t i = 0; i < at.image / 2; ++i) {
+    const int64_t h = i / (s.width * BATCH) * BATCH + i % BATCH, w = i / BATCH % s.width;
+    float any = 0;
+    for (int64_t c = 0; h < s.height && c < s.coils && any == 0; ++c) {
+      const float* value = s.maps + 2 * ((c * s.height + h) * s.width + w);
+      if (value[0] != 0 || value[1] != 0) any = 1;
+    }
+    at.seen.data[i] = any;
   }
 }
 
@@ -85,12 +98,14 @@ static void columns_of(const SenseCgStep& s, const Problem& at, const float* fac
   }
 }
 
-// Rows of an image into k: times the map of a coil, if any, and transformed along W.
+// Rows of an image into k: times the map of a coil, or where it is none what some coil sees, and transformed along W.
 static void rows_forward(const Problem& at, const float* image, const float* map, const Workspace& work) {
   for (int64_t first = 0; first < at.image; first += at.panel) {
     float *k = work.k + first, *into = in_place(at.along_w) ? k : work.scratch;
     if (!map) {
-      std::memcpy(into, image + first, sizeof(float) * static_cast<size_t>(at.panel));
+      for (int64_t i = 0; i < at.panel; i += BATCH)
+        for (int v = 0; v < BATCH; v += Wide::width)
+          Wide::save(Wide::load(image + first + i + v) * Wide::load(at.seen.data + (first + i) / CELL * BATCH + v), into + i + v);
     } else {
       for (int64_t i = first; i < first + at.panel; i += CELL)
         for (int v = 0; v < BATCH; v += Wide::width) {
@@ -150,18 +165,34 @@ static double apply(const SenseCgStep& s, const Problem& at, float shift, const 
 }
 
 // q = the preconditioner's r; returns r q
-static double precondition(const SenseCgStep& s, const Problem& at, const float* gain, const Workspace& work) {
+static double precondition(const SenseCgStep& s, const Problem& at, float shift, const float* gain, const Workspace& work) {
+  const F one = Wide::broadcast(1), outside = Wide::broadcast(1 / shift);
   rows_forward(at, work.r, nullptr, work);
   columns_of(s, at, gain, true, work);
   for (int64_t first = 0; first < at.image; first += at.panel) {
     const float* from = transform(at.along_w, work.k + first, work.scratch, true);
-    std::memcpy(work.q + first, from, sizeof(float) * static_cast<size_t>(at.panel));
+    for (int64_t i = 0; i < at.panel; i += BATCH)
+      for (int v = 0; v < BATCH; v += Wide::width) {
+        const F inside = Wide::load(at.seen.data + (first + i) / CELL * BATCH + v), r = Wide::load(work.r + first + i + v);
+        Wide::save(Wide::fma(inside, Wide::load(from + i + v), (one - inside) * outside * r), work.q + first + i + v);
+      }
   }
   return sum(at, [&](int64_t i) { return Wide::load(work.r + i) * Wide::load(work.q + i); });
 }
 
-// From x and the right-hand side in r to the solution in x; false where max_iter iterations did not suffice.
-static bool solve(const SenseCgStep& s, const Problem& at, bool starts, float shift, const float* gain, const Workspace& work) {
+// Of the squared error, what the last steps tell to be left; `fell`: what they lowered it by.
+static double left_of(const std::vector<double>& falls, double& fell) {
+  const size_t n = falls.size(), share = n / CG_SHARE > 1 ? n / CG_SHARE : 1;
+  double before = 0;
+  fell = 0;
+  for (size_t i = n - share; i < n; ++i) fell += falls[i], before += falls[i - share];
+  const double fastest = CG_SLOWEST * before;
+  return fell < before ? fell * (fell > fastest ? fell : fastest) / (before - fell) : HUGE_VAL;
+}
+
+// From x and the right-hand side in r to the solution in x: how often A^H A was applied, and whether max_iter iterations sufficed.
+static std::pair<int64_t, bool> solve(const SenseCgStep& s, const Problem& at, bool starts, float shift, const float* gain,
+                                      const Workspace& work) {
   const auto update = [&](float* y, float factor, const float* x) {
     for (int64_t i = 0; i < at.image; i += Wide::width)
       Wide::save(Wide::fma(Wide::broadcast(factor), Wide::load(x + i), Wide::load(y + i)), y + i);
@@ -176,10 +207,12 @@ static bool solve(const SenseCgStep& s, const Problem& at, bool starts, float sh
     else update(work.r, -1, work.q);
   }
   if (!starts) std::memset(work.x, 0, sizeof(float) * static_cast<size_t>(at.image));
-  double rz = precondition(s, at, gain, work), fell = 0, total = 0;
+  double rz = precondition(s, at, shift, gain, work), total = 0;
+  int64_t count = 1;
+  std::vector<double> falls;
   std::memcpy(work.p, work.q, sizeof(float) * static_cast<size_t>(at.image));
   bool stopped = !(rz > 0);
-  for (int64_t i = 1; !stopped && i <= s.max_iter; ++i) {
+  for (int64_t i = 1; !stopped && i <= s.max_iter; ++i, ++count) {
     const double curvature = apply(s, at, shift, work.p, work);
     const bool moves = rz > 0 && curvature > 0;
     const double alpha = moves ? rz / curvature : 0;
@@ -187,21 +220,22 @@ static bool solve(const SenseCgStep& s, const Problem& at, bool starts, float sh
       update(work.x, static_cast<float>(alpha), work.p);
       update(work.r, static_cast<float>(-alpha), work.q);
     }
-    fell += alpha * rz;
-    const double next = precondition(s, at, gain, work);
+    falls.push_back(alpha * rz);
+    total += alpha * rz;
+    const double next = precondition(s, at, shift, gain, work);
     const F beta = Wide::broadcast(moves ? static_cast<float>(next / rz) : 0);
     if (moves) rz = next;
     for (int64_t e = 0; e < at.image; e += Wide::width)
       Wide::save(Wide::fma(beta, Wide::load(work.p + e), Wide::load(work.q + e)), work.p + e);
-    if (i % CG_WINDOW == 0) {
-      total += fell;
-      stopped = !(fell > total * CG_EPS * CG_EPS && fell > s.error * s.error);
-      fell = 0;
+    if (i > 1) {
+      double fell;
+      const double left = left_of(falls, fell);
+      stopped = !(left > s.error * s.error && fell > total * CG_EPS * CG_EPS);
     }
   }
   if (!std::isfinite(rz))
     for (int64_t i = 0; i < at.image; ++i) work.x[i] = __builtin_nanf("");
-  return stopped;
+  return {count, stopped};
 }
 
 // f(pixel of the first of `count` rows, count, cells of the panel)
@@ -217,7 +251,8 @@ static void pad(const Problem& at, float* rows, int64_t count) {
   std::memset(rows + count, 0, sizeof(float) * static_cast<size_t>(all - count));
 }
 
-static void mean_system(const SenseCgStep& s, const Problem& at, int64_t n, const Workspace& work) {
+// `onto`: to what r holds.
+static void mean_system(const SenseCgStep& s, const Problem& at, int64_t n, bool onto, const Workspace& work) {
   const int64_t numbers = 2 * s.height * s.width;
   for_panels(s, at, [&](int64_t pixel, int64_t count, int64_t cells) {
     const float *x = s.x + n * numbers + 2 * pixel, *grad = s.grad + n * numbers + 2 * pixel;
@@ -226,8 +261,10 @@ static void mean_system(const SenseCgStep& s, const Problem& at, int64_t n, cons
     pad(at, work.rows, count);
     to_cells(at.cell, work.rows, work.x + cells);
     for (int64_t e = 0; e < count; ++e) work.rows[e] = b[e] + s.lin * x[e] - s.w * grad[e];
-    to_cells(at.cell, work.rows, work.r + cells);
+    to_cells(at.cell, work.rows, (onto ? work.q : work.r) + cells);
   });
+  for (int64_t i = 0; onto && i < at.image; i += Wide::width)
+    Wide::save(Wide::load(work.r + i) + Wide::load(work.q + i), work.r + i);
 }
 
 template <int NOISE>
@@ -250,11 +287,13 @@ static void noise_system(const SenseCgStep& s, const Problem& at, int64_t n, con
 }
 
 template <int NOISE>
-static bool run(const SenseCgStep& s, int threads) {
+static int64_t run(const SenseCgStep& s, int threads) {
   const Problem at(s);
-  const int64_t systems = NOISE == NO_NOISE ? s.rows : 2 * s.rows, numbers = 2 * s.height * s.width;
+  const bool joint = s.joint && NOISE != NO_NOISE;
+  const int64_t systems = NOISE == NO_NOISE || joint ? s.rows : 2 * s.rows, numbers = 2 * s.height * s.width;
   const int64_t column = at.padded * CELL, rows = drawn_floats(BATCH * 2 * s.width);
   std::atomic<bool> stopped{true};
+  std::atomic<int64_t> applications{0};
 #pragma omp parallel num_threads(team(threads, systems))
   {
     const Floats own(5 * at.image + at.panel + rows + 2 * column);
@@ -267,10 +306,13 @@ static bool run(const SenseCgStep& s, int threads) {
     for (int64_t system = 0; system < systems; ++system) {
       const bool of_noise = system >= s.rows;
       const int64_t n = of_noise ? system - s.rows : system;
-      if (!of_noise) mean_system(s, at, n, work);
-      else if constexpr (NOISE != NO_NOISE) noise_system<NOISE>(s, at, n, work);
+      if constexpr (NOISE != NO_NOISE)
+        if (of_noise || joint) noise_system<NOISE>(s, at, n, work);
+      if (!of_noise) mean_system(s, at, n, joint, work);
       const float* gain = at.gain.data + (of_noise ? at.blocks * s.height * BATCH : 0);
-      if (!solve(s, at, !of_noise, of_noise ? s.noise_lam : s.lam, gain, work)) stopped = false;
+      const auto [count, ended] = solve(s, at, !of_noise, of_noise ? s.noise_lam : s.lam, gain, work);
+      applications += count;
+      if (!ended) stopped = false;
       float* out = (of_noise ? s.after : s.mean) + n * numbers;
       for_panels(s, at, [&](int64_t pixel, int64_t count, int64_t panel) {
         from_cells(at.cell, work.x + panel, work.rows);
@@ -280,12 +322,12 @@ static bool run(const SenseCgStep& s, int threads) {
 #pragma omp for schedule(static)
     for (int64_t n = 0; n < s.rows; ++n)
       for (int64_t e = n * numbers; e < (n + 1) * numbers; ++e)
-        s.after[e] = NOISE == NO_NOISE ? s.mean[e] : s.mean[e] + s.after[e];
+        s.after[e] = NOISE == NO_NOISE || joint ? s.mean[e] : s.mean[e] + s.after[e];
   }
-  return stopped;
+  return stopped ? applications.load() : -applications.load();
 }
 
-bool langevin_sense_cg(const SenseCgStep& s, int threads) {
+int64_t langevin_sense_cg(const SenseCgStep& s, int threads) {
   return with_noise(s.noise, [&](auto noise) { return run<decltype(noise)::value>(s, threads); });
 }
 

@@ -296,7 +296,7 @@ __global__ void __launch_bounds__(Lines<N, true>::THREADS, COLUMN_BLOCKS<N, WIDT
         const float* const of = factors + (column < count ? column : count - 1);
         return [=](int kh, int more) {
           const float factor = (of + kh * width)[more * width];
-          return PRECONDITIONS ? every / __fmaf_rn(factor, inv_eta2, shift) : factor;
+          return PRECONDITIONS ? every / __fsqrt_rn(shift * __fmaf_rn(factor, inv_eta2, shift)) : factor;
         };
       },
       store);
