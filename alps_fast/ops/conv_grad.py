@@ -179,7 +179,8 @@ def _cuda_kernel() -> str:
     check_choice(name, kernel, CUDA_KERNELS)
     if kernel == "warpgroups" and not able:
         raise BackendError(f"{name}: got 'warpgroups'; wanted 'warps' on this GPU")
-    if not able and name not in os.environ and torch.cuda.get_device_capability()[0] == HOPPER:
+    if (not able and name not in os.environ and torch.cuda.is_initialized()  # which it is not in a laboratory without a GPU
+            and torch.cuda.get_device_capability()[0] == HOPPER):
         slower("conv_grad: alps_fast._cuda was built for 90, without Hopper's own products; the kernel of warps runs in place "
                "of that of warpgroups: build with ALPS_FAST_CUDA_ARCHS=90a")
     return kernel
