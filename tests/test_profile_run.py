@@ -151,7 +151,7 @@ def test_nsight_compute_is_pointed_at_one_step(prior: Path, monkeypatch: pytest.
     assert command[:3] == ["alps-fast", "profile", "--one-step"] and command[3:] == ["--energy", str(prior), *TINY]
     seen = []
     steps = alps.steps
-    monkeypatch.setattr(alps, "steps", lambda *args: seen.append(args) or steps(*args))
+    monkeypatch.setattr(alps, "steps", lambda *args, **how: seen.append(args) or steps(*args, **how))
     result = CliRunner().invoke(main, command[1:])
     assert result.exit_code == 0, result.output
     assert len(seen) == 2  # one to warm up
@@ -164,7 +164,7 @@ def test_the_step_is_between_start_and_stop_with_its_ops_as_ranges(prior: Path, 
     monkeypatch.setattr(torch.cuda.profiler, "start", lambda: seen.append("start"))
     monkeypatch.setattr(torch.cuda.profiler, "stop", lambda: seen.append("stop"))
     steps = alps.steps
-    monkeypatch.setattr(alps, "steps", lambda *args: seen.append(profiler._is_profiler_enabled) or steps(*args))
+    monkeypatch.setattr(alps, "steps", lambda *args, **how: seen.append(profiler._is_profiler_enabled) or steps(*args, **how))
     assert call("--one-step", "--energy", prior, *TINY).exit_code == 0
     assert seen == [False, "start", True, "stop"]
 
