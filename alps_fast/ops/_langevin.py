@@ -65,6 +65,11 @@ def at_level(level: Tensor | None, *numbers: float) -> tuple[Any, ...]:
     return numbers if level is None else level.unbind()
 
 
+def on_host(level: Tensor | None, *numbers: float) -> tuple[Sequence[float], Tensor | None]:
+    """The numbers and the row for kernels: where the row lies on the CPU, its numbers, and no row."""
+    return (level.tolist(), None) if level is not None and level.device.type == "cpu" else (numbers, level)
+
+
 def root(v: float | Tensor) -> float | Tensor:
     """√v of a scalar of `at_level`."""
     return v.sqrt() if isinstance(v, Tensor) else math.sqrt(v)

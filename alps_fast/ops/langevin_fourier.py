@@ -18,6 +18,7 @@ from ._langevin import (
     check_step,
     check_stream,
     complex_dtype,
+    on_host,
     one_by_one,
     right_hand_side,
     unit_noise,
@@ -163,8 +164,7 @@ def langevin_fourier(
     fits = factor >= 1 and height % factor == 0 and width % factor == 0
     check(fits, "factor", factor, f"a divisor of the image size {height} x {width}")
     check(not is_complex or channels % 2 == 0, "x", f"{channels} real channels", "an even number where is_complex")
-    if level is not None and level.device.type == "cpu":
-        (lam, lin, w, inv_eta2, noise_lam), level = level.tolist(), None
+    (lam, lin, w, inv_eta2, noise_lam), level = on_host(level, lam, lin, w, inv_eta2, noise_lam)
 
     def of(h: Tensor, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, xi: Tensor | None) -> tuple[Tensor, Tensor]:
         return dispatch("langevin_fourier", backend, x.device, x, grad, b, h, factor, is_complex, chains, lam, lin, w, inv_eta2,

@@ -14,6 +14,7 @@ from ._langevin import (
     check_diagonal,
     check_step,
     check_stream,
+    on_host,
     right_hand_side,
     unit_noise,
 )
@@ -88,8 +89,7 @@ def langevin_pixel(
     check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape, level)
     check_stream(x.shape[1:].numel(), step, noise, xi)
     check_diagonal(a, x, b)
-    if level is not None and level.device.type == "cpu":
-        (lam, lin, w, inv_eta2, noise_lam), level = level.tolist(), None
+    (lam, lin, w, inv_eta2, noise_lam), level = on_host(level, lam, lin, w, inv_eta2, noise_lam)
     return dispatch("langevin_pixel", backend, x.device, x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed,
                     step, xi, level)
 

@@ -25,6 +25,7 @@ from ._langevin import (
     check_step,
     check_stream,
     complex_dtype,
+    on_host,
     one_by_one,
     one_complex_channel,
     right_hand_side,
@@ -135,8 +136,7 @@ def langevin_sense(
     lines, n = (width, height) if axis == 0 else (height, width)
     check_like("u", u, (*u.shape[:u.ndim - 3], lines, n, n)[-4:], complex_dtype(x.dtype), x.device)
     check_like("eigenvalues", eigenvalues, (*u.shape[:u.ndim - 3], lines, n), x.dtype, x.device)
-    if level is not None and level.device.type == "cpu":
-        (lam, lin, w, inv_eta2, noise_lam), level = level.tolist(), None
+    (lam, lin, w, inv_eta2, noise_lam), level = on_host(level, lam, lin, w, inv_eta2, noise_lam)
 
     def of(u: Tensor, eigenvalues: Tensor, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor,
            xi: Tensor | None) -> tuple[Tensor, Tensor]:

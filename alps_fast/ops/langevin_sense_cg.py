@@ -26,6 +26,7 @@ from ._langevin import (
     check_step,
     check_stream,
     complex_dtype,
+    on_host,
     one_by_one,
     one_complex_channel,
     perturbed_and_solved,
@@ -225,8 +226,7 @@ def langevin_sense_cg(
         check_like("mask", mask[k] if mask.ndim == 3 else mask, (height, width), x.dtype, x.device)
     check(math.isfinite(tol) and tol > 0, "tol", tol, "a finite number > 0")
     check(max_iter >= 1, "max_iter", max_iter, "at least 1")
-    if level is not None and level.device.type == "cpu":
-        (lam, lin, w, inv_eta2, noise_lam), level = level.tolist(), None
+    (lam, lin, w, inv_eta2, noise_lam), level = on_host(level, lam, lin, w, inv_eta2, noise_lam)
     check(not joint or level is not None or noise_lam == lam, "joint", f"it with noise_lam = {noise_lam}",
           f"it with noise_lam = lam, {lam}")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import check, refused
 from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements, leaves
-from ._langevin import as_drawn, check_diagonal, check_step, check_stream, described
+from ._langevin import as_drawn, check_diagonal, check_step, check_stream, described, on_host
 from ._memory import empty_like
 from ._packed import packed_once
 from .langevin_pixel import langevin_pixel_reference
@@ -90,8 +90,7 @@ def ridge_langevin(
     check_ridge(x, (1, len(x) * x.shape[-1] // channels), filters, weights, r, q, mu, "weights")
     if xi is not None and (xi.shape != (count, *x.shape) or xi.device != x.device or xi.is_complex()):
         raise refused("xi", described(xi), f"real, of shape {(count, *x.shape)} on {x.device}")
-    if level is not None and level.device.type == "cpu":
-        (lam, lin, w, inv_eta2, noise_lam), level = level.tolist(), None
+    (lam, lin, w, inv_eta2, noise_lam), level = on_host(level, lam, lin, w, inv_eta2, noise_lam)
     with torch.no_grad():
         return dispatch("ridge_langevin", backend, x.device, x, b, a, chains, filters, weights, r, q, mu, channels, lam, lin, w,
                         inv_eta2, noise_lam, noise, seed, step, count, xi, level)
