@@ -122,7 +122,7 @@ def _dicom(path: Path, images: np.ndarray, kind: str, geometry: Geometry | None)
     """A secondary capture of 16 bits, a frame a slice; slope and intercept lead back to units of the input."""
     try:
         from pydicom.dataset import FileDataset, FileMetaDataset
-        from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+        from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
     except ImportError as error:
         raise ImportError(f"{path} needs pydicom: pip install 'alps_fast[formats]'") from error
     count, height, width = images.shape
@@ -130,7 +130,7 @@ def _dicom(path: Path, images: np.ndarray, kind: str, geometry: Geometry | None)
     slope = (high - low) / LEVELS or 1.0
     levels = np.nan_to_num((images - low) / slope).round().astype("<u2")
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = SECONDARY_CAPTURE if count == 1 else MULTI_FRAME
+    meta.MediaStorageSOPClassUID = UID(SECONDARY_CAPTURE if count == 1 else MULTI_FRAME)
     meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID = generate_uid(), ExplicitVRLittleEndian
     file = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
     file.SOPClassUID, file.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
