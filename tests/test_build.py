@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*arguments, cwd=ROOT, **environment):
-    return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, env=os.environ | environment, text=True,
+    defaults = {name: value for name, value in os.environ.items() if name != "ALPS_FAST_CUDA_ARCHS"}
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, env=defaults | environment, text=True,
                           capture_output=True, timeout=600)
 
 
