@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from alps_fast.ops._conv_weights import WIDTHS, layers
-from alps_fast.ops._packed import packed_once
+from alps_fast.ops._pack_once import packed_once
 from alps_fast.ops.conv_grad import MULTIPLE
 
 from .launch import EXACT_PRODUCTS, INTERPRETED, kernel, launch

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alps_fast.ops._langevin import as_drawn
+from alps_fast.ops._step import as_drawn
 
 from .launch import kernel, launch, word
 from .philox import chain_at, step_noise
@@ -31,7 +31,7 @@ def pixel_gains(a, inv_eta2, lam, noise_lam):
 
 @triton.jit
 def scalar(level, i: tl.constexpr, otherwise):
-    """Number i of a row of `ops._langevin.table`, or what was given without one."""
+    """Number i of a row of `ops._step.table`, or what was given without one."""
     return otherwise if level is None else tl.load(level + i)
 
 

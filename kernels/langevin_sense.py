@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alps_fast.ops._langevin import as_drawn
+from alps_fast.ops._step import as_drawn
 from alps_fast.ops.philox_normal import NO_NOISE
 
 from .langevin_pixel import pixel_gains, scalar

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alps_fast.ops._packed import packed_once
+from alps_fast.ops._pack_once import packed_once
 from alps_fast.ops.ridge_grad import stacked
 
 from .launch import EXACT_PRODUCTS, kernel, launch

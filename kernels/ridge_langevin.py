@@ -17,8 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alps_fast.ops._langevin import as_drawn
-from alps_fast.ops._packed import packed_once
+from alps_fast.ops._pack_once import packed_once
+from alps_fast.ops._step import as_drawn
 from alps_fast.ops.ridge_grad import stacked
 
 from .langevin_pixel import langevin_pixel, pixel_gains, scalar

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from alps_fast.ops._packed import held
+from alps_fast.ops._pack_once import held
 
 from . import nvcc
 from .ptxsim import Pointer

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alps_fast.errors import ArgumentError
 from alps_fast.ops._dispatch import Op
-from alps_fast.ops._langevin import table
+from alps_fast.ops._step import table
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT, LANGEVIN, MIRRORED, NO_NOISE, philox_normal
 from alps_fast.profile.cases import LEVEL as SCALARS
 

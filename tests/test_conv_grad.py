@@ -7,7 +7,7 @@ from inputs import NETWORK_LAW, conv_network, single
 from alps_fast.cli.info import gather
 from alps_fast.energies.compact import CompactNet, edm_coefficients
 from alps_fast.errors import ArgumentError
-from alps_fast.ops import _packed
+from alps_fast.ops import _pack_once
 from alps_fast.ops.conv_grad import CUDA_KERNELS, conv_grad, conv_grad_reference, network, smooth_relu
 
 
@@ -146,10 +146,10 @@ def test_kernel_sees_that_weights_changed(isa):
     after = conv_grad(x, weights, *rest, backend="cpu")[0]
     assert not torch.equal(before, after)
     torch.testing.assert_close(after, conv_grad(x, weights, *rest, backend="torch")[0], rtol=1e-4, atol=1e-5)
-    with _packed.held() as held:
-        for _ in range(_packed.MOST + 1):
+    with _pack_once.held() as held:
+        for _ in range(_pack_once.MOST + 1):
             conv_grad(x, [w.clone() for w in weights], *rest, backend="cpu")
-    assert len(_packed._packed) == _packed.MOST and len({id(packed) for packed in held}) == _packed.MOST + 1
+    assert len(_pack_once._packed) == _pack_once.MOST and len({id(packed) for packed in held}) == _pack_once.MOST + 1
 
 
 def test_kernel_leaves_nan_in_its_own_image(isa):

@@ -11,7 +11,7 @@ from sense_inputs import cg_arguments, line_arguments
 from step_checks import LEVEL, NUMBERS, from_a_row, states
 
 from alps_fast.errors import ArgumentError
-from alps_fast.ops._langevin import table
+from alps_fast.ops._step import table
 
 SHAPE = (6, 5, 2)
 

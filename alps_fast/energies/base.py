@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..errors import check, check_positive
 from ..layout import as_complex, as_real
-from ..ops._memory import laid_out
 from ..ops._modes import uncast
+from ..ops._reused_memory import laid_out
 from ..ops._scalars import StepScalars
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import check, check_choice
-from ..ops._packed import packed_once, stamp
+from ..ops._pack_once import packed_once, stamp
 from ..ops.conv_grad import conv_grad, conv_grad_bytes
 from .base import Energy
 from .compact import CompactNet, edm_coefficients

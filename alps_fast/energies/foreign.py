@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..adapters import adapter_of
 from ..errors import ArgumentError, refused
-from ..ops._packed import stamp
+from ..ops._pack_once import stamp
 
 MATRICES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import check, check_choice, check_positive, whole
-from ..ops._langevin import check_step, check_stream, right_hand_side, unit_noise
 from ..ops._modes import ordinary
 from ..ops._scalars import StepScalars
+from ..ops._step import check_step, check_stream, right_hand_side, unit_noise
 from .base import Operator, check_finite, check_image
 from .fourier import check_psf, gaussian_psf
 from .linear import LinearOperator

@@ -13,8 +13,8 @@ from ..errors import check, check_positive, check_std, whole
 from ..layout import Placed, from_state, to_state
 from ..ops._alike import fft, inverse_fft, power, product
 from ..ops._cg import PRECISELY, conjugate_gradients
-from ..ops._langevin import check_step, perturbed_and_solved, right_hand_side, unit_noise
 from ..ops._scalars import StepScalars
+from ..ops._step import check_step, perturbed_and_solved, right_hand_side, unit_noise
 from ..ops.langevin_sense_cg import CACHE
 from ._asked import NoiseAsked
 from .base import Operator, check_finite, check_image, check_values

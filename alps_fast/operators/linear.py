@@ -12,9 +12,9 @@ from ..adapters import check_own
 from ..errors import check, check_positive, whole
 from ..layout import from_state, to_state
 from ..ops._cg import PRECISELY, allowed, damped_least_squares
-from ..ops._langevin import check_step, right_hand_side, unit_noise
 from ..ops._modes import settled, uncast
 from ..ops._scalars import StepScalars
+from ..ops._step import check_step, right_hand_side, unit_noise
 from .base import Operator, check_finite, check_image, described
 
 PROBED = 1e-3  # by which a product with A, solve or sqrt in single precision may be off, relative

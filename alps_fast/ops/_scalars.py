@@ -16,7 +16,7 @@ class StepScalars:
 
     w = 1/t², lin = L/t², inv_eta2 = 1/η²; lam = lin, plus 1/σ² with a warm start. `noise` is NO_NOISE (ξ = 0),
     INDEPENDENT (ξ = R_step) or AVERAGED (ξ = (R_step + R_{step+1})/√2), of ops.philox_normal. `level`: a row of
-    `ops._langevin.table` with the first five in place of the numbers, which are NaN then.
+    `ops._step.table` with the first five in place of the numbers, which are NaN then.
     """
 
     lam: float

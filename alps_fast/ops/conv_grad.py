@@ -27,9 +27,9 @@ from ..errors import BackendError, check, check_choice, refused
 from ._compiled import Kernel, compiled, kernel_on_cpu
 from ._conv_weights import WIDTHS, pack, pack_fragments
 from ._dispatch import Op, dispatch, implements, slower
-from ._langevin import FLOATS, check_kind, described
-from ._memory import empty_like, laid_out
-from ._packed import packed_once
+from ._pack_once import packed_once
+from ._reused_memory import empty_like, laid_out
+from ._step import FLOATS, check_kind, described
 
 KNEE = 3.0  # φ' rises from 0 to 1 over [-KNEE, KNEE]
 MULTIPLE = 8  # unshuffling and two strided convolutions halve the sides three times

@@ -10,7 +10,8 @@ from ..layout import as_complex, as_real
 from ._alike import fft, inverse_fft, power, product
 from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements, leaves
-from ._langevin import (
+from ._reused_memory import empty_like
+from ._step import (
     as_drawn,
     at_level,
     at_once,
@@ -23,7 +24,6 @@ from ._langevin import (
     right_hand_side,
     unit_noise,
 )
-from ._memory import empty_like
 from .philox_normal import NO_NOISE
 
 

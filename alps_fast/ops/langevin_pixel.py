@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements
-from ._langevin import (
+from ._reused_memory import empty_like
+from ._step import (
     as_drawn,
     at_level,
     by_measurement,
@@ -18,7 +19,6 @@ from ._langevin import (
     right_hand_side,
     unit_noise,
 )
-from ._memory import empty_like
 from .philox_normal import NO_NOISE
 
 
@@ -73,7 +73,7 @@ def langevin_pixel(
         chains: (N,) or (N, 2) int64, Philox chain indices and those of measurements, as `ops.philox_normal` takes them.
         lam, lin, w, inv_eta2, noise_lam: level scalars, see `_scalars.StepScalars`; lam, noise_lam > 0.
         noise: NO_NOISE (x⁺ = m), INDEPENDENT or AVERAGED, see `ops.philox_normal.step_noise`; seed, step: its stream.
-        level: (5,) of the dtype and on the device of x, a row of `ops._langevin.table`: lam, lin, w, inv_eta2 and noise_lam in
+        level: (5,) of the dtype and on the device of x, a row of `ops._step.table`: lam, lin, w, inv_eta2 and noise_lam in
             place of the numbers, which are not looked at then. A GPU's kernels read it there: so one graph serves all levels.
         xi: (N, H, W, C') to use for ξ in place of Philox; ξ is counted in pixels, state order.
         backend: one of `alps_fast.ops._dispatch.NAMES`.

@@ -17,7 +17,8 @@ from ..errors import check
 from ..layout import as_complex, as_real
 from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements
-from ._langevin import (
+from ._reused_memory import empty_like
+from ._step import (
     as_drawn,
     at_level,
     at_once,
@@ -31,7 +32,6 @@ from ._langevin import (
     right_hand_side,
     unit_noise,
 )
-from ._memory import empty_like
 from .philox_normal import NO_NOISE
 
 # Chains a matrix product. A product rounds according to its shape, and a chain must not feel how many run beside it,

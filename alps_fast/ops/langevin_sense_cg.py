@@ -19,7 +19,9 @@ from ._alike import fft, inverse_fft, power, product
 from ._cg import WINDOW, applied, conjugate_gradients, in_graphs, looked, warn_of_max_iter
 from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements, leaves, stream_on
-from ._langevin import (
+from ._pack_once import packed_once
+from ._reused_memory import empty_like
+from ._step import (
     as_drawn,
     at_level,
     check_like,
@@ -34,8 +36,6 @@ from ._langevin import (
     root,
     unit_noise,
 )
-from ._memory import empty_like
-from ._packed import packed_once
 from .langevin_fourier import without_transform
 from .philox_normal import NO_NOISE
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..errors import check
 from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements
-from ._memory import empty_like
+from ._reused_memory import empty_like
 
 
 @implements("moments", "torch")

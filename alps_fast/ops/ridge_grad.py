@@ -25,9 +25,9 @@ from torch import Tensor
 from ..errors import check, refused
 from ._compiled import Kernel, compiled, kernel_on_cpu
 from ._dispatch import Op, dispatch, implements, leaves
-from ._langevin import FLOATS, check_kind, described
-from ._memory import empty_like, laid_out
-from ._packed import packed_once
+from ._pack_once import packed_once
+from ._reused_memory import empty_like, laid_out
+from ._step import FLOATS, check_kind, described
 
 
 def _taps(x: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ from torch import Tensor
 from ..errors import check, refused
 from ._compiled import Kernel, compiled
 from ._dispatch import Op, dispatch, implements, leaves
-from ._langevin import as_drawn, check_diagonal, check_step, check_stream, described, on_host
-from ._memory import empty_like
-from ._packed import packed_once
+from ._pack_once import packed_once
+from ._reused_memory import empty_like
+from ._step import as_drawn, check_diagonal, check_step, check_stream, described, on_host
 from .langevin_pixel import langevin_pixel_reference
 from .ridge_grad import check_ridge, has_kernel, of_energy, ridge_grad_reference, stacked, too_much
 

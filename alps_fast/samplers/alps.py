@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ..layout import network_view
-from ..ops._langevin import table
 from ..ops._scalars import StepScalars
+from ..ops._step import table
 from ..ops.philox_normal import AVERAGED, INDEPENDENT, NO_NOISE
 from ..schedule import Level, Schedule
 from .chains import Ensemble

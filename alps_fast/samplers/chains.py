@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..layout import as_complex
-from ..ops._memory import empty_like
+from ..ops._reused_memory import empty_like
 from ..ops.moments import moments
 from ..pairs import units
 from .mala import Point

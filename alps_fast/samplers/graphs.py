@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..ops import _cg, _packed
+from ..ops import _cg, _pack_once
 from .alps import Plan
 from .rows import Rows, Stepped
 
@@ -104,7 +104,7 @@ class Graphs:
     def _record(self, plan: Plan, rows: Rows) -> Recorded:
         held = plan.target.energy.prepare(plan.target.t, rows.x)
         mine = rebuilt(rows, [v.clone() for v in flat(rows)])
-        with _packed.held() as packed, _cg.applications():  # what is captured has not run
+        with _pack_once.held() as packed, _cg.applications():  # what is captured has not run
             replay, result = self.capture(lambda: plan.run(mine, silent), rows.x.device)
         return Recorded(plan.scalars[0].step, mine, replay, result, (held, packed, plan))
 

@@ -13,7 +13,7 @@ from .mala import Point
 class Scalars(NamedTuple):
     """What the steps of a level read of it beside chains, where they lie in memory; nothing of a level is a number then.
 
-    table: (steps + 1, 5), a row of `ops._langevin.table` a step and one for the predictor. keep: its factor, ().
+    table: (steps + 1, 5), a row of `ops._step.table` a step and one for the predictor. keep: its factor, ().
     """
 
     table: Tensor

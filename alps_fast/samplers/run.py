@@ -19,7 +19,7 @@ from ..io.files import check_writable
 from ..layout import from_state
 from ..limits import check_memory
 from ..ops._cg import applications, warn_of_graphs
-from ..ops._memory import reused_memory
+from ..ops._reused_memory import reused_memory
 from ..ops.philox_normal import MEASUREMENTS
 from ..pairs import ids
 from ..posterior import Posterior

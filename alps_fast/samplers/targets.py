@@ -12,9 +12,9 @@ from ..energies.base import Energy
 from ..layout import beside, network_view
 from ..operators.base import Operator
 from ..ops._dispatch import asked
-from ..ops._langevin import by_measurement
-from ..ops._memory import laid_out
+from ..ops._reused_memory import laid_out
 from ..ops._scalars import StepScalars
+from ..ops._step import by_measurement
 from ..ops.philox_normal import AVERAGED
 from ..schedule import Level
 from .measurement import bridge

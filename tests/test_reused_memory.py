@@ -8,8 +8,8 @@ import torch
 
 import alps_fast as af
 from alps_fast.operators import CircularBlur, Inpainting
-from alps_fast.ops import _memory
-from alps_fast.ops._memory import empty_like, laid_out, reused_memory
+from alps_fast.ops import _reused_memory
+from alps_fast.ops._reused_memory import empty_like, laid_out, reused_memory
 
 # faults a step of 20 after the first two levels; a state has 480 pages
 FAULTS = """
@@ -39,7 +39,7 @@ def test_results_are_the_same_and_stay(make, correction, monkeypatch):
     y = operator.forward(torch.rand(3, 9, 10))
 
     def run(large):
-        monkeypatch.setattr(_memory, "LARGE", large)
+        monkeypatch.setattr(_reused_memory, "LARGE", large)
         states, copies = [], []
 
         def keep(value):
@@ -59,7 +59,7 @@ def test_results_are_the_same_and_stay(make, correction, monkeypatch):
 
 
 def test_memory_that_is_held_is_not_handed_out():
-    like = torch.zeros(2, _memory.LARGE)
+    like = torch.zeros(2, _reused_memory.LARGE)
     with reused_memory() as pool:
         first = empty_like(like)
         address, view, array = first.data_ptr(), first[1, 5:7], first.numpy()

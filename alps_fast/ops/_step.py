@@ -1,4 +1,4 @@
-"""What the Langevin ops share: their checks, the right-hand side of the projection, and the noise."""
+"""A Langevin step, whatever its operator: the checks of its arguments, the right-hand side of the projection, and the noise."""
 
 from __future__ import annotations
 

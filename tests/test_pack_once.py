@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from alps_fast.ops import _packed
-from alps_fast.ops._packed import held, packed_once
+from alps_fast.ops import _pack_once
+from alps_fast.ops._pack_once import held, packed_once
 
 
 def doubled(tensors):
@@ -46,11 +46,11 @@ def test_a_holder_is_its_threads_own():
 
 def test_threads_share_what_is_kept():
     """More tensors than are kept, in many threads: each finds its own."""
-    sets = [[torch.full((5,), float(i))] for i in range(3 * _packed.MOST)]
+    sets = [[torch.full((5,), float(i))] for i in range(3 * _pack_once.MOST)]
 
     def look(i):
         return all(float(packed_once(doubled, sets[(i + k) % len(sets)])[0][0]) == 2 * ((i + k) % len(sets)) for k in range(200))
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(look, range(4)))
-    assert len(_packed._packed) <= _packed.MOST
+    assert len(_pack_once._packed) <= _pack_once.MOST
