@@ -15,10 +15,10 @@ from .ops.philox_normal import MIRRORED
 LEAST = 4  # chains that it takes to tell how pairs vary
 
 
-def ids(chains: Tensor, measurements: Tensor, pairs: bool) -> Tensor:
+def ids(indices: Tensor, measurements: Tensor, pairs: bool) -> Tensor:
     """Rows (N, 2) that the noise of chains of these indices, and of these measurements, is drawn by (`ops.philox_normal`)."""
-    second = chains % 2 if pairs else torch.zeros_like(chains)
-    return torch.stack([chains - second, measurements + second * MIRRORED], 1)
+    second = indices % 2 if pairs else torch.zeros_like(indices)
+    return torch.stack([indices - second, measurements + second * MIRRORED], 1)
 
 
 class Units(NamedTuple):

@@ -92,14 +92,14 @@ def states(images, is_complex):
 def test_langevin_fourier(measure, chains, size, channels, is_complex, noise):
     device = measure.device
     x, grad = torch.randn(2, chains, size, size, channels, device=device)
-    b, index = torch.randn(1, size, size, channels, device=device), counters(torch.arange(chains, device=device))
+    b, ids = torch.randn(1, size, size, channels, device=device), counters(torch.arange(chains, device=device))
     h = CircularBlur.gaussian(1.5, 0.05).transfer(size, size, torch.complex64, x.device)
     backend, averaged = fastest("langevin_fourier", device), noise == AVERAGED
     given = x, grad, b, h, is_complex, averaged
     baselines: dict[str, Callable[..., Any]] = {"plain": Plain(*given), "tuned": Tuned(*given)}
 
     def ours(xi=None, backend=backend):
-        return langevin_fourier(x, grad, b, h, 1, is_complex, index, **LEVEL, noise=noise, seed=7, step=3, xi=xi,
+        return langevin_fourier(x, grad, b, h, 1, is_complex, ids, **LEVEL, noise=noise, seed=7, step=3, xi=xi,
                                 backend=backend)
 
     for mine, reference in zip(ours(), ours(backend="torch"), strict=True):

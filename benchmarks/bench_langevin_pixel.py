@@ -61,7 +61,7 @@ def test_langevin_pixel(measure, chains, size, noise):
     device = measure.device
     x, grad = torch.randn(2, chains, size, size, 3, device=device)
     b, a = torch.randn(1, size, size, 3, device=device), (torch.rand(1, size, size, 1, device=device) < 0.5).float()
-    index, backend = counters(torch.arange(chains, device=device)), fastest("langevin_pixel", device)
+    ids, backend = counters(torch.arange(chains, device=device)), fastest("langevin_pixel", device)
     averaged = noise == AVERAGED
     baselines: dict[str, Callable[..., Any]] = {"plain": Plain(x, grad, b, a, averaged), "tuned": Tuned(x, grad, b, a, averaged)}
     mask = a.movedim(-1, 1)
@@ -69,12 +69,12 @@ def test_langevin_pixel(measure, chains, size, noise):
                x, grad, b, lambda v: mask * v, LEVEL["inv_eta2"], LEVEL["w"])
 
     def ours(xi=None):
-        return langevin_pixel(x, grad, b, a, index, **LEVEL, noise=noise, seed=7, step=3, xi=xi, backend=backend)
+        return langevin_pixel(x, grad, b, a, ids, **LEVEL, noise=noise, seed=7, step=3, xi=xi, backend=backend)
 
     xi = torch.randn_like(x)
     torch.testing.assert_close(ours(xi), baselines["plain"](xi))
     torch.testing.assert_close(ours()[1], baselines["tuned"]()[1])
-    few = (x[:1], grad[:1], b, a, index[:1])
+    few = (x[:1], grad[:1], b, a, ids[:1])
     reference = langevin_pixel(*few, **LEVEL, noise=noise, seed=7, step=3, backend="torch")
     torch.testing.assert_close(ours()[0][:1], reference[0])
     case = f"langevin_pixel, {chains} x {size}x{size}x3, {'averaged' if averaged else 'independent'}"

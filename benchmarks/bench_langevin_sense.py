@@ -109,7 +109,7 @@ def test_langevin_sense(measure, chains, size, coils, noise):
     axis = operator.line_axis
     assert axis is not None
     u, eigenvalues = operator.factors(torch.complex64, x.device)
-    index, backend, averaged = counters(torch.arange(chains, device=device)), fastest("langevin_sense", device), noise == AVERAGED
+    ids, backend, averaged = counters(torch.arange(chains, device=device)), fastest("langevin_sense", device), noise == AVERAGED
     plain = Plain(x, grad, b, maps, operator.mask)
     baselines: dict[str, Callable[..., Any]] = {"plain": plain, "tuned": Tuned(x, grad, b, u, eigenvalues, averaged)}
 
@@ -122,7 +122,7 @@ def test_langevin_sense(measure, chains, size, coils, noise):
     timed = baselines | peer if chains <= 16 else {"tuned": baselines["tuned"]}  # two seconds a call
 
     def ours(backend=backend):
-        return langevin_sense(x, grad, b, u, eigenvalues, axis, index, **LEVEL, noise=noise, seed=7, step=3,
+        return langevin_sense(x, grad, b, u, eigenvalues, axis, ids, **LEVEL, noise=noise, seed=7, step=3,
                               backend=backend)
 
     for mine, reference in zip(ours(), ours("torch"), strict=True):

@@ -29,13 +29,13 @@ def test_langevin_sense_cg(measure, chains, size, coils):
     g = torch.Generator().manual_seed(3)
     maps, mask = coil_maps(coils, size).to(device), (torch.rand(size, size, generator=g) < 0.25).float().to(device)
     mask[0, 0] = 1  # torch.fft order
-    index, backend, iterations = counters(torch.arange(chains, device=device)), fastest("langevin_sense_cg", device), 10
+    ids, backend, iterations = counters(torch.arange(chains, device=device)), fastest("langevin_sense_cg", device), 10
     plain = Plain(x.repeat(2, 1, 1, 1), grad.repeat(2, 1, 1, 1), b, maps, torch.fft.fftshift(mask))
 
     def step(backend, tol=1e-9, max_iter=iterations):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ten iterations are not enough
-            return langevin_sense_cg(x, grad, b, maps, mask, index, **LEVEL, noise=INDEPENDENT, seed=7, step=3, tol=tol,
+            return langevin_sense_cg(x, grad, b, maps, mask, ids, **LEVEL, noise=INDEPENDENT, seed=7, step=3, tol=tol,
                                      max_iter=max_iter, backend=backend)
 
     for mine, reference in zip(step(backend, 1e-5, 200), step("torch", 1e-5, 200), strict=True):

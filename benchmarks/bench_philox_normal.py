@@ -14,13 +14,13 @@ def work(normals: int) -> Work:
 @parametrize("chains, n", [(64, 3 * 64 * 64), (1, 3 * 64 * 64), (16, 2 * 320 * 320)])
 def test_philox_normal(measure, chains, n):
     device = measure.device
-    index, target = counters(torch.arange(chains, device=device)), torch.empty(chains, n, device=device)
+    ids, target = counters(torch.arange(chains, device=device)), torch.empty(chains, n, device=device)
     backend = fastest("philox_normal", device)
 
     def ours():
-        return philox_normal(index, n, 7, 3, LANGEVIN, backend)
+        return philox_normal(ids, n, 7, 3, LANGEVIN, backend)
 
-    reference = philox_normal(index[:1], n, 7, 3, LANGEVIN, "torch")
+    reference = philox_normal(ids[:1], n, 7, 3, LANGEVIN, "torch")
     assert torch.equal(ours()[:1], reference)
     measure(f"philox_normal, {chains} chains of {n}", backend, ours,
             {"plain": lambda: torch.randn(chains, n, device=device), "tuned": lambda: target.normal_()}, work(chains * n))

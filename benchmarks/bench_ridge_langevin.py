@@ -35,7 +35,7 @@ def test_ridge_langevin(measure, name, shape):
     assert isinstance(energy, RidgeEnergy)
     device = measure.device
     x, b = 0.5 * torch.randn(shape, device=device), torch.randn(1, *shape[1:], device=device)
-    a, index = (torch.rand(1, *shape[1:3], 1, device=device) < 0.5).float(), counters(torch.arange(shape[0], device=device))
+    a, ids = (torch.rand(1, *shape[1:3], 1, device=device) < 0.5).float(), counters(torch.arange(shape[0], device=device))
     constants, backend = energy._constants(T, x), fastest("ridge_langevin", device)
     shared: dict[str, Any] = {**LEVEL, "noise": AVERAGED, "seed": 7, "step": 3, "count": STEPS}
     baselines = {}
@@ -44,9 +44,9 @@ def test_ridge_langevin(measure, name, shape):
         baselines[label] = lambda gradient=gradient, one=one: steps(gradient, one, x, constants, energy.channels)
 
     def ours():
-        return ridge_langevin(x, b, a, index, *constants, energy.channels, **shared, backend=backend)
+        return ridge_langevin(x, b, a, ids, *constants, energy.channels, **shared, backend=backend)
 
-    few = ridge_langevin(x[:1], b, a, index[:1], *constants, energy.channels, **shared, backend="torch")
+    few = ridge_langevin(x[:1], b, a, ids[:1], *constants, energy.channels, **shared, backend="torch")
     torch.testing.assert_close(ours()[0][:1], few[0], rtol=1e-3, atol=1e-4)
     n, height, width, channels = shape
     one = gradient_work((n * channels // energy.channels, energy.channels, height, width), constants[0])

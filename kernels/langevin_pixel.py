@@ -15,10 +15,10 @@ from torch import Tensor
 from alps_fast.ops._step import as_drawn
 
 from .launch import kernel, launch, word
-from .philox import chain_at, step_noise
+from .philox import id_at, step_noise
 
 QUADS = 128  # of a tile: one a thread, which leaves registers for many blocks at a time
-CHAINS = 4  # of a block: gains and b cost a quarter each, and few chains still make many blocks
+CHAIN_TILE = 4  # of a block: gains and b cost a quarter each, and few chains still make many blocks
 WARPS = 4
 
 
@@ -37,13 +37,13 @@ def scalar(level, i: tl.constexpr, otherwise):
 
 @kernel
 def langevin_pixel_kernel(
-    x, grad, b, a, xi, chains, after, mean, level, each: tl.int32, n: tl.int64, lam: tl.float32, lin: tl.float32,
+    x, grad, b, a, xi, ids, after, mean, level, each: tl.int32, n: tl.int64, lam: tl.float32, lin: tl.float32,
     w: tl.float32, inv_eta2: tl.float32, noise_lam: tl.float32, key0: tl.int32, key1: tl.int32, step: tl.int32,
     A_EACH: tl.constexpr, A_SHARED: tl.constexpr, NOISE: tl.constexpr, WHOLE: tl.constexpr, QUADS: tl.constexpr,
-    CHAINS: tl.constexpr,
+    CHAIN_TILE: tl.constexpr,
 ):
     total = tl.cdiv(n, 4)
-    tiles, parts = tl.cdiv(total, QUADS), tl.cdiv(each, CHAINS)
+    tiles, parts = tl.cdiv(total, QUADS), tl.cdiv(each, CHAIN_TILE)
     pid = tl.program_id(0)
     group, first = pid // tiles, (pid % tiles) * QUADS
     measurement, part = group // parts, group % parts
@@ -59,7 +59,7 @@ def langevin_pixel_kernel(
     diagonal = tl.load(a + entry, mask=inside, other=0.0)
     gain, spread = pixel_gains(diagonal, scalar(level, 3, inv_eta2), scalar(level, 0, lam), scalar(level, 4, noise_lam))
     data = tl.load(b + measurement * n + begin + here, mask=inside, other=0.0)
-    for row in range(measurement * each + part * CHAINS, measurement * each + tl.minimum(each, (part + 1) * CHAINS)):
+    for row in range(measurement * each + part * CHAIN_TILE, measurement * each + tl.minimum(each, (part + 1) * CHAIN_TILE)):
         at = row * n + begin + here
         right = tl.fma(tl.load(x + at, mask=inside, other=0.0), scalar(level, 1, lin), data)
         m = tl.fma(tl.load(grad + at, mask=inside, other=0.0), -scalar(level, 2, w), right) * gain
@@ -67,12 +67,12 @@ def langevin_pixel_kernel(
         if NOISE == 3:
             m = tl.fma(tl.load(xi + at, mask=inside, other=0.0), spread, m)
         elif NOISE > 0:
-            m = tl.fma(step_noise(quads, chain_at(chains, row), key0, key1, step, NOISE == 2), spread, m)
+            m = tl.fma(step_noise(quads, id_at(ids, row), key0, key1, step, NOISE == 2), spread, m)
         tl.store(after + at, m, mask=inside)
 
 
 def langevin_pixel(
-    x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
+    x: Tensor, grad: Tensor, b: Tensor, a: Tensor, ids: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
     noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
     level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -83,11 +83,11 @@ def langevin_pixel(
     n, each = x[0].numel() if len(x) else 0, len(x) // len(b)
     if n == 0:
         return after, mean
-    chains, noise, xi = as_drawn(x, chains, noise, xi)
-    groups = len(b) * triton.cdiv(each, CHAINS)
+    ids, noise, xi = as_drawn(x, ids, noise, xi)
+    groups = len(b) * triton.cdiv(each, CHAIN_TILE)
     launch(langevin_pixel_kernel, (groups * triton.cdiv(n, 4 * QUADS),), WARPS, x=x, grad=grad, b=b, a=a,
-           xi=xi, chains=chains, after=after, mean=mean, level=level, each=each, n=n,
+           xi=xi, ids=ids, after=after, mean=mean, level=level, each=each, n=n,
            lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam,
            key0=word(seed), key1=word(seed >> 32), step=word(step), A_EACH=int(len(a) > 1),
-           A_SHARED=x.shape[3] // a.shape[3], NOISE=noise, WHOLE=n % 4 == 0, QUADS=QUADS, CHAINS=CHAINS)
+           A_SHARED=x.shape[3] // a.shape[3], NOISE=noise, WHOLE=n % 4 == 0, QUADS=QUADS, CHAIN_TILE=CHAIN_TILE)
     return after, mean

@@ -1,7 +1,7 @@
 """langevin_sense: on each line m = U g Uᴴ r and x⁺ = U (g Uᴴ r + √g' ξ), r = b + lin x − w ∇E; contract in
 alps_fast/ops/langevin_sense.py.
 
-A block takes one line and CHAINS chains: it reads U once for all of them, multiplies by Uᴴ, scales, adds the noise that it
+A block takes one line and CHAIN_TILE chains: it reads U once for all of them, multiplies by Uᴴ, scales, adds the noise that it
 draws for the coefficients, and multiplies by U, m and x⁺ side by side, while U is still in the L2 cache. A complex product is
 one real product of the numbers as they lie in memory, real and imaginary parts in turn. r, made once, goes to the first product
 and coefficients from it to the second through memory that this block alone uses, so one launch takes lines of any length.
@@ -19,9 +19,9 @@ from alps_fast.ops.philox_normal import NO_NOISE
 
 from .langevin_pixel import pixel_gains, scalar
 from .launch import EXACT_PRODUCTS, kernel, launch, word
-from .philox import chain_at, step_pairs
+from .philox import id_at, step_pairs
 
-CHAINS = 16  # of a block: 32 columns of numbers, and few chains waste little
+CHAIN_TILE = 16  # of a block: 32 columns of numbers, and few chains waste little
 OUTPUTS, TERMS = 32, 16  # complex numbers of a line that are summed up at a time, and summed over
 WARPS = 8
 
@@ -52,15 +52,15 @@ def _turned(c):
 
 @kernel
 def langevin_sense_kernel(
-    x, grad, b, u, eigenvalues, xi, chains, coefficients, after, mean, level, rows: tl.int32, each: tl.int32,
+    x, grad, b, u, eigenvalues, xi, ids, coefficients, after, mean, level, rows: tl.int32, each: tl.int32,
     lines: tl.int32, n: tl.int32, lam: tl.float32, lin: tl.float32, w: tl.float32, inv_eta2: tl.float32, noise_lam: tl.float32,
     key0: tl.int32, key1: tl.int32, step: tl.int32, AXIS: tl.constexpr, NOISE: tl.constexpr, PRECISION: tl.constexpr,
-    CHAINS: tl.constexpr, OUTPUTS: tl.constexpr, TERMS: tl.constexpr,
+    CHAIN_TILE: tl.constexpr, OUTPUTS: tl.constexpr, TERMS: tl.constexpr,
 ):
-    COLUMNS: tl.constexpr = 2 * CHAINS
+    COLUMNS: tl.constexpr = 2 * CHAIN_TILE
     pid = tl.program_id(0)
-    blocks = tl.cdiv(rows, CHAINS)
-    line, first = pid // blocks, pid % blocks * CHAINS
+    blocks = tl.cdiv(rows, CHAIN_TILE)
+    line, first = pid // blocks, pid % blocks * CHAIN_TILE
     begin, stride = (line, lines) if AXIS == 0 else (line * n, 1)  # pixel k of the line is begin + k stride
     u += line.to(tl.int64) * n * n * 2
     eigenvalues += line * n
@@ -70,7 +70,7 @@ def langevin_sense_kernel(
     numbers = (2 * lines * n).to(tl.int64)
     state = (row * numbers + part)[None, :]
     # as states lie in memory: a chain a row, its pixels side by side
-    chain = first + tl.arange(0, CHAINS)
+    chain = first + tl.arange(0, CHAIN_TILE)
     of_chain, known_chain = chain[:, None] * numbers, (chain < rows)[:, None]
     number = tl.arange(0, 2 * OUTPUTS)
     size = n * COLUMNS  # coefficients of m; after them come those of x⁺, and r
@@ -95,7 +95,7 @@ def langevin_sense_kernel(
             r = tl.load(residual + (s[:, None] * COLUMNS + column[None, :]), mask=(s < n)[:, None], other=0.0)
             total = tl.dot(a, r, total, input_precision=PRECISION)
         # the parts of U times those of r
-        by_real, by_imaginary = tl.split(tl.reshape(total, (OUTPUTS, 2, CHAINS, 2)))
+        by_real, by_imaginary = tl.split(tl.reshape(total, (OUTPUTS, 2, CHAIN_TILE, 2)))
         rr, ir = tl.split(tl.permute(by_real, (0, 2, 1)))
         ri, ii = tl.split(tl.permute(by_imaginary, (0, 2, 1)))
         k = top + tl.arange(0, OUTPUTS)
@@ -109,9 +109,9 @@ def langevin_sense_kernel(
             if NOISE == 3:
                 drawn = tl.load(xi + state + 2 * pixel, mask=known & there, other=0.0)
             else:
-                counted, image = chain_at(chains, tl.minimum(chain, rows - 1))
+                counted, image = id_at(ids, tl.minimum(chain, rows - 1))
                 words = counted[None, :], image[None, :]
-                none = tl.zeros((OUTPUTS, CHAINS), tl.uint32)
+                none = tl.zeros((OUTPUTS, CHAIN_TILE), tl.uint32)
                 real, imaginary = step_pairs(none + pixel.to(tl.uint32), words, key0, key1, step, NOISE == 2)
                 drawn = tl.reshape(tl.join(real, imaginary), (OUTPUTS, COLUMNS))
             tl.store(coefficients + size + to, tl.fma(drawn, spread[:, None], c), mask=known)
@@ -136,7 +136,7 @@ def langevin_sense_kernel(
 
 
 def langevin_sense(
-    x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
+    x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, ids: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
     level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -146,12 +146,12 @@ def langevin_sense(
     after, mean = torch.empty_like(x), torch.empty_like(x)
     if x.numel() == 0:
         return after, mean
-    (lines, n), (chains, noise, xi) = eigenvalues.shape, as_drawn(x, chains, noise, xi)
-    blocks = lines * triton.cdiv(len(x), CHAINS)
-    coefficients = torch.empty(blocks, 2 if noise == NO_NOISE else 3, n, 2 * CHAINS, dtype=x.dtype, device=x.device)
+    (lines, n), (ids, noise, xi) = eigenvalues.shape, as_drawn(x, ids, noise, xi)
+    blocks = lines * triton.cdiv(len(x), CHAIN_TILE)
+    coefficients = torch.empty(blocks, 2 if noise == NO_NOISE else 3, n, 2 * CHAIN_TILE, dtype=x.dtype, device=x.device)
     launch(langevin_sense_kernel, (blocks,), WARPS, x=x, grad=grad, b=b, u=torch.view_as_real(u.resolve_conj()),
-           eigenvalues=eigenvalues, xi=xi, chains=chains,
+           eigenvalues=eigenvalues, xi=xi, ids=ids,
            coefficients=coefficients, after=after, mean=mean, level=level, rows=len(x), each=len(x) // len(b), lines=lines, n=n,
            lam=lam, lin=lin, w=w, inv_eta2=inv_eta2, noise_lam=noise_lam, key0=word(seed), key1=word(seed >> 32),
-           step=word(step), AXIS=axis, NOISE=noise, PRECISION=EXACT_PRODUCTS, CHAINS=CHAINS, OUTPUTS=OUTPUTS, TERMS=TERMS)
+           step=word(step), AXIS=axis, NOISE=noise, PRECISION=EXACT_PRODUCTS, CHAIN_TILE=CHAIN_TILE, OUTPUTS=OUTPUTS, TERMS=TERMS)
     return after, mean

@@ -65,9 +65,9 @@ def box_muller(r0, r1):
 
 
 @triton.jit
-def chain_at(chains, row):
-    """A row of an op's `chains`: what is counted of the chain, and its measurement, int64."""
-    at = chains + row + row
+def id_at(ids, row):
+    """A row of an op's `ids`: what is counted of the chain, and its measurement, int64."""
+    at = ids + row + row
     return tl.load(at), tl.load(at + 1)
 
 
@@ -88,7 +88,7 @@ def half_turn(chain):
 
 @triton.jit
 def normals(quads, chain, key0, key1, step, tag):
-    """Normals (4 len(quads),) of these quads of a chain's image, in order; quads uint32, chain of `chain_at`, the other words
+    """Normals (4 len(quads),) of these quads of a chain's image, in order; quads uint32, chain of `id_at`, the other words
     scalars."""
     c1, c2, c3, k0, k1 = counted_words(tl.zeros_like(quads), chain, key0, key1, step, tag)
     r0, r1, r2, r3 = philox4x32(quads, c1, c2, c3, k0, k1)
@@ -110,7 +110,7 @@ def step_noise(quads, chain, key0, key1, step, AVERAGED: tl.constexpr):
 
 @triton.jit
 def pairs(pair, chain, key0, key1, step, tag):
-    """Normals 2 pair and 2 pair + 1 of each chain's image; pair uint32, chain of `chain_at` in a shape that fits it, the others
+    """Normals 2 pair and 2 pair + 1 of each chain's image; pair uint32, chain of `id_at` in a shape that fits it, the others
     scalars."""
     c1, c2, c3, k0, k1 = counted_words(tl.zeros_like(pair), chain, key0, key1, step, tag)
     r0, r1, r2, r3 = philox4x32(pair >> 1, c1, c2, c3, k0, k1)

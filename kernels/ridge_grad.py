@@ -119,10 +119,10 @@ def ridge_down_kernel(x, mu, out, height: tl.int32, width: tl.int32, row_stride:
 
 @triton.jit
 def ridge_tile(
-    tile, x0, x1, offset, bank, w, r, quadratic, coarse, count, image, images, height, width, stride, coarse_height, coarse_width,
-    WANT_VALUE: tl.constexpr, FILTERS: tl.constexpr, SIDE: tl.constexpr, POTENTIALS: tl.constexpr, W_EACH: tl.constexpr,
-    R_EACH: tl.constexpr, C: tl.constexpr, Y: tl.constexpr, X: tl.constexpr, K: tl.constexpr, TAPS: tl.constexpr,
-    PRECISION: tl.constexpr,
+    tile, x0, x1, offset, bank, weights, r, quadratic, coarse, count, image, images, height, width, stride, coarse_height,
+    coarse_width, WANT_VALUE: tl.constexpr, FILTERS: tl.constexpr, SIDE: tl.constexpr, POTENTIALS: tl.constexpr,
+    WEIGHTS_EACH: tl.constexpr, R_EACH: tl.constexpr, C: tl.constexpr, Y: tl.constexpr, X: tl.constexpr, K: tl.constexpr,
+    TAPS: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """Gradients of one or two channels at the positions of a tile of a scale, their energy, where they lie, which are the tile's.
 
@@ -157,7 +157,8 @@ def ridge_tile(
             square += z1 * z1
         slope = tl.zeros((P, K), tl.float32)
         for p in tl.static_range(POTENTIALS):
-            wk = tl.load(w + (p * images + image if W_EACH else p) * FILTERS + k, mask=k < FILTERS, other=0.0)[None, :]
+            row = weights + (p * images + image if WEIGHTS_EACH else p) * FILTERS
+            wk = tl.load(row + k, mask=k < FILTERS, other=0.0)[None, :]
             rk = tl.load(r + (p * images + image if R_EACH else p) * FILTERS + k, mask=k < FILTERS, other=1.0)[None, :]
             u = 1.0 + square * rk
             slope += wk / u
@@ -172,10 +173,10 @@ def ridge_tile(
 
 @kernel
 def ridge_scale_kernel(
-    x, mu, bank, w, r, q, coarse, grad, partial, height: tl.int32, width: tl.int32, row_stride: tl.int64, group_stride: tl.int64,
-    channel_stride: tl.int64, pixel_stride: tl.int32, images: tl.int32, first_partial: tl.int32, partials: tl.int32,
-    groups: tl.int32, count: tl.int32, coarse_height: tl.int32, coarse_width: tl.int32, FILTERS: tl.constexpr,
-    SIDE: tl.constexpr, POTENTIALS: tl.constexpr, W_EACH: tl.constexpr, R_EACH: tl.constexpr, Q_EACH: tl.constexpr,
+    x, mu, bank, weights, r, q, coarse, grad, partial, height: tl.int32, width: tl.int32, row_stride: tl.int64,
+    group_stride: tl.int64, channel_stride: tl.int64, pixel_stride: tl.int32, images: tl.int32, first_partial: tl.int32,
+    partials: tl.int32, groups: tl.int32, count: tl.int32, coarse_height: tl.int32, coarse_width: tl.int32, FILTERS: tl.constexpr,
+    SIDE: tl.constexpr, POTENTIALS: tl.constexpr, WEIGHTS_EACH: tl.constexpr, R_EACH: tl.constexpr, Q_EACH: tl.constexpr,
     C: tl.constexpr, Y: tl.constexpr, X: tl.constexpr, K: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr,
 ):
     """A tile of a scale of an image; `ridge_tile` says what it takes."""
@@ -185,9 +186,9 @@ def ridge_scale_kernel(
     x0 = plane(x, image, 0, groups, row_stride, group_stride, channel_stride)
     below = coarse + (image * C).to(tl.int64) * (coarse_height * coarse_width)
     g0, g1, energy, here, own = ridge_tile(
-        tile, x0, x0 + (C - 1) * channel_stride, tl.load(mu), bank, w, r, tl.load(q + image * Q_EACH), below, count, image,
-        images, height, width, pixel_stride, coarse_height, coarse_width, partial is not None, FILTERS, SIDE, POTENTIALS, W_EACH,
-        R_EACH, C, Y, X, K, TAPS, PRECISION)
+        tile, x0, x0 + (C - 1) * channel_stride, tl.load(mu), bank, weights, r, tl.load(q + image * Q_EACH), below, count, image,
+        images, height, width, pixel_stride, coarse_height, coarse_width, partial is not None, FILTERS, SIDE, POTENTIALS,
+        WEIGHTS_EACH, R_EACH, C, Y, X, K, TAPS, PRECISION)
     out = plane(grad, image, 0, groups, row_stride, group_stride, channel_stride) + here * pixel_stride
     tl.store(out, g0, mask=own)
     if C == 2:
@@ -219,14 +220,14 @@ def sizes_of(height: int, width: int, levels: int) -> list[tuple[int, int]]:
     return [(triton.cdiv(height, 1 << s), triton.cdiv(width, 1 << s)) for s in range(levels)]
 
 
-def constants_of(bank: Tensor, w: Tensor, r: Tensor, q: Tensor) -> dict[str, Any]:
+def constants_of(bank: Tensor, weights: Tensor, r: Tensor, q: Tensor) -> dict[str, Any]:
     """What a kernel with `ridge_tile` is compiled for; bank: the stacked filters."""
-    return {"FILTERS": bank.shape[1], "SIDE": bank.shape[-1], "POTENTIALS": w.shape[1], "W_EACH": int(w.shape[2] > 1),
-            "R_EACH": int(r.shape[2] > 1), "Q_EACH": int(q.shape[1] > 1), "Y": POSITIONS_Y, "X": POSITIONS_X, "K": GROUP,
-            "TAPS": TAPS, "PRECISION": EXACT_PRODUCTS}
+    return {"FILTERS": bank.shape[1], "SIDE": bank.shape[-1], "POTENTIALS": weights.shape[1],
+            "WEIGHTS_EACH": int(weights.shape[2] > 1), "R_EACH": int(r.shape[2] > 1), "Q_EACH": int(q.shape[1] > 1),
+            "Y": POSITIONS_Y, "X": POSITIONS_X, "K": GROUP, "TAPS": TAPS, "PRECISION": EXACT_PRODUCTS}
 
 
-def run(x: Tensor, layout: Layout, height: int, width: int, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor,
+def run(x: Tensor, layout: Layout, height: int, width: int, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor,
         mu: Tensor, grad: Tensor, value: Tensor | None) -> None:
     """∇E of the images of x into grad, which has the layout of x, and E into value."""
     images, c = layout.images, layout.channels
@@ -243,20 +244,21 @@ def run(x: Tensor, layout: Layout, height: int, width: int, filters: Sequence[Te
     tiles = [triton.cdiv(h, POSITIONS_Y - side + 1) * triton.cdiv(ww, POSITIONS_X - side + 1) for h, ww in sizes]
     partial = None if value is None else x.new_empty(images, sum(tiles))
     coarse, coarse_size = x, (0, 0)
-    shared = constants_of(bank, w, r, q)
-    w, r, q = w.contiguous(), r.contiguous(), q.contiguous()
+    shared = constants_of(bank, weights, r, q)
+    weights, r, q = weights.contiguous(), r.contiguous(), q.contiguous()
     for s in reversed(range(len(q))):
         here, of = grad if s == 0 else torch.empty_like(levels[s]), min(s, len(filters) - 1)
-        launch(ridge_scale_kernel, (images * tiles[s],), WARPS[c], x=levels[s], mu=zero if s else mu, bank=bank[of], w=w[of],
-               r=r[of], q=q[s], coarse=coarse, grad=here, partial=partial, height=sizes[s][0], width=sizes[s][1], images=images,
-               first_partial=sum(tiles[:s]), partials=sum(tiles), count=bank.shape[1] if s < len(filters) else 0,
-               coarse_height=coarse_size[0], coarse_width=coarse_size[1], **shared, **layouts[s].arguments())
+        launch(ridge_scale_kernel, (images * tiles[s],), WARPS[c], x=levels[s], mu=zero if s else mu, bank=bank[of],
+               weights=weights[of], r=r[of], q=q[s], coarse=coarse, grad=here, partial=partial, height=sizes[s][0],
+               width=sizes[s][1], images=images, first_partial=sum(tiles[:s]), partials=sum(tiles),
+               count=bank.shape[1] if s < len(filters) else 0, coarse_height=coarse_size[0], coarse_width=coarse_size[1],
+               **shared, **layouts[s].arguments())
         coarse, coarse_size = here, sizes[s]
     if partial is not None and value is not None:
         sum_of_tiles(partial, value)
 
 
-def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+def ridge_grad(x: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                want_value: bool = True) -> tuple[Tensor, Tensor]:
     """On Triton; arguments and results of `ops.ridge_grad.ridge_grad_reference`."""
     n, c, height, width = x.shape
@@ -264,5 +266,5 @@ def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Te
         return NotImplemented
     x = x.contiguous()
     grad, value = torch.empty_like(x), torch.empty_like(x[:n if want_value else 0, 0, 0, 0])
-    run(x, Layout(n, 1, c, height, width, False), height, width, filters, w, r, q, mu, grad, value if want_value else None)
+    run(x, Layout(n, 1, c, height, width, False), height, width, filters, weights, r, q, mu, grad, value if want_value else None)
     return grad, value

@@ -23,7 +23,7 @@ from alps_fast.ops.ridge_grad import stacked
 
 from .langevin_pixel import langevin_pixel, pixel_gains, scalar
 from .launch import kernel, launch, word
-from .philox import chain_at, step_noise, step_pairs
+from .philox import id_at, step_noise, step_pairs
 from .ridge_grad import WARPS, Layout, constants_of, down, fits, ridge_tile, run, sizes_of
 
 ALONE = 128 * 128  # pixels: 240 tiles a step. By the image alone, never by the number of chains
@@ -46,11 +46,11 @@ def numbers_drawn(first, e, chain, key0, key1, step, C: tl.constexpr, CHANNELS: 
 
 @kernel
 def ridge_langevin_kernel(
-    x, b, a, xi, chains, bank, weights, r, q, mu, scratch, after, mean, level, height: tl.int32, width: tl.int32,
+    x, b, a, xi, ids, bank, weights, r, q, mu, scratch, after, mean, level, height: tl.int32, width: tl.int32,
     rows: tl.int32, each: tl.int32, levels: tl.int32, scales: tl.int32, pyramid: tl.int32, count: tl.int32, lam: tl.float32,
     lin: tl.float32, w: tl.float32, inv_eta2: tl.float32, noise_lam: tl.float32, key0: tl.int32, key1: tl.int32, step: tl.int32,
     A_EACH: tl.constexpr, A_SHARED: tl.constexpr, NOISE: tl.constexpr, C: tl.constexpr, GROUPS: tl.constexpr,
-    FILTERS: tl.constexpr, SIDE: tl.constexpr, POTENTIALS: tl.constexpr, W_EACH: tl.constexpr, R_EACH: tl.constexpr,
+    FILTERS: tl.constexpr, SIDE: tl.constexpr, POTENTIALS: tl.constexpr, WEIGHTS_EACH: tl.constexpr, R_EACH: tl.constexpr,
     Q_EACH: tl.constexpr, Y: tl.constexpr, X: tl.constexpr, K: tl.constexpr, TAPS: tl.constexpr, PRECISION: tl.constexpr,
     POINTS: tl.constexpr,
 ):
@@ -95,10 +95,10 @@ def ridge_langevin_kernel(
             for tile in tl.range(0, tl.cdiv(h, Y - SIDE + 1) * tl.cdiv(wide, X - SIDE + 1), disable_licm=True):
                 g0, g1, _, place, own = ridge_tile(
                     tile, scratch + at, scratch + at + (C - 1) * h * wide, tl.where(s == 0, tl.load(mu), 0.0),
-                    bank + of * FILTERS * SIDE * SIDE, weights + of * POTENTIALS * (images if W_EACH else 1) * FILTERS,
+                    bank + of * FILTERS * SIDE * SIDE, weights + of * POTENTIALS * (images if WEIGHTS_EACH else 1) * FILTERS,
                     r + of * POTENTIALS * (images if R_EACH else 1) * FILTERS, quadratic, coarse,
                     tl.where(s < scales, FILTERS, 0), image, images, h, wide, 1, coarse_h, coarse_w, False, FILTERS, SIDE,
-                    POTENTIALS, W_EACH, R_EACH, C, Y, X, K, TAPS, PRECISION)
+                    POTENTIALS, WEIGHTS_EACH, R_EACH, C, Y, X, K, TAPS, PRECISION)
                 tl.store(scratch + (pyramid + at + place), g0, mask=own)
                 if C == 2:
                     tl.store(scratch + (pyramid + at + h * wide + place), g1, mask=own)
@@ -108,7 +108,7 @@ def ridge_langevin_kernel(
             inside = first + here < height * width
             e = (first + here) * CHANNELS + image % GROUPS * C
             if NOISE == 1 or NOISE == 2:
-                xi0, xi1 = numbers_drawn(first, e, chain_at(chains, row), key0, key1, step.to(tl.uint32) + k, C, CHANNELS,
+                xi0, xi1 = numbers_drawn(first, e, id_at(ids, row), key0, key1, step.to(tl.uint32) + k, C, CHANNELS,
                                          NOISE == 2, POINTS)
             for c in tl.static_range(C):
                 state = scratch + (c * height * width + first + here)
@@ -132,7 +132,7 @@ def ridge_langevin_kernel(
 
 
 def ridge_langevin(
-    x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+    x: Tensor, b: Tensor, a: Tensor, ids: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
     channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
     count: int, xi: Tensor | None = None,
     level: Tensor | None = None,
@@ -145,14 +145,14 @@ def ridge_langevin(
         layout, grad, mean = Layout(n, c // channels, channels, height, width, True), torch.empty_like(x), x
         for k in range(count):
             run(x, layout, height, width, filters, weights, r, q, mu, grad, None)
-            x, mean = langevin_pixel(x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step + k,
+            x, mean = langevin_pixel(x, grad, b, a, ids, lam, lin, w, inv_eta2, noise_lam, noise, seed, step + k,
                                      None if xi is None else xi[k], level)
         return x, mean
     after, mean, images = torch.empty_like(x), torch.empty_like(x), n * c // channels
-    bank, (chains, noise, xi) = packed_once(stacked, filters), as_drawn(x, chains, noise, xi)
+    bank, (ids, noise, xi) = packed_once(stacked, filters), as_drawn(x, ids, noise, xi)
     pyramid = channels * sum(h * ww for h, ww in sizes_of(height, width, len(q)))
     launch(ridge_langevin_kernel, (images,), WARPS[channels], x=x, b=b, a=a, xi=xi,
-           chains=chains, bank=bank, weights=weights.contiguous(), r=r.contiguous(), q=q.contiguous(), mu=mu,
+           ids=ids, bank=bank, weights=weights.contiguous(), r=r.contiguous(), q=q.contiguous(), mu=mu,
            scratch=x.new_empty(images, 2 * pyramid), after=after, mean=mean, level=level, height=height, width=width, rows=n,
            each=n // len(b),
            levels=len(q), scales=len(filters), pyramid=pyramid, count=count, lam=lam, lin=lin, w=w, inv_eta2=inv_eta2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import torch
-from step_checks import chains_of, in_double, states
+from step_checks import ids_of, in_double, states
 
 from alps_fast.energies import RidgeEnergy
 from alps_fast.energies.compact import CompactNet, edm_coefficients
@@ -110,7 +110,7 @@ def ridge_steps(n, b, shape, channels, a=(1, 1), images=1):
     names = ("filters", "weights", "r", "q", "mu")
     energy = dict(zip(names, ridge_constants(images=images, dtype=torch.float32), strict=True))
     diagonal = torch.rand(a[0], *shape[:2], a[1], generator=g)
-    return {"x": x, "b": data, "a": diagonal, "chains": chains_of(n, b), **energy, "channels": channels, **RIDGE_SCALARS,
+    return {"x": x, "b": data, "a": diagonal, "ids": ids_of(n, b), **energy, "channels": channels, **RIDGE_SCALARS,
             "noise": AVERAGED, "backend": "cpu"}
 
 

@@ -22,13 +22,13 @@ Arguments = dict[str, Any]
 
 
 def states(n: int, b: int, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Arguments:
-    """x, grad, b, chains and the level of a step of n chains on b measurements."""
+    """x, grad, b, ids and the level of a step of n chains on b measurements."""
     g = torch.Generator().manual_seed(n)
     x, grad, data = (torch.randn(k, *shape, generator=g, dtype=torch.float64).to(dtype) for k in (n, n, b))
-    return {"x": x, "grad": grad, "b": data, "chains": chains_of(n, b), **LEVEL}
+    return {"x": x, "grad": grad, "b": data, "ids": ids_of(n, b), **LEVEL}
 
 
-def chains_of(n: int, b: int) -> Tensor:
+def ids_of(n: int, b: int) -> Tensor:
     """Of n chains of the last b measurements that there may be, two steps ahead, every other one mirrored."""
     row = torch.arange(n)
     return torch.stack([row + 3 + (2 << 32), row // (n // b) + (1 << 24) - b + row % 2 * MIRRORED], 1)
@@ -79,7 +79,7 @@ def check_noise_modes(op: Callable[..., tuple[Tensor, Tensor]], a: Arguments, xi
                       alike: Same = torch.equal) -> None:
     """Averaged noise is (R_k + R_{k+1})/√2, independent noise R_k, no noise the mean; the mean is the same in all."""
     numbers = torch.Size(xi_shape[1:]).numel()
-    now, then = (philox_normal(a["chains"], numbers, a["seed"], k, LANGEVIN).view(xi_shape) for k in (a["step"], a["step"] + 1))
+    now, then = (philox_normal(a["ids"], numbers, a["seed"], k, LANGEVIN).view(xi_shape) for k in (a["step"], a["step"] + 1))
     plain, mean = op(**{**a, "noise": NO_NOISE})
     assert torch.equal(plain, mean) and plain.data_ptr() != mean.data_ptr()
     for noise, xi in ((INDEPENDENT, now), (AVERAGED, (now + then) * torch.tensor(0.5**0.5))):
@@ -94,10 +94,10 @@ def check_rows_stand_alone(op: Callable[..., tuple[Tensor, Tensor]], a: Argument
     before = {k: v.clone() for k, v in a.items() if isinstance(v, Tensor)}
     together = op(**a)
     assert all(torch.equal(a[k], v) for k, v in before.items())
-    assert alike(together[0], op(**{**a, "chains": a["chains"].repeat_interleave(2, 0)[::2]})[0])
+    assert alike(together[0], op(**{**a, "ids": a["ids"].repeat_interleave(2, 0)[::2]})[0])
     each = len(a["x"]) // len(a["b"])
     for n in range(len(a["x"])):
-        one = {k: a[k][n:n + 1] for k in ("x", "grad", "chains")}
+        one = {k: a[k][n:n + 1] for k in ("x", "grad", "ids")}
         alone = op(**{**a, **one, "b": a["b"][n // each:n // each + 1]})
         assert alike(alone[0][0], together[0][n]) and alike(alone[1][0], together[1][n])
 
@@ -113,7 +113,7 @@ def check_bad_arguments(op: Callable[..., Any], a: Arguments, more: dict[str, An
     """Each wrong argument is named in one line; `more` are those of this op alone."""
     x = a["x"]
     nan, inf = float("nan"), float("inf")
-    bad = {"x": x.half(), "grad": x[:, :1], "b": x[:, :1], "chains": a["chains"].int(), "lam": 0.0, "noise_lam": nan, "lin": inf,
+    bad = {"x": x.half(), "grad": x[:, :1], "b": x[:, :1], "ids": a["ids"].int(), "lam": 0.0, "noise_lam": nan, "lin": inf,
            "w": nan, "inv_eta2": -1.0, "noise": 7, "xi": x[:1], "backend": "abacus", **more}
     for name, value in bad.items():
         with pytest.raises(ArgumentError) as caught:

@@ -208,7 +208,7 @@ def test_cuda_module_loads_without_a_driver_and_says_what_is_missing():
     result = run("-c", """
 from alps_fast import _cuda
 from alps_fast.ops import _compiled, philox_normal
-none = {"chains": None, "out": None, "rows": 1, "n": 4, "seed": 0, "step": 0, "tag": 0}
+none = {"ids": None, "out": None, "rows": 1, "n": 4, "seed": 0, "step": 0, "tag": 0}
 try:
     arguments = next(kernel for kernel in _compiled._kernels if kernel.backend == "cuda").packed(none)
     _cuda.philox_normal(arguments, 0, 0)

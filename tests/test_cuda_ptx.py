@@ -36,7 +36,7 @@ def pixel_step(rows, shape):
     """Of one measurement, `a` of a pixel."""
     x, grad = torch.randn(2, rows, *shape)
     return {"x": x.clone(), "grad": grad.clone(), "b": torch.randn(1, *shape), "a": torch.rand(1, *shape[:2], 1),
-            "chains": torch.stack([torch.arange(rows) + 3 + (2 << 32), 2**24 - 1 - torch.arange(rows)], 1), **LEVEL}
+            "ids": torch.stack([torch.arange(rows) + 3 + (2 << 32), 2**24 - 1 - torch.arange(rows)], 1), **LEVEL}
 
 
 @pytest.mark.parametrize("noise", [NO_NOISE, INDEPENDENT, AVERAGED])
@@ -60,7 +60,7 @@ def test_langevin_pixel_takes_a_of_each_channel_and_measurement_and_given_noise(
     """`channels`: a's measurements and channels, of two measurements of five chains and three channels."""
     x, grad, xi = torch.randn(3, 10, *size, 3)
     a = {"x": x, "grad": grad, "xi": xi, "b": torch.randn(2, *size, 3), "a": torch.rand(channels[0], *size, channels[1]),
-         "chains": torch.stack([torch.arange(10), torch.arange(10) // 5], 1), "noise": AVERAGED, **LEVEL}
+         "ids": torch.stack([torch.arange(10), torch.arange(10) // 5], 1), "noise": AVERAGED, **LEVEL}
     got, _ = cuda.run("langevin_pixel", **a)
     torch.testing.assert_close(got, langevin_pixel(**a, backend="torch"), rtol=1e-5, atol=1e-6)
 

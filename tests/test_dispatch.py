@@ -20,7 +20,7 @@ from alps_fast.ops.philox_normal import philox_normal
 from alps_fast.ops.ridge_grad import ridge_grad
 from alps_fast.samplers import Schedule, sample
 
-CHAINS = torch.arange(3)
+IDS = torch.arange(3)
 
 
 def mean(x):
@@ -43,14 +43,14 @@ def test_an_op_keeps_name_text_and_signature():
     import inspect
 
     assert philox_normal.__name__ == "philox_normal" and "Philox4x32-10" in philox_normal.__doc__
-    assert list(inspect.signature(philox_normal).parameters) == ["chains", "n", "seed", "step", "tag", "backend"]
+    assert list(inspect.signature(philox_normal).parameters) == ["ids", "n", "seed", "step", "tag", "backend"]
 
 
 def test_eager_calls_skip_the_dispatcher(monkeypatch):
     calls = through_torch(monkeypatch, philox_normal)
-    direct = philox_normal(CHAINS, 5, seed=1, step=2)
+    direct = philox_normal(IDS, 5, seed=1, step=2)
     assert not calls
-    assert torch.equal(direct, torch.ops.alps_fast.philox_normal(CHAINS, 5, 1, 2))
+    assert torch.equal(direct, torch.ops.alps_fast.philox_normal(IDS, 5, 1, 2))
 
 
 def test_compiled_graphs_hold_the_op():
@@ -61,18 +61,18 @@ def test_compiled_graphs_hold_the_op():
         return graph
 
     torch._dynamo.reset()
-    run = torch.compile(lambda chains: 2 * philox_normal(chains, 5, 1, 2), backend=keep, fullgraph=True)
-    assert torch.equal(run(CHAINS), 2 * philox_normal(CHAINS, 5, 1, 2))
+    run = torch.compile(lambda ids: 2 * philox_normal(ids, 5, 1, 2), backend=keep, fullgraph=True)
+    assert torch.equal(run(IDS), 2 * philox_normal(IDS, 5, 1, 2))
     assert torch.ops.alps_fast.philox_normal.default in targets(graphs[0])
 
 
 def test_make_fx_and_export_hold_the_op():
     class Noise(torch.nn.Module):
-        def forward(self, chains):
-            return philox_normal(chains, 5, 1, 2)
+        def forward(self, ids):
+            return philox_normal(ids, 5, 1, 2)
 
-    program = torch.export.export(Noise(), (CHAINS,))
-    for graph in (make_fx(Noise())(CHAINS), program.graph_module):
+    program = torch.export.export(Noise(), (IDS,))
+    for graph in (make_fx(Noise())(IDS), program.graph_module):
         assert torch.ops.alps_fast.philox_normal.default in targets(graph)
 
 
@@ -88,7 +88,7 @@ def test_fake_tensors_meet_the_fake_implementation():
 def test_dispatch_modes_see_the_op(monkeypatch):
     calls = through_torch(monkeypatch, philox_normal)
     with FlopCounterMode(display=False):
-        philox_normal(CHAINS, 5, 1, 2)
+        philox_normal(IDS, 5, 1, 2)
     assert len(calls) == 1
 
 

@@ -44,14 +44,14 @@ def conv(width: int, precision: str) -> dict[str, Any]:
 
 def ridge() -> dict[str, Any]:
     filters, w, r, q, mu = ridge_constants(dtype=torch.float32)
-    return {"x": torch.randn(3, 2, 37, 29), "filters": filters, "w": w, "r": r, "q": q, "mu": mu}
+    return {"x": torch.randn(3, 2, 37, 29), "filters": filters, "weights": w, "r": r, "q": q, "mu": mu}
 
 
 def op_of(call: str) -> str:
     return call.split(",")[0]
 
 
-STEP = ("x", "grad", "chains")
+STEP = ("x", "grad", "ids")
 CALLS: dict[str, Callable[[], Call]] = {  # by op, and what distinguishes it
     "conv_grad, high": lambda: Call(conv(32, "high"), ("x",)),
     "conv_grad, fast": lambda: Call(conv(64, "fast"), ("x",), NETWORK_LAW["fast"]),
@@ -61,10 +61,10 @@ CALLS: dict[str, Callable[[], Call]] = {  # by op, and what distinguishes it
     "langevin_sense_cg": lambda: Call(solver((20, 30), 3, 3, 1) | {"tol": 1e-6, "max_iter": 300}, STEP),
     "moments": lambda: Call(dict(zip(("count", "mean", "m2"), empty_moments(1, (13, 11, 3)), strict=True))
                             | {"x": torch.randn(5, 13, 11, 3), "keep": torch.ones(5, dtype=torch.bool)}, ()),
-    "philox_normal": lambda: Call({"chains": torch.tensor([[0, 0], [7, 5], [2**32 - 1, 2**24 - 1]]), "n": 1021, "seed": -5,
-                                   "step": 250, "tag": 1}, ("chains",)),
+    "philox_normal": lambda: Call({"ids": torch.tensor([[0, 0], [7, 5], [2**32 - 1, 2**24 - 1]]), "n": 1021, "seed": -5,
+                                   "step": 250, "tag": 1}, ("ids",)),
     "ridge_grad": lambda: Call(ridge(), ("x",)),
-    "ridge_langevin": lambda: Call(ridge_steps(3, 1, (37, 29, 2), 1) | {"count": 2}, ("x", "chains")),
+    "ridge_langevin": lambda: Call(ridge_steps(3, 1, (37, 29, 2), 1) | {"count": 2}, ("x", "ids")),
 }
 RUNS = [(call, backend) for call in CALLS for backend in ("cuda", "triton")
         if (op_of(call), backend) in _dispatch._implementations and (call, backend) != ("conv_grad, high", "cuda")]  # is Triton's

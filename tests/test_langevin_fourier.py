@@ -135,7 +135,7 @@ def test_noise_is_as_exact_as_the_rest(isa, size, is_complex):
 def test_cpu_draws_the_noise_of_philox(isa, size, is_complex, channels):
     a = fourier_arguments(size, channels, is_complex, 3, 1)
     for seed, step in ((0, 0), (-1, 2**32 - 2), (0x123456789ABCDEF, 250)):
-        check_noise_modes(langevin_fourier, a | {"seed": seed, "step": step, "chains": torch.tensor([0, 2**31, 2**32 - 1])},
+        check_noise_modes(langevin_fourier, a | {"seed": seed, "step": step, "ids": torch.tensor([0, 2**31, 2**32 - 1])},
                           tuple(a["x"].shape))
 
 
@@ -162,7 +162,7 @@ def test_cuda_keeps_the_fft_law(size, is_complex, channels):
         got = langevin_fourier(**on_gpu(a))
         for w, g in zip(langevin_fourier(**widened(a)), got, strict=True):
             assert (w - g.cpu()).norm() <= fft_law(size[0] * size[1]) * w.norm()
-        many = a | {k: a[k].repeat_interleave(50, 0) for k in ("x", "grad", "chains")}
+        many = a | {k: a[k].repeat_interleave(50, 0) for k in ("x", "grad", "ids")}
         assert all(torch.equal(g, m[::50]) for g, m in zip(got, langevin_fourier(**on_gpu(many)), strict=True))
 
 
@@ -181,14 +181,14 @@ def test_cpu_takes_any_real_xi_and_strided_chains(isa):
     given, same = (langevin_fourier(**a, xi=noise)[0] for noise in (xi, xi.float().contiguous()))
     assert torch.equal(given, same)
     a["noise"] = AVERAGED
-    assert torch.equal(langevin_fourier(**a)[0], langevin_fourier(**a | {"chains": a["chains"].repeat_interleave(2, 0)[::2]})[0])
+    assert torch.equal(langevin_fourier(**a)[0], langevin_fourier(**a | {"ids": a["ids"].repeat_interleave(2, 0)[::2]})[0])
 
 
 @pytest.mark.parametrize("size, factor, dtype", [((4, 6), 2, torch.float32), ((37, 6), 1, torch.float32),
                                                  ((6, 5), 1, torch.float64)])
 def test_cpu_leaves_the_rest_to_the_reference(size, factor, dtype):
     a = fourier_arguments(size, 1, False) | {"factor": factor}
-    a = {k: v.to(dtype.to_complex() if v.is_complex() else dtype) if isinstance(v, torch.Tensor) and k != "chains" else v
+    a = {k: v.to(dtype.to_complex() if v.is_complex() else dtype) if isinstance(v, torch.Tensor) and k != "ids" else v
          for k, v in a.items()}
     for g, w in zip(langevin_fourier(**a), langevin_fourier(**a | {"backend": "torch"}), strict=True):
         assert torch.equal(g, w)
@@ -221,7 +221,7 @@ def test_rows_have_the_transfer_of_their_operator(isa, size, is_complex, threads
         own_data = langevin_fourier(**every | {"h": h, "b": a["b"].repeat_interleave(2, 0)})
         for k in range(3):
             rows = slice(2 * k, 2 * k + 2)
-            alone = langevin_fourier(**every | {name: a[name][rows] for name in ("x", "grad", "chains")}
+            alone = langevin_fourier(**every | {name: a[name][rows] for name in ("x", "grad", "ids")}
                                      | {"b": a["b"][k:k + 1], "h": h[k]})
             for one, all_of_them, same in zip(alone, together, own_data, strict=True):
                 assert torch.equal(one, all_of_them[rows]) and torch.equal(one, same[rows])

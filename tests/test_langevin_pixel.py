@@ -41,7 +41,7 @@ def test_a_diagonal_of_each_measurement():
     together = langevin_pixel(**a)
     for m in range(2):
         rows = slice(2 * m, 2 * m + 2)
-        one = {k: a[k][rows] for k in ("x", "grad", "chains")} | {k: a[k][m:m + 1] for k in ("a", "b")}
+        one = {k: a[k][rows] for k in ("x", "grad", "ids")} | {k: a[k][m:m + 1] for k in ("a", "b")}
         assert torch.equal(langevin_pixel(**{**a, **one})[0], together[0][rows])
 
 
@@ -77,7 +77,7 @@ def test_cpu_is_the_reference(isa, shape, guarded):
 def test_cpu_draws_the_noise_of_philox(isa, shape):
     a = pixel_arguments(3, 1, (1, 1), torch.float32, shape, "cpu")
     for seed, step in ((0, 0), (-1, 2**32 - 2), (0x123456789ABCDEF, 250)):
-        check_noise_modes(langevin_pixel, a | {"seed": seed, "step": step, "chains": torch.tensor([0, 2**31, 2**32 - 1])},
+        check_noise_modes(langevin_pixel, a | {"seed": seed, "step": step, "ids": torch.tensor([0, 2**31, 2**32 - 1])},
                           tuple(a["x"].shape))
 
 
@@ -106,7 +106,7 @@ def test_cpu_takes_any_real_xi_and_strided_chains(isa):
     given, same = (langevin_pixel(**a, xi=noise)[0] for noise in (xi, xi.float().contiguous()))
     assert torch.equal(given, same)
     a["noise"] = AVERAGED
-    assert torch.equal(langevin_pixel(**a)[0], langevin_pixel(**a | {"chains": a["chains"].repeat_interleave(2, 0)[::2]})[0])
+    assert torch.equal(langevin_pixel(**a)[0], langevin_pixel(**a | {"ids": a["ids"].repeat_interleave(2, 0)[::2]})[0])
 
 
 def test_a_broken_chain_stays_alone(isa):

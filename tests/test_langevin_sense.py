@@ -77,7 +77,7 @@ def test_lines_on_cpu_are_the_reference(isa, size, axis, guarded):
 def test_lines_on_cpu_draw_the_noise_of_philox(isa, size, axis):
     a = random_lines(size, axis, 3, 1)
     for seed, step in ((0, 0), (-1, 2**32 - 2), (0x123456789ABCDEF, 250)):
-        check_noise_modes(langevin_sense, a | {"seed": seed, "step": step, "chains": torch.tensor([0, 2**31, 2**32 - 1])},
+        check_noise_modes(langevin_sense, a | {"seed": seed, "step": step, "ids": torch.tensor([0, 2**31, 2**32 - 1])},
                           tuple(a["x"].shape))
 
 
@@ -108,7 +108,7 @@ def test_lines_on_cpu_take_any_real_xi_and_strided_chains(isa):
     given, same = (langevin_sense(**a, xi=noise)[0] for noise in (xi, xi.float().contiguous()))
     assert torch.equal(given, same)
     a["noise"] = AVERAGED
-    assert torch.equal(langevin_sense(**a)[0], langevin_sense(**a | {"chains": a["chains"].repeat_interleave(2, 0)[::2]})[0])
+    assert torch.equal(langevin_sense(**a)[0], langevin_sense(**a | {"ids": a["ids"].repeat_interleave(2, 0)[::2]})[0])
 
 
 @pytest.mark.gpu
@@ -120,7 +120,7 @@ def test_lines_on_cuda_are_the_reference(size, axis):
         got = langevin_sense(**on_gpu(a))
         for w, g in zip(langevin_sense(**in_double(a)), got, strict=True):
             assert (w - g.cpu()).norm() <= (5e-7 + 1e-7 * a["u"].shape[1] ** 0.5) * w.norm()
-        alone = a | {k: a[k][-1:] for k in ("x", "grad", "chains")}
+        alone = a | {k: a[k][-1:] for k in ("x", "grad", "ids")}
         assert all(torch.equal(o[0], g[-1]) for o, g in zip(langevin_sense(**on_gpu(alone)), got, strict=True))
 
 
@@ -147,7 +147,7 @@ def test_rows_have_the_vectors_of_their_operator(isa, axis, each, threads):
         together = langevin_sense(**every | {"u": u, "eigenvalues": eigenvalues})
         for k in range(3):
             rows = slice(each * k, each * (k + 1))
-            alone = langevin_sense(**every | {name: a[name][rows] for name in ("x", "grad", "chains")}
+            alone = langevin_sense(**every | {name: a[name][rows] for name in ("x", "grad", "ids")}
                                    | {"b": a["b"][k:k + 1], "u": u[k], "eigenvalues": eigenvalues[k]})
             assert all(torch.equal(one, all_of_them[rows]) for one, all_of_them in zip(alone, together, strict=True))
     with pytest.raises(ArgumentError, match="^eigenvalues: "):

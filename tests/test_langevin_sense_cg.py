@@ -57,7 +57,7 @@ def test_cg_stops_at_the_error_asked_for(t):
     precision = normal * eta**-2 + torch.eye(len(normal)) * t**-2
     root = posterior_power(normal, eta**-2, t**-2, -0.5)
     x = (torch.randn(3, len(normal), generator=g, dtype=torch.float64) @ root).view(3, height, width, 2)
-    a = {**LEVEL, "x": x, "grad": x, "b": torch.zeros(1, height, width, 2, dtype=torch.float64), "chains": torch.arange(3),
+    a = {**LEVEL, "x": x, "grad": x, "b": torch.zeros(1, height, width, 2, dtype=torch.float64), "ids": torch.arange(3),
          "lam": t**-2, "lin": t**-2, "w": 0.5 * t**-2, "inv_eta2": eta**-2, "noise_lam": t**-2, "maps": maps, "mask": mask}
     exact = langevin_sense_cg(**a, tol=1e-9, max_iter=20000)
     with warnings.catch_warnings():
@@ -139,7 +139,7 @@ def test_cg_on_cpu_with_everything_and_nothing_measured(isa, mask):
 
 def test_cg_on_cpu_draws_the_noise_of_philox(isa):
     for size, coils in (((1, 1), 1), ((5, 3), 2), ((18, 7), 3)):
-        a = solver(size, coils, 3, 1) | {"chains": torch.tensor([0, 2**31, 2**32 - 1])}
+        a = solver(size, coils, 3, 1) | {"ids": torch.tensor([0, 2**31, 2**32 - 1])}
         for seed, step in ((0, 0), (-1, 2**32 - 2)):
             check_noise_modes(langevin_sense_cg, a | {"seed": seed, "step": step}, (3, 1 + coils, *size, 2))
 
@@ -193,7 +193,7 @@ def test_cg_on_cuda_is_the_reference(size):
         got = langevin_sense_cg(**on_gpu(a))
         for w, g in zip(langevin_sense_cg(**in_double(a) | {"tol": 1e-10}), got, strict=True):
             assert (w - g.cpu()).norm() <= 1e-6 * w.norm()
-        alone = a | {k: a[k][-1:] for k in ("x", "grad", "b", "chains")}
+        alone = a | {k: a[k][-1:] for k in ("x", "grad", "b", "ids")}
         assert all(torch.equal(o[0], g[-1]) for o, g in zip(langevin_sense_cg(**on_gpu(alone)), got, strict=True))
 
 

@@ -166,8 +166,8 @@ def test_covariance_of_the_noise_is_the_dense_posterior(case, t, eta):
 
     def noise(xi):
         zero = torch.zeros(len(xi), *shape, dtype=torch.float64)
-        chains = torch.arange(len(xi))
-        after, mean = op.langevin(zero, zero, zero[:1], chains, s, xi=xi)
+        ids = torch.arange(len(xi))
+        after, mean = op.langevin(zero, zero, zero[:1], ids, s, xi=xi)
         assert mean.abs().max() < 1e-12
         return after
 
@@ -186,12 +186,12 @@ def test_a_chain_is_the_same_alone_and_in_any_batch(case):
     s = StepScalars(lam=4.0, lin=4.0, w=4.0, inv_eta2=100.0, noise_lam=4.0, noise=AVERAGED, seed=3, step=7)
     shape = state_shape(op, image)
     x, grad, b = (rand(n, *shape, dtype=torch.float32) for n in (66, 66, 2))
-    chains = torch.arange(66)
-    together = op.langevin(x, grad, b, chains, s)
+    ids = torch.arange(66)
+    together = op.langevin(x, grad, b, ids, s)
     for rows in (slice(0, 1), slice(4, 5), slice(1, 4), slice(0, 33)):
-        alone = op.langevin(x[rows], grad[rows], b[:1], chains[rows], s)
+        alone = op.langevin(x[rows], grad[rows], b[:1], ids[rows], s)
         assert torch.equal(alone[0], together[0][rows]) and torch.equal(alone[1], together[1][rows])
-    last = op.langevin(x[65:], grad[65:], b[1:], chains[65:], s)
+    last = op.langevin(x[65:], grad[65:], b[1:], ids[65:], s)
     assert torch.equal(last[0], together[0][65:])
 
 

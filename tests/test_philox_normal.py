@@ -59,9 +59,9 @@ def test_cpu_has_the_bits_of_the_reference(isa, n):
 
 
 def test_cpu_has_the_bits_of_the_reference_many(isa):
-    chains = torch.arange(4)
-    assert torch.equal(bits(philox_normal(chains, 99_991, 11, 5, LANGEVIN, "cpu")),
-                       bits(philox_normal(chains, 99_991, 11, 5, LANGEVIN, "torch")))
+    ids = torch.arange(4)
+    assert torch.equal(bits(philox_normal(ids, 99_991, 11, 5, LANGEVIN, "cpu")),
+                       bits(philox_normal(ids, 99_991, 11, 5, LANGEVIN, "torch")))
 
 
 @pytest.mark.gpu
@@ -105,16 +105,16 @@ def test_the_high_bits_of_chains_are_added_to_step(backend):
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
 def test_measurements_stand_above_the_tag_and_the_first_has_the_bits_of_none(backend):
-    chains = torch.tensor([3, 3, 3, (2 << 32) + 3])
-    drawn = philox_normal(torch.stack([chains, torch.tensor([0, 1, 2**24 - 1, 1])], 1), 9, 5, 4, LANGEVIN, backend)
-    assert torch.equal(drawn[0], philox_normal(chains, 9, 5, 4, LANGEVIN, backend)[0])
+    ids = torch.tensor([3, 3, 3, (2 << 32) + 3])
+    drawn = philox_normal(torch.stack([ids, torch.tensor([0, 1, 2**24 - 1, 1])], 1), 9, 5, 4, LANGEVIN, backend)
+    assert torch.equal(drawn[0], philox_normal(ids, 9, 5, 4, LANGEVIN, backend)[0])
     assert torch.equal(drawn[3], philox_normal(torch.tensor([[3, 1]]), 9, 5, 6, LANGEVIN, backend)[0])
     for row, tag in ((1, LANGEVIN + (1 << 8)), (2, LANGEVIN + 0xFFFFFF00)):
         words = [torch.arange(3), *(torch.full((3,), word) for word in (4, 3, tag))]
         r0, r1, r2, r3 = philox4x32(tuple(words), (5, 0))
         want = torch.stack((*module.box_muller(r0, r1), *module.box_muller(r2, r3)), 1).flatten()[:9]
         assert torch.equal(drawn[row], want)
-        assert philox_uniform(torch.tensor([[3, row]]), 5, 4) != philox_uniform(chains[:1], 5, 4)
+        assert philox_uniform(torch.tensor([[3, row]]), 5, 4) != philox_uniform(ids[:1], 5, 4)
 
 
 def test_every_counter_word_and_both_halves_of_the_key_matter():
@@ -183,11 +183,11 @@ def test_philox_uniform():
     assert not torch.equal(u, philox_uniform(torch.arange(20_000), 5, 3, METROPOLIS + 1))
 
 
-@pytest.mark.parametrize("wrong", [{"chains": torch.zeros(3)}, {"chains": torch.zeros(2, 3).long()},
-                                   {"chains": torch.arange(6)[::2]}, {"n": 0}, {"step": -1}, {"step": 2**32}, {"tag": -1},
+@pytest.mark.parametrize("wrong", [{"ids": torch.zeros(3)}, {"ids": torch.zeros(2, 3).long()},
+                                   {"ids": torch.arange(6)[::2]}, {"n": 0}, {"step": -1}, {"step": 2**32}, {"tag": -1},
                                    {"tag": 256}, {"backend": "numpy"}])
 def test_bad_arguments_are_named(wrong):
-    arguments = {"chains": PHILOX_IDS, "n": 8, "seed": 0, "step": 0, "tag": 1, "backend": "auto"} | wrong
+    arguments = {"ids": PHILOX_IDS, "n": 8, "seed": 0, "step": 0, "tag": 1, "backend": "auto"} | wrong
     with pytest.raises(ArgumentError, match=f"^{next(iter(wrong))}: got"):
         philox_normal(**arguments)
 

@@ -144,12 +144,12 @@ def test_what_is_not_known_raises():
 def test_nvcc_code_of_philox_normal_has_the_bits_of_the_reference(n, tmp_path):
     ptx = tmp_path / "philox_normal.ptx"
     subprocess.run(["nvcc", "-ptx", "-arch=sm_80", *FLAGS, ROOT / "csrc/cuda/philox_normal.cu", "-o", ptx], check=True)
-    chains, seed, step, tag = np.array([[0, 0], [7, 3], [2**32 - 1, 2**24 - 1]]), -5, 250, 1
+    ids, seed, step, tag = np.array([[0, 0], [7, 3], [2**32 - 1, 2**24 - 1]]), -5, 250, 1
     key = seed % 2**64
     stream = np.array([key % 2**32, key >> 32, step, tag], np.uint32).tobytes()
     out = np.full((3, n), np.nan, np.float32)
     kernel = Module(ptx.read_text()).kernel("ILb1E" if n % 4 == 0 else "ILb0E")
-    count = kernel.launch((2, 3), (256,), [chains, 3, n, stream, out])
-    want = philox_normal(torch.from_numpy(chains), n, seed, step, tag, "torch").numpy()
+    count = kernel.launch((2, 3), (256,), [ids, 3, n, stream, out])
+    want = philox_normal(torch.from_numpy(ids), n, seed, step, tag, "torch").numpy()
     assert np.array_equal(out.view(np.uint32), want.view(np.uint32))
     assert n % 32 or count["global_store_sectors"] == 3 * n * 4 // 32

@@ -62,9 +62,9 @@ def test_opcheck_and_bad_arguments():
     x = torch.randn(2, 1, 8, 8)
     torch.library.opcheck(ridge_grad.traced, (x, filters, w, r, q, mu))
     torch.library.opcheck(ridge_grad.traced, (x, filters, w, r, q, mu, False))
-    good = {"x": x, "filters": filters, "w": w, "r": r, "q": q, "mu": mu}
+    good = {"x": x, "filters": filters, "weights": w, "r": r, "q": q, "mu": mu}
     bad = [("x", x[0]), ("x", x.half()), ("filters", []), ("filters", [f[..., :4] for f in filters]),
-           ("filters", [f.double() for f in filters]), ("w", w[:, 0]), ("w", w.double()), ("r", r[:, :, :, :1]),
+           ("filters", [f.double() for f in filters]), ("weights", w[:, 0]), ("weights", w.double()), ("r", r[:, :, :, :1]),
            ("r", r.to("meta")), ("q", q[:1]), ("q", q.double()), ("mu", mu[0]), ("mu", mu.to("meta"))]
     for name, value in bad:
         with pytest.raises(ArgumentError, match=f"^{name}: got"):

@@ -21,21 +21,21 @@ from alps_fast.ops.ridge_langevin import ridge_langevin
 def test_ridge_langevin_is_the_composition(noise, channels, groups):
     filters, w, r, q, mu = ridge_constants(dtype=torch.float32)
     x, b = torch.randn(2, 9, 7, channels * groups), torch.randn(1, 9, 7, channels * groups)
-    a, chains = torch.rand(1, 9, 7, 1), torch.tensor([0, 5])
+    a, ids = torch.rand(1, 9, 7, 1), torch.tensor([0, 5])
     scalars = {"lam": 2.0, "lin": 1.5, "w": 1.0, "inv_eta2": 4.0, "noise_lam": 2.0, "noise": noise, "seed": 9}
-    out, mean = ridge_langevin(x, b, a, chains, filters, w, r, q, mu, channels, step=4, count=3, **scalars)
+    out, mean = ridge_langevin(x, b, a, ids, filters, w, r, q, mu, channels, step=4, count=3, **scalars)
     for k in range(3):
         images = x.movedim(-1, 1).reshape(-1, channels, 9, 7)
         grad = ridge_grad(images, filters, w, r, q, mu)[0].reshape(2, -1, 9, 7).movedim(1, -1).contiguous()
-        x, m = langevin_pixel(x, grad, b, a, chains, step=4 + k, **scalars)
+        x, m = langevin_pixel(x, grad, b, a, ids, step=4 + k, **scalars)
     torch.testing.assert_close(out, x, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(mean, m, rtol=1e-5, atol=1e-5)
 
 
 def test_ridge_langevin_opcheck_given_noise_and_bad_arguments():
     filters, w, r, q, mu = ridge_constants(dtype=torch.float32)
-    x, a, chains = torch.randn(2, 6, 6, 1), torch.ones(1, 6, 6, 1), torch.arange(2)
-    args = (x, x.clone(), a, chains, filters, w, r, q, mu, 1, 2.0, 1.0, 1.0, 1.0, 2.0, AVERAGED, 0, 0, 2)
+    x, a, ids = torch.randn(2, 6, 6, 1), torch.ones(1, 6, 6, 1), torch.arange(2)
+    args = (x, x.clone(), a, ids, filters, w, r, q, mu, 1, 2.0, 1.0, 1.0, 1.0, 2.0, AVERAGED, 0, 0, 2)
     torch.library.opcheck(ridge_langevin.traced, args)
     still = ridge_langevin(*args[:-4], NO_NOISE, 0, 0, 2)[0]
     torch.testing.assert_close(ridge_langevin(*args, xi=torch.zeros(2, *x.shape))[0], still)
@@ -51,7 +51,7 @@ def test_ridge_langevin_opcheck_given_noise_and_bad_arguments():
 def composition(a, xi=None):
     """The same steps by the two ops."""
     x, mean = a["x"], a["x"]
-    shared = {k: a[k] for k in ("b", "a", "chains", "lam", "lin", "w", "inv_eta2", "noise_lam", "noise", "seed", "backend")}
+    shared = {k: a[k] for k in ("b", "a", "ids", "lam", "lin", "w", "inv_eta2", "noise_lam", "noise", "seed", "backend")}
     for k in range(a["count"]):
         images = x.movedim(-1, 1)
         flat = images.reshape(-1, a["channels"], *images.shape[2:])
@@ -101,7 +101,7 @@ def test_cpu_has_the_same_bits_alone_and_on_any_threads(isa, threads):
         threads(count)
         assert all(torch.equal(w, g) for w, g in zip(want, ridge_langevin(**a), strict=True))
         for n in range(5):
-            alone = ridge_langevin(**a | {k: a[k][n:n + 1] for k in ("x", "b", "chains")})
+            alone = ridge_langevin(**a | {k: a[k][n:n + 1] for k in ("x", "b", "ids")})
             assert all(torch.equal(w[n], g[0]) for w, g in zip(want, alone, strict=True))
 
 

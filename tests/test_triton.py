@@ -75,7 +75,7 @@ def across(value):
 
 def apart(a):
     """The same call with numbers of chains that do not lie side by side."""
-    return a | {"chains": a["chains"].repeat_interleave(2, 0)[::2]}
+    return a | {"ids": a["ids"].repeat_interleave(2, 0)[::2]}
 
 
 def same(got: torch.Tensor, want: torch.Tensor, law: float = 8 * 2**-24) -> bool:
@@ -155,16 +155,16 @@ def poisoned(monkeypatch):
         assert (guards.isnan() if poison != poison else guards == poison).all()
 
 
-# Numbers and chains: one tile and two, ending with a quad or not
+# Numbers and ids: one tile and two, ending with a quad or not
 DRAWS = [(n, PHILOX_IDS) for n in PHILOX_SIZES] if not interpreting() else [
     (1, PHILOX_IDS[:1]), (31, PHILOX_IDS), (1025, PHILOX_IDS[-2:]), (1028, PHILOX_IDS[-2:])]
 
 
-@pytest.mark.parametrize("n, chains", DRAWS)
-def test_philox_normal_has_the_bits_of_the_reference(n, chains):
+@pytest.mark.parametrize("n, ids", DRAWS)
+def test_philox_normal_has_the_bits_of_the_reference(n, ids):
     for seed, step, tag in ((0, 0, 0), (-1, 2**32 - 1, 2**32 - 1), (0x123456789ABCDEF, 250, 1)):
-        want = philox_normal_op.philox_normal_reference(chains, n, seed, step, tag)
-        assert torch.equal(bits(ran(philox_normal, chains, n, seed, step, tag, aligned=seed == 0)), bits(want))
+        want = philox_normal_op.philox_normal_reference(ids, n, seed, step, tag)
+        assert torch.equal(bits(ran(philox_normal, ids, n, seed, step, tag, aligned=seed == 0)), bits(want))
 
 
 @pytest.mark.parametrize("shape", PIXELS)
@@ -193,8 +193,8 @@ def test_langevin_pixel_has_the_bits_of_the_cpu_kernel(shape):
 
 @pytest.mark.parametrize("shape", [(5, 4, 3)] if interpreting() else [(1, 2, 1), (5, 4, 3), (31, 23, 3)])
 def test_langevin_pixel_does_what_every_step_must(shape):
-    chains = torch.tensor([[0, 0], [1, 0], [5, 0], [7, 9], [2**31, 9], [2**32 - 1, 2**24 - 1]])
-    a = pixel_arguments(6, 2, (1, 1), torch.float32, shape) | {"chains": chains}
+    ids = torch.tensor([[0, 0], [1, 0], [5, 0], [7, 9], [2**31, 9], [2**32 - 1, 2**24 - 1]])
+    a = pixel_arguments(6, 2, (1, 1), torch.float32, shape) | {"ids": ids}
     check_noise_modes(pixel, a, tuple(a["x"].shape))
     check_rows_stand_alone(pixel, a)
     assert pixel(**pixel_arguments(2, 1, (1, 1), torch.float64, shape)) is NotImplemented
@@ -258,7 +258,7 @@ LINES = [(1, (2, 70), 3, 1, 2)] if not interpreting() else [
 def lines(axis, size, n, b, noise):
     a = random_lines(size, axis, n, b) | {"noise": noise, "seed": -3, "step": 2**32 - 2}
     a.pop("backend")
-    return a | {"chains": a["chains"] + torch.tensor([2**31, 0]), "u": a["u"].conj_physical().conj()}
+    return a | {"ids": a["ids"] + torch.tensor([2**31, 0]), "u": a["u"].conj_physical().conj()}
 
 
 @pytest.mark.parametrize("axis, size, n, b, noise", LINES)
@@ -269,7 +269,7 @@ def test_langevin_sense_is_the_reference(axis, size, n, b, noise):
     got = ran(langevin_sense, **apart(a))
     assert all(same(u, g) for g, u in zip(got, ran(langevin_sense, **a, aligned=False), strict=True))
     if not interpreting():
-        last = a | {k: a[k][-1:] for k in ("x", "grad", "b", "chains")}
+        last = a | {k: a[k][-1:] for k in ("x", "grad", "b", "ids")}
         assert all(torch.equal(o[0], g[-1]) for o, g in zip(ran(langevin_sense, **last, aligned=False), got, strict=True))
     exact, torchs = (langevin_sense_reference(**{k: f(v) for k, v in a.items()}) for f in (wide, lambda v: v))
     for g, e, t in zip(got, exact, torchs, strict=True):
@@ -352,7 +352,7 @@ def test_ridge_langevin_is_the_reference(n, b, shape, channels, noise, a, images
     got = ran(ridge_langevin, **apart(a))
     assert worst(got, *(ridge_langevin_reference(**{k: f(v) for k, v in a.items()}) for f in (wide, lambda v: v))) <= 1
     if images > 1 and b == n:  # the first chain twice
-        first = {k: a[k][:1].repeat_interleave(2, 0) for k in ("x", "b", "a", "chains")}
+        first = {k: a[k][:1].repeat_interleave(2, 0) for k in ("x", "b", "a", "ids")}
         first |= {k: a[k][:, :, :images // 2].repeat(1, 1, 2, 1) for k in ("weights", "r")}
         twice = ran(ridge_langevin, **a | first | {"q": a["q"][:, :images // 2].repeat(1, 2)}, aligned=False)
         assert all(same(t, g[:1].expand_as(t)) for t, g in zip(twice, got, strict=True))
@@ -362,7 +362,7 @@ def test_ridge_langevin_is_the_reference(n, b, shape, channels, noise, a, images
         monkeypatch.setattr(ridge_langevin_file, "ALONE", 0)
         assert all(same(o, g) for o, g in zip(ran(ridge_langevin, **a), got, strict=True))
     if b == 1 and n == 2:
-        drawn = [philox_normal_op.philox_normal(a["chains"], a["x"][0].numel(), a["seed"], k, 1, backend="torch").view_as(a["x"])
+        drawn = [philox_normal_op.philox_normal(a["ids"], a["x"][0].numel(), a["seed"], k, 1, backend="torch").view_as(a["x"])
                  for k in (a["step"], a["step"] + 1)]
         xi = torch.stack(drawn, 1).transpose(0, 1)
         assert all(same(o, g) for o, g in zip(ran(ridge_langevin, **a, xi=xi), got, strict=True))

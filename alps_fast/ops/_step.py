@@ -16,9 +16,9 @@ from .philox_normal import AVERAGED, GIVEN, INDEPENDENT, MASK, NO_NOISE, counter
 FLOATS = (torch.float32, torch.float64)
 
 
-def check_step(x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
+def check_step(x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
                noise_lam: float, noise: int, xi: Tensor | None, xi_shape: Sequence[int], level: Tensor | None = None) -> None:
-    """The arguments every Langevin op has: x, grad (N, H, W, C'), b (B, H, W, C') with B dividing N, chains (N,) or (N, 2)."""
+    """The arguments every Langevin op has: x, grad (N, H, W, C'), b (B, H, W, C') with B dividing N, ids (N,) or (N, 2)."""
     check_state("x", x, x)
     check_state("grad", grad, x)
     check_state("b", b, x)
@@ -27,8 +27,8 @@ def check_step(x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, lam: float, l
         raise refused("grad", f"shape {tuple(grad.shape)}", f"the shape of x, {tuple(shape)}")
     if b.shape[1:] != shape[1:] or len(b) == 0 or rows % len(b) != 0:
         raise refused("b", f"shape {tuple(b.shape)}", f"(B, *{tuple(shape[1:])}) with B dividing {rows}")
-    if chains.shape not in ((rows,), (rows, 2)) or chains.dtype != torch.int64 or chains.device != x.device:
-        raise refused("chains", f"{chains.dtype} of shape {tuple(chains.shape)} on {chains.device}",
+    if ids.shape not in ((rows,), (rows, 2)) or ids.dtype != torch.int64 or ids.device != x.device:
+        raise refused("ids", f"{ids.dtype} of shape {tuple(ids.shape)} on {ids.device}",
                       f"int64 of shape ({rows},) or ({rows}, 2) on {x.device}")
     if level is None:
         check_level(lam, lin, w, inv_eta2, noise_lam)
@@ -126,14 +126,14 @@ def at_once(backend: str, device: torch.device, operators: int, b: Tensor) -> bo
     return resolved(backend, device) in ("cpu", "torch")
 
 
-def one_by_one(operators: int, step: Callable[..., tuple[Tensor, Tensor]], x: Tensor, grad: Tensor, b: Tensor, chains: Tensor,
+def one_by_one(operators: int, step: Callable[..., tuple[Tensor, Tensor]], x: Tensor, grad: Tensor, b: Tensor, ids: Tensor,
                xi: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A step of rows that have so many operators, in order and of equally many rows: step(k, x, grad, b, chains, xi) of each."""
+    """A step of rows that have so many operators, in order and of equally many rows: step(k, x, grad, b, ids, xi) of each."""
     rows, of_b = len(x) // operators, len(b) // operators
 
     def part(k: int) -> tuple[Tensor, Tensor]:
         here = slice(k * rows, (k + 1) * rows)
-        return step(k, x[here], grad[here], b[k * of_b:(k + 1) * of_b], chains[here], None if xi is None else xi[here])
+        return step(k, x[here], grad[here], b[k * of_b:(k + 1) * of_b], ids[here], None if xi is None else xi[here])
 
     after, mean = zip(*map(part, range(operators)), strict=True)
     return torch.cat(after), torch.cat(mean)
@@ -151,10 +151,10 @@ def right_hand_side(x: Tensor, grad: Tensor, b: Tensor, lin: float | Tensor, w: 
     return torch.add(b[:, None], by_measurement(x, b), alpha=lin).flatten(0, 1).sub_(grad, alpha=w)
 
 
-def unit_noise(x: Tensor, shape: Sequence[int], chains: Tensor, noise: int, seed: int, step: int, xi: Tensor | None) -> Tensor:
+def unit_noise(x: Tensor, shape: Sequence[int], ids: Tensor, noise: int, seed: int, step: int, xi: Tensor | None) -> Tensor:
     """ξ of this shape (N, ...) in the dtype of x: `xi` if given, else Philox's (the same bits on every backend)."""
     if xi is None:
-        xi = step_noise(chains.contiguous(), math.prod(shape[1:]), seed, step, noise).view(*shape)
+        xi = step_noise(ids.contiguous(), math.prod(shape[1:]), seed, step, noise).view(*shape)
     return xi.to(x.dtype)
 
 
@@ -173,11 +173,11 @@ def perturbed_and_solved(x: Tensor, rhs: Tensor, drawn: Tensor | None, lam: floa
     return solved[:len(x)] + solved[len(x):], solved[:len(x)].clone()
 
 
-def as_drawn(x: Tensor, chains: Tensor, noise: int, xi: Tensor | None) -> tuple[Tensor, int, Tensor | None]:
-    """chains, noise and xi as kernels read them: xi alone where it is GIVEN, else none."""
+def as_drawn(x: Tensor, ids: Tensor, noise: int, xi: Tensor | None) -> tuple[Tensor, int, Tensor | None]:
+    """ids, noise and xi as kernels read them: xi alone where it is GIVEN, else none."""
     if xi is None or noise == NO_NOISE:
-        return counters(chains), noise, None
-    return counters(chains), GIVEN, xi.to(x.dtype).contiguous()
+        return counters(ids), noise, None
+    return counters(ids), GIVEN, xi.to(x.dtype).contiguous()
 
 
 def complex_dtype(dtype: torch.dtype) -> torch.dtype:

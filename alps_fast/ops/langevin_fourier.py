@@ -65,23 +65,23 @@ def channels_last(image: Tensor) -> Tensor:
 
 @implements("langevin_fourier", "torch")
 def langevin_fourier_reference(
-    x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
+    x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, ids: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
     level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The definition."""
     lam, lin, w, inv_eta2, noise_lam = at_level(level, lam, lin, w, inv_eta2, noise_lam)
     if h.ndim == 3:
-        return one_by_one(len(h), lambda k, x, grad, b, chains, xi: langevin_fourier_reference(
-            x, grad, b, h[k], factor, is_complex, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi), x, grad, b,
-            chains, xi)
+        return one_by_one(len(h), lambda k, x, grad, b, ids, xi: langevin_fourier_reference(
+            x, grad, b, h[k], factor, is_complex, ids, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi), x, grad, b,
+            ids, xi)
     r = channels_first(right_hand_side(x, grad, b, lin, w), is_complex)
     mean = normal_power(fft(r), h, factor, inv_eta2, lam, -1.0)
     if noise == NO_NOISE:
         m = inverse_fft(mean)
         m = channels_last(m if is_complex else m.real)
         return m.clone(), m
-    xi = channels_first(unit_noise(x, x.shape, chains, noise, seed, step, xi), is_complex)
+    xi = channels_first(unit_noise(x, x.shape, ids, noise, seed, step, xi), is_complex)
     if is_complex:
         spread = normal_power(xi, h, factor, inv_eta2, noise_lam, -0.5)
         m = inverse_fft(mean)
@@ -111,7 +111,7 @@ def without_transform(height: int, width: int, backend: str) -> str | None:
 @compiled("langevin_fourier", cpu="float32, no decimation and sides without a prime factor above 31",
           cuda="float32, no decimation and sides without a prime factor above 7 that fit shared memory")
 def _langevin_fourier(
-    kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float,
+    kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, ids: Tensor, lam: float,
     lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
     level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -121,7 +121,7 @@ def _langevin_fourier(
     if why := without_transform(height, width, kernel.backend):
         return leaves(why)
     operators, measurements, after, mean = len(h) if h.ndim == 3 else 1, len(b), empty_like(x), empty_like(x)
-    chains, noise, xi = as_drawn(x, chains, noise, xi)
+    ids, noise, xi = as_drawn(x, ids, noise, xi)
     if not kernel(locals(), x.device):
         return leaves(f"images {height} x {width} do not fit the shared memory of this GPU")
     return after, mean
@@ -129,7 +129,7 @@ def _langevin_fourier(
 
 @Op
 def langevin_fourier(
-    x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, chains: Tensor, lam: float, lin: float,
+    x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, ids: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
     level: Tensor | None = None, backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -141,7 +141,7 @@ def langevin_fourier(
     and both P and its symmetric root are closed forms. Exact in both cases.
 
     Args:
-        x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, level, backend: as in `langevin_pixel`.
+        x, grad, b, ids, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, level, backend: as in `langevin_pixel`.
         h: (H, W) transfer, complex of the precision of x, frequency zero first (torch.fft order); the spectrum of a
             real kernel unless `is_complex`. (M, H, W): one for each M-th of the rows, in order.
         factor: decimation, >= 1, dividing H and W.
@@ -157,7 +157,7 @@ def langevin_fourier(
 
     Source: [ALPS]; the closed form follows from the matrix inversion lemma on each alias group.
     """
-    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape, level)
+    check_step(x, grad, b, ids, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape, level)
     check_stream(x.shape[1:].numel(), step, noise, xi)
     height, width, channels = x.shape[1:]
     check_like("h", h, (*h.shape[:h.ndim - 2], height, width)[-3:], complex_dtype(x.dtype), x.device)
@@ -166,13 +166,13 @@ def langevin_fourier(
     check(not is_complex or channels % 2 == 0, "x", f"{channels} real channels", "an even number where is_complex")
     (lam, lin, w, inv_eta2, noise_lam), level = on_host(level, lam, lin, w, inv_eta2, noise_lam)
 
-    def of(h: Tensor, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor, xi: Tensor | None) -> tuple[Tensor, Tensor]:
-        return dispatch("langevin_fourier", backend, x.device, x, grad, b, h, factor, is_complex, chains, lam, lin, w, inv_eta2,
+    def of(h: Tensor, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, xi: Tensor | None) -> tuple[Tensor, Tensor]:
+        return dispatch("langevin_fourier", backend, x.device, x, grad, b, h, factor, is_complex, ids, lam, lin, w, inv_eta2,
                         noise_lam, noise, seed, step, xi, level)
 
     if h.ndim == 2 or at_once(backend, x.device, len(h), b):
-        return of(h, x, grad, b, chains, xi)
-    return one_by_one(len(h), lambda k, *rows: of(h[k], *rows), x, grad, b, chains, xi)
+        return of(h, x, grad, b, ids, xi)
+    return one_by_one(len(h), lambda k, *rows: of(h[k], *rows), x, grad, b, ids, xi)
 
 
 @langevin_fourier.register_fake

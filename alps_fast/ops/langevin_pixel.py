@@ -24,7 +24,7 @@ from .philox_normal import NO_NOISE
 
 @implements("langevin_pixel", "torch")
 def langevin_pixel_reference(
-    x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
+    x: Tensor, grad: Tensor, b: Tensor, a: Tensor, ids: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
     noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
     level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -35,13 +35,13 @@ def langevin_pixel_reference(
     mean = r.div_(a * inv_eta2 + lam)
     if noise == NO_NOISE:
         return mean.flatten(0, 1).clone(), mean.flatten(0, 1)
-    xi = by_measurement(unit_noise(x, x.shape, chains, noise, seed, step, xi), b)
+    xi = by_measurement(unit_noise(x, x.shape, ids, noise, seed, step, xi), b)
     return torch.addcmul(mean, xi, (a * inv_eta2 + noise_lam).rsqrt()).flatten(0, 1), mean.flatten(0, 1)
 
 
 @compiled("langevin_pixel", cpu="float32", cuda="float32")
 def _langevin_pixel(
-    kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float,
+    kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, a: Tensor, ids: Tensor, lam: float, lin: float, w: float,
     inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
     level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -51,14 +51,14 @@ def _langevin_pixel(
         return NotImplemented
     a_of_each_measurement, a_of_each_channel = len(a) > 1, a.shape[3] == channels
     after, mean = empty_like(x), empty_like(x)
-    chains, noise, xi = as_drawn(x, chains, noise, xi)
+    ids, noise, xi = as_drawn(x, ids, noise, xi)
     kernel(locals(), x.device)
     return after, mean
 
 
 @Op
 def langevin_pixel(
-    x: Tensor, grad: Tensor, b: Tensor, a: Tensor, chains: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
+    x: Tensor, grad: Tensor, b: Tensor, a: Tensor, ids: Tensor, lam: float, lin: float, w: float, inv_eta2: float,
     noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None, level: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ def langevin_pixel(
         x, grad: (N, H, W, C') contiguous states, float32 or float64; grad is ∇E(x, t).
         b: (B, H, W, C'), B dividing N: the data Aᴴy inv_eta2; row n of x belongs to measurement n // (N/B).
         a: (1|B, H, W, 1|C') diagonal of AᴴA, >= 0, dtype of x.
-        chains: (N,) or (N, 2) int64, Philox chain indices and those of measurements, as `ops.philox_normal` takes them.
+        ids: (N,) or (N, 2) int64, of chains and measurements, as `ops.philox_normal` takes them.
         lam, lin, w, inv_eta2, noise_lam: level scalars, see `_scalars.StepScalars`; lam, noise_lam > 0.
         noise: NO_NOISE (x⁺ = m), INDEPENDENT or AVERAGED, see `ops.philox_normal.step_noise`; seed, step: its stream.
         level: (5,) of the dtype and on the device of x, a row of `ops._step.table`: lam, lin, w, inv_eta2 and noise_lam in
@@ -86,11 +86,11 @@ def langevin_pixel(
 
     Source: [ALPS] eq. of the preconditioned step; [LM] for the averaged noise.
     """
-    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape, level)
+    check_step(x, grad, b, ids, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape, level)
     check_stream(x.shape[1:].numel(), step, noise, xi)
     check_diagonal(a, x, b)
     (lam, lin, w, inv_eta2, noise_lam), level = on_host(level, lam, lin, w, inv_eta2, noise_lam)
-    return dispatch("langevin_pixel", backend, x.device, x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed,
+    return dispatch("langevin_pixel", backend, x.device, x, grad, b, a, ids, lam, lin, w, inv_eta2, noise_lam, noise, seed,
                     step, xi, level)
 
 

@@ -55,21 +55,21 @@ def _from_lines(lines: Tensor, axis: int, count: int) -> Tensor:
 
 @implements("langevin_sense", "torch")
 def langevin_sense_reference(
-    x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
+    x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, ids: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
     level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The definition."""
     lam, lin, w, inv_eta2, noise_lam = at_level(level, lam, lin, w, inv_eta2, noise_lam)
     if u.ndim == 4:
-        return one_by_one(len(u), lambda k, x, grad, b, chains, xi: langevin_sense_reference(
-            x, grad, b, u[k], eigenvalues[k], axis, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi), x, grad, b,
-            chains, xi)
+        return one_by_one(len(u), lambda k, x, grad, b, ids, xi: langevin_sense_reference(
+            x, grad, b, u[k], eigenvalues[k], axis, ids, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, xi), x, grad, b,
+            ids, xi)
     r = right_hand_side(x, grad, b, lin, w)
     gain = 1 / (eigenvalues[..., None] * inv_eta2 + lam)
     mean, x_new = torch.empty_like(x), torch.empty_like(x)
     if noise != NO_NOISE:
-        xi = unit_noise(x, x.shape, chains, noise, seed, step, xi)
+        xi = unit_noise(x, x.shape, ids, noise, seed, step, xi)
         spread = (eigenvalues[..., None] * inv_eta2 + noise_lam).rsqrt()
     for first in range(0, len(x), COLUMNS):
         rows = slice(first, first + COLUMNS)
@@ -87,7 +87,7 @@ def langevin_sense_reference(
 
 @compiled("langevin_sense", cpu="float32", cuda="float32 and lines that fit shared memory")
 def _langevin_sense(
-    kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float,
+    kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, ids: Tensor, lam: float,
     lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
     level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -96,13 +96,13 @@ def _langevin_sense(
     rows, measurements, (*many, lines, n) = len(x), len(b), eigenvalues.shape
     operators = math.prod(many)
     after, mean = empty_like(x), empty_like(x)
-    chains, noise, xi = as_drawn(x, chains, noise, xi)
+    ids, noise, xi = as_drawn(x, ids, noise, xi)
     return (after, mean) if kernel(locals(), x.device) else NotImplemented
 
 
 @Op
 def langevin_sense(
-    x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, chains: Tensor, lam: float, lin: float,
+    x: Tensor, grad: Tensor, b: Tensor, u: Tensor, eigenvalues: Tensor, axis: int, ids: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, xi: Tensor | None = None,
     level: Tensor | None = None, backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,7 @@ def langevin_sense(
         g = 1/(Λ inv_eta2 + lam),  g' = 1/(Λ inv_eta2 + noise_lam)
 
     Args:
-        x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, level, backend: as in `langevin_pixel`;
+        x, grad, b, ids, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, level, backend: as in `langevin_pixel`;
             states (N, H, W, 2), one complex channel.
         u: (lines, n, n) unitary, eigenvectors in columns, complex of the precision of x.
         eigenvalues: (lines, n) >= 0, dtype of x. u (M, lines, n, n) and eigenvalues (M, lines, n): those of each M-th of the
@@ -129,7 +129,7 @@ def langevin_sense(
 
     Source: docs/design.md §5; [LM] for the averaged noise.
     """
-    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape, level)
+    check_step(x, grad, b, ids, lam, lin, w, inv_eta2, noise_lam, noise, xi, x.shape, level)
     check_stream(x.shape[1:].numel(), step, noise, xi)
     height, width = one_complex_channel(x)
     check(axis in (0, 1), "axis", axis, "0 (lines along H) or 1 (lines along W)")
@@ -138,14 +138,14 @@ def langevin_sense(
     check_like("eigenvalues", eigenvalues, (*u.shape[:u.ndim - 3], lines, n), x.dtype, x.device)
     (lam, lin, w, inv_eta2, noise_lam), level = on_host(level, lam, lin, w, inv_eta2, noise_lam)
 
-    def of(u: Tensor, eigenvalues: Tensor, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor,
+    def of(u: Tensor, eigenvalues: Tensor, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor,
            xi: Tensor | None) -> tuple[Tensor, Tensor]:
-        return dispatch("langevin_sense", backend, x.device, x, grad, b, u, eigenvalues, axis, chains, lam, lin, w, inv_eta2,
+        return dispatch("langevin_sense", backend, x.device, x, grad, b, u, eigenvalues, axis, ids, lam, lin, w, inv_eta2,
                         noise_lam, noise, seed, step, xi, level)
 
     if u.ndim == 3 or at_once(backend, x.device, len(u), b):
-        return of(u, eigenvalues, x, grad, b, chains, xi)
-    return one_by_one(len(u), lambda k, *rows: of(u[k], eigenvalues[k], *rows), x, grad, b, chains, xi)
+        return of(u, eigenvalues, x, grad, b, ids, xi)
+    return one_by_one(len(u), lambda k, *rows: of(u[k], eigenvalues[k], *rows), x, grad, b, ids, xi)
 
 
 @langevin_sense.register_fake

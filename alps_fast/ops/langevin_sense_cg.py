@@ -101,7 +101,7 @@ def sense_solve(rhs: Tensor, start: Tensor, maps: Tensor, mask: Tensor, inv_eta2
 
 @implements("langevin_sense_cg", "torch")
 def langevin_sense_cg_reference(
-    x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
+    x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, ids: Tensor, lam: float, lin: float, w: float,
     inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, joint: bool = False,
     xi: Tensor | None = None, level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -109,7 +109,7 @@ def langevin_sense_cg_reference(
     lam, lin, w, inv_eta2, noise_lam = at_level(level, lam, lin, w, inv_eta2, noise_lam)
     drawn = None
     if noise != NO_NOISE:
-        eps = unit_noise(x, (len(x), 1 + len(maps), *x.shape[1:]), chains, noise, seed, step, xi)
+        eps = unit_noise(x, (len(x), 1 + len(maps), *x.shape[1:]), ids, noise, seed, step, xi)
         samples = sense_adjoint(torch.view_as_complex(eps[:, 1:]), maps, mask)
         drawn = samples * root(inv_eta2) + eps[:, 0] * root(noise_lam)
 
@@ -129,7 +129,7 @@ def _spectrum_of(maps_and_mask: Sequence[Tensor]) -> Tensor:
 @compiled("langevin_sense_cg", cpu="float32 and sides without a prime factor above 31",
           cuda="float32 and sides without a prime factor above 7")
 def _langevin_sense_cg(
-    kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float,
+    kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, ids: Tensor, lam: float, lin: float,
     w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float, max_iter: int, joint: bool = False,
     xi: Tensor | None = None, level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -139,7 +139,7 @@ def _langevin_sense_cg(
     if why := without_transform(height, width, kernel.backend):
         return leaves(why)
     after, mean, spectrum = empty_like(x), empty_like(x), packed_once(_spectrum_of, (maps, mask))
-    chains, noise, xi = as_drawn(x, chains, noise, xi)
+    ids, noise, xi = as_drawn(x, ids, noise, xi)
     error = tol * math.sqrt(2 * height * width)
     arguments = kernel.packed(locals())
     if kernel.backend == "cuda":
@@ -178,7 +178,7 @@ def _iterated(kernel: Kernel, arguments: bytes, x: Tensor, noise: int, max_iter:
 
 @Op
 def langevin_sense_cg(
-    x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, chains: Tensor, lam: float, lin: float, w: float,
+    x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, ids: Tensor, lam: float, lin: float, w: float,
     inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int, tol: float = 0.01, max_iter: int = 1000,
     joint: bool = False, xi: Tensor | None = None, level: Tensor | None = None, backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -193,7 +193,7 @@ def langevin_sense_cg(
     n real unknowns: eᵀP⁻¹e <= tol² n, see `conjugate_gradients`. The noise then lacks the share tol² of its variance.
 
     Args:
-        x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, level, backend: as in `langevin_pixel`;
+        x, grad, b, ids, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, level, backend: as in `langevin_pixel`;
             states (N, H, W, 2), one complex channel.
         maps: (coils, H, W) coil sensitivities, complex of the precision of x.
         mask: (H, W) of zeros and ones in torch.fft order (frequency zero first), dtype of x. maps (M, coils, H, W) and mask
@@ -216,7 +216,7 @@ def langevin_sense_cg(
     height, width = one_complex_channel(x)
     coils = maps.shape[-3] if maps.ndim > 3 else len(maps)
     shape = (len(x), 1 + coils, height, width, 2)
-    check_step(x, grad, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, xi, shape, level)
+    check_step(x, grad, b, ids, lam, lin, w, inv_eta2, noise_lam, noise, xi, shape, level)
     check_stream(math.prod(shape[1:]), step, noise, xi)
     many = maps.shape[:-3]
     check(len(b) % max(1, math.prod(many)) == 0, "b", f"{len(b)} rows", f"a multiple of {math.prod(many)}")
@@ -230,14 +230,14 @@ def langevin_sense_cg(
     check(not joint or level is not None or noise_lam == lam, "joint", f"it with noise_lam = {noise_lam}",
           f"it with noise_lam = lam, {lam}")
 
-    def of(maps: Tensor, mask: Tensor, x: Tensor, grad: Tensor, b: Tensor, chains: Tensor,
+    def of(maps: Tensor, mask: Tensor, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor,
            xi: Tensor | None) -> tuple[Tensor, Tensor]:
-        return dispatch("langevin_sense_cg", backend, x.device, x, grad, b, maps, mask, chains, lam, lin, w, inv_eta2, noise_lam,
+        return dispatch("langevin_sense_cg", backend, x.device, x, grad, b, maps, mask, ids, lam, lin, w, inv_eta2, noise_lam,
                         noise, seed, step, tol, max_iter, joint, xi, level)
 
     if maps.ndim == 3:
-        return of(maps, mask, x, grad, b, chains, xi)
-    return one_by_one(len(maps), lambda k, *rows: of(maps[k], mask[k], *rows), x, grad, b, chains, xi)
+        return of(maps, mask, x, grad, b, ids, xi)
+    return one_by_one(len(maps), lambda k, *rows: of(maps[k], mask[k], *rows), x, grad, b, ids, xi)
 
 
 @langevin_sense_cg.register_fake

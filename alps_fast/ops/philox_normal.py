@@ -93,54 +93,54 @@ def box_muller(r0: Tensor, r1: Tensor) -> tuple[Tensor, Tensor]:
     return radius * cos, radius * sin
 
 
-def counters(chains: Tensor) -> Tensor:
-    """An op's `chains` as kernels read them, (N, 2), contiguous and a row at a time on 16 bytes."""
-    rows = (chains if chains.ndim == 2 else torch.stack([chains, torch.zeros_like(chains)], 1)).contiguous()
+def counters(ids: Tensor) -> Tensor:
+    """An op's `ids` as kernels read them, (N, 2), contiguous and a row at a time on 16 bytes."""
+    rows = (ids if ids.ndim == 2 else torch.stack([ids, torch.zeros_like(ids)], 1)).contiguous()
     return rows.clone() if rows.storage_offset() % 2 else rows
 
 
-def streams(chains: Tensor) -> int:
-    """How many of an op's `chains` have noise of their own; a mirrored one has that of the other."""
-    return len(torch.unique(counters(chains) & ~MIRRORED, dim=0))
+def streams(ids: Tensor) -> int:
+    """How many of an op's `ids` have noise of their own; a mirrored one has that of the other."""
+    return len(torch.unique(counters(ids) & ~MIRRORED, dim=0))
 
 
-def words(chains: Tensor, step: int, tag: int) -> tuple[Tensor, Tensor, Tensor]:
+def words(ids: Tensor, step: int, tag: int) -> tuple[Tensor, Tensor, Tensor]:
     """The last three words of the counter, of rows of `counters`."""
-    counted, measurement = chains.unbind(1)
+    counted, measurement = ids.unbind(1)
     return step + (counted >> 32) & MASK, counted & MASK, tag + (measurement << TAG_BITS) & MASK
 
 
 @implements("philox_normal", "torch")
-def philox_normal_reference(chains: Tensor, n: int, seed: int, step: int, tag: int) -> Tensor:
+def philox_normal_reference(ids: Tensor, n: int, seed: int, step: int, tag: int) -> Tensor:
     """The definition; about 15 passes over memory an fma, so use it where nothing faster can run."""
-    quads, chains = -(-n // 4), counters(chains)
-    out = torch.empty(len(chains) * quads, 4, dtype=torch.float32, device=chains.device)
+    quads, ids = -(-n // 4), counters(ids)
+    out = torch.empty(len(ids) * quads, 4, dtype=torch.float32, device=ids.device)
     for first in range(0, len(out), CHUNK):
-        part = torch.arange(first, min(first + CHUNK, len(out)), device=chains.device)
-        rows = chains[part // quads]
+        part = torch.arange(first, min(first + CHUNK, len(out)), device=ids.device)
+        rows = ids[part // quads]
         r0, r1, r2, r3 = philox4x32((part % quads, *words(rows, step, tag)), (seed & MASK, seed >> 32 & MASK))
         turn = rows[:, 1] & MIRRORED
         torch.stack((*box_muller(r0, r1 ^ turn), *box_muller(r2, r3 ^ turn)), 1, out=out[first:first + CHUNK])
-    return out.view(len(chains), quads * 4)[:, :n].contiguous()
+    return out.view(len(ids), quads * 4)[:, :n].contiguous()
 
 
 @compiled("philox_normal", cpu="", cuda="")
-def _philox_normal(kernel: Kernel, chains: Tensor, n: int, seed: int, step: int, tag: int) -> Tensor:
-    chains, rows = counters(chains), len(chains)
-    out = torch.empty(rows, n, dtype=torch.float32, device=chains.device)
-    kernel(locals(), chains.device)
+def _philox_normal(kernel: Kernel, ids: Tensor, n: int, seed: int, step: int, tag: int) -> Tensor:
+    ids, rows = counters(ids), len(ids)
+    out = torch.empty(rows, n, dtype=torch.float32, device=ids.device)
+    kernel(locals(), ids.device)
     return out
 
 
 @Op
-def philox_normal(chains: Tensor, n: int, seed: int, step: int, tag: int = LANGEVIN, backend: str = "auto") -> Tensor:
+def philox_normal(ids: Tensor, n: int, seed: int, step: int, tag: int = LANGEVIN, backend: str = "auto") -> Tensor:
     """Standard normals R_step of every chain's image, a pure function of (seed, step, tag, measurement, chain, element).
 
         element e of chain c of measurement m: Box–Muller of Philox4x32-10(counter = (e >> 2, step, c, tag + 2⁸ m),
         key = (seed_lo, seed_hi)), words 0, 1 -> elements 0, 1 of the quad; words 2, 3 -> elements 2, 3
 
     Args:
-        chains: (N,) or (N, 2) int64, contiguous. First chain indices in [0, 2³²), and in the high 32 bits what is added to
+        ids: (N,) or (N, 2) int64, contiguous. First chain indices in [0, 2³²), and in the high 32 bits what is added to
             step: so a CUDA graph, which holds step as it was captured, counts on by an addition on the device. Then the
             indices of their measurements in [0, 2²⁴), 0 where there are none, plus MIRRORED for minus these numbers.
         n: normals a chain, the numbers of an image of the layout (H, W, C') in order; 0 < n <= 2³⁴.
@@ -155,35 +155,35 @@ def philox_normal(chains: Tensor, n: int, seed: int, step: int, tag: int = LANGE
 
     Source: [Philox]; recipe of the normals in csrc/common/philox.h.
     """
-    if chains.dtype != torch.int64 or chains.shape[1:] not in ((), (2,)) or chains.ndim == 0 or not chains.is_contiguous():
-        raise refused("chains", f"{chains.dtype} of shape {tuple(chains.shape)}, strides {chains.stride()}",
+    if ids.dtype != torch.int64 or ids.shape[1:] not in ((), (2,)) or ids.ndim == 0 or not ids.is_contiguous():
+        raise refused("ids", f"{ids.dtype} of shape {tuple(ids.shape)}, strides {ids.stride()}",
                       "a contiguous int64 tensor (N,) or (N, 2)")
     check(0 < n <= 1 << 34, "n", n, "1 to 2**34")
     check(0 <= step <= MASK, "step", step, "an integer in [0, 2**32)")
     check(0 <= tag < 1 << TAG_BITS, "tag", tag, "an integer in [0, 2**8)")
-    return dispatch("philox_normal", backend, chains.device, chains, n, seed, step, tag)
+    return dispatch("philox_normal", backend, ids.device, ids, n, seed, step, tag)
 
 
 @philox_normal.register_fake
-def _(chains: Tensor, n: int, seed: int, step: int, tag: int = LANGEVIN, backend: str = "auto") -> Tensor:
-    return chains.new_empty((chains.shape[0], n), dtype=torch.float32)
+def _(ids: Tensor, n: int, seed: int, step: int, tag: int = LANGEVIN, backend: str = "auto") -> Tensor:
+    return ids.new_empty((ids.shape[0], n), dtype=torch.float32)
 
 
-def step_noise(chains: Tensor, n: int, seed: int, step: int, noise: int, backend: str = "auto") -> Tensor:
+def step_noise(ids: Tensor, n: int, seed: int, step: int, noise: int, backend: str = "auto") -> Tensor:
     """The noise ξ of one Langevin step, (N, n) float32: R_step if INDEPENDENT, (R_step + R_{step+1})/√2 if AVERAGED ([LM])."""
     check(noise in (INDEPENDENT, AVERAGED), "noise", noise, f"INDEPENDENT ({INDEPENDENT}) or AVERAGED ({AVERAGED})")
-    xi = philox_normal(chains, n, seed, step, LANGEVIN, backend)
+    xi = philox_normal(ids, n, seed, step, LANGEVIN, backend)
     if noise == AVERAGED:
-        xi = xi.add_(philox_normal(chains, n, seed, step + 1, LANGEVIN, backend)).mul_(0.5**0.5)
+        xi = xi.add_(philox_normal(ids, n, seed, step + 1, LANGEVIN, backend)).mul_(0.5**0.5)
     return xi
 
 
-def philox_uniform(chains: Tensor, seed: int, step: int, tag: int = METROPOLIS) -> Tensor:
+def philox_uniform(ids: Tensor, seed: int, step: int, tag: int = METROPOLIS) -> Tensor:
     """One uniform a chain in (0, 1], (N,) float32: word 0 of quad 0."""
-    return philox_uniforms(chains, seed, step, tag, 0)[:, 0]
+    return philox_uniforms(ids, seed, step, tag, 0)[:, 0]
 
 
-def philox_uniforms(chains: Tensor, seed: int, step: int, tag: int, quad: int) -> Tensor:
+def philox_uniforms(ids: Tensor, seed: int, step: int, tag: int, quad: int) -> Tensor:
     """Four uniforms a chain in (0, 1], (N, 4) float32: the words of a quad. A mirrored row has those of the other."""
-    counter = torch.full_like(chains.view(len(chains), -1)[:, 0], quad), *words(counters(chains), step, tag)
+    counter = torch.full_like(ids.view(len(ids), -1)[:, 0], quad), *words(counters(ids), step, tag)
     return torch.stack([uniform(word) for word in philox4x32(counter, (seed & MASK, seed >> 32 & MASK))], 1)

@@ -8,7 +8,7 @@ D correlates with 2 · (1 3 3 1)/8 ⊗ (1 3 3 1)/8 and keeps every second pixel,
 |z|² sums over the channels of a pixel: a complex image (two channels) meets the modulus of its filter responses,
 so E does not change with a global phase.
 
-Shapes: x (N, C, H, W); filters: per scale (K, 1, k, k), k odd; w, r: (S, J, N or 1, K); q (Q, N or 1), Q >= S: the
+Shapes: x (N, C, H, W); filters: per scale (K, 1, k, k), k odd; weights, r: (S, J, N or 1, K); q (Q, N or 1), Q >= S: the
 quadratic term reaches coarser scales than the filters; μ (1,).
 Returns (∇E (N, C, H, W), E (N,)), or an empty E where the value is not wanted.
 """
@@ -47,7 +47,7 @@ def down_transposed(y: Tensor, height: int, width: int) -> Tensor:
 
 
 @implements("ridge_grad", "torch")
-def ridge_grad_reference(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+def ridge_grad_reference(x: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                          want_value: bool = True) -> tuple[Tensor, Tensor]:
     """The definition; differentiable in everything, which is how ridge energies are distilled."""
     n, c = x.shape[:2]
@@ -68,7 +68,7 @@ def ridge_grad_reference(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Ten
             z = F.conv2d(level, bank, padding=bank.shape[-1] // 2).unflatten(0, (n, c))
             square = (z * z).sum(1, keepdim=True)
             slope: Tensor | None = None
-            for ws, rs in zip(w[s], r[s], strict=True):
+            for ws, rs in zip(weights[s], r[s], strict=True):
                 ws, rs = ws[:, None, :, None, None], rs[:, None, :, None, None]
                 u = 1 + square * rs
                 if want_value:
@@ -91,7 +91,7 @@ def of_energy(bank: Tensor, weights: Tensor, r: Tensor, q: Tensor, mu: Tensor) -
     filters, weights, r, q, mu = bank, *(v.contiguous() for v in (weights, r, q, mu))
     scales, filters_a_scale, _, side, _ = bank.shape
     potentials, levels = weights.shape[1], len(q)
-    w_of_each_image, r_of_each_image, q_of_each_image = weights.shape[2] > 1, r.shape[2] > 1, q.shape[1] > 1
+    weights_of_each_image, r_of_each_image, q_of_each_image = weights.shape[2] > 1, r.shape[2] > 1, q.shape[1] > 1
     return locals()
 
 
@@ -107,7 +107,7 @@ def too_much(backend: str, energy: dict[str, Any]) -> str:
 
 @compiled("ridge_grad", of_energy, cpu="float32 images of one or two channels",
           cuda="float32 images of one or two channels, filters of at most seven taps a row")
-def _ridge_grad(kernel: Kernel, x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+def _ridge_grad(kernel: Kernel, x: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                 want_value: bool = True) -> tuple[Tensor, Tensor]:
     """On CUDA in tiles, for images of any size; not for filters of more than seven taps a row."""
     images, channels_of_image, height, width = x.shape
@@ -115,51 +115,51 @@ def _ridge_grad(kernel: Kernel, x: Tensor, filters: Sequence[Tensor], w: Tensor,
         return NotImplemented
     x = laid_out(x)
     grad, value = empty_like(x), x.new_empty(images if want_value else 0)
-    energy = of_energy(packed_once(stacked, filters), w, r, q, mu)
+    energy = of_energy(packed_once(stacked, filters), weights, r, q, mu)
     return (grad, value) if kernel(locals() | energy, x.device) else leaves(too_much(kernel.backend, energy))
 
 
-def ridge_grad_bytes(shape: Sequence[int], filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+def ridge_grad_bytes(shape: Sequence[int], filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                      backend: str) -> int:
     """Of the memory that the CPU kernel works in for images of this shape (N, C, H, W); 0 where another backend runs."""
     kernel = kernel_on_cpu("ridge_grad", backend)
     images, channels_of_image, height, width = shape
-    if kernel is None or not has_kernel(w.dtype, channels_of_image):
+    if kernel is None or not has_kernel(weights.dtype, channels_of_image):
         return 0
     x = grad = value = None
-    energy = of_energy(packed_once(stacked, filters), w, r, q, mu)
+    energy = of_energy(packed_once(stacked, filters), weights, r, q, mu)
     return int(kernel.call("_bytes", kernel.packed(locals() | energy), torch.get_num_threads()))
 
 
-def check_ridge(x: Tensor, rows: tuple[int, ...], filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
-                name_of_w: str = "w") -> None:
-    """filters, w, r, q and mu must fit each other and the dtype and device of x; `rows`: what may stand for N in their shapes."""
+def check_ridge(x: Tensor, rows: tuple[int, ...], filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor,
+                mu: Tensor) -> None:
+    """All of them must fit each other and the dtype and device of x; `rows`: what may stand for N in their shapes."""
     check(len(filters) > 0 and filters[0].ndim == 4, "filters", f"{len(filters)} scales", "at least one (K, 1, k, k)")
     scales, count, n = len(filters), filters[0].shape[0], " or ".join(map(str, rows))
     for bank in filters:
         if bank.ndim != 4 or bank.shape[:2] != (count, 1) or bank.shape[2] != bank.shape[3] or bank.shape[3] % 2 != 1:
             raise refused("filters", f"shape {tuple(bank.shape)}", f"({count}, 1, k, k), k odd")
         check_kind("filters", bank, x)
-    if w.ndim != 4 or w.shape[0] != scales or w.shape[2] not in rows or w.shape[3] != count:
-        raise refused(name_of_w, f"shape {tuple(w.shape)}", f"({scales}, J, {n}, {count})")
-    if r.ndim != 4 or r.shape[:2] != w.shape[:2] or r.shape[2] not in rows or r.shape[3] != count:
-        raise refused("r", f"shape {tuple(r.shape)}", f"({scales}, {w.shape[1]}, {n}, {count})")
+    if weights.ndim != 4 or weights.shape[0] != scales or weights.shape[2] not in rows or weights.shape[3] != count:
+        raise refused("weights", f"shape {tuple(weights.shape)}", f"({scales}, J, {n}, {count})")
+    if r.ndim != 4 or r.shape[:2] != weights.shape[:2] or r.shape[2] not in rows or r.shape[3] != count:
+        raise refused("r", f"shape {tuple(r.shape)}", f"({scales}, {weights.shape[1]}, {n}, {count})")
     if q.ndim != 2 or q.shape[0] < scales or q.shape[1] not in rows:
         raise refused("q", f"shape {tuple(q.shape)}", f"(Q, {n}), Q >= {scales}")
     if mu.shape != (1,):
         raise refused("mu", f"shape {tuple(mu.shape)}", "(1,)")
-    for name, v in ((name_of_w, w), ("r", r), ("q", q), ("mu", mu)):
+    for name, v in (("weights", weights), ("r", r), ("q", q), ("mu", mu)):
         check_kind(name, v, x)
 
 
 @Op
-def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+def ridge_grad(x: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
                want_value: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor]:
     """(∇E, E) of a ridge energy; the formulas are the module's.
 
     Args:
         x: (N, C, H, W) float32 or float64, in any memory format; what follows has its dtype and device.
-        filters: a scale (K, 1, k, k) each, k odd. w, r: (S, J, N or 1, K), r > 0. q: (Q, N or 1), Q >= S. mu: (1,).
+        filters: a scale (K, 1, k, k) each, k odd. weights, r: (S, J, N or 1, K), r > 0. q: (Q, N or 1), Q >= S. mu: (1,).
         want_value: whether E is wanted. backend: one of `alps_fast.ops._dispatch.NAMES`.
 
     Returns:
@@ -171,13 +171,13 @@ def ridge_grad(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Te
     Source: docs/design.md §1.
     """
     check(x.ndim == 4 and x.dtype in FLOATS, "x", described(x), "(N, C, H, W), float32 or float64")
-    check_ridge(x, (1, x.shape[0]), filters, w, r, q, mu)
+    check_ridge(x, (1, x.shape[0]), filters, weights, r, q, mu)
     with torch.no_grad():
-        grad, value = dispatch("ridge_grad", backend, x.device, x, filters, w, r, q, mu, want_value)
+        grad, value = dispatch("ridge_grad", backend, x.device, x, filters, weights, r, q, mu, want_value)
     return grad.contiguous(), value
 
 
 @ridge_grad.register_fake
-def _(x: Tensor, filters: Sequence[Tensor], w: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+def _(x: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
       want_value: bool = True, backend: str = "auto") -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape[0] if want_value else 0)

@@ -19,7 +19,7 @@ from .ridge_grad import check_ridge, has_kernel, of_energy, ridge_grad_reference
 
 @implements("ridge_langevin", "torch")
 def ridge_langevin_reference(
-    x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+    x: Tensor, b: Tensor, a: Tensor, ids: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
     channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
     count: int, xi: Tensor | None = None,
     level: Tensor | None = None,
@@ -31,7 +31,7 @@ def ridge_langevin_reference(
         grad = ridge_grad_reference(images.reshape(-1, channels, *images.shape[2:]), filters, weights, r, q, mu,
                                     want_value=False)[0]
         grad = grad.reshape(images.shape).movedim(1, -1)
-        x, mean = langevin_pixel_reference(x, grad, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step + k,
+        x, mean = langevin_pixel_reference(x, grad, b, a, ids, lam, lin, w, inv_eta2, noise_lam, noise, seed, step + k,
                                            None if xi is None else xi[k], level)
     return x.contiguous(), mean.contiguous()
 
@@ -39,7 +39,7 @@ def ridge_langevin_reference(
 @compiled("ridge_langevin", of_energy, cpu="float32 images of one or two channels",
           cuda="float32 images of one or two channels, filters of at most seven taps a row")
 def _ridge_langevin(
-    kernel: Kernel, x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor,
+    kernel: Kernel, x: Tensor, b: Tensor, a: Tensor, ids: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor,
     q: Tensor, mu: Tensor, channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int,
     seed: int, step: int, count: int, xi: Tensor | None = None,
     level: Tensor | None = None,
@@ -51,14 +51,14 @@ def _ridge_langevin(
         return NotImplemented
     a_of_each_measurement, a_of_each_channel = len(a) > 1, a.shape[3] == channels
     grad, after, mean = None, empty_like(x), empty_like(x)
-    chains, noise, xi = as_drawn(x, chains, noise, xi)
+    ids, noise, xi = as_drawn(x, ids, noise, xi)
     energy = of_energy(packed_once(stacked, filters), weights, r, q, mu)
     return (after, mean) if kernel(locals() | energy, x.device) else leaves(too_much(kernel.backend, energy))
 
 
 @Op
 def ridge_langevin(
-    x: Tensor, b: Tensor, a: Tensor, chains: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
+    x: Tensor, b: Tensor, a: Tensor, ids: Tensor, filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
     channels: int, lam: float, lin: float, w: float, inv_eta2: float, noise_lam: float, noise: int, seed: int, step: int,
     count: int, xi: Tensor | None = None, level: Tensor | None = None, backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -67,8 +67,8 @@ def ridge_langevin(
         ∇E of `ops.ridge_grad`, then  m = (b + lin x − w ∇E) / (a inv_eta2 + lam),  x⁺ = m + ξ / √(a inv_eta2 + noise_lam)
 
     Args:
-        x, b, a, chains, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, level: as `ops.langevin_pixel` takes them.
-        filters, weights, r, q, mu: as `ops.ridge_grad` takes filters, w, r, q, mu, for one t.
+        x, b, a, ids, lam, lin, w, inv_eta2, noise_lam, noise, seed, step, level: as `ops.langevin_pixel` takes them.
+        filters, weights, r, q, mu: as `ops.ridge_grad` takes them, for one t.
         channels: real channels of the energy's image, dividing C'; each group of them is an image of its own.
         count: steps, >= 1.
         xi: (count, N, H, W, C') to use for ξ in place of Philox.
@@ -81,18 +81,18 @@ def ridge_langevin(
 
     Source: [ALPS]; docs/design.md §1 and 3.
     """
-    check_step(x, x, b, chains, lam, lin, w, inv_eta2, noise_lam, noise, None, x.shape, level)
+    check_step(x, x, b, ids, lam, lin, w, inv_eta2, noise_lam, noise, None, x.shape, level)
     check_diagonal(a, x, b)
     check(count >= 1, "count", count, "an integer >= 1")
     for k in (step, step + count - 1):
         check_stream(x.shape[1:].numel(), k, noise, xi)
     check(channels >= 1 and x.shape[-1] % channels == 0, "channels", channels, f"a divisor of the state's {x.shape[-1]} channels")
-    check_ridge(x, (1, len(x) * x.shape[-1] // channels), filters, weights, r, q, mu, "weights")
+    check_ridge(x, (1, len(x) * x.shape[-1] // channels), filters, weights, r, q, mu)
     if xi is not None and (xi.shape != (count, *x.shape) or xi.device != x.device or xi.is_complex()):
         raise refused("xi", described(xi), f"real, of shape {(count, *x.shape)} on {x.device}")
     (lam, lin, w, inv_eta2, noise_lam), level = on_host(level, lam, lin, w, inv_eta2, noise_lam)
     with torch.no_grad():
-        return dispatch("ridge_langevin", backend, x.device, x, b, a, chains, filters, weights, r, q, mu, channels, lam, lin, w,
+        return dispatch("ridge_langevin", backend, x.device, x, b, a, ids, filters, weights, r, q, mu, channels, lam, lin, w,
                         inv_eta2, noise_lam, noise, seed, step, count, xi, level)
 
 

@@ -51,7 +51,7 @@ def randn(*shape: int) -> Tensor:
 
 def states(chains: int, *shape: int) -> dict[str, Any]:
     """Arguments that every Langevin step has, of one measurement."""
-    return {"x": randn(chains, *shape), "grad": randn(chains, *shape), "b": randn(1, *shape), "chains": torch.arange(chains),
+    return {"x": randn(chains, *shape), "grad": randn(chains, *shape), "b": randn(1, *shape), "ids": torch.arange(chains),
             "noise": AVERAGED, **LEVEL}
 
 

@@ -11,7 +11,7 @@ namespace alps {
 enum Noise { NO_NOISE, INDEPENDENT, AVERAGED, GIVEN };  // as in alps_fast/ops/philox_normal.py; GIVEN takes it from xi
 
 struct PhiloxNormal {  // contract: alps_fast/ops/philox_normal.py
-  const Chain* chains;
+  const ChainId* ids;
   float* out;
   int64_t rows, n;
   uint64_t seed;
@@ -19,13 +19,13 @@ struct PhiloxNormal {  // contract: alps_fast/ops/philox_normal.py
 
   template <class V>
   void fields(V&& v) {
-    v("chains", chains), v("out", out), v("rows", rows), v("n", n), v("seed", seed), v("step", step), v("tag", tag);
+    v("ids", ids), v("out", out), v("rows", rows), v("n", n), v("seed", seed), v("step", step), v("tag", tag);
   }
 };
 
 struct Step {  // of Langevin, for every operator
   const float *x, *grad, *b, *xi;
-  const Chain* chains;
+  const ChainId* ids;
   float *after, *mean;
   const float* level;  // lam, lin, w, inv_eta2, noise_lam in the device's memory, in place of those below; null on the CPU
   int64_t rows, measurements;
@@ -36,7 +36,7 @@ struct Step {  // of Langevin, for every operator
 
   template <class V>
   void fields(V&& v) {
-    v("x", x), v("grad", grad), v("b", b), v("xi", xi), v("chains", chains), v("after", after), v("mean", mean);
+    v("x", x), v("grad", grad), v("b", b), v("xi", xi), v("ids", ids), v("after", after), v("mean", mean);
     v("level", level), v("rows", rows), v("measurements", measurements);
     v("lam", lam), v("lin", lin), v("w", w), v("inv_eta2", inv_eta2), v("noise_lam", noise_lam);
     v("noise", noise), v("step", step), v("seed", seed);
@@ -137,15 +137,15 @@ struct ConvGrad {  // contract: alps_fast/ops/conv_grad.py; weights and biases a
 };
 
 struct RidgeEnergy {  // what alps_fast/ops/ridge_grad.py takes beside the images
-  const float *filters, *w, *r, *q, *mu;  // filters: a bank (count, side, side) a scale, zeros around the smaller ones
+  const float *filters, *weights, *r, *q, *mu;  // filters: a bank (count, side, side) a scale, zeros around the smaller ones
   int side, scales, count, potentials, levels;
-  bool w_of_each_image, r_of_each_image, q_of_each_image;
+  bool weights_of_each_image, r_of_each_image, q_of_each_image;
 
   template <class V>
   void fields(V&& v) {
-    v("filters", filters), v("weights", w), v("r", r), v("q", q), v("mu", mu), v("side", side), v("scales", scales);
+    v("filters", filters), v("weights", weights), v("r", r), v("q", q), v("mu", mu), v("side", side), v("scales", scales);
     v("filters_a_scale", count), v("potentials", potentials), v("levels", levels);
-    v("w_of_each_image", w_of_each_image), v("r_of_each_image", r_of_each_image), v("q_of_each_image", q_of_each_image);
+    v("weights_of_each_image", weights_of_each_image), v("r_of_each_image", r_of_each_image), v("q_of_each_image", q_of_each_image);
   }
 };
 

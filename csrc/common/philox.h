@@ -121,7 +121,7 @@ ALPS_FN void box_muller(typename L::U r0, typename L::U r1, typename L::F& n0, t
   n1 = radius * sine;
 }
 
-struct alignas(16) Chain {  // a row of an op's `chains`, which is read at once
+struct alignas(16) ChainId {  // a row of an op's `ids`, which is read at once
   int64_t counted;  // its index, and in the high 32 bits what is added to the step
   int64_t measurement;  // and bit 31, MIRRORED: minus the numbers of the chain without it
 };
@@ -129,24 +129,24 @@ struct alignas(16) Chain {  // a row of an op's `chains`, which is read at once
 constexpr uint32_t MIRRORED = 0x80000000u;  // as a summand of the angles of box_muller half a turn, which changes both signs
 
 template <class L>
-struct Chains {  // of each lane
+struct ChainIds {  // of each lane
   typename L::U index, ahead, measurement;
 };
 
 template <class L>
-ALPS_FN Chains<L> in_all_lanes(const Chain& chain) {
+ALPS_FN ChainIds<L> in_all_lanes(const ChainId& id) {
   using U = typename L::U;
-  return {U{} + static_cast<uint32_t>(chain.counted), U{} + static_cast<uint32_t>(chain.counted >> 32),
-          U{} + static_cast<uint32_t>(chain.measurement)};
+  return {U{} + static_cast<uint32_t>(id.counted), U{} + static_cast<uint32_t>(id.counted >> 32),
+          U{} + static_cast<uint32_t>(id.measurement)};
 }
 
 // The four normals of a quad: elements 4 quad + (0, 1, 2, 3) of the chain's image.
 template <class L>
-ALPS_FN void normal_quad(const Stream& stream, const Chains<L>& chains, typename L::U quad, typename L::F normals[4]) {
+ALPS_FN void normal_quad(const Stream& stream, const ChainIds<L>& ids, typename L::U quad, typename L::F normals[4]) {
   using U = typename L::U;
-  U words[4] = {quad, chains.ahead + stream.step, chains.index, (chains.measurement << 8) + stream.tag};
+  U words[4] = {quad, ids.ahead + stream.step, ids.index, (ids.measurement << 8) + stream.tag};
   philox4x32<L>(words, stream.key0, stream.key1);
-  const U turn = chains.measurement & MIRRORED;
+  const U turn = ids.measurement & MIRRORED;
   box_muller<L>(words[0], words[1] ^ turn, normals[0], normals[1]);
   box_muller<L>(words[2], words[3] ^ turn, normals[2], normals[3]);
 }

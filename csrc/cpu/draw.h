@@ -6,10 +6,10 @@
 namespace alps::ALPS_ISA {
 
 struct Source {  // of a step's noise, `numbers` a chain
-  Source(uint64_t seed, uint32_t step, const Chain* chains, const float* xi, int64_t numbers)
-      : streams(step_streams(seed, step)), chains(chains), xi(xi), numbers(numbers) {}
+  Source(uint64_t seed, uint32_t step, const ChainId* ids, const float* xi, int64_t numbers)
+      : streams(step_streams(seed, step)), ids(ids), xi(xi), numbers(numbers) {}
   StepStreams streams;
-  const Chain* chains;
+  const ChainId* ids;
   const float* xi;
   int64_t numbers;
 };
@@ -25,7 +25,7 @@ static const float* draw(const Source& source, int64_t row, int64_t first, int64
     for (int64_t e = 0; e < count; ++e) out[e] = xi[e] * amplitude;
     return out;
   } else {
-    const Chains<Lanes> chain = in_all_lanes<Lanes>(source.chains[row]);
+    const ChainIds<Lanes> chain = in_all_lanes<Lanes>(source.ids[row]);
     const int64_t begin = first / 4 * 4;
     for (int64_t e = begin; e < first + count; e += STRIDE) {
       Lanes::F xi[4];

@@ -23,7 +23,7 @@ struct Layout {
       : row(s.width * s.channels), images(s.is_complex ? s.channels / 2 : s.channels),
         planes(s.is_complex && s.noise != NO_NOISE ? 2 * images : images), plane(s.width * CELL), panel(planes * plane),
         panels((s.height + BATCH - 1) / BATCH), amplitude(std::sqrt(s.inv_eta2 + s.noise_lam)), along_w(fourier(s.width)),
-        along_h(fourier(s.height)), source(s.seed, s.step, s.chains, s.xi, s.height * row) {
+        along_h(fourier(s.height)), source(s.seed, s.step, s.ids, s.xi, s.height * row) {
     for (int64_t e = 0; e < row; ++e) {
       const int64_t pixel = e / s.channels, channel = e % s.channels;
       cell.push_back(s.is_complex ? channel / 2 * plane + pixel * CELL + channel % 2 * BATCH : channel * plane + pixel * CELL);

@@ -7,18 +7,18 @@
 
 namespace alps::ALPS_ISA {
 
-constexpr int64_t CHAINS = 16;  // of a piece: enough to spread the cost of the gains, few enough to occupy many threads
+constexpr int64_t CHAIN_TILE = 16;  // of a piece: enough to spread the cost of the gains, few enough to occupy many threads
 
 template <int NOISE>
 static void run(const PixelStep& s, int threads) {
   const int64_t n = s.pixels * s.channels, each = s.rows / s.measurements;
   const PixelLevel level = make_level(s);
-  const int64_t pieces = s.measurements * ((each + CHAINS - 1) / CHAINS) * ((n + PIXEL_TILE - 1) / PIXEL_TILE);
+  const int64_t pieces = s.measurements * ((each + CHAIN_TILE - 1) / CHAIN_TILE) * ((n + PIXEL_TILE - 1) / PIXEL_TILE);
 #pragma omp parallel for collapse(3) num_threads(team(threads, pieces)) schedule(static)
   for (int64_t measurement = 0; measurement < s.measurements; ++measurement)
-    for (int64_t from = 0; from < each; from += CHAINS)
+    for (int64_t from = 0; from < each; from += CHAIN_TILE)
       for (int64_t first = 0; first < n; first += PIXEL_TILE) {
-        const int64_t to = each - from < CHAINS ? each : from + CHAINS;
+        const int64_t to = each - from < CHAIN_TILE ? each : from + CHAIN_TILE;
         advance_tile<NOISE>(s, level, measurement, measurement * each + from, measurement * each + to, first);
       }
 }

@@ -2,7 +2,7 @@
 //
 // Lanes are chains: U stays as it is and is broadcast number by number, real and imaginary parts of the chains are vectors of
 // their own, and a lane never meets another, so a chain is the same to the bit in any company. Philox's lanes are chains too,
-// so the noise is born in that layout. Each sum runs over its line in order. A piece of work is CHAINS chains on a group of
+// so the noise is born in that layout. Each sum runs over its line in order. A piece of work is CHAIN_TILE chains on a group of
 // lines that share the cache lines of the image (8 where lines run along H); U of a line is read once for the first product
 // and comes from L2 for the second, which takes m and x+ as columns of one matrix.
 //
@@ -16,11 +16,11 @@ namespace alps::ALPS_ISA {
 
 using F = Wide::F;
 
-constexpr int CHAINS = 16;  // chains of a piece
+constexpr int CHAIN_TILE = 16;  // chains of a piece
 constexpr int FEW = 4;  // chains that are taken one after another
-constexpr int CELL = 2 * CHAINS;  // floats of a pixel of all chains: real parts, imaginary parts
+constexpr int CELL = 2 * CHAIN_TILE;  // floats of a pixel of all chains: real parts, imaginary parts
 constexpr int RUN = 8;  // pixels that are moved between the image and the tile together: a cache line of a chain
-static_assert(CHAINS % Wide::width == 0 && 2 * RUN == CHAINS, "chains are whole vectors, and a run is transposed in place");
+static_assert(CHAIN_TILE % Wide::width == 0 && 2 * RUN == CHAIN_TILE, "chains are whole vectors, a run is transposed in place");
 
 // J outputs for V vectors of columns: out_o = sum_s U[o][s] in_s, or of its adjoint conj(U[s][o]). A row of `in` is COLUMNS real
 // parts, then COLUMNS imaginary ones; columns of set k go to cells of out[k].
@@ -52,7 +52,7 @@ ALPS_INLINE void multiply_block(const float* u, int64_t n, const float* in, int 
     ALPS_UNROLL
     for (int v = 0; v < V; ++v) {
       const int at = column + v * Wide::width;
-      float* cell = out[at / CHAINS] + (row + j) * stride + at % CHAINS;
+      float* cell = out[at / CHAIN_TILE] + (row + j) * stride + at % CHAIN_TILE;
       Wide::save(re[j][v], cell);
       Wide::save(im[j][v], cell + stride / 2);
     }
@@ -98,7 +98,7 @@ ALPS_INLINE void for_runs(const SenseStep& s, const Tile& tile, int64_t pitch, c
 struct Cells {
   float* first;
   int64_t stride;
-  float* operator()(int e) const { return first + e / 2 * stride * CELL + e % 2 * CHAINS; }
+  float* operator()(int e) const { return first + e / 2 * stride * CELL + e % 2 * CHAIN_TILE; }
 };
 
 constexpr int AHEAD = 2;  // runs between asking for memory and using it
@@ -106,20 +106,20 @@ constexpr int AHEAD = 2;  // runs between asking for memory and using it
 // cells <- a run of every chain that there is, formed by row(chain, out); zeros for those that there are not
 template <class Row>
 ALPS_INLINE void gather(const Tile& tile, int64_t count, const Cells& cells, const Row& row) {
-  alignas(64) float rows[CHAINS][2 * RUN], unused[CHAINS];
-  for (int64_t c = 0; c < CHAINS; ++c)
+  alignas(64) float rows[CHAIN_TILE][2 * RUN], unused[CHAIN_TILE];
+  for (int64_t c = 0; c < CHAIN_TILE; ++c)
     if (c < tile.rows) row(c, rows[c]);
     else std::memset(rows[c], 0, sizeof rows[c]);
-  transpose<CHAINS>([&](int c) { return rows[c]; }, [&](int e) { return e < 2 * count ? cells(e) : unused; });
+  transpose<CHAIN_TILE>([&](int c) { return rows[c]; }, [&](int e) { return e < 2 * count ? cells(e) : unused; });
 }
 
 // image <- cells
 static void scatter(const SenseStep& s, const Tile& tile, int64_t pixel, int64_t count, const Cells& cells, float* image) {
   const int64_t numbers = 2 * s.lines * s.n;
-  alignas(64) float rows[CHAINS][2 * RUN];
+  alignas(64) float rows[CHAIN_TILE][2 * RUN];
   image += tile.row * numbers + 2 * pixel;
   for (int64_t c = 0; c < tile.rows; ++c) __builtin_prefetch(image + c * numbers + 2 * AHEAD * (s.axis == 0 ? s.lines : RUN), 1);
-  transpose<CHAINS>([&](int e) { return cells(e < 2 * count ? e : 0); }, [&](int c) { return rows[c]; });
+  transpose<CHAIN_TILE>([&](int e) { return cells(e < 2 * count ? e : 0); }, [&](int c) { return rows[c]; });
   for (int64_t c = 0; c < tile.rows; ++c)
     if (count == RUN) std::memcpy(image + c * numbers, rows[c], sizeof rows[c]);
     else std::memcpy(image + c * numbers, rows[c], sizeof(float) * static_cast<size_t>(2 * count));
@@ -158,27 +158,27 @@ static void draw(const SenseStep& s, const Tile& tile) {
     });
   } else {
     const StepStreams streams = step_streams(s.seed, s.step);
-    alignas(64) uint32_t chains[CHAINS] = {}, ahead[CHAINS] = {}, measurements[CHAINS] = {};
+    alignas(64) uint32_t indices[CHAIN_TILE] = {}, ahead[CHAIN_TILE] = {}, measurements[CHAIN_TILE] = {};
     for (int64_t c = 0; c < tile.rows; ++c) {
-      const Chain& chain = s.chains[tile.row + c];
-      chains[c] = static_cast<uint32_t>(chain.counted);
+      const ChainId& chain = s.ids[tile.row + c];
+      indices[c] = static_cast<uint32_t>(chain.counted);
       ahead[c] = static_cast<uint32_t>(chain.counted >> 32);
       measurements[c] = static_cast<uint32_t>(chain.measurement);
     }
     for_runs(s, tile, s.n, [&](int64_t pixel, int64_t count, int64_t cell, int64_t stride) {
       for (int64_t quad = pixel / 2; 2 * quad < pixel + count; ++quad)
-        for (int c = 0; c < CHAINS; c += Lanes::width) {
+        for (int c = 0; c < CHAIN_TILE; c += Lanes::width) {
           Lanes::F xi[4];
           const Lanes::U quads = Lanes::U{} + static_cast<uint32_t>(quad);
-          Chains<Lanes> lanes;
-          std::memcpy(&lanes.index, chains + c, sizeof lanes.index);
+          ChainIds<Lanes> lanes;
+          std::memcpy(&lanes.index, indices + c, sizeof lanes.index);
           std::memcpy(&lanes.ahead, ahead + c, sizeof lanes.ahead);
           std::memcpy(&lanes.measurement, measurements + c, sizeof lanes.measurement);
           step_quad<NOISE>(streams, lanes, quads, xi);
           ALPS_UNROLL
           for (int k = 0; k < 4; ++k) {
             const int64_t i = 2 * quad + k / 2 - pixel;
-            if (i >= 0 && i < count) Lanes::save(xi[k], tile.xi + (cell + i * stride) * CELL + k % 2 * CHAINS + c);
+            if (i >= 0 && i < count) Lanes::save(xi[k], tile.xi + (cell + i * stride) * CELL + k % 2 * CHAIN_TILE + c);
           }
         }
     });
@@ -195,21 +195,21 @@ ALPS_INLINE void gains_of(const SenseStep& s, const float* eigenvalues, float* g
 // One line, of these vectors and values: both products. `pair` has n rows of the coefficients of m and, with noise, those of x+ beside them.
 template <int NOISE>
 static void project(const SenseStep& s, const float* u, const float* eigenvalues, float* r, float* xi, float* gain, float* pair) {
-  constexpr int COLUMNS = NOISE == NO_NOISE ? CHAINS : 2 * CHAINS;
+  constexpr int COLUMNS = NOISE == NO_NOISE ? CHAIN_TILE : 2 * CHAIN_TILE;
   float* spread = gain + s.n;
   gains_of<NOISE>(s, eigenvalues, gain, spread);
   float* const coefficients[] = {pair};
-  multiply<true, CHAINS>(u, s.n, r, coefficients, 2 * COLUMNS);
+  multiply<true, CHAIN_TILE>(u, s.n, r, coefficients, 2 * COLUMNS);
   for (int64_t k = 0; k < s.n; ++k)
     for (int part = 0; part < 2; ++part) {
       float* at = pair + (2 * k + part) * COLUMNS;
       ALPS_UNROLL
-      for (int c = 0; c < CHAINS; c += Wide::width) {
+      for (int c = 0; c < CHAIN_TILE; c += Wide::width) {
         const F mean = Wide::load(at + c) * Wide::broadcast(gain[k]);
         Wide::save(mean, at + c);
         if constexpr (NOISE != NO_NOISE) {
-          const F drawn = Wide::load(xi + k * CELL + part * CHAINS + c);
-          Wide::save(Wide::fma(drawn, Wide::broadcast(spread[k]), mean), at + CHAINS + c);
+          const F drawn = Wide::load(xi + k * CELL + part * CHAIN_TILE + c);
+          Wide::save(Wide::fma(drawn, Wide::broadcast(spread[k]), mean), at + CHAIN_TILE + c);
         }
       }
     }
@@ -333,7 +333,7 @@ static void draw_one(const SenseStep& s, const Tile& tile, int64_t n, int64_t pi
     alignas(64) uint32_t quads[Lanes::width] = {};
     int waiting = 0;
     const StepStreams streams = step_streams(s.seed, s.step);
-    const Chains<Lanes> chain = in_all_lanes<Lanes>(s.chains[n]);
+    const ChainIds<Lanes> chain = in_all_lanes<Lanes>(s.ids[n]);
     const auto flush = [&] {
       Lanes::F drawn[4];
       Lanes::U lanes;
@@ -410,7 +410,7 @@ template <int NOISE>
 static void run(const SenseStep& s, int threads) {
   const int64_t group = s.axis == 0 ? RUN : 1, pitch = blocks_of(s.n);
   const int64_t cells = group * CELL * pitch;  // which are enough for the planes of few chains too
-  const int64_t each = s.rows / s.operators, tiles = (each + CHAINS - 1) / CHAINS;  // of an operator
+  const int64_t each = s.rows / s.operators, tiles = (each + CHAIN_TILE - 1) / CHAIN_TILE;  // of an operator
   const int64_t pieces = ((s.lines + group - 1) / group) * s.operators * tiles;
 #pragma omp parallel num_threads(team(threads, pieces))
   {
@@ -419,9 +419,9 @@ static void run(const SenseStep& s, int threads) {
 #pragma omp for collapse(2) schedule(static)
     for (int64_t first = 0; first < s.lines; first += group)
       for (int64_t i = 0; i < s.operators * tiles; ++i) {
-        const int64_t of = i / tiles, before = i % tiles * CHAINS, lines_before = of * s.lines + first;
+        const int64_t of = i / tiles, before = i % tiles * CHAIN_TILE, lines_before = of * s.lines + first;
         const Tile tile = {first, s.lines - first < group ? s.lines - first : group, of * each + before,
-                           each - before < CHAINS ? each - before : CHAINS, s.u + 2 * lines_before * s.n * s.n,
+                           each - before < CHAIN_TILE ? each - before : CHAIN_TILE, s.u + 2 * lines_before * s.n * s.n,
                            s.eigenvalues + lines_before * s.n, r, xi};
         if (tile.rows <= FEW) advance_few<NOISE>(s, tile, gain, work);
         else advance<NOISE>(s, tile, gain, work);

@@ -22,7 +22,7 @@ struct Problem {
   Problem(const SenseCgStep& s)
       : panel(s.width * CELL), panels((s.height + BATCH - 1) / BATCH), padded(panels * BATCH), image(panels * panel),
         blocks((s.width + BATCH - 1) / BATCH), along_w(fourier(s.width)), along_h(fourier(s.height)),
-        source(s.seed, s.step, s.chains, s.xi, 2 * (1 + s.coils) * s.height * s.width), maps(s.coils * image),
+        source(s.seed, s.step, s.ids, s.xi, 2 * (1 + s.coils) * s.height * s.width), maps(s.coils * image),
         mask(blocks * s.height * BATCH), gain(2 * blocks * s.height * BATCH), seen(image / 2) {
     for (int64_t e = 0; e < 2 * s.width; ++e) cell.push_back(e / 2 * CELL + e % 2 * BATCH);
     for (int64_t first = 0; first < s.width; first += BATCH) {

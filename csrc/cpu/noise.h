@@ -20,7 +20,7 @@ inline StepStreams step_streams(uint64_t seed, uint32_t step) {
 
 // The four normals of every quad, INDEPENDENT or AVERAGED.
 template <int NOISE>
-ALPS_INLINE void step_quad(const StepStreams& streams, const Chains<Lanes>& chain, Lanes::U quads, Lanes::F xi[4]) {
+ALPS_INLINE void step_quad(const StepStreams& streams, const ChainIds<Lanes>& chain, Lanes::U quads, Lanes::F xi[4]) {
   normal_quad<Lanes>(streams.now, chain, quads, xi);
   if constexpr (NOISE == AVERAGED) {
     Lanes::F then[4];

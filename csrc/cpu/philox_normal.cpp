@@ -1,4 +1,4 @@
-// out[row][e] = element e of R_step of chain chains[row]; contract in alps_fast/ops/philox_normal.py.
+// out[row][e] = element e of R_step of the row's chain; contract in alps_fast/ops/philox_normal.py.
 #include "../common/philox.h"
 #include "kernels.h"
 #include "lanes.h"
@@ -8,7 +8,7 @@ namespace alps::ALPS_ISA {
 constexpr int64_t BLOCK = 4096;  // elements of one piece of work
 static_assert(BLOCK % STRIDE == 0, "a block holds whole vectors");
 
-static void fill(const Stream& stream, const Chains<Lanes>& chain, int64_t first, int64_t last, float* out) {
+static void fill(const Stream& stream, const ChainIds<Lanes>& chain, int64_t first, int64_t last, float* out) {
   for (int64_t e = first; e < last; e += STRIDE) {
     Lanes::F normals[4];
     normal_quad<Lanes>(stream, chain, Lanes::quads() + static_cast<uint32_t>(e / 4), normals);
@@ -29,7 +29,7 @@ void philox_normal(const PhiloxNormal& s, int threads) {
 #pragma omp parallel for collapse(2) num_threads(team(threads, s.rows * ((s.n + BLOCK - 1) / BLOCK))) schedule(static)
   for (int64_t row = 0; row < s.rows; ++row)
     for (int64_t first = 0; first < s.n; first += BLOCK)
-      fill(stream, in_all_lanes<Lanes>(s.chains[row]), first, first + BLOCK < s.n ? first + BLOCK : s.n, s.out + row * s.n);
+      fill(stream, in_all_lanes<Lanes>(s.ids[row]), first, first + BLOCK < s.n ? first + BLOCK : s.n, s.out + row * s.n);
 }
 
 }  // namespace alps::ALPS_ISA

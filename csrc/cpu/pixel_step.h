@@ -23,7 +23,7 @@ struct PixelLevel {
 };
 
 template <int NOISE>
-ALPS_INLINE void draw(const PixelLevel& level, const Operands& at, const Chains<Lanes>& chain, uint32_t quad, Lanes::F xi[4]) {
+ALPS_INLINE void draw(const PixelLevel& level, const Operands& at, const ChainIds<Lanes>& chain, uint32_t quad, Lanes::F xi[4]) {
   const Lanes::U quads = Lanes::quads() + quad;
   if constexpr (NOISE == GIVEN) {
     for (int k = 0; k < 4; ++k) xi[k] = Lanes::load(at.xi + k * Lanes::width);
@@ -34,7 +34,7 @@ ALPS_INLINE void draw(const PixelLevel& level, const Operands& at, const Chains<
 }
 
 template <int NOISE>
-ALPS_INLINE void advance(const PixelLevel& level, const Operands& at, const Chains<Lanes>& chain, uint32_t quad) {
+ALPS_INLINE void advance(const PixelLevel& level, const Operands& at, const ChainIds<Lanes>& chain, uint32_t quad) {
   Lanes::F xi[4];
   if constexpr (NOISE != NO_NOISE) draw<NOISE>(level, at, chain, quad, xi);
   ALPS_UNROLL
@@ -51,7 +51,7 @@ ALPS_INLINE void advance(const PixelLevel& level, const Operands& at, const Chai
 
 // The last, partial vector of an image: the same arithmetic on copies.
 template <int NOISE>
-static void advance_tail(const PixelLevel& level, const Operands& at, const Chains<Lanes>& chain, uint32_t quad, int64_t count) {
+static void advance_tail(const PixelLevel& level, const Operands& at, const ChainIds<Lanes>& chain, uint32_t quad, int64_t count) {
   float x[STRIDE] = {}, grad[STRIDE] = {}, b[STRIDE] = {}, xi[STRIDE] = {}, after[STRIDE], mean[STRIDE];
   const size_t bytes = sizeof(float) * static_cast<size_t>(count);
   std::memcpy(x, at.x, bytes);
@@ -96,7 +96,7 @@ static void advance_tile(const PixelStep& s, const PixelLevel& level, int64_t me
   Gains gains;
   fill_gains(s, measurement, first, count, gains);
   for (int64_t row = from; row < to; ++row) {
-    const Chains<Lanes> chain = in_all_lanes<Lanes>(s.chains[row]);
+    const ChainIds<Lanes> chain = in_all_lanes<Lanes>(s.ids[row]);
     for (int64_t e = 0; e < count; e += STRIDE) {
       const int64_t i = row * n + first + e;
       const Operands at = {s.x + i, s.grad + i, s.b + measurement * n + first + e, gains.gain + e, gains.spread + e,

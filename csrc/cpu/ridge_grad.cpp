@@ -323,7 +323,7 @@ void RidgeGradient::fill_potentials(int64_t image, float* out) const {
       for (int64_t j = 0; j < 2 * pairs_; j += 2, out += POTENTIAL) {
         float w[2] = {}, r[2] = {}, weight[2] = {};
         for (int i = 0; i < 2 && j + i < ridge_.potentials && k < ridge_.count; ++i) {
-          w[i] = at(ridge_.w, ridge_.w_of_each_image, s, j + i, k);
+          w[i] = at(ridge_.weights, ridge_.weights_of_each_image, s, j + i, k);
           r[i] = at(ridge_.r, ridge_.r_of_each_image, s, j + i, k);
           weight[i] = 0.5f * w[i] / r[i];
         }

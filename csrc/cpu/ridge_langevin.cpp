@@ -21,7 +21,7 @@ static void run(const RidgeLangevin& s, int threads) {
     step.x += row * n;
     step.b += row / each * n;
     step.a += row / each * a_size;
-    step.chains += row;
+    step.ids += row;
     step.after += row * n;
     step.mean += row * n;
     for (int64_t k = 0; k < s.count; ++k, ++step.step) {

@@ -73,8 +73,8 @@ __device__ __forceinline__ void noise_of(const FourierStep& s, const Layout& at,
   const int64_t numbers = s.height * s.width * s.channels;
   const uint32_t quad = static_cast<uint32_t>(first / 4);
   if (s.noise == GIVEN) load_quad(at.aligned, s.xi + n * numbers, first, numbers, xi);
-  else if (s.noise == AVERAGED) step_noise<AVERAGED>(at.random, s.chains[n], quad, xi);
-  else step_noise<INDEPENDENT>(at.random, s.chains[n], quad, xi);
+  else if (s.noise == AVERAGED) step_noise<AVERAGED>(at.random, s.ids[n], quad, xi);
+  else step_noise<INDEPENDENT>(at.random, s.ids[n], quad, xi);
 }
 
 // f(e, cells): every quad of the rows, its first number counted from their beginning, and the cells of its numbers: those of a

@@ -2,7 +2,7 @@
 // contract in alps_fast/ops/langevin_pixel.py; the roundings are those of csrc/cpu/langevin_pixel.cpp.
 //
 // Images have fewer than 2^31 numbers here, and pieces of work are fewer than 2^31: 64-bit divisions are calls.
-// A thread takes one quad of the image for CHAINS chains of one measurement: gain, spread and b stay in its registers.
+// A thread takes one quad of the image for CHAIN_TILE chains of one measurement: gain, spread and b stay in its registers.
 #include "kernels.h"
 #include "launch.h"
 #include "level.h"
@@ -12,7 +12,7 @@
 namespace alps::cuda {
 
 constexpr int THREADS = 256;
-constexpr int CHAINS = 4;             // b and a are then a sixth of what a thread reads, or less
+constexpr int CHAIN_TILE = 4;             // b and a are then a sixth of what a thread reads, or less
 constexpr int64_t MAX_BLOCKS = 4096;  // along the image; threads stride on where there are more quads
 constexpr int64_t MAX_PIECES = 65535;  // limit of gridDim.y
 constexpr int64_t MOST = 0x7fffffff;
@@ -49,12 +49,13 @@ __device__ __forceinline__ void load_diagonal(const float* a, uint32_t first, ui
 template <int NOISE, bool ALIGNED, int DIAGONAL>
 __global__ void __launch_bounds__(THREADS)
     langevin_pixel_kernel(const float* __restrict__ x, const float* __restrict__ grad, const float* __restrict__ b,
-                          const float* __restrict__ a, const float* __restrict__ xi, const Chain* __restrict__ chains,
+                          const float* __restrict__ a, const float* __restrict__ xi, const ChainId* __restrict__ ids,
                           float* __restrict__ after, float* __restrict__ mean, int64_t each, uint32_t groups, uint32_t pieces,
                           uint32_t n, uint32_t channels, int64_t a_stride, PixelLevel level) {
   for (uint32_t piece = blockIdx.y; piece < pieces; piece += gridDim.y) {
-    const int64_t measurement = piece / groups, from = int64_t(piece % groups) * CHAINS;
-    const int64_t begin = measurement * each + from, end = measurement * each + (from + CHAINS < each ? from + CHAINS : each);
+    const int64_t measurement = piece / groups, from = int64_t(piece % groups) * CHAIN_TILE;
+    const int64_t begin = measurement * each + from, to = from + CHAIN_TILE;
+    const int64_t end = measurement * each + (to < each ? to : each);
     for (uint32_t quad = blockIdx.x * THREADS + threadIdx.x; 4 * quad < n; quad += gridDim.x * THREADS) {
       const uint32_t first = 4 * quad;
       float data[4], diagonal[4], gain[4], spread[4];
@@ -73,7 +74,7 @@ __global__ void __launch_bounds__(THREADS)
         load<ALIGNED>(grad + row * n, first, n, slope);
         if constexpr (NOISE == GIVEN) load<ALIGNED>(xi + row * n, first, n, noise);
         else if constexpr (NOISE != NO_NOISE)
-          step_noise<NOISE>(level.random, chains[row], quad, noise);
+          step_noise<NOISE>(level.random, ids[row], quad, noise);
         const float lin = lin_of(level), w = w_of(level);
         ALPS_UNROLL
         for (int i = 0; i < 4; ++i) {
@@ -95,7 +96,7 @@ static auto kernel_of(bool of_a_pixel) {
 
 template <int NOISE>
 static void run(const PixelStep& s, cudaStream_t stream) {
-  const int64_t n = s.pixels * s.channels, each = s.rows / s.measurements, groups = (each + CHAINS - 1) / CHAINS;
+  const int64_t n = s.pixels * s.channels, each = s.rows / s.measurements, groups = (each + CHAIN_TILE - 1) / CHAIN_TILE;
   const int64_t pieces = s.measurements * groups;
   if (n > MOST || pieces > MOST) throw std::invalid_argument("langevin_pixel: more than 2^31 - 1 numbers an image or chains");
   const bool of_a_pixel = !s.a_of_each_channel && s.channels > 1;
@@ -103,7 +104,7 @@ static void run(const PixelStep& s, cudaStream_t stream) {
   const dim3 grid(blocks_for((n + 3) / 4, MAX_BLOCKS, THREADS), blocks_for(pieces, MAX_PIECES, 1));
   const int64_t a_stride = s.a_of_each_measurement ? (of_a_pixel ? s.pixels : n) : 0;
   launch("langevin_pixel", aligned ? kernel_of<NOISE, true>(of_a_pixel) : kernel_of<NOISE, false>(of_a_pixel), grid,
-         dim3(THREADS), 0, stream, s.x, s.grad, s.b, s.a, s.xi, s.chains, s.after, s.mean, each, groups, pieces, n,
+         dim3(THREADS), 0, stream, s.x, s.grad, s.b, s.a, s.xi, s.ids, s.after, s.mean, each, groups, pieces, n,
          s.channels, a_stride, level_of(s));
 }
 

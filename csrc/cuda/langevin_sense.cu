@@ -1,7 +1,7 @@
 // A line:  m = U g U^H r,  x+ = U (g U^H r + sqrt(g') xi),  r = b + lin x - w grad; contract in alps_fast/ops/langevin_sense.py.
 //
-// A block takes a line and up to CHAINS chains, so that U comes from memory once for all of them. A warp takes 16 coefficients,
-// then 16 pixels, of every chain: products of matrices on tensor cores, whose eight columns are as many chains. Eight terms of a
+// A block takes a line and up to CHAIN_TILE chains, so that U comes from memory once for all. A warp takes 16 coefficients, then
+// 16 pixels, of every chain: products of matrices on tensor cores, whose eight columns are as many chains. Eight terms of a
 // complex sum are two times eight of real ones, real parts before imaginary ones: a number of U goes from global memory to the
 // one lane that needs it, which asks for it while others are worked on. Each sum runs over its line in one order, whatever the
 // number of chains, and a column knows nothing of those beside it.
@@ -21,11 +21,11 @@ constexpr int HEIGHT = 16, TERMS = 8;  // of a warp's matrix of U: sums, and com
 constexpr int MOST_AHEAD = 2;          // such matrices on their way, of a warp
 constexpr int64_t MOST_BLOCKS = 0x7fffffff;
 
-template <int CHAINS>  // complex numbers of a row: of every chain the coefficient of m, then r, later the coefficient of x+
-constexpr int PITCH = 2 * CHAINS + 2;  // rows begin on 16 bytes, and those of four lanes' terms in as many parts of the banks
+template <int CHAIN_TILE>  // complex numbers of a row: of every chain the coefficient of m, then r, later the coefficient of x+
+constexpr int PITCH = 2 * CHAIN_TILE + 2;  // rows begin on 16 bytes, and those of four lanes' terms in as many parts of the banks
 
-template <int CHAINS>  // matrices of eight columns; column g of matrix i is chain TILES g + i, and of four chains there are two
-constexpr int TILES = CHAINS == 16 ? 2 : 1;
+template <int CHAIN_TILE>  // matrices of eight columns; column g of matrix i is chain TILES g + i, of four there are two
+constexpr int TILES = CHAIN_TILE == 16 ? 2 : 1;
 
 // Rows of shared memory: zeros follow those of a line, as matrices of terms end only there.
 __host__ __device__ constexpr int64_t padded_to(int64_t n) {
@@ -86,9 +86,9 @@ struct Numbers {
 __device__ __forceinline__ Split negative(Split x) { return {x.high ^ 0x80000000u, x.low ^ 0x80000000u}; }
 
 // sums[part][tile][of real parts, of imaginary ones] += U or its adjoint times TERMS rows, from the lane's first number on.
-template <bool ADJOINT, int CHAINS, int PARTS>
-__device__ __forceinline__ void add(const float4 (&v)[2], const float2* rows, float (&sums)[PARTS][TILES<CHAINS>][2][4]) {
-  constexpr int T = TILES<CHAINS>;
+template <bool ADJOINT, int CHAIN_TILE, int PARTS>
+__device__ __forceinline__ void add(const float4 (&v)[2], const float2* rows, float (&sums)[PARTS][TILES<CHAIN_TILE>][2][4]) {
+  constexpr int T = TILES<CHAIN_TILE>;
   Split u[2][4];
 #pragma unroll
   for (int s = 0; s < 2; ++s)
@@ -104,7 +104,7 @@ __device__ __forceinline__ void add(const float4 (&v)[2], const float2* rows, fl
     float2 row[2][T];
 #pragma unroll
     for (int s = 0; s < 2; ++s) {
-      const float2* const of_lane = rows + s * PITCH<CHAINS> + part * CHAINS;
+      const float2* const of_lane = rows + s * PITCH<CHAIN_TILE> + part * CHAIN_TILE;
       if constexpr (T == 2) *reinterpret_cast<float4*>(row[s]) = *reinterpret_cast<const float4*>(of_lane);
       else row[s][0] = *of_lane;
     }
@@ -125,36 +125,36 @@ __device__ __forceinline__ void add(const float4 (&v)[2], const float2* rows, fl
   }
 }
 
-template <bool ADJOINT, int CHAINS, bool PAIRS, int PARTS>
+template <bool ADJOINT, int CHAIN_TILE, bool PAIRS, int PARTS>
 __device__ __forceinline__ void product(const float2* u, uint32_t n, uint32_t top, const float2* rows,
-                                        float (&sums)[PARTS][TILES<CHAINS>][2][4]) {
+                                        float (&sums)[PARTS][TILES<CHAIN_TILE>][2][4]) {
   // A matrix times two parts of 16 chains takes long enough for the next one to come, and more would not fit into registers.
-  constexpr int AHEAD = PAIRS && (ADJOINT || CHAINS < 16) ? MOST_AHEAD : 1;
+  constexpr int AHEAD = PAIRS && (ADJOINT || CHAIN_TILE < 16) ? MOST_AHEAD : 1;
   Numbers<ADJOINT, PAIRS> numbers(u, n, top);
   float4 ahead[AHEAD][2] = {};
 #pragma unroll
   for (int i = 0; i < AHEAD; ++i) numbers.load(TERMS * i, ahead[i]);
 #pragma unroll 1
-  for (uint32_t k = 0; k < n; k += TERMS * AHEAD, rows += TERMS * AHEAD * PITCH<CHAINS>) {
+  for (uint32_t k = 0; k < n; k += TERMS * AHEAD, rows += TERMS * AHEAD * PITCH<CHAIN_TILE>) {
     numbers.advance(TERMS * AHEAD);
 #pragma unroll
     for (int i = 0; i < AHEAD; ++i) {
       const float4 now[2] = {ahead[i][0], ahead[i][1]};
       numbers.load(TERMS * i, ahead[i]);
-      add<ADJOINT, CHAINS, PARTS>(now, rows + TERMS * i * PITCH<CHAINS>, sums);
+      add<ADJOINT, CHAIN_TILE, PARTS>(now, rows + TERMS * i * PITCH<CHAIN_TILE>, sums);
     }
   }
 }
 
-template <int CHAINS, bool NOISY, bool PAIRS>
+template <int CHAIN_TILE, bool NOISY, bool PAIRS>
 __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s, Lines at) {
-  constexpr int T = TILES<CHAINS>, PARTS = NOISY ? 2 : 1, COUPLES = CHAINS / 2, AT_ONCE = 4;
+  constexpr int T = TILES<CHAIN_TILE>, PARTS = NOISY ? 2 : 1, COUPLES = CHAIN_TILE / 2, AT_ONCE = 4;
   float2* const rows = reinterpret_cast<float2*>(shared_floats());
   const uint32_t n = s.n, padded = padded_to(n), warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const uint32_t line = blockIdx.x / at.groups;
-  const int64_t first = static_cast<int64_t>(blockIdx.x % at.groups) * CHAINS;
+  const int64_t first = static_cast<int64_t>(blockIdx.x % at.groups) * CHAIN_TILE;
   const auto pixel_of = [&](uint32_t k) { return line * at.to_line + k * at.to_next; };
-  const int chains = static_cast<int>(s.rows - first < CHAINS ? s.rows - first : CHAINS);
+  const int chains = static_cast<int>(s.rows - first < CHAIN_TILE ? s.rows - first : CHAIN_TILE);
   const float2* const u = reinterpret_cast<const float2*>(s.u) + line * s.n * s.n;
   const float* const eigenvalues = s.eigenvalues + line * s.n;
 
@@ -180,24 +180,24 @@ __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s,
       const uint32_t k = top + i * stride;
       if (k >= padded) break;
       const float lin = lin_of(s), w = w_of(s);
-      float2* const of_k = rows + k * PITCH<CHAINS> + c;
-      of_k[CHAINS] = make_float2(__fmaf_rn(-w, grad[i].x, __fmaf_rn(lin, x[i].x, r[i].x)),
+      float2* const of_k = rows + k * PITCH<CHAIN_TILE> + c;
+      of_k[CHAIN_TILE] = make_float2(__fmaf_rn(-w, grad[i].x, __fmaf_rn(lin, x[i].x, r[i].x)),
                                  __fmaf_rn(-w, grad[i].y, __fmaf_rn(lin, x[i].y, r[i].y)));
       if (k >= n) of_k[0] = make_float2(0, 0);
     }
   }
-  const float2* const of_lane = rows + 2 * t * PITCH<CHAINS> + T * (g % CHAINS);
+  const float2* const of_lane = rows + 2 * t * PITCH<CHAIN_TILE> + T * (g % CHAIN_TILE);
   __syncthreads();
 #pragma unroll 1
   for (uint32_t top = HEIGHT * warp; top < n; top += HEIGHT * WARPS) {
     float sums[1][T][2][4] = {};
-    product<true, CHAINS, PAIRS>(u, n, top, of_lane + CHAINS, sums);
+    product<true, CHAIN_TILE, PAIRS>(u, n, top, of_lane + CHAIN_TILE, sums);
 #pragma unroll
     for (uint32_t h = 0; h < 2; ++h) {
       const uint32_t k = top + 2 * g + h;
-      if (k >= n || 2 * t >= CHAINS) continue;
+      if (k >= n || 2 * t >= CHAIN_TILE) continue;
       const float gain = 1 / __fmaf_rn(eigenvalues[k], inv_eta2_of(s), lam_of(s));
-      float2* const of_k = rows + k * PITCH<CHAINS> + 2 * T * t;
+      float2* const of_k = rows + k * PITCH<CHAIN_TILE> + 2 * T * t;
       float2 m[2 * T];
 #pragma unroll
       for (int q = 0; q < 2 * T; ++q)
@@ -219,15 +219,15 @@ __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s,
   if constexpr (NOISY) {
     const auto add_noise = [&](uint32_t k, float2 drawn) {
       const float spread = 1 / __fsqrt_rn(__fmaf_rn(eigenvalues[k], inv_eta2_of(s), noise_lam_of(s)));
-      float2* const of_k = rows + k * PITCH<CHAINS> + c;
-      of_k[CHAINS] = make_float2(__fmaf_rn(drawn.x, spread, of_k[0].x), __fmaf_rn(drawn.y, spread, of_k[0].y));
+      float2* const of_k = rows + k * PITCH<CHAIN_TILE> + c;
+      of_k[CHAIN_TILE] = make_float2(__fmaf_rn(drawn.x, spread, of_k[0].x), __fmaf_rn(drawn.y, spread, of_k[0].y));
     };
     if (known && s.noise == GIVEN) {
       for (uint32_t k = from; k < n; k += stride) add_noise(k, pixel_at(at.whole_pixels, s.xi + image, pixel_of(k)));
     } else if (known) {
       // A quad is two pixels side by side: along a row both are of this line.
       const bool both = at.to_next == 1;
-      const Chain chain = s.chains[first + c];
+      const ChainId chain = s.ids[first + c];
       const int before = both ? static_cast<int>(pixel_of(0) % 2) : 0;  // of the first quad's pixels
       const uint32_t quads = both ? (n + before + 1) / 2 : n;
 #pragma unroll 1
@@ -252,7 +252,7 @@ __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s,
 #pragma unroll 1
   for (uint32_t top = HEIGHT * warp; top < n; top += HEIGHT * WARPS) {
     float sums[PARTS][T][2][4] = {};
-    product<false, CHAINS, PAIRS>(u, n, top, of_lane, sums);
+    product<false, CHAIN_TILE, PAIRS>(u, n, top, of_lane, sums);
 #pragma unroll
     for (uint32_t h = 0; h < 2; ++h) {
       const uint32_t j = top + g + 8 * h;
@@ -270,21 +270,21 @@ __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s,
   }
 }
 
-template <int CHAINS>
-int64_t bytes(int64_t n) { return 8 * padded_to(n) * PITCH<CHAINS>; }
+template <int CHAIN_TILE>
+int64_t bytes(int64_t n) { return 8 * padded_to(n) * PITCH<CHAIN_TILE>; }
 
-template <int CHAINS>
+template <int CHAIN_TILE>
 void run(const SenseStep& s, cudaStream_t stream) {
-  const int64_t groups = (s.rows + CHAINS - 1) / CHAINS;
+  const int64_t groups = (s.rows + CHAIN_TILE - 1) / CHAIN_TILE;
   if (s.lines * groups > MOST_BLOCKS) throw std::invalid_argument("langevin_sense: more than 2^31 - 1 lines of groups of chains");
   const Lines at = {make_stream(s.seed, s.step, LANGEVIN), static_cast<uint32_t>(groups),
                     on_bytes<8>(s.x, s.grad, s.b, s.xi, s.after, s.mean), s.lines * s.n, s.axis == 0 ? 1 : s.n,
                     s.axis == 0 ? s.lines : 1};
   const bool pairs = s.n % 2 == 0 && on_16_bytes(s.u);  // two numbers of a row of U on 16 bytes
-  const auto quiet = pairs ? langevin_sense_kernel<CHAINS, false, true> : langevin_sense_kernel<CHAINS, false, false>;
-  const auto noisy = pairs ? langevin_sense_kernel<CHAINS, true, true> : langevin_sense_kernel<CHAINS, true, false>;
+  const auto quiet = pairs ? langevin_sense_kernel<CHAIN_TILE, false, true> : langevin_sense_kernel<CHAIN_TILE, false, false>;
+  const auto noisy = pairs ? langevin_sense_kernel<CHAIN_TILE, true, true> : langevin_sense_kernel<CHAIN_TILE, true, false>;
   launch("langevin_sense", s.noise == NO_NOISE ? quiet : noisy, dim3(static_cast<unsigned>(s.lines * groups)), dim3(THREADS),
-         static_cast<size_t>(bytes<CHAINS>(s.n)), stream, s, at);
+         static_cast<size_t>(bytes<CHAIN_TILE>(s.n)), stream, s, at);
 }
 
 }  // namespace

@@ -251,8 +251,8 @@ __global__ void __launch_bounds__(DRAW_THREADS) langevin_sense_cg_draw(SenseCgSt
   float xi[4] = {};
   if (first >= pixels) return;
   const uint32_t quad = static_cast<uint32_t>((begin + first) / 2);
-  if (s.noise == AVERAGED) step_noise<AVERAGED>(at.random, s.chains[chain], quad, xi);
-  else if (s.noise == INDEPENDENT) step_noise<INDEPENDENT>(at.random, s.chains[chain], quad, xi);
+  if (s.noise == AVERAGED) step_noise<AVERAGED>(at.random, s.ids[chain], quad, xi);
+  else if (s.noise == INDEPENDENT) step_noise<INDEPENDENT>(at.random, s.ids[chain], quad, xi);
   ALPS_UNROLL
   for (int i = 0; i < 2; ++i) {
     const int64_t pixel = first + i;

@@ -10,8 +10,8 @@ namespace alps::cuda {
 constexpr uint32_t LANGEVIN = 1;  // the stream's tag
 
 template <int NOISE>  // INDEPENDENT or AVERAGED
-__device__ __forceinline__ void step_noise(const Stream& random, const Chain& chain, uint32_t quad, float xi[4]) {
-  const Chains<Thread> counted = in_all_lanes<Thread>(chain);
+__device__ __forceinline__ void step_noise(const Stream& random, const ChainId& chain, uint32_t quad, float xi[4]) {
+  const ChainIds<Thread> counted = in_all_lanes<Thread>(chain);
   normal_quad<Thread>(random, counted, quad, xi);
   if constexpr (NOISE == AVERAGED) {
     Stream next = random;

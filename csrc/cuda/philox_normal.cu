@@ -1,4 +1,4 @@
-// out[row][e] = element e of R_step of chain chains[row]; contract in alps_fast/ops/philox_normal.py. One thread a quad.
+// out[row][e] = element e of R_step of the row's chain; contract in alps_fast/ops/philox_normal.py. One thread a quad.
 #include "../common/philox.h"
 #include "kernels.h"
 #include "lanes.h"
@@ -13,11 +13,11 @@ static_assert(THREADS % 32 == 0, "whole warps");
 
 template <bool ALIGNED>  // n % 4 == 0 and out on 16 bytes: one 16-byte store a quad
 __global__ void __launch_bounds__(THREADS)
-    philox_normal_kernel(const Chain* __restrict__ chains, int64_t rows, int64_t n, Stream random, float* __restrict__ out) {
+    philox_normal_kernel(const ChainId* __restrict__ ids, int64_t rows, int64_t n, Stream random, float* __restrict__ out) {
   const int64_t quads = (n + 3) / 4;
   for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
-    const uint4 words = *reinterpret_cast<const uint4*>(chains + row);  // of a Chain, read at once
-    const Chains<Thread> chain = {words.x, words.y, words.z};
+    const uint4 words = *reinterpret_cast<const uint4*>(ids + row);  // of a ChainId, read at once
+    const ChainIds<Thread> chain = {words.x, words.y, words.z};
     float* image = out + row * n;
     for (int64_t quad = int64_t(blockIdx.x) * THREADS + threadIdx.x; quad < quads; quad += int64_t(gridDim.x) * THREADS) {
       float v[4];
@@ -37,7 +37,7 @@ void philox_normal(const PhiloxNormal& s, cudaStream_t stream) {
   const dim3 grid(blocks_for((s.n + 3) / 4, MAX_BLOCKS, THREADS), blocks_for(s.rows, MAX_ROWS, 1));
   const bool aligned = s.n % 4 == 0 && reinterpret_cast<uintptr_t>(s.out) % 16 == 0;
   launch("philox_normal", aligned ? philox_normal_kernel<true> : philox_normal_kernel<false>, grid, dim3(THREADS), 0, stream,
-         s.chains, s.rows, s.n, make_stream(s.seed, s.step, s.tag), s.out);
+         s.ids, s.rows, s.n, make_stream(s.seed, s.step, s.tag), s.out);
 }
 
 }  // namespace alps::cuda

@@ -81,7 +81,7 @@ __device__ __forceinline__ void stage_filters(const RidgeEnergy& e, int s, int64
     for (int j = 0; j < 2; ++j)
       if (2 * pair + j < e.potentials && k < e.count) {
         const int64_t row = int64_t(s) * e.potentials + 2 * pair + j;
-        w[j] = e.w[(e.w_of_each_image ? row * images + image : row) * e.count + k];
+        w[j] = e.weights[(e.weights_of_each_image ? row * images + image : row) * e.count + k];
         r[j] = e.r[(e.r_of_each_image ? row * images + image : row) * e.count + k];
         weight[j] = 0.5f * w[j] / r[j];
       }

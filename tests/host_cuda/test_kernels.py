@@ -8,7 +8,7 @@ import pytest
 import torch
 from dense import fft_law
 from inputs import NETWORK_LAW, check_ridge_grad, conv_network, ridge_constants, ridge_steps, single
-from step_checks import chains_of, from_a_row, in_double, states
+from step_checks import from_a_row, ids_of, in_double, states
 
 from alps_fast.errors import ArgumentError, BackendError
 from alps_fast.ops.conv_grad import CUDA_KERNELS, _cuda_kernel, conv_grad, conv_grad_reference
@@ -23,7 +23,7 @@ from alps_fast.ops.ridge_langevin import ridge_langevin, ridge_langevin_referenc
 from alps_fast.profile import cases
 from build import Crashed
 
-CHAINS = torch.tensor([[0, 0], [7, 3], [2**31, 2**24 - 1 + MIRRORED], [(3 << 32) - 1, 2**23]])
+IDS = torch.tensor([[0, 0], [7, 3], [2**31, 2**24 - 1 + MIRRORED], [(3 << 32) - 1, 2**23]])
 LEVEL = {**cases.LEVEL, "seed": -11}
 
 
@@ -39,8 +39,8 @@ def pixel_step(n, b, shape, a, noise):
     x, grad = torch.randn(2, n, *shape)
     diagonal = torch.rand(a[0], *shape[:2], a[1])
     diagonal[:, 0] = 0
-    data, chains = torch.randn(b, *shape), chains_of(n, b)
-    return {"x": x, "grad": grad, "b": data, "a": diagonal, "chains": chains, "noise": noise, **LEVEL}
+    data, ids = torch.randn(b, *shape), ids_of(n, b)
+    return {"x": x, "grad": grad, "b": data, "a": diagonal, "ids": ids, "noise": noise, **LEVEL}
 
 
 def fourier_step(size, channels, is_complex, noise, given=False):
@@ -69,7 +69,7 @@ def solver_step(size, coils, noise, given=False, max_iter=2):
 
 def last_two(a):
     """The last two of four chains, and their measurement."""
-    return a | {k: a[k][2:] for k in ("x", "grad", "chains", "xi") if a[k] is not None} | {"b": a["b"][1:]}
+    return a | {k: a[k][2:] for k in ("x", "grad", "ids", "xi") if a[k] is not None} | {"b": a["b"][1:]}
 
 
 def moments_state(groups, rows, shape, dtype):
@@ -80,7 +80,7 @@ def moments_state(groups, rows, shape, dtype):
 
 @pytest.mark.parametrize("n", [1, 5, 64, 1021, 4100])
 def test_philox_normal(fibers, n):
-    arguments = {"chains": CHAINS, "n": n, "seed": -5, "step": 250, "tag": LANGEVIN}
+    arguments = {"ids": IDS, "n": n, "seed": -5, "step": 250, "tag": LANGEVIN}
     want = philox_normal(**arguments, backend="torch")
     assert all(same([fibers("philox_normal", arguments, order)], [want]) for order in (0, 1))
 
@@ -160,7 +160,7 @@ def test_langevin_sense_is_the_reference(fibers, axis, size, steps):
         for w, g in zip(langevin_sense(**in_double(a), backend="torch"), got, strict=True):
             assert (w - g).norm() <= 5e-7 * w.norm()
         if not given:
-            two = a | {k: a[k][-2:] for k in ("x", "grad", "chains")}
+            two = a | {k: a[k][-2:] for k in ("x", "grad", "ids")}
             assert same(fibers("langevin_sense", two), [g[-2:] for g in got])
 
 
@@ -200,7 +200,7 @@ def test_langevin_sense_cg_is_the_same_in_a_graph(fibers, noise, max_iter, suffi
     """
     calls = [solver_step((3, 4), 2, noise, max_iter=max_iter) | {"b": torch.randn(4, 3, 4, 2)}]
     calls += [calls[0] | {k: torch.randn_like(calls[0][k]) for k in ("x", "grad", "b")}
-              | {"chains": torch.stack([torch.arange(4) + k, torch.arange(4) // 2 + k], 1)}
+              | {"ids": torch.stack([torch.arange(4) + k, torch.arange(4) // 2 + k], 1)}
               for k in (1, 9)]
     for call in calls:
         for name in ("x", "grad", "b"):
@@ -234,7 +234,7 @@ def test_moments(fibers, shape, dtype):
 
 def ridge_arguments(images, channels, shape, bank, each=False):
     x = torch.randn(images, channels, *shape) * torch.tensor([1.0, 0.01, 30.0]).repeat(images // 3)[:, None, None, None]
-    names = ("filters", "w", "r", "q", "mu")
+    names = ("filters", "weights", "r", "q", "mu")
     return {"x": x, **dict(zip(names, ridge_constants(*bank, images if each else 1, torch.float32), strict=True))}
 
 
@@ -286,7 +286,7 @@ def test_ridge_langevin_is_the_reference(fibers, shape, channels, noise):
     exact, torchs = ridge_langevin_reference(**in_double(a | given)), ridge_langevin_reference(**a, **given)
     for g, e, t in zip(got, exact, torchs, strict=True):
         assert (g - e).norm() <= 2 * (t - e).norm() + 2 * 2**-24 * e.norm()
-    x, energy = a["x"], {"w": a["weights"], "want_value": False} | {name: a[name] for name in ("filters", "r", "q", "mu")}
+    x, energy = a["x"], {"want_value": False} | {name: a[name] for name in ("filters", "weights", "r", "q", "mu")}
     step = {name: v for name, v in a.items() if name not in ("filters", "weights", "r", "q", "mu", "channels", "count")}
     for k in range(a["count"]):
         images = x.movedim(-1, 1)
@@ -297,7 +297,7 @@ def test_ridge_langevin_is_the_reference(fibers, shape, channels, noise):
     if n == 4:  # a chain is bitwise what it is alone
         images = slice(2 * shape[2] // channels, 3 * shape[2] // channels)
         tables = {"weights": a["weights"][:, :, images], "r": a["r"][:, :, images], "q": a["q"][:, images]}
-        one = {"x": a["x"][2:3], "b": a["b"][1:], "a": a["a"][1:], "chains": a["chains"][2:3], **tables}
+        one = {"x": a["x"][2:3], "b": a["b"][1:], "a": a["a"][1:], "ids": a["ids"][2:3], **tables}
         xi = {"xi": given["xi"][:, 2:3]} if given else {}
         assert same(fibers("ridge_langevin", a | one | xi), [v[2:3] for v in got])
 
@@ -308,7 +308,7 @@ def test_the_noise_of_ridge_langevin_has_the_bits_of_the_stream(fibers):
         a = ridge_steps(2, 1, shape, 1) | {"lam": 1.0, "noise_lam": 1.0, "w": 0.0, "lin": 0.0, "inv_eta2": 0.0, "count": 2}
         a |= {"b": torch.zeros(1, *shape)}
         del a["backend"]
-        want = [philox_normal(a["chains"], torch.Size(shape).numel(), a["seed"], k, LANGEVIN).view(2, *shape) for k in (5, 6)]
+        want = [philox_normal(a["ids"], torch.Size(shape).numel(), a["seed"], k, LANGEVIN).view(2, *shape) for k in (5, 6)]
         assert same(fibers("ridge_langevin", a)[:1], [(want[0] + want[1]) * torch.tensor(0.5**0.5)])
 
 
@@ -384,7 +384,7 @@ def test_transforms_have_no_races(threads_of_the_os, size):
 
 @pytest.mark.filterwarnings("ignore:conjugate gradients")
 def test_no_races(threads_of_the_os):
-    arguments = {"chains": CHAINS[:2], "n": 1030, "seed": 1, "step": 2, "tag": LANGEVIN}
+    arguments = {"ids": IDS[:2], "n": 1030, "seed": 1, "step": 2, "tag": LANGEVIN}
     assert same([threads_of_the_os("philox_normal", arguments)], [philox_normal(**arguments, backend="torch")])
     arguments = pixel_step(5, 1, (7, 16, 3), (1, 1), AVERAGED)
     torch.testing.assert_close(threads_of_the_os("langevin_pixel", arguments), langevin_pixel(**arguments, backend="torch"))
