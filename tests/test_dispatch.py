@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from alps_fast.energies import GaussianEnergy
 from alps_fast.errors import ArgumentError
 from alps_fast.operators import CartesianMRI
-from alps_fast.ops import _dispatch
+from alps_fast.ops import _dispatch, _step
 from alps_fast.ops._dispatch import dispatch
 from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import philox_normal
@@ -164,6 +164,36 @@ def test_nothing_is_told_where_nobody_listens(monkeypatch):
     assert not _dispatch._told
     with pytest.warns(UserWarning, match="^a kernel of warps runs$"), _dispatch.telling():
         _dispatch.slower("a kernel of warps runs")
+
+
+@pytest.mark.parametrize("op, able", [("langevin_fourier", ("cpu", "torch")), ("langevin_sense_cg", ())])
+def test_operators_that_run_one_after_another_are_told_of_once(monkeypatch, op, able):
+    """Where that takes longer: on a GPU, and where a thread has no row; not to whoever names the backend."""
+    monkeypatch.setattr(_dispatch, "_told", set())
+    monkeypatch.delenv("ALPS_FAST_BACKEND", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    cases = [("triton", "meta", 64, "triton", False), ("triton", "meta", 64, "auto", True), ("cuda", "meta", 64, "auto", True),
+             ("cuda", "meta", 64, "auto", False), ("cpu", "cpu", 8, "auto", False), ("cpu", "cpu", 6, "auto", not able)]
+    for name, device, rows, asked, told in cases:
+        monkeypatch.setattr(_step, "resolved", lambda *_, name=name: name)
+        monkeypatch.setitem(_dispatch._reasons, name, None)
+        with warnings.catch_warnings(record=True) as notes, _dispatch.telling():
+            warnings.simplefilter("always")
+            x = torch.empty(rows, device=device)
+            assert _step.at_once(op, asked, 2, x, x[:2], able) == (name in able)
+        assert [str(w.message) for w in notes] == told * [
+            f"{op}: {name!r} takes one operator a call; those of several measurements run one after another, more slowly"]
+
+
+def test_a_run_of_several_operators_by_conjugate_gradients_says_so_once(monkeypatch):
+    monkeypatch.setattr(_dispatch, "_told", set())
+    monkeypatch.delenv("ALPS_FAST_BACKEND", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    mask = torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(0)) < 0.5
+    op, y = CartesianMRI(mask.float(), torch.ones(1, 4, 6) + 0j, noise_std=0.1), torch.zeros(2, 1, 4, 6, dtype=torch.complex64)
+    with pytest.warns(UserWarning, match="^langevin_sense_cg: .* takes one operator a call; .* one after another, more slowly$"):
+        sample(y, op, GaussianEnergy(0.0, 1.0), chains=1, schedule=Schedule(1.0, 0.1, 2, 1), progress=False)
+    sample(y, op, GaussianEnergy(0.0, 1.0), chains=1, schedule=Schedule(1.0, 0.1, 2, 1), progress=False)
 
 
 def test_a_run_on_sides_that_no_kernel_transforms_says_which(monkeypatch):

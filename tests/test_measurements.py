@@ -16,6 +16,9 @@ from alps_fast import ArgumentError, Schedule, data, map_estimate, sample
 from alps_fast.energies import GaussianEnergy
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, Operator, SuperResolution
 
+# of conjugate gradients, where there are more threads than chains
+pytestmark = pytest.mark.filterwarnings("ignore:langevin_sense_cg. 'cpu' takes one operator a call")
+
 M = 3
 FEW = Schedule(1.0, 0.2, 3, 3, predictor=True)
 ETAS = torch.tensor([0.3, 0.1, 0.2])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check, refused
-from ._dispatch import resolved
+from ._dispatch import chosen, resolved, slower
 from .philox_normal import AVERAGED, GIVEN, INDEPENDENT, MASK, NO_NOISE, counters, step_noise
 
 FLOATS = (torch.float32, torch.float64)
@@ -120,10 +120,17 @@ def described(value: Tensor) -> str:
     return f"{value.dtype} of shape {tuple(value.shape)}, strides {value.stride()} on {value.device}"
 
 
-def at_once(backend: str, device: torch.device, operators: int, b: Tensor) -> bool:
-    """Whether a backend's kernels, or else the definition, take rows that have so many operators, each of equally many."""
+def at_once(op: str, backend: str, operators: int, x: Tensor, b: Tensor, able: Sequence[str] = ("cpu", "torch")) -> bool:
+    """Whether a backend, one of those `able` to, takes rows that have so many operators, each of equally many, in one call.
+
+    Where it does not, and nobody asked for it by name, that is told: a GPU is less busy then, and so are threads that have no row
+    of the one operator.
+    """
     check(operators > 0 and len(b) % operators == 0, "b", f"{len(b)} rows", f"a multiple of {operators}")
-    return resolved(backend, device) in ("cpu", "torch")
+    name, idle = resolved(backend, x.device), x.device.type != "cpu" or len(x) < operators * torch.get_num_threads()
+    if name not in able and operators > 1 and idle and chosen(backend) == "auto":
+        slower(f"{op}: {name!r} takes one operator a call; those of several measurements run one after another, more slowly")
+    return name in able
 
 
 def one_by_one(operators: int, step: Callable[..., tuple[Tensor, Tensor]], x: Tensor, grad: Tensor, b: Tensor, ids: Tensor,

@@ -170,7 +170,7 @@ def langevin_fourier(
         return dispatch("langevin_fourier", backend, x.device, x, grad, b, h, factor, is_complex, ids, lam, lin, w, inv_eta2,
                         noise_lam, noise, seed, step, xi, level)
 
-    if h.ndim == 2 or at_once(backend, x.device, len(h), b):
+    if h.ndim == 2 or at_once("langevin_fourier", backend, len(h), x, b):
         return of(h, x, grad, b, ids, xi)
     return one_by_one(len(h), lambda k, *rows: of(h[k], *rows), x, grad, b, ids, xi)
 

@@ -143,7 +143,7 @@ def langevin_sense(
         return dispatch("langevin_sense", backend, x.device, x, grad, b, u, eigenvalues, axis, ids, lam, lin, w, inv_eta2,
                         noise_lam, noise, seed, step, xi, level)
 
-    if u.ndim == 3 or at_once(backend, x.device, len(u), b):
+    if u.ndim == 3 or at_once("langevin_sense", backend, len(u), x, b):
         return of(u, eigenvalues, x, grad, b, ids, xi)
     return one_by_one(len(u), lambda k, *rows: of(u[k], eigenvalues[k], *rows), x, grad, b, ids, xi)
 

@@ -24,6 +24,7 @@ from ._reused_memory import empty_like
 from ._step import (
     as_drawn,
     at_level,
+    at_once,
     check_like,
     check_step,
     check_stream,
@@ -161,9 +162,9 @@ def _iterated(kernel: Kernel, arguments: bytes, x: Tensor, noise: int, max_iter:
         systems = len(x) if noise == NO_NOISE else 2 * len(x)
         goes_on = sums[:5 * systems].view(systems, 5)[:, 4]
         noted, captured = in_graphs(x.device), torch.cuda.is_current_stream_capturing()
-        at_once = max_iter if captured else WINDOW  # a graph looks by itself
-        for iteration in range(0, max_iter, at_once):
-            kernel.call("_iterate", arguments, iteration, min(iteration + at_once, max_iter), images.data_ptr(), sums.data_ptr(),
+        most = max_iter if captured else WINDOW  # a graph looks by itself
+        for iteration in range(0, max_iter, most):
+            kernel.call("_iterate", arguments, iteration, min(iteration + most, max_iter), images.data_ptr(), sums.data_ptr(),
                         stream)
             if captured:
                 noted.masked_fill_(goes_on.any(), max_iter)
@@ -218,9 +219,7 @@ def langevin_sense_cg(
     shape = (len(x), 1 + coils, height, width, 2)
     check_step(x, grad, b, ids, lam, lin, w, inv_eta2, noise_lam, noise, xi, shape, level)
     check_stream(math.prod(shape[1:]), step, noise, xi)
-    many = maps.shape[:-3]
-    check(len(b) % max(1, math.prod(many)) == 0, "b", f"{len(b)} rows", f"a multiple of {math.prod(many)}")
-    check(many == mask.shape[:-2], "mask", f"shape {tuple(mask.shape)}", f"one for maps {tuple(maps.shape)}")
+    check(maps.shape[:-3] == mask.shape[:-2], "mask", f"shape {tuple(mask.shape)}", f"one for maps {tuple(maps.shape)}")
     for k in range(len(maps) if maps.ndim == 4 else 1):
         check_like("maps", maps[k] if maps.ndim == 4 else maps, (coils, height, width), complex_dtype(x.dtype), x.device)
         check_like("mask", mask[k] if mask.ndim == 3 else mask, (height, width), x.dtype, x.device)
@@ -235,7 +234,7 @@ def langevin_sense_cg(
         return dispatch("langevin_sense_cg", backend, x.device, x, grad, b, maps, mask, ids, lam, lin, w, inv_eta2, noise_lam,
                         noise, seed, step, tol, max_iter, joint, xi, level)
 
-    if maps.ndim == 3:
+    if maps.ndim == 3 or at_once("langevin_sense_cg", backend, len(maps), x, b, able=()):
         return of(maps, mask, x, grad, b, ids, xi)
     return one_by_one(len(maps), lambda k, *rows: of(maps[k], mask[k], *rows), x, grad, b, ids, xi)
 
