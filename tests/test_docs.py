@@ -12,10 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "alps_fast").rglob("*.md")]
-FOLDERS = ("alps_fast", "benchmarks", "csrc", "kernels", "lab", "tests")
+FOLDERS = ("alps_fast", "benchmarks", "csrc", "examples", "kernels", "lab", "tests")
 SOURCES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")
            if path.suffix in (".py", ".h", ".cpp", ".cu", ".cuh") and path.name != Path(__file__).name]
 TAG = re.compile(r"(?<!\w)\[([A-Z]\w*)\](?!\()")
+SOURCE = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})/[\w/.-]*\w\.(?:py|h|cpp|cu|cuh|json|toml|sh)\b")  # of the repository
+# of the page that a link leads to, or a path from the root, else of the page itself; those of papers follow their tag
+SECTION = re.compile(r"(?<!\w\] )(?:\]\(([\w./-]+\.md)\) |(\b[\w./-]+\.md) )?§(\d+)(?:(?: and | to |, )(\d+)\b)?")
 FILE = re.compile(r"[\w./-]*\b\w+\.md\b(?: §(\d+)(?:(?:, | and |–)(\d+))*)?")
 
 
@@ -65,6 +68,21 @@ def test_every_page_that_a_source_names_is_there():
 def test_every_link_of_a_page_leads_to_a_file():
     links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())]
     assert links and [f"{page}: {link}" for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_source_that_is_named_is_there():
+    named = {path: set(SOURCE.findall(path.read_text())) for path in (*SOURCES, *PAGES)}
+    found = {name for names in named.values() for name in names if "NAME" not in name}
+    gone = {name for name in found if not (ROOT / name).exists()}
+    assert len(found) > 50 and {str(path): names & gone for path, names in named.items() if names & gone} == {}
+
+
+def test_every_section_that_a_page_names_is_there():
+    for page in PAGES:
+        for link, path, *sections in SECTION.findall(page.read_text()):
+            there = page.parent / link if link else ROOT / path if path else page
+            headings = re.findall(r"^## (\d+)\.", there.read_text(), re.M)
+            assert set(sections) - {""} <= set(headings), f"{page}: {there} §{sections}"
 
 
 @pytest.mark.parametrize("text", ["design.md", "docs/nowhere.md", "docs/design.md §3 and 99", "kernels.md §5"])
