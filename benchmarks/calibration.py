@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from alps_fast.samplers.alps import predictor
 from alps_fast.samplers.chosen import FIRST, ladder
 from alps_fast.samplers.excess import moments, published
 
-from . import closed_forms, leaps, levy, ranks, shipped
+from . import closed_forms, leaps, levy, ranks, shipped, stein
 
 CORRELATIONS = (-1.0, -0.9, -0.5, 0.0, 0.5, 1.0)
 STDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
@@ -174,15 +175,18 @@ def main() -> None:
                         help="of every cell of --levy, --ranks, --leaps, --operators and --shipped (default 360)")
     parser.add_argument("--json", action="store_true", help="one document in place of tables")
     arguments = parser.parse_args()
-    if arguments.measurements < 1:
-        parser.error(f"--measurements: got {arguments.measurements}; wanted an integer >= 1")
-    tables = {"schedules": show_schedules, "pairs": show_pairs, "levy": show_levy, "ranks": show_ranks,
-              "leaps": show_leaps, "operators": show_operators, "shipped": show_shipped}
-    show = next(tables[name] for name in tables if getattr(arguments, name))
-    show(arguments.measurements, arguments.json)
+    if arguments.measurements < 2:
+        parser.error(f"--measurements: got {arguments.measurements}; wanted an integer >= 2")
+    if arguments.schedules:
+        show_schedules(arguments.json)
+    elif arguments.pairs:
+        show_pairs(arguments.json)
+    else:
+        name = next(name for name in TABLES if getattr(arguments, name))
+        show(TABLES[name], arguments.measurements, arguments.json)
 
 
-def show_schedules(_: int, as_json: bool) -> None:
+def show_schedules(as_json: bool) -> None:
     """Of §4 and 12."""
     rows, mixed, annealed = table(), dense_table(), annealed_eta_table()
     if as_json:
@@ -202,7 +206,7 @@ def show_schedules(_: int, as_json: bool) -> None:
         print(f"| {r['sigma_max']:g} | {r['eta']:g} | {ratio} | {r['least']:.3f} | {r['most']:.3f} | {r['bias']:.3f} |")
 
 
-def show_pairs(_: int, as_json: bool) -> None:
+def show_pairs(as_json: bool) -> None:
     """Of §6."""
     rows = {pairs: [pair_coverage(pairs, correlation) for correlation in CORRELATIONS] for pairs in (2, 3, 4, 8)}
     if as_json:
@@ -213,69 +217,78 @@ def show_pairs(_: int, as_json: bool) -> None:
         print(f"| {pairs} | " + " | ".join(f"{share:.3f}" for share in shares) + " |")
 
 
-def show_levy(count: int, as_json: bool) -> None:
-    """Of §7."""
-    cells = levy.table(count)
+class Table(NamedTuple):
+    """What is sampled. rows: of so many measurements a cell, named tuples. heads: of columns, those of `figures` to the right.
+
+    words, figures: of a row, what stands in its columns.
+    """
+
+    rows: Callable[[int], Iterable[Any]]
+    heads: tuple[str, ...]
+    words: Callable[[Any], tuple[str, ...]]
+    figures: Callable[[Any], tuple[str, ...]]
+
+
+def show(table: Table, count: int, as_json: bool) -> None:
+    """Every row as it is found, or one document."""
     if as_json:
-        print(json.dumps({"measurements": count, "cells": [c._asdict() for c in cells]}, indent=1))
+        print(json.dumps({"measurements": count, "rows": [plain(row) for row in table.rows(count)]}, indent=1))
         return
-    print("| increments | operator | coverage | Gibbs | gap, dB | limit | CRPS | gradients |\n|---|---|" + "--:|" * 6)
-    for c in cells:
-        figures = " | ".join(f"{v:.3f}" for v in (c.coverage, c.exact_coverage, c.gap, c.limit, c.crps))
-        print(f"| {c.process} | {c.operator} | {figures} | {c.gradients} |", flush=True)
+    for i, row in enumerate(table.rows(count)):
+        words, figures = table.words(row), table.figures(row)
+        if i == 0:
+            print(f"| {' | '.join(table.heads)} |\n|{'---|' * len(words)}{'--:|' * len(figures)}")
+        print(f"| {' | '.join((*words, *figures))} |", flush=True)
 
 
-def show_operators(count: int, as_json: bool) -> None:
-    """Of §10."""
-    cells = closed_forms.table(count)
-    if as_json:
-        print(json.dumps({"measurements": count, "cells": [c._asdict() for c in cells]}, indent=1))
-        return
-    heads = [f"{100 * level:.0f} % of {chains}" for level in closed_forms.LEVELS for chains in closed_forms.CHAINS]
-    print("| prior | operator | " + " | ".join(heads) + " | gap, dB | CRPS | gradients |\n|---|---|" + "--:|" * (len(heads) + 3))
-    for c in cells:
-        shares = [c.coverage[chains][i] for i in range(len(closed_forms.LEVELS)) for chains in closed_forms.CHAINS]
-        figures = " | ".join(f"{v:.3f}" for v in (*shares, c.gap, c.crps))
-        print(f"| {c.prior} | {c.operator} | {figures} | {c.gradients} |", flush=True)
+def plain(value: Any) -> Any:
+    """Named tuples as dictionaries, also within each other."""
+    if hasattr(value, "_asdict"):
+        return {key: plain(v) for key, v in value._asdict().items()}
+    return value
 
 
-def show_shipped(count: int, as_json: bool) -> None:
-    """Of §11."""
-    cells = shipped.table(count)
-    if as_json:
-        print(json.dumps({"measurements": count, "cells": [c._asdict() for c in cells]}, indent=1))
-        return
-    print("| prior | measurement | gradients | 50 % | 90 % | error | variance/error² | CRPS |\n|---|---|" + "--:|" * 6)
-    for c in cells:
-        print(f"| {c.prior} | {c.operator} | {c.gradients} | {c.coverage[0]:.3f} | {c.coverage[1]:.3f} | {c.error:.3f} "
-              f"| {c.ratio:.2f} | {c.crps:.4f} |", flush=True)
+def decimals(*values: float) -> tuple[str, ...]:
+    """Three of each."""
+    return tuple(f"{v:.3f}" for v in values)
 
 
-def show_ranks(count: int, as_json: bool) -> None:
-    """Of §8."""
-    rows = ranks.table(count)
-    if as_json:
-        print(json.dumps({"measurements": count, "rows": [r._asdict() for r in rows]}, indent=1))
-        return
-    print("| problem | correction | " + " | ".join(f"χ², {name}" for name in ranks.STATISTICS) + " | coverage |")
-    print("|---|---|" + "--:|" * (len(ranks.STATISTICS) + 1))
-    for r in rows:
-        print(f"| {r.problem} | {r.correction} | " + " | ".join(f"{v:.1f}" for v in r.chi2.values()) + f" | {r.coverage:.3f} |")
+def of_stein(ksd: stein.Discrepancy) -> str:
+    """In thousandths, with its standard error."""
+    return f"{1e3 * ksd.value:.1f} ± {1e3 * ksd.error:.1f}"
 
 
-def show_leaps(count: int, as_json: bool) -> None:
-    """Of §9."""
-    found = leaps.table(count)
-    if as_json:
-        print(json.dumps({"measurements": count, "rows": [r._asdict() for r in found]}, indent=1))
-        return
-    print("| modes | way | exact | found | error | acceptance | gradients | time |\n|---|---|--:|--:|--:|--:|--:|--:|")
-    for r in found:
-        plain = next(other for other in found if other.problem == r.problem)
-        exact, shares = (" ".join(f"{v:.3f}" for v in weights[:-1]) for weights in (r.exact, r.found))
-        rate = "" if r.acceptance is None else f"{r.acceptance:.2f}"
-        print(f"| {r.problem} | {r.way} | {exact} | {shares} | {r.error:.3f} | {rate} | {r.gradients} | "
-              f"{r.seconds / plain.seconds:.2f} |", flush=True)
+def weights(values: list[float]) -> str:
+    """All but the last, which they leave."""
+    return " ".join(decimals(*values[:-1]))
+
+
+TABLES = {
+    "levy": Table(
+        levy.table, ("increments", "operator", "coverage", "Gibbs", "gap, dB", "limit", "CRPS", "KSD², ‰", "gradients"),
+        lambda c: (c.process, c.operator),
+        lambda c: (*decimals(c.coverage, c.exact_coverage, c.gap, c.limit, c.crps), of_stein(c.ksd), str(c.gradients))),
+    "ranks": Table(
+        ranks.table, ("problem", "correction", *(f"χ², {name}" for name in ranks.STATISTICS), "coverage"),
+        lambda r: (r.problem, r.correction),
+        lambda r: (*(f"{v:.1f}" for v in r.chi2.values()), f"{r.coverage:.3f}")),
+    "leaps": Table(
+        leaps.table, ("modes", "way", "exact", "found", "error", "acceptance", "gradients", "time"),
+        lambda r: (r.problem, r.way),
+        lambda r: (weights(r.exact), weights(r.found), f"{r.error:.3f}", "" if r.acceptance is None else f"{r.acceptance:.2f}",
+                   str(r.gradients), f"{r.times:.2f}")),
+    "operators": Table(
+        closed_forms.table,
+        ("prior", "operator", *(f"{100 * level:.0f} % of {chains}" for level in closed_forms.LEVELS
+                                for chains in closed_forms.CHAINS), "gap, dB", "CRPS", "KSD², ‰", "gradients"),
+        lambda c: (c.prior, c.operator),
+        lambda c: (*decimals(*(shares[i] for i in range(len(closed_forms.LEVELS)) for shares in c.coverage.values()),
+                             c.figures.gap, c.figures.crps), of_stein(c.figures.ksd), str(c.gradients))),
+    "shipped": Table(
+        shipped.table, ("prior", "measurement", "gradients", "50 %", "90 %", "error", "variance/error²", "CRPS"),
+        lambda c: (c.prior, c.operator),
+        lambda c: (str(c.gradients), *decimals(*c.coverage, c.error), f"{c.ratio:.2f}", f"{c.crps:.4f}")),
+}
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from alps_fast.layout import from_state, to_state
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, Operator, SuperResolution
 
 from .levy import crps
+from .stein import Discrepancy, discrepancy
 
 HEIGHT, WIDTH = 6, 8
 NUMBERS = HEIGHT * WIDTH
@@ -114,11 +115,11 @@ def real_rows(v: Tensor) -> np.ndarray:
 
 
 class Exact(NamedTuple):
-    """Posteriors of M measurements: w_k (K, M), m_k (K, M, n), and the square roots of Σ_k's diagonals (K, 1, n)."""
+    """Posteriors of M measurements: w_k (K, M), m_k (K, M, n) and Σ_k (K, n, n)."""
 
     weights: np.ndarray
     means: np.ndarray
-    stds: np.ndarray
+    covariances: np.ndarray
 
     @property
     def mean(self) -> np.ndarray:
@@ -132,7 +133,7 @@ class Exact(NamedTuple):
         application to mesoscale forecast ensemble verification", 2006, of mixtures.
         """
         w = self.weights[..., None]
-        variances = np.broadcast_to(self.stds**2, self.means.shape)
+        variances = np.broadcast_to(np.diagonal(self.covariances, axis1=1, axis2=2)[:, None], self.means.shape)
         score = (w * mean_distance(truth - self.means, variances)).sum(0)
         for k in range(len(w)):
             score -= 0.5 * (w[k] * w * mean_distance(self.means[k] - self.means, variances[k] + variances)).sum(0)
@@ -148,39 +149,46 @@ def mean_distance(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
 
 def exact(prior: Prior, a: np.ndarray, eta: float, y: np.ndarray) -> Exact:
     """The posteriors of measurements y (M, m), A being (m, n)."""
-    logs, means, stds = [], [], []
+    logs, means, covariances = [], [], []
     for weight, mean, std in zip(prior.weights, prior.means, prior.stds, strict=True):
         covariance = np.linalg.inv(a.T @ a / eta**2 + np.diag(std**-2.0))
         seen = (a * std**2) @ a.T + eta**2 * np.eye(len(a))
         off = y - a @ mean
         logs.append(math.log(weight) - 0.5 * (np.linalg.slogdet(seen)[1] + (off * np.linalg.solve(seen, off.T).T).sum(1)))
         means.append(mean + off @ (a / eta**2) @ covariance)
-        stds.append(np.sqrt(np.diagonal(covariance)))
+        covariances.append(covariance)
     share = np.exp(np.stack(logs) - np.max(logs, 0))
-    return Exact(share / share.sum(0), np.stack(means), np.stack(stds)[:, None])
+    return Exact(share / share.sum(0), np.stack(means), np.stack(covariances))
 
 
-class Cell(NamedTuple):
-    """Of a prior under an operator. coverage: of intervals of each of LEVELS, of each of CHAINS.
-
-    gap: of the mean squared error of `CHAINS[-1]` chains' mean over that of the exact mean, dB. crps: of a draw of every pair
-    over that of the exact posterior.
-    """
-
-    prior: str
-    operator: str
-    coverage: dict[int, tuple[float, ...]]
-    gap: float
-    crps: float
-    gradients: int
+def score(prior: Prior, a: np.ndarray, eta: float, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """∇ log p(x|y) at x (…, M, n), y being (M, m)."""
+    off = [(x - mean) / std for mean, std in zip(prior.means, prior.stds, strict=True)]
+    logs = np.stack([math.log(weight) - np.log(std).sum() - 0.5 * np.square(z).sum(-1)
+                     for weight, std, z in zip(prior.weights, prior.stds, off, strict=True)])
+    share = np.exp(logs - logs.max(0))
+    share /= share.sum(0)
+    inward = sum(w[..., None] * z / std for w, z, std in zip(share, off, prior.stds, strict=True))
+    return (y - x @ a.T) @ a / eta**2 - inward
 
 
-def cell(prior_name: str, operator_name: str, count: int, seed: int = 0) -> Cell:
-    """`count` truths from the prior, a measurement of each, and a run on them for each of CHAINS.
+class Problem(NamedTuple):
+    """Truths (M, n) of a prior and their measurements. matrix: A (m, n) of real numbers, as `real_rows` has them."""
 
-    The gap is of the mean squared distance d to the exact mean: E|mean − truth|² = E|exact − truth|² + d, of which what d
-    does not decide is noise of the truths alone.
-    """
+    prior: Prior
+    operator: Operator
+    truth: np.ndarray
+    y: Tensor
+    matrix: np.ndarray
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(M, m) y as real numbers."""
+        return real_rows(self.y)
+
+
+def problem(prior_name: str, operator_name: str, count: int, seed: int) -> Problem:
+    """`count` truths from the prior, and a measurement of each."""
     operator = operators()[operator_name]
     n = NUMBERS * (2 if operator.is_complex else 1)
     prior, g = PRIORS[prior_name](n), np.random.default_rng(seed)
@@ -195,16 +203,55 @@ def cell(prior_name: str, operator_name: str, count: int, seed: int = 0) -> Cell
     clean = measured(truth)
     noise = torch.from_numpy(operator.noise_std * g.normal(size=(count, len(a))) * (np.abs(a).sum(1) > 0)).float()
     y = clean + (torch.view_as_complex(noise.view(*clean.shape, 2)) if clean.is_complex() else noise.view(clean.shape))
-    known = exact(prior, a, operator.noise_std, real_rows(y))
+    return Problem(prior, operator, truth, y, a)
+
+
+class Figures(NamedTuple):
+    """Of a sampler. gap: of its mean's squared error over that of the exact mean, dB. crps: of independent draws over that of
+    the exact posterior. ksd: of these draws, by the exact score."""
+
+    gap: float
+    crps: float
+    ksd: Discrepancy
+
+
+def judged(of: Problem, mean: np.ndarray, draws: np.ndarray, error: float = 0.0) -> Figures:
+    """A mean (M, n) and independent draws (k, M, n).
+
+    The gap is of the mean squared distance d to the exact mean, less the Monte Carlo `error` in it: E|mean − truth|² =
+    E|exact − truth|² + d, of which what d does not decide is noise of the truths alone.
+    """
+    eta, y = of.operator.noise_std, of.rows
+    known = exact(of.prior, of.matrix, eta, y)
+    apart = np.square(mean - known.mean).mean() - error
+    return Figures(10.0 * math.log10(1.0 + apart / np.square(of.truth - known.mean).mean()),
+                   float(crps(draws, of.truth).mean() / known.crps(of.truth).mean()),
+                   discrepancy(draws, score(of.prior, of.matrix, eta, y, draws), np.linalg.cholesky(known.covariances[0])))
+
+
+class Cell(NamedTuple):
+    """Of a prior under an operator. coverage: of intervals of each of LEVELS, of each of CHAINS. figures: of `CHAINS[-1]`
+    chains' mean, and of a draw of every pair."""
+
+    prior: str
+    operator: str
+    coverage: dict[int, tuple[float, ...]]
+    figures: Figures
+    gradients: int
+
+
+def cell(prior_name: str, operator_name: str, count: int, seed: int = 0) -> Cell:
+    """A run on `count` measurements for each of CHAINS."""
+    given = problem(prior_name, operator_name, count, seed)
     coverage: dict[int, tuple[float, ...]] = {}
     for chains in CHAINS:
-        found = sample(y, operator, prior.energy, chains=chains, draws=DRAWS, seed=seed + chains, progress=False)
+        found = sample(given.y, given.operator, given.prior.energy, chains=chains, draws=DRAWS, seed=seed + chains,
+                       progress=False)
         ends = ((real_rows(to_state(end)) for end in found.interval(level)) for level in LEVELS)
-        coverage[chains] = tuple(metrics.coverage(low, high, truth) for low, high in ends)
-    apart = np.square(real_rows(to_state(found.mean)) - known.mean).mean()
-    draws = real_rows(to_state(found.samples[:, ::2].flatten(0, 1))).reshape(count, -1, n).swapaxes(0, 1)
-    return Cell(prior_name, operator_name, coverage, 10.0 * math.log10(1.0 + apart / np.square(truth - known.mean).mean()),
-                float(crps(draws, truth).mean() / known.crps(truth).mean()), found.gradients)
+        coverage[chains] = tuple(metrics.coverage(low, high, given.truth) for low, high in ends)
+    draws = real_rows(to_state(found.samples[:, ::2].flatten(0, 1))).reshape(*given.truth.shape[:1], -1, given.truth.shape[1])
+    figures = judged(given, real_rows(to_state(found.mean)), draws.swapaxes(0, 1))
+    return Cell(prior_name, operator_name, coverage, figures, found.gradients)
 
 
 def table(count: int) -> Iterator[Cell]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -179,7 +179,7 @@ WAYS: dict[str, dict[str, Any]] = {
 class Row(NamedTuple):
     """What a way of sampling found: shares of modes over all runs, standard error of the first, and what it took.
 
-    seconds: of the processor, for `TOGETHER` measurements, the median.
+    seconds: of the processor, for `TOGETHER` measurements, the median. times: those over the first way's.
     """
 
     problem: str
@@ -190,6 +190,7 @@ class Row(NamedTuple):
     acceptance: float | None
     gradients: int
     seconds: float
+    times: float
 
 
 def rows(name: str, ways: list[str], count: int) -> list[Row]:
@@ -208,18 +209,19 @@ def rows(name: str, ways: list[str], count: int) -> list[Row]:
             kinds = nearest(found.samples.flatten(0, 1)).view(-1, CHAINS)
             shares[way].append(torch.nn.functional.one_hot(kinds, len(exact)).double().mean(1))
             runs[way].append(replace(found, samples=found.samples[:0], chain_means=found.chain_means[:0]))
-    return [of_runs(name, way, exact, torch.cat(shares[way]), runs[way], float(np.median(seconds[way]))) for way in ways]
+    took = {way: float(np.median(seconds[way])) for way in ways}
+    return [of_runs(name, way, exact, torch.cat(shares[way]), runs[way], took[way], took[way] / took[ways[0]]) for way in ways]
 
 
-def of_runs(name: str, way: str, exact: Tensor, shares: Tensor, runs: list[Posterior], seconds: float) -> Row:
+def of_runs(name: str, way: str, exact: Tensor, shares: Tensor, runs: list[Posterior], seconds: float, times: float) -> Row:
     """shares: (measurements, K), of each one's chains."""
     rates = [p.leap_acceptance for p in runs if p.leap_acceptance is not None]
     error = float(shares[:, 0].std() / math.sqrt(len(shares))) if len(shares) > 1 else math.nan
     return Row(name, way, exact.tolist(), shares.mean(0).tolist(), error, float(np.nanmean(rates)) if rates else None,
-               runs[0].gradients, seconds)
+               runs[0].gradients, seconds, times)
 
 
-def table(count: int) -> list[Row]:
+def table(count: int) -> Iterator[Row]:
     """Every problem; annealing the measurement in two of them."""
-    return [row for i, name in enumerate(PROBLEMS)
-            for row in rows(name, list(WAYS) if i in (0, 2) else ["alps", "leap"], count)]
+    return (row for i, name in enumerate(PROBLEMS)
+            for row in rows(name, list(WAYS) if i in (0, 2) else ["alps", "leap"], count))

@@ -24,6 +24,8 @@ from alps_fast import sample
 from alps_fast.energies import Energy
 from alps_fast.operators import CircularBlur, Denoising, Inpainting, Operator
 
+from .stein import Discrepancy, discrepancy
+
 LENGTH = 64
 SNR = 25.0  # dB, of the median power of A x to η²
 SWEEPS = 8  # of Gibbs, whose conditional means make one E[x₀|x_t] where λ is not known; λ goes on from call to call
@@ -33,22 +35,23 @@ SHARE = 0.4  # of samples, or of frequencies, that are measured; the lowest five
 
 
 class Increments(NamedTuple):
-    """How u is drawn, λ given u, log p(u) but for a constant, the variance of u, and the sweeps that E[x₀|x_t] takes."""
+    """How u is drawn, λ given u, log p(u) but for a constant, its derivative, the variance of u, and the sweeps of E[x₀|x_t]."""
 
     draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
     latent: Callable[[np.random.Generator, np.ndarray], np.ndarray]
     log_density: Callable[[np.ndarray], np.ndarray]
+    score: Callable[[np.ndarray], np.ndarray]
     variance: float
     sweeps: int = SWEEPS
 
 
 INCREMENTS = {
     "Gauss": Increments(lambda g, shape: 0.5 * g.normal(size=shape), lambda g, u: np.full_like(u, 4.0), lambda u: -2.0 * u * u,
-                        0.25, 1),
+                        lambda u: -4.0 * u, 0.25, 1),
     "Laplace": Increments(lambda g, shape: g.laplace(size=shape), lambda g, u: g.wald(1.0 / np.maximum(np.abs(u), 1e-7), 1.0),
-                          lambda u: -np.abs(u), 2.0),
+                          lambda u: -np.abs(u), lambda u: -np.sign(u), 2.0),
     "Student": Increments(lambda g, shape: g.standard_t(3.0, size=shape), lambda g, u: g.gamma(2.0, 2.0 / (3.0 + u * u)),
-                          lambda u: -2.0 * np.log1p(u * u / 3.0), 3.0),
+                          lambda u: -2.0 * np.log1p(u * u / 3.0), lambda u: -4.0 * u / (3.0 + u * u), 3.0),
 }
 
 
@@ -142,7 +145,7 @@ class Cell(NamedTuple):
 
     gap: of our mean's squared error over that of the exact mean, dB, by the mean squared distance between the two, as the rest is
     noise of the truths; limit: the same with endlessly many chains, by taking away what their number adds. crps: ours over that
-    of exact draws.
+    of exact draws. ksd: of ours, by the exact score.
     """
 
     process: str
@@ -152,6 +155,7 @@ class Cell(NamedTuple):
     gap: float
     limit: float
     crps: float
+    ksd: Discrepancy
     gradients: int
 
 
@@ -173,6 +177,11 @@ def cell(process: str, name: str, count: int, seed: int = 0) -> Cell:
         misfit = np.square(x @ a.T - y) if name != "Fourier" else np.square((x @ a.T - y) @ a.T)
         return -0.5 * misfit.sum(-1) / eta**2 + kind.log_density(increments(x)).sum(-1)
 
+    def score(x: np.ndarray) -> np.ndarray:
+        """Of it at x (…, M, 64)."""
+        of_increments = kind.score(increments(x))
+        return (y - x @ a.T) @ a / eta**2 + of_increments - np.pad(of_increments, [(0, 0)] * (x.ndim - 1) + [(0, 1)])[..., 1:]
+
     found = sample(torch.from_numpy(y).float().view(-1, 1, 1, LENGTH), operator, LevyPrior(kind, seed + 1), chains=2 * PAIRS,
                    progress=False)
     drawn, mean = found.samples.double().numpy()[:, :, 0, 0].swapaxes(0, 1), found.mean.double().numpy()[:, 0, 0]
@@ -189,9 +198,12 @@ def cell(process: str, name: str, count: int, seed: int = 0) -> Cell:
     least = ((exacts[0] - truth) * (exacts[1] - truth)).mean()
     apart = ((mean - exacts[0]) * (mean - exacts[1])).mean()
     gap, limit = (10 * math.log10(1.0 + float(d / least)) for d in (apart, apart - pairs.var(0, ddof=1).mean() / PAIRS))
+    difference = increments(np.eye(LENGTH)).T
+    precision = a.T @ a / eta**2 + difference.T @ difference / kind.variance
+    ksd = discrepancy(independent, score(independent), np.linalg.cholesky(np.linalg.inv(precision)))
     return Cell(process, name, covered(log_density(truth), log_density(independent)),
                 covered(log_density(truth), log_density(exactly)), gap, limit,
-                float(crps(independent, truth).mean() / crps(exactly, truth).mean()), found.gradients)
+                float(crps(independent, truth).mean() / crps(exactly, truth).mean()), ksd, found.gradients)
 
 
 def covered(of_truth: np.ndarray, of_draws: np.ndarray, level: float = 0.9) -> float:

@@ -9,7 +9,7 @@ Calibration", arXiv 1804.06788.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -97,6 +97,6 @@ def ranks(name: str, correction: str | None, count: int, seed: int = 0) -> Ranks
     return Ranks(name, correction or "none", chi2, float(inner.float().mean()))
 
 
-def table(count: int) -> list[Ranks]:
+def table(count: int) -> Iterator[Ranks]:
     """Every problem, without and with MALA."""
-    return [ranks(name, correction, count) for name in PROBLEMS for correction in (None, "mala")]
+    return (ranks(name, correction, count) for name in PROBLEMS for correction in (None, "mala"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import calibration, closed_forms, levy, ranks
+from benchmarks import calibration, closed_forms, levy, ranks, stein
 
 
 def by_quadrature(kind: levy.Increments, y: float, eta: float) -> tuple[float, float]:
@@ -72,6 +72,7 @@ def test_levy_processes_in_short(process: str, operator: str, monkeypatch: pytes
     assert abs(cell.coverage - cell.exact_coverage) < 3 * math.sqrt(0.09 / 24)
     assert abs(cell.gap) < 0.3 and abs(cell.limit) < 0.3
     assert cell.crps == pytest.approx(1.0, abs=0.1)
+    assert abs(cell.ksd.value) < 4 * cell.ksd.error
 
 
 @pytest.mark.parametrize("correction", [None, "mala"])
@@ -151,5 +152,48 @@ def test_closed_forms_in_short(prior: str, operator: str, monkeypatch: pytest.Mo
         for level, share, allowed in zip(closed_forms.LEVELS, shares, (0.03, 0.02), strict=True):
             error = math.sqrt(level * (1 - level) / (40 * closed_forms.NUMBERS / 4))
             assert share == pytest.approx(level, abs=allowed + 4 * error)
-    assert cell.gap < 0.1 + 0.05 * (prior == "mixture")  # the Monte Carlo error of two pairs
-    assert cell.crps == pytest.approx(1.0, abs=0.05)
+    assert cell.figures.gap < 0.1 + 0.05 * (prior == "mixture")  # the Monte Carlo error of two pairs
+    assert cell.figures.crps == pytest.approx(1.0, abs=0.05)
+    assert abs(cell.figures.ksd.value) < 4 * cell.figures.ksd.error
+
+
+def stein_of_gaussian(mean: float, std: float) -> float:
+    """D² over E k(x, x) of N(mean, std²) for N(0, 1), by quadrature: E δ(x) δ(x') φ, δ(x) the difference of the two scores."""
+    x = np.linspace(-9.0, 9.0, 1201)
+    q = np.exp(-0.5 * ((x - mean) / std) ** 2)
+    q /= q.sum()
+    apart = q * ((x - mean) / std**2 - x)
+    return float(apart @ (1.0 / np.sqrt(1.0 + (x[:, None] - x) ** 2)) @ apart) / (1.0 + mean**2 + std**2)
+
+
+@pytest.mark.parametrize("mean, std", [(0.0, 1.0), (0.3, 1.0), (0.0, 1.5), (0.0, 0.6)])
+def test_stein_discrepancy_is_that_of_gaussians_by_quadrature(mean: float, std: float) -> None:
+    """Five draws of 1,000 Gaussians in three directions that hang together, seen in their own; law: 4 standard errors, those
+    being what 20 repeats spread by."""
+    g, root = np.random.default_rng(0), np.array([[1.0, 0.0, 0.0], [0.5, 2.0, 0.0], [-0.3, 0.1, 0.2]])
+    found = []
+    for _ in range(20):
+        z = mean + std * g.normal(size=(5, 1000, 3))
+        found.append(stein.discrepancy(z @ root.T, -z @ np.linalg.inv(root), root))
+    values = np.array([f.value for f in found])
+    error = float(values.std(ddof=1))
+    assert abs(values.mean() - stein_of_gaussian(mean, std)) < 4 * error / math.sqrt(20)
+    assert float(np.mean([f.error for f in found])) == pytest.approx(error, rel=0.5)
+
+
+def test_scores_are_derivatives_of_log_densities() -> None:
+    """Against differences: of a mixture's posterior in closed form, and of increments."""
+    given = closed_forms.problem("mixture", "Inpainting", 3, 0)
+    prior, a, eta, h = given.prior, given.matrix, given.operator.noise_std, 1e-5
+
+    def log_density(x: np.ndarray) -> np.ndarray:
+        logs = [math.log(w) - (np.log(s) + 0.5 * ((x - m) / s) ** 2).sum(-1)
+                for w, m, s in zip(prior.weights, prior.means, prior.stds, strict=True)]
+        return np.logaddexp(*logs) - 0.5 * np.square(given.rows - x @ a.T).sum(-1) / eta**2
+
+    x, step = given.truth + 0.1, h * np.eye(given.truth.shape[1])[:, None]
+    want = (log_density(x + step) - log_density(x - step)).T / (2 * h)
+    np.testing.assert_allclose(closed_forms.score(prior, a, eta, given.rows, x), want, rtol=1e-5, atol=1e-5)
+    u = np.array([-2.3, -0.4, 0.7, 5.0])
+    for kind in levy.INCREMENTS.values():
+        np.testing.assert_allclose(kind.score(u), (kind.log_density(u + h) - kind.log_density(u - h)) / (2 * h), rtol=1e-6)
