@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import calibration, closed_forms, levy, ranks, stein
+from benchmarks import calibration, closed_forms, levy, ranks, shipped, stein
 
 
 def by_quadrature(kind: levy.Increments, y: float, eta: float) -> tuple[float, float]:
@@ -197,3 +198,26 @@ def test_scores_are_derivatives_of_log_densities() -> None:
     u = np.array([-2.3, -0.4, 0.7, 5.0])
     for kind in levy.INCREMENTS.values():
         np.testing.assert_allclose(kind.score(u), (kind.log_density(u + h) - kind.log_density(u - h)) / (2 * h), rtol=1e-6)
+
+
+def test_shipped_priors_in_short(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two truths of 16 × 16 of one prior, by the command; a table has the rows of its document."""
+    for name, value in (("SIDE", 16), ("LONG", 2), ("RELAX", 1), ("PRIORS", ("natural-ridge",))):
+        monkeypatch.setattr(shipped, name, value)
+    short = shipped.cells
+    monkeypatch.setattr(shipped, "cells", lambda prior, count: short(prior, count, times=(1,)))
+    monkeypatch.setattr("sys.argv", ["calibration", "--shipped", "--measurements", "2", "--json"])
+    calibration.main()
+    document = json.loads(capsys.readouterr().out)
+    assert document["measurements"] == 2
+    assert [row["operator"] for row in document["rows"]] == ["30 % of the pixels", "Gaussian blur of 1.5 pixels"]
+    for row in document["rows"]:
+        fifty, ninety = row["coverage"]
+        assert 0.3 < fifty < ninety and ninety > 0.7  # of 512 numbers that hang together
+        assert 0.0 < row["crps"] < 0.1
+    table = calibration.TABLES["shipped"]._replace(rows=lambda count: [shipped.Cell(**row) for row in document["rows"]])
+    calibration.show(table, 2, False)
+    head, rule, *lines = capsys.readouterr().out.splitlines()
+    assert head.count("|") == rule.count("|") == 9
+    assert [line.split(" | ")[1:4:2] for line in lines] == [[row["operator"], f"{row['coverage'][0]:.3f}"]
+                                                            for row in document["rows"]]
