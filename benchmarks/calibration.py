@@ -3,8 +3,8 @@
 Example:  python -m benchmarks.calibration --operators --measurements 360
 
 Every table is one of docs/exactness.md, which says what it shows; lines are printed as they are found. How far schedules leave
-Gaussian posteriors from the truth and what intervals of pairs cover are here; the others in `closed_forms`, `leaps`, `levy`,
-`ranks` and `shipped`.
+Gaussian posteriors from the truth and what intervals of pairs cover are here; the others in `beside`, `closed_forms`, `leaps`,
+`levy`, `ranks` and `shipped`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from alps_fast.energies import GaussianEnergy
+from alps_fast.errors import ArgumentError
 from alps_fast.ops._scalars import StepScalars
 from alps_fast.ops.philox_normal import AVERAGED
 from alps_fast.pairs import units
@@ -29,7 +30,7 @@ from alps_fast.samplers.alps import predictor
 from alps_fast.samplers.chosen import FIRST, ladder
 from alps_fast.samplers.excess import moments, published
 
-from . import closed_forms, leaps, levy, ranks, shipped, stein
+from . import beside, closed_forms, leaps, levy, ranks, shipped, stein
 
 CORRELATIONS = (-1.0, -0.9, -0.5, 0.0, 0.5, 1.0)
 STDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
@@ -171,8 +172,9 @@ def main() -> None:
     which.add_argument("--leaps", action="store_true", help="those of §9: weights of modes that lie apart")
     which.add_argument("--operators", action="store_true", help="that of §10: posteriors in closed form under every operator")
     which.add_argument("--shipped", action="store_true", help="that of §11: shipped priors under themselves")
+    which.add_argument("--peers", action="store_true", help="that of §13: DeepInverse's samplers beside ours")
     parser.add_argument("--measurements", type=int, default=360,
-                        help="of every cell of --levy, --ranks, --leaps, --operators and --shipped (default 360)")
+                        help="of every cell of --levy, --ranks, --leaps, --operators, --shipped and --peers (default 360)")
     parser.add_argument("--json", action="store_true", help="one document in place of tables")
     arguments = parser.parse_args()
     if arguments.measurements < 2:
@@ -183,7 +185,10 @@ def main() -> None:
         show_pairs(arguments.json)
     else:
         name = next(name for name in TABLES if getattr(arguments, name))
-        show(TABLES[name], arguments.measurements, arguments.json)
+        try:
+            show(TABLES[name], arguments.measurements, arguments.json)
+        except ArgumentError as error:
+            parser.error(str(error))
 
 
 def show_schedules(as_json: bool) -> None:
@@ -288,6 +293,10 @@ TABLES = {
         shipped.table, ("prior", "measurement", "gradients", "50 %", "90 %", "error", "variance/error²", "CRPS"),
         lambda c: (c.prior, c.operator),
         lambda c: (str(c.gradients), *decimals(*c.coverage, c.error), f"{c.ratio:.2f}", f"{c.crps:.4f}")),
+    "peers": Table(
+        beside.table, ("prior", "operator", "sampler", "coverage", "gap, dB", "CRPS", "KSD², ‰", "gradients"),
+        lambda c: (c.prior, c.operator, c.sampler),
+        lambda c: (*decimals(c.coverage, c.figures.gap, c.figures.crps), of_stein(c.figures.ksd), str(c.gradients))),
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import calibration, closed_forms, levy, ranks, shipped, stein
+from benchmarks import beside, calibration, closed_forms, levy, peers, ranks, shipped, stein
 
 
 def by_quadrature(kind: levy.Increments, y: float, eta: float) -> tuple[float, float]:
@@ -198,6 +198,45 @@ def test_scores_are_derivatives_of_log_densities() -> None:
     u = np.array([-2.3, -0.4, 0.7, 5.0])
     for kind in levy.INCREMENTS.values():
         np.testing.assert_allclose(kind.score(u), (kind.log_density(u + h) - kind.log_density(u - h)) / (2 * h), rtol=1e-6)
+
+
+@pytest.mark.parametrize("prior", closed_forms.PRIORS)
+def test_exact_draws_have_a_stein_discrepancy_of_nought(prior: str) -> None:
+    """And cover 90 %; law: 4 standard errors, of a fourth of all numbers as these hang together."""
+    given = closed_forms.problem(prior, "CircularBlur", 60, 0)
+    mean, draws = beside.exact_draws(given, 1)
+    found = closed_forms.judged(given, mean, draws)
+    rank = (draws < given.truth).sum(0)
+    assert found.gap == 0.0 and found.crps == pytest.approx(1.0, abs=0.03)
+    assert abs(found.ksd.value) < 4 * found.ksd.error
+    inner = float(((rank > 0) & (rank < beside.DRAWS)).mean())
+    assert inner == pytest.approx(0.9, abs=4 * math.sqrt(0.09 / (given.truth.size / 4)))
+    assert closed_forms.judged(given, mean, 1.3 * draws).ksd.value > 10 * found.ksd.error
+
+
+def test_samplers_of_deepinverse_stand_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six measurements: every row is there, and what all are given, E[x₀|x_t], is that of our energy."""
+    if peers.deepinv() is None:
+        pytest.skip("no deepinv here")
+    monkeypatch.setattr(beside, "ULA_STEPS", 20)
+    given = closed_forms.problem("mixture", "Inpainting", 6, 0)
+    denoiser, x = beside.Denoiser(given.prior, 4.0), closed_forms.images(given.truth)
+    theirs = 4.0 * (2.0 * denoiser(0.5 * (x / 4.0 + 1.0), 0.1) - 1.0)
+    torch.testing.assert_close(theirs, x - given.prior.energy.grad(x, 0.8), rtol=1e-4, atol=1e-4)
+    found = {cell.sampler: cell for cell in beside.cells("mixture", "Inpainting", 6)}
+    assert list(found) == ["exact draws", "alps_fast", "DPS", "DPS, annealed guidance", "DiffPIR", "DDRM", "ULA, exact score"]
+    assert found["alps_fast"].figures.gap < 0.1 < found["DPS"].figures.gap
+    assert found["DDRM"].coverage < 0.8 < found["alps_fast"].coverage
+
+
+def test_without_deepinverse_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(beside.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("sys.argv", ["calibration", "--peers"])
+    with pytest.raises(SystemExit) as stopped:
+        calibration.main()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("pip install 'alps_fast[peers]'")
 
 
 def test_shipped_priors_in_short(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
