@@ -22,7 +22,7 @@ from alps_fast.layout import from_state, to_state
 from alps_fast.operators import Denoising, Inpainting
 from alps_fast.posterior import Posterior
 from alps_fast.samplers import Sampler
-from alps_fast.samplers.leaps import Modes, Team, components, found, pieces, settled, teams_of
+from alps_fast.samplers.leaps import Modes, Team, beyond, components, found, pieces, settled, teams_of
 from alps_fast.samplers.map_estimate import posterior_energy
 from alps_fast.samplers.run import Run
 from alps_fast.schedule import Level
@@ -221,18 +221,30 @@ def test_components_are_those_of_scipy() -> None:
 
 def test_blocks_leap_one_at_a_time_or_all_at_once() -> None:
     """Two squares, each in half of the chains or not: a chain leaps by all of the difference, or by one of both."""
-    energy = Mixture(torch.ones(2), torch.zeros(2, 1, 12, 12), torch.full((2,), STD))
+    there = torch.zeros(1, 12, 12)
+    there[0, 1:4, 1:4] = there[0, 7:10, 7:10] = 1.0
+    energy = Mixture(torch.ones(2), torch.stack([there, 0 * there]), torch.full((2,), STD))
     run = Run(Sampler(Denoising(1.0), energy, chains=32, schedule=Schedule(1.0, T, 2, 1), moves="leap", progress=False),
               torch.zeros(1, 12, 12))
     z = 0.02 * torch.randn(1, 16, 12, 12, 1, generator=torch.Generator().manual_seed(2))
-    z[:, :8, 1:4, 1:4] += 1.0
-    z[:, :8, 7:10, 7:10] += 1.0
+    z[:, :8] += there[0, ..., None]
     target = run.targets.at(run.course.levels[-1], z.new_empty(0))
     modes = found(target, z, torch.ones(1, 16, dtype=torch.bool), torch.tensor([[0.1, 0.9]]))
     assert isinstance(modes, Modes) and int(modes.roots.sum()) == 2
     leap = modes._replace(difference=torch.ones(1, 12, 12, 1))
     e = pieces(leap, torch.tensor([[0.3, 0.6, 0.9]]))[0, ..., 0]
     assert [int(v.sum()) for v in e] == [144, 9, 9] and int((e[1] * e[2]).sum()) == 0
+
+
+def test_chains_of_another_mode_are_told_from_neighbours() -> None:
+    """Neighbours are about equally far; one chain alone is farther, or two groups are; what is infinite does not count."""
+    near = 680 + 7 * torch.randn(13, generator=torch.Generator().manual_seed(0))
+    for far in ([760.0], [760.0, 765.0, 840.0], [744.0, 4000.0]):
+        squares = torch.cat([near, torch.tensor([*far, torch.inf])])[None]
+        found = beyond(squares)[0]
+        assert not bool(found[:13].any()) and not bool(found[-1])
+        assert found[13:-1].tolist() == ([True] * len(far) if max(far) < 4000 else [False, True])
+    assert not bool(beyond(torch.full((1, 4), torch.inf)).any())
 
 
 class GradientAlone(GaussianEnergy):

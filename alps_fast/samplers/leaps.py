@@ -32,9 +32,9 @@ TEAMS = 8  # teams that leap at a time: what they work in does not grow with the
 ROUNDS = 3  # of leaps before the last level that anneals; in each both halves have their turn
 TRIES = 2  # leaps in a turn, by the same two modes
 SHARE = 0.2  # of a run's gradients, which all rounds may take in evaluations
-SETTLING = 16  # evaluations of ∇E, at most, that a mode is settled in by
+SETTLING = 24  # evaluations of ∇E, at most, that a mode is settled in by
 COST = TRIES + 4 * SETTLING // TEAM  # evaluations a chain of a round: of E at x', and its part of four modes
-KEPT = 4  # steps back that settling looks
+KEPT = 8  # steps back that settling looks
 SETTLED = 1e-8  # squares of what is left to go, in units of the step's noise and for each number, that count as none
 SEED, GROWTH = 5.0, 0.25  # a block has an entry that differs by 5 standard errors, and what hangs together with it
 APART = 25.0  # squared distance of modes, in standard deviations, below which there is nothing to leap
@@ -173,8 +173,8 @@ class Team:
 def found(target: Target, z: Tensor, alive: Tensor, chance: Tensor) -> Modes:
     """Two modes that chains z (T, 16, H, W, C') are in; chance (T, 2) says which, of those that are `alive` (T, 16).
 
-    One chain at random, and another that is farther from it than the nearest one, with a probability that grows as the square of
-    by how much. Chains half as far are taken to be in the same mode, and the means of these two clusters settle in modes.
+    One chain at random, and another of those `beyond` its neighbours, the likelier the farther it is. Chains half as far are
+    taken to be in the same mode, and the means of these two clusters settle in modes.
     """
     shape, count = z.shape[2:], alive.sum(1)
     z = torch.where(alive.view(*alive.shape, 1, 1, 1), z, 0)
@@ -182,7 +182,8 @@ def found(target: Target, z: Tensor, alive: Tensor, chance: Tensor) -> Modes:
     from_first = distances(z, first, alive)
     nearest = from_first.scatter(1, first[:, None], torch.inf).amin(1, keepdim=True)
     others = alive.scatter(1, first[:, None], False)
-    second = chosen_by(torch.where(others, (from_first - nearest).square(), 0), chance[:, 1])
+    away = others & beyond(torch.where(others, from_first, torch.inf))
+    second = chosen_by(torch.where(away, (from_first - nearest).square(), 0), chance[:, 1])
     from_second = distances(z, second, alive)
     bound = (nearest + from_first.gather(1, second[:, None])) / 2
     members = [alive & (near <= bound) & (near < far) for near, far in ((from_first, from_second), (from_second, from_first))]
@@ -193,8 +194,9 @@ def found(target: Target, z: Tensor, alive: Tensor, chance: Tensor) -> Modes:
     centres = settled(target, torch.stack(means, 1).flatten(0, 1)).view(-1, 2, *shape)
     difference, middle = centres[:, 0] - centres[:, 1], centres.mean(1)
     error = std * (1 / sizes[0] + 1 / sizes[1]).sqrt()
-    seeds = ((means[0] - means[1]).abs() > SEED * error).any(-1)
-    labels = components(seeds | (difference.abs() > GROWTH * std).any(-1))
+    differs = difference.abs() > GROWTH * std
+    seeds = (differs & ((means[0] - means[1]).abs() > SEED * error)).any(-1)  # of many places some means differ so by chance
+    labels = components(differs.any(-1))
     roots = torch.zeros(len(z), labels[0].numel() + 1, dtype=torch.bool, device=z.device)
     roots.scatter_(1, torch.where(seeds, labels, 0).flatten(1), True)
     far = row_sum((difference / std.clamp(min=torch.finfo(std.dtype).tiny)).square())
@@ -205,6 +207,17 @@ def chosen_by(weights: Tensor, chance: Tensor) -> Tensor:
     """One of each row's entries (T,), in proportion to its weight; chance in (0, 1]."""
     sums = weights.cumsum(1)
     return (sums >= chance.double()[:, None] * sums[:, -1:]).long().argmax(1)
+
+
+def beyond(squares: Tensor) -> Tensor:
+    """Which of squared distances (T, n), ∞ of what does not count, lie above the first gap that is half as wide as the widest.
+
+    Chains of one mode are all about equally far from each other, the nearer to that the larger the image is.
+    """
+    ordered = squares.sort(1).values
+    gaps = ordered.diff(dim=1).nan_to_num(0.0, posinf=0.0)
+    first = (gaps >= 0.5 * gaps.amax(1, keepdim=True)).long().argmax(1, keepdim=True)
+    return (squares > ordered.gather(1, first)) & squares.isfinite()
 
 
 def distances(z: Tensor, to: Tensor, alive: Tensor) -> Tensor:
