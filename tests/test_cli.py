@@ -1,7 +1,9 @@
 """The command line: help, the demo and a reconstruction from end to end, and every kind of bad input."""
 
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,8 @@ from alps_fast import data, energies, io
 from alps_fast.cli import COMMANDS, main
 from alps_fast.posterior import Posterior
 
-METRICS = {"task", "psnr_least_squares", "psnr_mmse", "psnr_map", "ssim_mmse", "coverage90", "error_std_correlation", "levels",
-           "steps", "chains", "seconds", "seconds_per_gradient"}
+METRICS = {"task", "psnr_least_squares", "psnr_mmse", "psnr_mmse_limit", "psnr_map", "ssim_mmse", "coverage90",
+           "error_std_correlation", "levels", "steps", "chains", "seconds", "seconds_per_gradient"}
 TINY = ["--levels", "3", "--steps", "1", "--chains", "2", "--draws", "3", "--no-progress"]
 
 
@@ -105,6 +107,24 @@ def test_demo(tmp_path: Path, prior: Path) -> None:
             assert arrays["mmse"].shape == arrays["truth"].shape == arrays["std"].shape
     assert {p.suffix for p in out.iterdir()} == {".png", ".npz", ".json"}
     assert len(list(out.iterdir())) == 9
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_demo_says_how_good_the_mean_of_endlessly_many_chains_is(pairs: bool) -> None:
+    """b = .1 and noise of .2 a chain, over 40,000 pixels; the two of a pair are the same, so that it counts once."""
+    from alps_fast.cli import demo
+    from alps_fast.metrics import psnr
+
+    def limit(chains: int) -> float | None:
+        noise = torch.randn(chains, 1, 200, 200, generator=torch.Generator().manual_seed(0))
+        noise = noise[::2].repeat_interleave(2, 0) if pairs else noise
+        means = 0.1 + 0.2 * noise
+        return demo.endless(SimpleNamespace(chain_means=means, pairs=pairs),  # type: ignore[arg-type]
+                            lambda image: psnr(image.numpy(), np.zeros((1, 200, 200)), 2.0))
+
+    assert limit(2 if pairs else 1) is None
+    found = limit(8)
+    assert found is not None and found == pytest.approx(20 * math.log10(2.0 / 0.1), abs=0.2)
 
 
 def test_demo_keeps_what_other_tasks_left(tmp_path: Path, prior: Path, monkeypatch: pytest.MonkeyPatch) -> None:

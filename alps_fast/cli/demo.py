@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,6 +32,7 @@ class Setting:
     noise_std: float
     levels: int
     steps: int
+    map_steps: int
     sigma_min: float
     sigma_max: float = 1.0  # where the measurement says enough, annealing may start at the spread of the data
     rho: float = 3.0
@@ -39,12 +41,14 @@ class Setting:
 
 
 SETTINGS = {
-    "mri_r4": Setting("Brain MRI, 8 coils, one line in 4 measured", "brain", noise_std=0.01, levels=14, steps=4,
-                      sigma_min=0.012, chains=3),
-    "mri_r8": Setting("Brain MRI, 8 coils, one line in 8 measured", "brain", noise_std=0.01, levels=14, steps=4,
-                      sigma_min=0.012, chains=3),
-    "inpaint": Setting("Photograph, 80 % of its pixels missing", "natural", noise_std=0.02, levels=18, steps=5, sigma_min=0.02),
-    "deblur": Setting("Photograph, Gaussian blur of 2 pixels", "natural", noise_std=0.02, levels=18, steps=4, sigma_min=0.02),
+    "mri_r4": Setting("Brain MRI, 8 coils, one line in 4 measured", "brain", noise_std=0.01, levels=12, steps=3,
+                      map_steps=5, sigma_min=0.012),
+    "mri_r8": Setting("Brain MRI, 8 coils, one line in 8 measured", "brain", noise_std=0.01, levels=12, steps=3,
+                      map_steps=5, sigma_min=0.012),
+    "inpaint": Setting("Photograph, 80 % of its pixels missing", "natural", noise_std=0.02, levels=18, steps=5,
+                       map_steps=5, sigma_min=0.02),
+    "deblur": Setting("Photograph, Gaussian blur of 2 pixels", "natural", noise_std=0.02, levels=18, steps=4,
+                      map_steps=4, sigma_min=0.02),
 }
 TASKS = {"mri": ("mri_r4", "mri_r8"), "inpaint": ("inpaint",), "deblur": ("deblur",), "all": tuple(SETTINGS)}
 SAMPLING = {"mri_r4": (4, 16), "mri_r8": (8, 10)}  # acceleration, and columns of the fully sampled centre
@@ -90,10 +94,10 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
     """Sample, find the MAP, write `name`.npz and `name`.png; the entry of metrics.json.
 
     PSNR and SSIM are those of magnitudes for MRI, the range being the truth's peak; of the image otherwise, the range
-    being 2. The standard deviation and the error beside it are of complex pixels for MRI, phase included. coverage90
-    counts the real components of the truth (real and imaginary parts) inside the 90 % interval, and
-    error_std_correlation is Pearson's, of |error| and standard deviation: for MRI both over the head (truth above 5 %
-    of its peak), for inpainting over the missing pixels, for deblurring over all.
+    being 2. psnr_mmse_limit is that of `endless` chains' mean. The standard deviation and the error beside it are of
+    complex pixels for MRI, phase included. coverage90 counts the real components of the truth (real and imaginary parts)
+    inside the 90 % interval, and error_std_correlation is Pearson's, of |error| and standard deviation: for MRI both over
+    the head (truth above 5 % of its peak), for inpainting over the missing pixels, for deblurring over all.
     """
     import alps_fast as af
 
@@ -112,7 +116,8 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
                           schedule=schedule, backend=backend, progress=progress)
     if posterior.interrupted:  # a demo cut short shows nothing
         raise KeyboardInterrupt
-    most_probable = af.map_estimate(problem.y, problem.operator, energy, schedule=schedule, backend=backend, progress=progress)
+    most_probable = af.map_estimate(problem.y, problem.operator, energy, schedule=replace(schedule, steps=setting.map_steps),
+                                    backend=backend, progress=progress)
     baseline, baseline_t = max(least_squares(problem), key=lambda found: score(found[0]))
 
     images = {"truth": truth, problem.first_name: problem.first_look, "least_squares": baseline, "mmse": posterior.mean,
@@ -123,6 +128,7 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
     entry = {
         "task": name,
         **{f"psnr_{key}": score(image) for key, image in images.items() if key != "truth"},
+        "psnr_mmse_limit": endless(posterior, score),
         "ssim_mmse": metrics.ssim(view(posterior.mean), view(truth), data_range),
         "coverage90": metrics.coverage(low, high, components(truth, where)),
         "error_std_correlation": metrics.correlation(error[where], view(posterior.std)[where]),
@@ -136,6 +142,21 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
         shown = {key: view(image) for key, image in images.items()}
         picture(path, setting.title, shown, posterior, deviation, np.abs(shown["mmse"] - shown["truth"]), entry)
     return entry
+
+
+def endless(posterior: Posterior, score: Callable[[Tensor], float]) -> float | None:
+    """About the PSNR of the mean of endlessly many chains, by how those of independent chains, or pairs, differ; None of one.
+
+    Of K with errors b + n_k: E‖b + n̄‖² = ‖b‖² + v/K and E‖b + n_k‖² = ‖b‖² + v. Of magnitudes nearly.
+    """
+    from ..pairs import units
+
+    found = units(posterior.chain_means[None], posterior.chain_means.flatten(1).isfinite().all(1)[None], 0, posterior.pairs)
+    means = found.mean[0][found.whole[0]]
+    of_mean, *of_each = (10 ** (-score(image) / 10) for image in (means.mean(0), *means))
+    count = len(means)
+    squares = (count * of_mean - sum(of_each) / count) / (count - 1) if count > 1 else 0.0
+    return -10 * math.log10(squares) if squares > 0 else None
 
 
 def least_squares(problem: Problem) -> list[tuple[Tensor, float]]:
@@ -256,7 +277,8 @@ def command(task: str, out: Path, energy: str | None, chains: int | None, draws:
     numbers = {"chains": chains, "draws": draws, "levels": levels, "steps": steps}
     for key, number in numbers.items():
         check(number is None or number >= 1, key, number, "an integer >= 1")
-    given: dict[str, Any] = {key: value for key, value in {"energy": energy, **numbers}.items() if value is not None}
+    given: dict[str, Any] = {key: value for key, value in {"energy": energy, **numbers, "map_steps": steps}.items()
+                             if value is not None}
     settings = {name: replace(SETTINGS[name], **given) for name in TASKS[task]}
     precision = chosen_precision(precision)
     energies = {s.energy: af.energies.load(s.energy, precision=precision, backend=backend) for s in settings.values()}
