@@ -200,8 +200,8 @@ def test_a_run_on_sides_that_no_kernel_transforms_says_which(monkeypatch):
     pytest.importorskip("alps_fast._cpu")
     monkeypatch.setattr(_dispatch, "_told", set())
     monkeypatch.delenv("ALPS_FAST_BACKEND", raising=False)
-    op = CartesianMRI((torch.rand(74, 5, generator=torch.Generator().manual_seed(0)) < 0.5).float(), noise_std=0.1)
-    y = torch.zeros(74, 5, dtype=torch.complex64)
-    with pytest.warns(UserWarning, match="langevin_fourier: 'cpu' has no transform of 74 numbers, .* prime factor above 31"):
+    op = CartesianMRI((torch.rand(1031, 5, generator=torch.Generator().manual_seed(0)) < 0.5).float(), noise_std=0.1)
+    y = torch.zeros(1031, 5, dtype=torch.complex64)
+    with pytest.warns(UserWarning, match="langevin_fourier: 'cpu' has no transform of 1031 numbers, .* prime factor above 1021"):
         sample(y, op, GaussianEnergy(0.0, 1.0), chains=1, schedule=Schedule(1.0, 0.1, 2, 1), progress=False)
     sample(y, op, GaussianEnergy(0.0, 1.0), chains=1, schedule=Schedule(1.0, 0.1, 2, 1), progress=False)  # once a process

@@ -160,7 +160,7 @@ def test_a_backend_that_leaves_an_op_to_another_says_so_once() -> None:
     with pytest.warns(UserWarning) as told:
         sampler(op, prior, backend="cpu", draws=3)(y)
     assert [str(w.message) for w in told] == [
-        "backend: 'cpu' takes langevin_fourier for float32, no decimation and sides without a prime factor above 31 alone; "
+        "backend: 'cpu' takes langevin_fourier for float32, no decimation and sides without a prime factor above 1021 alone; "
         "'torch' ran it"]
     with pytest.warns(UserWarning, match="^backend: 'cpu' takes langevin_fourier for .*; 'torch' ran it$"):
         map_estimate(y, op, prior, schedule=FEW, backend="cpu", progress=False)

@@ -197,7 +197,7 @@ def test_a_chain_is_the_same_alone_and_in_any_batch(case):
 
 @pytest.mark.parametrize("image", [(3, 16, 20), (1, 17, 13), (1, 110, 110), (1, 120, 96)])
 def test_threads_change_nothing(image):
-    """Also of images that are shared among threads, and whose sides have prime factors that send them to torch's transforms."""
+    """Also of images that are shared among threads, and whose sides have larger prime factors."""
     c, h, w = image
     ops = [CircularBlur.gaussian(1.2, 0.1), CircularBlur(rand(3, 3), 0.1, is_complex=True),
            CartesianMRI(mask1d(w), maps(2, h, w), axis=1, noise_std=0.1),

@@ -140,7 +140,7 @@ def test_measurements_of_a_batch_have_noise_of_their_own(way: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:langevin_.* ran it, more slowly")
 @pytest.mark.parametrize("correction", [None, "mala"])
-@pytest.mark.parametrize("size", [(9, 13), (37, 4)])  # the second has a prime factor that sends it to torch's transforms
+@pytest.mark.parametrize("size", [(9, 13), (37, 4)])  # the second has a prime factor whose pass is not compiled for itself
 @pytest.mark.parametrize("problem", [single_coil, coils, blurred, coarse])
 def test_a_chain_is_the_same_in_any_batch_where_ffts_run(problem: Any, size: tuple[int, int], correction: str | None) -> None:
     op, y = problem(*size)

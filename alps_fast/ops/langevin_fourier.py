@@ -92,7 +92,7 @@ def langevin_fourier_reference(
     return channels_last(both.real + both.imag), channels_last(both.real)
 
 
-LARGEST_PRIME = {"cpu": 31, "cuda": 7}  # among the factors of what csrc/cpu/fft.h and csrc/cuda/fft.cuh transform
+LARGEST_PRIME = {"cpu": 1021, "cuda": 7}  # among the factors of what csrc/cpu/fft.h and csrc/cuda/fft.cuh transform
 
 
 def without_transform(height: int, width: int, backend: str) -> str | None:
@@ -108,7 +108,7 @@ def without_transform(height: int, width: int, backend: str) -> str | None:
     return None
 
 
-@compiled("langevin_fourier", cpu="float32, no decimation and sides without a prime factor above 31",
+@compiled("langevin_fourier", cpu="float32, no decimation and sides without a prime factor above 1021",
           cuda="float32, no decimation and sides without a prime factor above 7 that fit shared memory")
 def _langevin_fourier(
     kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, ids: Tensor, lam: float,

@@ -127,7 +127,7 @@ def _spectrum_of(maps_and_mask: Sequence[Tensor]) -> Tensor:
     return sense_spectrum(*maps_and_mask).contiguous()
 
 
-@compiled("langevin_sense_cg", cpu="float32 and sides without a prime factor above 31",
+@compiled("langevin_sense_cg", cpu="float32 and sides without a prime factor above 1021",
           cuda="float32 and sides without a prime factor above 7")
 def _langevin_sense_cg(
     kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, maps: Tensor, mask: Tensor, ids: Tensor, lam: float, lin: float,

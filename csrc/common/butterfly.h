@@ -9,12 +9,12 @@
 
 namespace alps {
 
-inline std::vector<int> radices_of(int64_t n) {  // of a number without prime factors above 31, in the order of the passes
+inline std::vector<int> radices_of(int64_t n) {  // in the order of the passes: odd primes from the largest on, then 4 and 8
   std::vector<int> out;
   int twos = 0;
   for (; n % 2 == 0; n /= 2) ++twos;
-  for (int odd : {31, 29, 23, 19, 17, 13, 11, 7, 5, 3})
-    for (; n % odd == 0; n /= odd) out.push_back(odd);
+  for (int odd = 3; n > 1; odd += 2)
+    for (; n % odd == 0; n /= odd) out.insert(out.begin(), odd);
   if (twos % 3 == 2) out.push_back(4);
   else if (twos % 3 == 1 && twos > 1) out.insert(out.end(), {4, 4}), twos -= 3;
   else if (twos == 1) out.push_back(2);

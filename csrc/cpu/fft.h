@@ -4,8 +4,9 @@
 // with no shuffle. A plane is an image as its row transform wants it: panels of BATCH rows, a cell for each column of them; the
 // column transform takes BATCH columns at a time out of the panels and puts them back.
 //
-// The transform is Stockham's: passes of radix 4, 8 and primes up to 31 between two buffers, in natural order before and after, not
-// normalised. The inverse is the same with real and imaginary parts changing places.
+// The transform is Stockham's: passes of radix 4, 8 and odd primes between two buffers, in natural order before and after, not
+// normalised. Primes up to 31 are compiled for themselves, larger ones share one loop. The inverse is the same with real and
+// imaginary parts changing places.
 #pragma once
 
 #include <cmath>
@@ -24,7 +25,7 @@ constexpr int BATCH = 16;
 constexpr int CELL = 2 * BATCH;
 static_assert(BATCH % Wide::width == 0, "a batch is whole vectors");
 
-struct Fourier {  // the transform of n numbers, n without prime factors above 31
+struct Fourier {  // the transform of n numbers
   int64_t n;
   std::vector<int> radices;
   std::vector<float> roots;  // exp(-2 pi i k / n)
@@ -105,6 +106,71 @@ static void pass(const float* in, float* out, int64_t m, int64_t s, const float*
   }
 }
 
+// y_k and y_{R-k} for k = first ... first + K - 1 of what `large` leaves of x in `at`; roots: exp(-2 pi i j / R), `stride` apart.
+template <int K, int IM, class At, class Save>
+ALPS_INLINE void some_of(int64_t radix, int64_t first, At at, const float* roots, int64_t stride, Save save) {
+  using F = Wide::F;
+  constexpr int RE = BATCH - IM;
+  F a[K], b[K], c[K], d[K];
+  int64_t angle[K];
+  ALPS_UNROLL
+  for (int i = 0; i < K; ++i) {
+    a[i] = Wide::load(at(0) + RE), b[i] = Wide::load(at(0) + IM), c[i] = d[i] = F{};
+    angle[i] = 0;
+  }
+  for (int64_t j = 1; 2 * j < radix; ++j) {
+    const float *sum = at(j), *dif = at(radix - j);
+    const F sum_re = Wide::load(sum + RE), sum_im = Wide::load(sum + IM);
+    const F dif_re = Wide::load(dif + RE), dif_im = Wide::load(dif + IM);
+    ALPS_UNROLL
+    for (int i = 0; i < K; ++i) {
+      angle[i] += first + i;
+      angle[i] -= angle[i] >= radix ? radix : 0;
+      const float* const root = roots + 2 * angle[i] * stride;
+      const F cosine = Wide::broadcast(root[0]), minus_sine = Wide::broadcast(root[1]);
+      a[i] = Wide::fma(cosine, sum_re, a[i]), b[i] = Wide::fma(cosine, sum_im, b[i]);
+      c[i] = Wide::fnma(minus_sine, dif_im, c[i]), d[i] = Wide::fnma(minus_sine, dif_re, d[i]);
+    }
+  }
+  ALPS_UNROLL
+  for (int i = 0; i < K; ++i) {
+    save(first + i, a[i] + c[i], b[i] - d[i]);
+    save(radix - first - i, a[i] - c[i], b[i] + d[i]);
+  }
+}
+
+// `pass` of a prime R of any size: R^2 products, the sums and differences of x_j and x_{R-j} in their place in `in`.
+template <int IM>
+static void large(int64_t radix, float* in, float* out, int64_t m, int64_t s, const Fourier& plan, Every every) {
+  using F = Wide::F;
+  constexpr int RE = BATCH - IM, K = Wide::width == BATCH ? 4 : 2;  // as many sums as there are registers for
+  const float* const roots = plan.roots.data();
+  for (int64_t p = 0; p < m / radix; ++p)
+    for (int64_t q = every.first; q < s; q += every.step)
+      for (int v = 0; v < BATCH; v += Wide::width) {
+        const auto at = [&](int64_t j) { return in + (q + s * (p + j * (m / radix))) * CELL + v; };
+        const auto save = [&](int64_t k, F re, F im) {
+          float* const to = out + (q + s * (radix * p + k)) * CELL + v;
+          const F cosine = Wide::broadcast(roots[2 * p * k * s]), sine = Wide::broadcast(roots[2 * p * k * s + 1]);
+          Wide::save(Wide::fnma(im, sine, re * cosine), to + RE);
+          Wide::save(Wide::fma(re, sine, im * cosine), to + IM);
+        };
+        F re = Wide::load(at(0) + RE), im = Wide::load(at(0) + IM);
+        for (int64_t j = 1; 2 * j < radix; ++j) {
+          float *const low = at(j), *const high = at(radix - j);
+          const F low_re = Wide::load(low + RE), low_im = Wide::load(low + IM);
+          const F high_re = Wide::load(high + RE), high_im = Wide::load(high + IM);
+          re += low_re + high_re, im += low_im + high_im;
+          Wide::save(low_re + high_re, low + RE), Wide::save(low_im + high_im, low + IM);
+          Wide::save(low_re - high_re, high + RE), Wide::save(low_im - high_im, high + IM);
+        }
+        save(0, re, im);
+        int64_t k = 1;
+        for (; 2 * (k + K - 1) < radix; k += K) some_of<K, IM>(radix, k, at, roots, plan.n / radix, save);
+        for (; 2 * k < radix; ++k) some_of<1, IM>(radix, k, at, roots, plan.n / radix, save);
+      }
+}
+
 // The passes first ... last from a, where they end in turn in b and a; returns the buffer of the last.
 template <int IM>
 static float* passes(const Fourier& plan, size_t first, size_t last, float* a, float* b, int64_t s, Every every) {
@@ -124,7 +190,8 @@ static float* passes(const Fourier& plan, size_t first, size_t last, float* a, f
       case 23: pass<23, IM>(a, b, m, s, roots, every); break;
       case 29: pass<29, IM>(a, b, m, s, roots, every); break;
       case 31: pass<31, IM>(a, b, m, s, roots, every); break;
-      default: pass<8, IM>(a, b, m, s, roots, every);
+      case 8: pass<8, IM>(a, b, m, s, roots, every); break;
+      default: large<IM>(plan.radices[i], a, b, m, s, plan, every);
     }
     s *= plan.radices[i];
     float* const other = a;
