@@ -11,6 +11,7 @@ import numpy as np
 from .errors import check, check_positive, check_std, whole
 
 MOST = 1_000_001  # levels, and steps at one, are fewer
+FOLDED = "folded"  # a predictor without a gradient of its own
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class Schedule:
         eta_max, eta_steps: for method="measurement" alone: the noise level of the measurement from which it is
             annealed down to the true one, in image units, and Langevin steps at each of those levels. The default
             of 10 tells next to nothing of images in [−1, 1] under ‖A‖ <= 1.
-        predictor: whether a state that leaves a level is moved on to the next one, see `samplers.alps.predictor`: one gradient
-            a level more. The published rule has none; MAP estimates, which draw nothing, take none either.
+        predictor: whether a state that leaves a level is moved on to the next one: True, by one gradient a level more, see
+            `samplers.alps.predictor`; "folded", by what the last step of the level does beside, for no gradient at all, see
+            `samplers.alps.folded` and docs/exactness.md §13, which wants two steps a level or more and cannot be had with a
+            correction. The published rule has none; MAP estimates, which draw nothing, take none either.
         eta_ratio: for method="alps" alone: where it is given, the measurement's noise is annealed beside the prior, η_t =
             max(η, t/eta_ratio), at the last level η. For operators that solve their steps by iteration, which takes the longer
             the larger t/η is. None, as published: η throughout. What it may be without a bias: docs/exactness.md §12.
@@ -42,7 +45,7 @@ class Schedule:
     rho: float = 5.0
     eta_max: float = 10.0
     eta_steps: int = 20
-    predictor: bool = False
+    predictor: bool | str = False
     eta_ratio: float | None = None
 
     def __post_init__(self) -> None:
@@ -54,7 +57,8 @@ class Schedule:
             object.__setattr__(self, name, whole(name, getattr(self, name), 1, MOST))
         if self.eta_ratio is not None:
             object.__setattr__(self, "eta_ratio", check_positive("eta_ratio", self.eta_ratio))
-        check(isinstance(self.predictor, bool), "predictor", repr(self.predictor), "True or False")
+        check(isinstance(self.predictor, bool) or self.predictor == FOLDED, "predictor", repr(self.predictor),
+              "True, False or 'folded'")
 
     def t(self) -> np.ndarray:
         """The levels, float64, decreasing."""

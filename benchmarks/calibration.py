@@ -26,12 +26,14 @@ from alps_fast.ops.philox_normal import AVERAGED
 from alps_fast.pairs import units
 from alps_fast.posterior import Posterior
 from alps_fast.samplers import Schedule
-from alps_fast.samplers.alps import predictor
+from alps_fast.samplers.alps import folded, predictor
 from alps_fast.samplers.chosen import FIRST, ladder
 from alps_fast.samplers.excess import moments, published
+from alps_fast.schedule import FOLDED
 
 from . import beside, closed_forms, leaps, levy, ranks, shipped, stein
 
+NAMES: dict[bool | str, str] = {False: "no", True: "own", FOLDED: "folded"}  # whose gradient a predictor takes
 CORRELATIONS = (-1.0, -0.9, -0.5, 0.0, 0.5, 1.0)
 STDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 DATA = (0.0, *np.geomspace(1e-3, 1e4, 15).tolist())  # a: nothing measured, then from next to nothing to all
@@ -41,6 +43,7 @@ SCHEDULES = {
     "10 to 0.02, 25 × 4": Schedule(10.0, 0.02, 25, 4),
     "1 to 0.012, 14 × 4": Schedule(1.0, 0.012, 14, 4, 3.0),
     "1 to 0.02, 18 × 5": Schedule(1.0, 0.02, 18, 5, 3.0),
+    "1 to 0.02, 15 × 2": Schedule(1.0, 0.02, 15, 2, 7.0),
 }
 
 
@@ -52,7 +55,8 @@ def chosen_for(std: float) -> Schedule:
 
 def gradients(schedule: Schedule) -> int:
     """Of a chain while it anneals."""
-    return schedule.levels * (schedule.steps + schedule.predictor) - schedule.predictor
+    own = schedule.predictor is True
+    return schedule.levels * (schedule.steps + own) - own
 
 
 def row(name: str, schedules: list[Schedule]) -> dict[str, object]:
@@ -64,15 +68,15 @@ def row(name: str, schedules: list[Schedule]) -> dict[str, object]:
     cells = [moments(s, std, data) for s, std in zip(schedules, STDS, strict=True)]
     scale = [np.sqrt(data * (1.0 + data * std**2) / (data + 1.0 / (std**2 + s.sigma_min**2)))  # of the mean, in posterior ones
              for s, std in zip(schedules, STDS, strict=True)]
-    return {"schedule": name, "predictor": schedules[0].predictor, "gradients": max(map(gradients, schedules)),
+    return {"schedule": name, "predictor": NAMES[schedules[0].predictor], "gradients": max(map(gradients, schedules)),
             "unobserved": [float(cell.variance[0]) for cell in cells],
             "observed": max((float(v) for cell in cells for v in cell.variance[1:]), key=lambda v: abs(v - 1.0)),
             "bias": max(float((np.abs(cell.bias - 1.0) * each).max()) for cell, each in zip(cells, scale, strict=True))}
 
 
 def table() -> list[dict[str, object]]:
-    """Every schedule without and with the predictor, and what is chosen."""
-    rows = [row(name, [replace(s, predictor=wanted)] * len(STDS)) for name, s in SCHEDULES.items() for wanted in (False, True)]
+    """Every schedule without and with each predictor, and what is chosen."""
+    rows = [row(name, [replace(s, predictor=wanted)] * len(STDS)) for name, s in SCHEDULES.items() for wanted in NAMES]
     return [*rows, row("schedule=None, one for each", [chosen_for(std) for std in STDS]),
             row("schedule=None, one for all", [chosen_for_all()] * len(STDS))]
 
@@ -94,13 +98,15 @@ def dense(schedule: Schedule, prior: np.ndarray, information: np.ndarray) -> np.
     covariance, shared = np.linalg.inv(information + eye / ts[0] ** 2), np.zeros_like(prior)
     for i, t in enumerate(ts):
         q, p = np.linalg.inv(prior + t * t * eye), np.linalg.inv(information + eye / t**2)
-        root = np.sqrt(0.5) * symmetric(p, np.sqrt)
-        kept = eye - p @ (information + q)
-        for _ in range(schedule.steps):
+        step = last = StepScalars(t**-2, t**-2, t**-2, 1.0, t**-2, AVERAGED, 0, 0)
+        if schedule.predictor == FOLDED and i + 1 < len(ts):
+            last = folded(step, t, ts[i + 1], ts[i + 1] ** -2, 0.0)
+        for each in (step,) * (schedule.steps - 1) + (last,):
+            root = np.sqrt(0.5) * symmetric(np.linalg.inv(information + each.noise_lam * eye), np.sqrt)
+            kept = p @ (eye / t**2 - each.w * t * t * q)
             cross = kept @ shared @ root
             covariance, shared = kept @ covariance @ kept.T + cross + cross.T + 2.0 * root @ root, root
-        if schedule.predictor and i + 1 < len(ts):
-            step = StepScalars(t**-2, t**-2, t**-2, 1.0, t**-2, AVERAGED, 0, 0)
+        if schedule.predictor is True and i + 1 < len(ts):
             keep, moved = predictor(step, t, ts[i + 1], ts[i + 1] ** -2, 0.0)
             factor = (1.0 - keep) * eye + p @ (moved.lin * eye - moved.w * t * t * q)
             covariance, shared = factor @ covariance @ factor.T, factor @ shared
@@ -120,13 +126,13 @@ def random_problem(seed: int, d: int = 12) -> tuple[np.ndarray, np.ndarray]:
 def dense_row(name: str, schedule: Schedule) -> dict[str, object]:
     """The smallest, the mean and the largest eigenvalue over ten problems."""
     values = np.stack([dense(schedule, *random_problem(seed)) for seed in range(10)])
-    return {"schedule": name, "predictor": schedule.predictor, "least": float(values.min()),
+    return {"schedule": name, "predictor": NAMES[schedule.predictor], "least": float(values.min()),
             "mean": float(values.mean()), "most": float(values.max())}
 
 
 def dense_table() -> list[dict[str, object]]:
-    """`dense_row` of the published schedule without and with a predictor, and of what is chosen."""
-    rows = [dense_row("published, 50 × 5", Schedule(predictor=with_one)) for with_one in (False, True)]
+    """`dense_row` of the published schedule without and with each predictor, and of what is chosen."""
+    rows = [dense_row("published, 50 × 5", Schedule(predictor=wanted)) for wanted in NAMES]
     return [*rows, dense_row("schedule=None, one for all", chosen_for_all())]
 
 
@@ -201,10 +207,10 @@ def show_schedules(as_json: bool) -> None:
     print("|---|---|--:|" + "--:|" * (len(STDS) + 2))
     for r in rows:
         cells = " | ".join(f"{v:.3f}" for v in (*r["unobserved"], r["observed"], r["bias"]))  # type: ignore[misc]
-        print(f"| {r['schedule']} | {'yes' if r['predictor'] else 'no'} | {r['gradients']} | {cells} |")
+        print(f"| {r['schedule']} | {r['predictor']} | {r['gradients']} | {cells} |")
     print("\n| no common directions | predictor | least | mean | most |\n|---|---|--:|--:|--:|")
     for r in mixed:
-        print(f"| {r['schedule']} | {'yes' if r['predictor'] else 'no'} | {r['least']:.3f} | {r['mean']:.3f} | {r['most']:.3f} |")
+        print(f"| {r['schedule']} | {r['predictor']} | {r['least']:.3f} | {r['mean']:.3f} | {r['most']:.3f} |")
     print("\n| σ_max | η | t/η at most | least | most | bias |\n|--:|--:|--:|--:|--:|--:|")
     for r in annealed:
         ratio = "σ_max/η" if r["ratio"] is None else f"{r['ratio']:.0f}"

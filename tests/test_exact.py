@@ -46,8 +46,8 @@ class Flat(GaussianEnergy):
         return None
 
 
-@pytest.mark.parametrize("with_one", [False, True])
-def test_a_run_has_the_variance_and_mean_of_the_recursion(with_one: bool) -> None:
+@pytest.mark.parametrize("with_one", [False, True, "folded"])
+def test_a_run_has_the_variance_and_mean_of_the_recursion(with_one: bool | str) -> None:
     """Eight cells of 200 pixels, 100 chains: variance within 4 standard errors of what `moments` says, and so the mean."""
     op, energy, y, a = halves(0.7)
     schedule, chains = replace(COARSE, predictor=with_one), 100
@@ -64,16 +64,17 @@ def test_a_run_has_the_variance_and_mean_of_the_recursion(with_one: bool) -> Non
     assert abs(float(off.square().mean()) - 1) < 4 * math.sqrt(2 / off.numel())
 
 
+@pytest.mark.parametrize("kind", [True, "folded"])
 @pytest.mark.parametrize("name", OPERATORS)
-def test_the_predictor_under_every_operator(name: str) -> None:
+def test_the_predictor_under_every_operator(name: str, kind: bool | str) -> None:
     """The covariance's trace, seen through the exact one, is that of the recursion in the operator's eigenbasis."""
     op, shape = OPERATORS[name]
-    y, chains = measure(op, shape), 400
-    posterior = sample(y, op, Published(0.2, S), chains=chains, schedule=COARSE, pairs=False, progress=False)
-    assert posterior.gradients == COARSE.levels * COARSE.steps + COARSE.levels - 1
+    y, chains, schedule = measure(op, shape), 400, replace(COARSE, predictor=kind)
+    posterior = sample(y, op, Published(0.2, S), chains=chains, schedule=schedule, pairs=False, progress=False)
+    assert posterior.gradients == COARSE.levels * COARSE.steps + (COARSE.levels - 1) * (kind is True)
     mean, covariance = gaussian_posterior(op, y, shape, COARSE.sigma_min)
     values = 1 / np.linalg.eigvalsh(covariance.numpy()) - 1 / (S**2 + COARSE.sigma_min**2)
-    expected = float(moments(COARSE, S, np.maximum(values, 0.0)).variance.mean())
+    expected = float(moments(schedule, S, np.maximum(values, 0.0)).variance.mean())
     off = to_state(posterior.samples).flatten(1) - mean
     z = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), off.T, upper=False)
     error = math.sqrt(2 / z.numel())
@@ -129,12 +130,33 @@ def test_steps_that_stop_early_leave_a_percent_where_nothing_is_measured() -> No
 
 def test_without_a_predictor_the_excess_is_the_one_that_was_published_and_with_it_a_tenth() -> None:
     table = {(r["schedule"], r["predictor"]): r for r in calibration.table()}
-    published = table["published, 50 × 5", False]["unobserved"]
+    published = table["published, 50 × 5", "no"]["unobserved"]
     assert max(published) == pytest.approx(1.0757, abs=1e-3)
     for (name, with_one), row in table.items():
-        if with_one and name.startswith(("published, 50", "10 to 0.02", "schedule=None")):
+        if with_one == "own" and name.startswith(("published, 50", "10 to 0.02", "schedule=None")):
             assert max(abs(v - 1) for v in row["unobserved"]) < 0.002
             assert abs(row["observed"] - 1) < 0.025 and row["bias"] < 0.1
+
+
+def test_a_folded_predictor_leaves_with_thirty_gradients_what_one_of_its_own_leaves_with_seventy() -> None:
+    stds, data = np.geomspace(0.2, 0.5, 9)[:, None], np.concatenate([[0.0], np.geomspace(0.04, 2.5e5, 24)])[None]
+    left = {}
+    for kind, levels, steps in (("folded", 15, 2), (True, 14, 4), (True, 6, 4), (False, 15, 2)):
+        found = moments(Schedule(1.0, 0.02, levels, steps, 7.0, predictor=kind), stds, data)
+        left[kind, levels] = float(np.abs(found.variance - 1).max())
+    assert left["folded", 15] < 0.021 and left[True, 14] < 0.021 < left[True, 6] and left[False, 15] > 0.2
+
+
+def test_a_folded_predictor_is_for_steps_without_a_correction() -> None:
+    op, energy, y, _ = halves(0.7, 8)
+    with pytest.raises(ArgumentError, match="schedule: got one with a folded predictor; wanted predictor=True with a correction"):
+        Sampler(op, energy, schedule=replace(COARSE, predictor="folded"), correction="mala")
+    with pytest.raises(ArgumentError, match="predictor: got 'fold'; wanted True, False or 'folded'"):
+        Schedule(predictor="fold")
+    with pytest.raises(ArgumentError, match="schedule: got one with a predictor"):
+        Sampler(op, energy, schedule=replace(COARSE, predictor="folded"), noise="independent")
+    folded = map_estimate(y, op, energy, schedule=replace(COARSE, predictor="folded"), progress=False)
+    assert torch.equal(folded.image, map_estimate(y, op, energy, schedule=COARSE, progress=False).image)
 
 
 def test_what_is_chosen_leaves_two_percent_in_every_cell_and_takes_no_more_gradients_than_published() -> None:
@@ -158,6 +180,9 @@ def test_the_dense_recursion_is_the_scalar_one_where_all_is_diagonal() -> None:
     stds, data = np.array([0.2, 1.0, 5.0]), np.array([0.0, 2.0, 50.0])
     found = calibration.dense(COARSE, np.diag(stds**2), np.diag(data))
     np.testing.assert_allclose(found, np.sort(moments(COARSE, stds, data).variance), rtol=1e-9)
+    schedule = replace(COARSE, predictor="folded")
+    found = calibration.dense(schedule, np.diag(stds**2), np.diag(data))
+    np.testing.assert_allclose(found, np.sort(moments(schedule, stds, data).variance), rtol=1e-9)
 
 
 def test_the_published_rule_has_no_predictor() -> None:
@@ -177,6 +202,8 @@ def test_below_an_energy_s_floor_the_predictor_leaves_states_alone() -> None:
     stays = moments(s, 0.5, floor=0.02, curvature=lambda t: (t / 0.02) ** 2)
     np.testing.assert_allclose(stays.variance, moments(replace(s, predictor=False), 0.5, floor=0.02,
                                                        curvature=lambda t: (t / 0.02) ** 2).variance)
+    left = moments(replace(s, predictor="folded"), 0.5, floor=0.02, curvature=lambda t: (t / 0.02) ** 2)
+    np.testing.assert_allclose(left.variance, stays.variance)
     assert load("natural-ridge").floor == pytest.approx(0.01, rel=1e-3)
 
 

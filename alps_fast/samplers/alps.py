@@ -20,7 +20,7 @@ from ..layout import network_view
 from ..ops._scalars import StepScalars
 from ..ops._step import table
 from ..ops.philox_normal import AVERAGED, INDEPENDENT, NO_NOISE
-from ..schedule import Level, Schedule
+from ..schedule import FOLDED, Level, Schedule
 from .chains import Ensemble
 from .mala import mala_step, point, tuned
 from .rows import Rows, Scalars, Stepped
@@ -84,7 +84,7 @@ class Course:
     annealed: int
     noise: str
     correction: str | None
-    predictor: bool
+    predictor: bool | str
     in_memory: bool
     _target: Target | None = field(default=None, init=False)  # of the last level that was planned
     _scalars_of: list[Scalars] | None = field(default=None, init=False)  # every level's
@@ -132,17 +132,24 @@ class Course:
         scalars = self.targets.scalars(self.levels[i])
         *steps, last = (replace(scalars, step=first + k) for k in range(self.levels[i].steps))
         if self.noise == "averaged":
-            return *steps, last
+            return *steps, self._folded(i, last)
         if i + 1 < len(self.levels):
             last = replace(last, noise=INDEPENDENT, noise_lam=self.targets.noise_lam(self.levels[i + 1]))
         else:
             last = replace(last, noise=NO_NOISE)
         return *(replace(s, noise=INDEPENDENT) for s in steps), last
 
+    def _folded(self, i: int, last: StepScalars) -> StepScalars:
+        """The last step of level i, which by a folded predictor is also the way to the next, where the prior changes there."""
+        here, after = self.levels[i], self.levels[min(i + 1, len(self.levels) - 1)]
+        if self.predictor != FOLDED or after.t == here.t:
+            return last
+        return folded(last, here.t, after.t, majorant(self.targets.energy, after.t), self.targets.energy.floor)
+
     def _between(self, i: int) -> Predictor | None:
         """What takes the states of level i on to the next, where the prior changes there."""
         here, after = self.levels[i], self.levels[min(i + 1, len(self.levels) - 1)]
-        if not self.predictor or after.t == here.t:
+        if self.predictor is not True or after.t == here.t:
             return None
         s = replace(self.targets.scalars(here), noise=INDEPENDENT if self.correction else AVERAGED)
         return predictor(s, here.t, after.t, majorant(self.targets.energy, after.t), self.targets.energy.floor)
@@ -258,3 +265,24 @@ def predictor(s: StepScalars, t: float, after: float, lin_after: float, floor: f
     shrink = math.sqrt(s.lin / lin_after)
     keep = 0.5 * shrink * (1.0 - shrink) if s.noise == AVERAGED else 0.0
     return Predictor(keep, replace(s, lin=keep * s.lin, w=flow * s.lin + keep * s.w, noise=NO_NOISE))
+
+
+SHRUNK, AHEAD = 0.15, 0.3  # of `folded`: what leaves least over all directions with two steps a level (docs/exactness.md §13)
+
+
+def folded(s: StepScalars, t: float, after: float, lin_after: float, floor: float) -> StepScalars:
+    """The last step of a level t that also leads to the next, t′ = `after` (docs/exactness.md §13), s being that of any other:
+
+        x⁺ = P ((L x − ω ∇E)/t² + Aᴴy/η²) + P_c^{1/2} (R_k + R_{k+1})/√2,       P_c = (AᴴA/η² + L/(c t)²)⁻¹
+
+        ω = (c + c² + c R − R² + L (1 − (t′/t)²))/2 + 0.3 (1 − R)²,   c = R^{0.15},   R² = (L/t²)/(L/t′²)
+
+    The first term of ω gives the variance of what is wider than t its change to that at t′, what the next step adds by the noise
+    that both share included: noise gives (c + c² + R (c − R)) P, ∇E takes 2 ω P, and t² − t′² is to be missing. The second and c
+    decide what becomes of what is as wide as t. `floor` is the t below which p_t stays as it is.
+    """
+    r = math.sqrt(s.lin / lin_after)
+    c = r**SHRUNK
+    moved = s.lin * (max(t, floor) ** 2 - max(after, floor) ** 2)
+    omega = 0.5 * (c + c * c + c * r - r * r + moved) + AHEAD * (1.0 - r) ** 2
+    return replace(s, w=omega * s.w, noise_lam=s.noise_lam + s.lin * (c**-2 - 1.0))

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..ops._scalars import StepScalars
 from ..ops.philox_normal import AVERAGED
-from ..schedule import Schedule
-from .alps import predictor
+from ..schedule import FOLDED, Schedule
+from .alps import folded, predictor
 
 
 class Moments(NamedTuple):
@@ -47,12 +47,14 @@ def moments(schedule: Schedule, stds: np.ndarray | float, data: np.ndarray | flo
     for i, (t, lin, share) in enumerate(zip(ts, lins, shares, strict=True)):
         a = true * share
         q, p = 1.0 / (s * s + max(t, floor) ** 2), 1.0 / (a + lin)
-        kept, root = p * (lin - q), np.sqrt(0.5 * p)
-        for _ in range(schedule.steps):
+        step = last = StepScalars(lin, lin, t**-2, 1.0, lin, AVERAGED, 0, 0)
+        if schedule.predictor == FOLDED and i + 1 < len(ts):
+            last = folded(step, t, ts[i + 1], lins[i + 1], floor)
+        for each in (step,) * (schedule.steps - 1) + (last,):
+            kept, root = p * (lin - each.w * t * t * q), np.sqrt(0.5 / (a + each.noise_lam))
             variance = kept * kept * variance + 2.0 * kept * root * shared + 2.0 * root * root
             mean, shared = kept * mean + p * a, root
-        if schedule.predictor and i + 1 < len(ts):
-            step = StepScalars(lin, lin, t**-2, 1.0, lin, AVERAGED, 0, 0)
+        if schedule.predictor is True and i + 1 < len(ts):
             keep, moved = predictor(step, t, ts[i + 1], lins[i + 1], floor)
             factor = 1.0 - keep + p * (moved.lin - moved.w * t * t * q)
             variance, shared, mean = factor * factor * variance, factor * shared, factor * mean + keep * p * a

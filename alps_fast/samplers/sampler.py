@@ -21,7 +21,7 @@ from ..ops._modes import settled
 from ..ops.philox_normal import MEASUREMENTS
 from ..pairs import LEAST
 from ..posterior import Posterior
-from ..schedule import MOST, PUBLISHED, Level, Schedule, with_draws
+from ..schedule import FOLDED, MOST, PUBLISHED, Level, Schedule, with_draws
 from .alps import alps_levels
 from .chains import TRACED
 from .chosen import GRADIENTS
@@ -145,6 +145,9 @@ class Sampler:
         self._check_moves()
         check_choice("backend", self.backend, NAMES)
         check(self.callback is None or callable(self.callback), "callback", repr(self.callback), "None or a function")
+        folds = self.schedule is not None and self.schedule.predictor == FOLDED
+        check(not folds or self.correction is None, "schedule", "one with a folded predictor",
+              "predictor=True with a correction, whose proposals it is no part of")
         if self.noise == "independent":
             self.schedule = PUBLISHED if self.schedule is None else self.schedule
             check(not self.schedule.predictor, "schedule", "one with a predictor",
