@@ -1,6 +1,7 @@
 """Energies E(x, t): priors p_t(x) ∝ exp(−E(x, t)/t²) (docs/design.md §1)."""
 
 from .base import Energy
+from .coarse import CoarseFirst
 from .compact import CompactNet
 from .denoiser import DenoiserEnergy
 from .diffusion import DiffusionPrior
@@ -10,5 +11,5 @@ from .store import load, load_teacher, names, save, save_teacher
 from .sum import SumEnergy
 from .symmetric import SymmetricDenoiser
 
-__all__ = ["CompactNet", "DenoiserEnergy", "DiffusionPrior", "Energy", "GaussianEnergy", "GaussianMixtureEnergy", "RidgeEnergy",
-           "SumEnergy", "SymmetricDenoiser", "load", "load_teacher", "names", "save", "save_teacher"]
+__all__ = ["CoarseFirst", "CompactNet", "DenoiserEnergy", "DiffusionPrior", "Energy", "GaussianEnergy", "GaussianMixtureEnergy",
+           "RidgeEnergy", "SumEnergy", "SymmetricDenoiser", "load", "load_teacher", "names", "save", "save_teacher"]
