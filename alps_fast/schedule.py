@@ -28,7 +28,7 @@ class Schedule:
             of 10 tells next to nothing of images in [−1, 1] under ‖A‖ <= 1.
         predictor: whether a state that leaves a level is moved on to the next one: True, by one gradient a level more, see
             `samplers.alps.predictor`; "folded", by what the last step of the level does beside, for no gradient at all, see
-            `samplers.alps.folded` and docs/exactness.md §13, which wants two steps a level or more and cannot be had with a
+            `samplers.alps.folded` and docs/exactness.md §15, which wants two steps a level or more and cannot be had with a
             correction. The published rule has none; MAP estimates, which draw nothing, take none either.
         eta_ratio: for method="alps" alone: where it is given, the measurement's noise is annealed beside the prior, η_t =
             max(η, t/eta_ratio), at the last level η. For operators that solve their steps by iteration, which takes the longer

@@ -22,7 +22,7 @@ class CoarseFirst(Energy):
     So p_t(x) is p_{t/2}(D x), as the noise of D x has half the standard deviation, beside N(0, t²) for all detail within four
     pixels: what detail has, which is little beside t, is left to the levels below `above`, where it is found anew. An evaluation
     above costs a quarter. What has to hold is that images of half the size are images that E knows; photographs are.
-    docs/exactness.md §14 has what it leaves of posteriors.
+    docs/exactness.md §16 has what it leaves of posteriors.
 
     Args:
         energy: E, of any size of images. With an odd side it is asked as it is at every t.

@@ -267,11 +267,11 @@ def predictor(s: StepScalars, t: float, after: float, lin_after: float, floor: f
     return Predictor(keep, replace(s, lin=keep * s.lin, w=flow * s.lin + keep * s.w, noise=NO_NOISE))
 
 
-SHRUNK, AHEAD = 0.15, 0.3  # of `folded`: what leaves least over all directions with two steps a level (docs/exactness.md §13)
+SHRUNK, AHEAD = 0.15, 0.3  # of `folded`: what leaves least over all directions with two steps a level (docs/exactness.md §15)
 
 
 def folded(s: StepScalars, t: float, after: float, lin_after: float, floor: float) -> StepScalars:
-    """The last step of a level t that also leads to the next, t′ = `after` (docs/exactness.md §13), s being that of any other:
+    """The last step of a level t that also leads to the next, t′ = `after` (docs/exactness.md §15), s being that of any other:
 
         x⁺ = P ((L x − ω ∇E)/t² + Aᴴy/η²) + P_c^{1/2} (R_k + R_{k+1})/√2,       P_c = (AᴴA/η² + L/(c t)²)⁻¹
 
