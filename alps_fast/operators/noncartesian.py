@@ -20,8 +20,8 @@ class NonCartesianMRI(ConvolvedMRI):
     """y_c(j) = 1/√(H W) Σ_r S_c(r) x(r) exp(−2πi k_j · r) + noise, r pixels from the middle (H // 2, W // 2); images (1, H, W).
 
     On the points of the Cartesian grid it is `CartesianMRI`. Forward and adjoint are finufft's; AᴴA is one convolution a coil, by
-    FFTs on the doubled grid, whose spectrum is computed once. P_t by conjugate gradients, preconditioned by the circular
-    convolution nearest to AᴴA.
+    FFTs on the doubled grid, whose spectrum is computed once. P_t by conjugate gradients, preconditioned by a power of
+    the circular convolution nearest to AᴴA.
 
     There are no weights for density: the likelihood has none, as each sample has the noise it has. What gridding puts weights in
     place of, the inverse of AᴴA, is solved for.
@@ -41,7 +41,7 @@ class NonCartesianMRI(ConvolvedMRI):
     inhomogeneity", 2005; Barnett et al., "A parallel nonuniform fast Fourier transform library", 2019.
     """
 
-    def __init__(self, trajectory: Tensor, maps: Tensor, *, noise_std: float, tol: float = 0.03, max_iter: int = 1000):
+    def __init__(self, trajectory: Tensor, maps: Tensor, *, noise_std: float, tol: float = 0.01, max_iter: int = 1000):
         check(isinstance(trajectory, Tensor) and trajectory.is_floating_point() and trajectory.ndim > 1
               and trajectory.shape[-1] == 2 and trajectory.numel() > 0, "trajectory",
               f"{trajectory.dtype} of shape {tuple(trajectory.shape)}" if isinstance(trajectory, Tensor) else

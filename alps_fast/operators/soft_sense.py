@@ -30,7 +30,7 @@ class SoftSenseMRI(ConvolvedMRI):
     Source: Uecker et al., "ESPIRiT – an eigenvalue approach to autocalibrating parallel MRI", 2014.
     """
 
-    def __init__(self, mask: Tensor, maps: Tensor, *, noise_std: float, tol: float = 0.03, max_iter: int = 1000):
+    def __init__(self, mask: Tensor, maps: Tensor, *, noise_std: float, tol: float = 0.01, max_iter: int = 1000):
         maps, mask = checked_maps(maps), check_binary("mask", mask)
         fits = mask.ndim == 2 and all(m in (1, n) for m, n in zip(mask.shape, maps.shape[-2:], strict=True))
         check(fits, "mask", f"shape {tuple(mask.shape)}", f"{tuple(maps.shape[-2:])}, as maps have it")
