@@ -123,14 +123,15 @@ def test_ismrmrd(tmp_path: Path) -> None:
 
 def test_averages_are_averaged_where_all_lines_have_as_many(tmp_path: Path) -> None:
     pytest.importorskip("ismrmrd")
-    found = io.open_kspace(write_ismrmrd(tmp_path / "k.h5", SCAN, averages=2))[1]
-    assert np.allclose(found.kspace, SCAN.kspace[1], atol=1e-6) and found.noise is not None
-    once = io.open_kspace(write_ismrmrd(tmp_path / "once.h5", SCAN))[1].noise
+    of = scan(coils=2, height=12, width=8)
+    found = io.open_kspace(write_ismrmrd(tmp_path / "k.h5", of, averages=2))[1]
+    assert np.allclose(found.kspace, of.kspace[1], atol=1e-6) and found.noise is not None
+    once = io.open_kspace(write_ismrmrd(tmp_path / "once.h5", of))[1].noise
     torch.testing.assert_close(found.noise * 2**0.5, once)
-    slices = io.open_kspace(write_ismrmrd(tmp_path / "fewer.h5", SCAN, averages=2, drop=3))
+    slices = io.open_kspace(write_ismrmrd(tmp_path / "fewer.h5", of, averages=2, drop=3))
     with pytest.raises(ArgumentError, match="^kspace: got samples acquired 1 to 2 times in .*fewer.h5.*slice 0; wanted all"):
         slices[0]
-    assert np.allclose(slices[1].kspace, SCAN.kspace[1], atol=1e-6)
+    assert np.allclose(slices[1].kspace, of.kspace[1], atol=1e-6)
 
 
 @pytest.mark.parametrize(("changes", "says"), [
@@ -138,7 +139,7 @@ def test_averages_are_averaged_where_all_lines_have_as_many(tmp_path: Path) -> N
     ({"x": "many"}, "XML header"), ({"x": 22}, "an acquisition of 24 samples"), ({"centre": 30}, "for column -")])
 def test_ismrmrd_of_another_kind(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     pytest.importorskip("ismrmrd")
-    path = write_ismrmrd(tmp_path / "k.h5", scan(slices=1), **changes)
+    path = write_ismrmrd(tmp_path / "k.h5", scan(slices=1, coils=1, width=8), **changes)
     with pytest.raises(ArgumentError, match=f"^(input|kspace): got .*{says}.*wanted"):
         io.open_kspace(path)[0]
 

@@ -12,13 +12,15 @@ import torch
 from click.testing import CliRunner, Result
 from scans import Scan, bart, scan, write_bart, write_fastmri, write_ismrmrd
 
-from alps_fast import energies
+from alps_fast import energies, io
 from alps_fast.cli import main, runs
+from alps_fast.cli.prepare import named_steps, steps_for
 from alps_fast.cli.scans import chosen_slices
 from alps_fast.errors import ArgumentError
 from alps_fast.io.bart import read_cfl
 from alps_fast.operators.sense import centred_fft
 from alps_fast.posterior import Posterior
+from alps_fast.samplers import run
 
 TINY = ["--levels", "2", "--steps", "1", "--chains", "4", "--draws", "4", "--no-progress"]
 SCAN = scan(slices=3)
@@ -55,7 +57,8 @@ def test_every_format_of_results(tmp_path: Path, mri: list[object]) -> None:
     assert mean.shape == (3, 24, 20) and found["samples"].shape == (3, 4, 1, 24, 20) and found["slices"].tolist() == [0, 1, 2]
     error = np.abs(mean / units - SCAN.images).mean() / np.abs(SCAN.images).mean()
     assert error < 0.25 and 0.3 * units < found["scale"][0] < 2 * units  # in units of the input
-    assert found["rhat"].shape[0] == 3 and found["noise_std"][1] == pytest.approx(told["slices"][1]["noise_std"])
+    assert found["rhat"].shape[0] == 3 and found["chain_means"].shape == (3, 4, 1, 24, 20)
+    assert found["noise_std"][1] == pytest.approx(told["slices"][1]["noise_std"])
     facts = json.loads(str(found["provenance"]))
     assert facts["seed"] == 0 and facts["slices"][2]["schedule"]["levels"] == 2 and "torch" in facts["versions"]
     with h5py.File(tmp_path / "x.h5") as file:
@@ -106,20 +109,57 @@ def test_slices_of_one_operator_run_together_and_are_what_they_are_alone(tmp_pat
         np.testing.assert_allclose(whole["map"][1], one["map"][0], atol=1e-5)
 
 
-def test_ctrl_c_keeps_the_slices_that_are_done(tmp_path: Path, mri: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-    found = runs._found
+def test_ctrl_c_keeps_the_slices_that_are_done_and_a_folder_goes_on_from_there(tmp_path: Path, mri: list[object],
+                                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices that are done are read, not sampled again, and the volume is what it would have been."""
+    found, read = runs._found, list[Path]()
 
     def stopped(group: list[runs.Piece], *rest: Any) -> list[runs.Found]:
         if group[0].number == 2:
             raise KeyboardInterrupt
         return found(group, *rest)
 
-    monkeypatch.setattr(runs, "_found", stopped)
     stored(tmp_path / "k.npz")
-    result = call(*mri, tmp_path / "k.npz", "--noise-std", 0.01, "--out", tmp_path / "x.npz")
+    options = [*mri, tmp_path / "k.npz", "--noise-std", 0.01]
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "_found", stopped)
+        result = call(*options, "--checkpoint", tmp_path / "c", "--out", tmp_path / "x.npz")
     assert result.exit_code == 1 and "interrupted: 1 of 3 slices" in result.stderr
+    assert "the same command with --force goes on from" in result.stderr
     with np.load(tmp_path / "x.npz") as arrays:
         assert arrays["slices"].tolist() == [0, 1]
+    assert len(list((tmp_path / "c").iterdir())) == 2
+    loaded = run.load_checkpoint
+    monkeypatch.setattr(run, "load_checkpoint", lambda path, *rest: read.append(path) or loaded(path, *rest))
+    assert call(*options, "--checkpoint", tmp_path / "c", "--out", tmp_path / "x.npz", "--force").exit_code == 0
+    assert len(read) == 2 and call(*options, "--out", tmp_path / "y.npz").exit_code == 0
+    with np.load(tmp_path / "x.npz") as one, np.load(tmp_path / "y.npz") as other:
+        assert all(np.array_equal(one[name], other[name]) for name in ("mean", "std", "samples", "chain_means", "slices"))
+
+
+def test_steps_by_option(tmp_path: Path, mri: list[object]) -> None:
+    pytest.importorskip("sigpy")
+    of = scan(slices=1, coils=4, height=24, width=40, middle=16)
+    np.savez(tmp_path / "k.npz", kspace=of.kspace[0], mask=of.mask)
+    steps = "recentre,compress=3,maps=2,normalise"
+    result = call(*mri, tmp_path / "k.npz", "--prepare", steps, "--out", tmp_path / "x.npz", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert [words[:5] for words in told["steps_before"]] == ["echo ", "coils", "maps:", "maps:"] and told["image"] == [2, 24, 40]
+    assert "two sets" in told["steps_before"][2]
+    result = call(*mri, tmp_path / "k.npz", "--prepare", "none", "--out", tmp_path / "x.npz", "--force")
+    assert result.exit_code == 2 and "maps: got none in" in result.stderr
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("whiten", "'whiten'; wanted none, or some of prewhiten, oversampling"),
+    ("recentre=2", "'recentre=2'; wanted recentre alone"),
+    ("maps=two", "'maps=two'; wanted a number"), ("maps=1.5", "'maps=1.5'; wanted maps= and a whole number"),
+    ("prewhiten", "prewhiten, and no noise in k.npz; wanted a file with a noise scan")])
+def test_steps_that_are_none(text: str, says: str) -> None:
+    data = io.KSpace(*(torch.from_numpy(v) for v in (SCAN.kspace[0], SCAN.maps, SCAN.mask)), source="k.npz")
+    with pytest.raises(ArgumentError, match=f"^prepare: got {says}"):
+        steps_for(data, named_steps(text), None)
 
 
 def test_several_inputs(tmp_path: Path, mri: list[object]) -> None:
@@ -192,10 +232,10 @@ def test_slices_that_are_none(text: str) -> None:
         chosen_slices(text, 4, Path("k.h5"))
 
 
-@pytest.mark.parametrize(("options", "word"), [(["--checkpoint", "c.safetensors"], "checkpoint"), (["--slices", "7"], "slices"),
+@pytest.mark.parametrize(("options", "word"), [(["--checkpoint", "{}/k.npz"], "checkpoint"), (["--slices", "7"], "slices"),
                                                (["--axes", "shw"], "axes"), (["--dataset", "x"], "dataset"),
                                                (["--maps", "none.npy"], "maps")])
 def test_options_that_do_not_fit(tmp_path: Path, mri: list[object], options: list[str], word: str) -> None:
     stored(tmp_path / "k.npz")
-    result = call(*mri, tmp_path / "k.npz", *options)
+    result = call(*mri, tmp_path / "k.npz", *(option.format(tmp_path) for option in options))
     assert result.exit_code == 2 and result.stderr.count("\n") == 1 and f"{word}: got" in result.stderr

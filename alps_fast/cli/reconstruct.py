@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..samplers import Schedule
+    from .prepare import Named
     from .runs import Found, Piece, Settings
 
 OPERATORS = ("denoise", "inpaint", "deblur", "superres", "mri")
 APPLY_TO = {"mask": ("inpaint", "mri"), "blur_std": ("deblur", "superres"), "motion": ("deblur", "superres"),
-            "psf": ("deblur", "superres"), "factor": ("superres",), "scale": ("mri",), "tol": ("mri",), "max_iter": ("mri",),
-            "maps": ("mri",), "dataset": ("mri",), "axes": ("mri",), "slices": ("mri",)}  # options of some operators alone
+            "psf": ("deblur", "superres"), "factor": ("superres",)} | dict.fromkeys(  # options of some operators alone
+                ("scale", "tol", "max_iter", "maps", "dataset", "axes", "slices", "prepare"), ("mri",))
 
 
 def check_applicable(kind: str, given: dict[str, object]) -> None:
@@ -64,6 +65,9 @@ def outputs(measurement: Path, out: tuple[Path, ...], with_map: bool) -> list[Pa
 @click.option("--axes", help="mri: a letter an axis of it, as shwc: s slices, c coils, h rows, w columns, r real and imaginary "
               "part, _ of one.  [default: guessed, and said]")
 @click.option("--slices", help="mri: which, as 3:20 or 7, from 0 on.  [default: all]")
+@click.option("--prepare", metavar="STEPS", help="mri: what is done before, in this order, with commas: prewhiten, "
+              "oversampling[=SAMPLES], recentre, compress[=ENERGY or =COILS], maps[=SETS], normalise; or none. Each says a "
+              "line.  [default: those of prewhiten, oversampling and maps that INPUT calls for]")
 @click.option("--noise-std", type=float, help="Standard deviation of the noise, of real and imaginary part each, in units of "
               "INPUT as read.  [default: estimated for denoise, deblur and mri; else assumed to be 0.02, or 0.02 of --scale]")
 @click.option("--blur-std", type=float, help="deblur, superres: Gaussian blur, its standard deviation in pixels.")
@@ -99,16 +103,16 @@ def outputs(measurement: Path, out: tuple[Path, ...], with_map: bool) -> list[Pa
 @click.option("--sigma-max", type=float, help="First noise level.  [default: likewise, else 10]")
 @click.option("--sigma-min", type=float, help="Last noise level.  [default: likewise, else 0.02]")
 @click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE", help="Written every minute, on Ctrl-C "
-              "and on SIGTERM; where it is there already, the run goes on from it.")
+              "and on SIGTERM; where it is there already, the run goes on from it. Of several slices a folder.")
 @force_option
 @sampling_options
 def command(measurements: tuple[Path, ...], operator: str, energy: str | None, mask: Path | None, maps: Path | None,
-            dataset: str | None, axes: str | None, slices: str | None, noise_std: float | None, blur_std: float | None,
-            motion: tuple[float, float] | None, psf: Path | None, factor: int | None, scale: float | None, tol: float | None,
-            max_iter: int | None, out: tuple[Path, ...], with_map: bool, chains: int, draws: int | None, thin: int | None,
-            method: str, noise: str, correction: str, moves: str, levels: int | None, steps: int | None,
-            sigma_max: float | None, sigma_min: float | None, checkpoint: Path | None, force: bool, backend: str,
-            precision: str | None, seed: int, progress: bool, as_json: bool) -> None:
+            dataset: str | None, axes: str | None, slices: str | None, prepare: str | None, noise_std: float | None,
+            blur_std: float | None, motion: tuple[float, float] | None, psf: Path | None, factor: int | None,
+            scale: float | None, tol: float | None, max_iter: int | None, out: tuple[Path, ...], with_map: bool, chains: int,
+            draws: int | None, thin: int | None, method: str, noise: str, correction: str, moves: str, levels: int | None,
+            steps: int | None, sigma_max: float | None, sigma_min: float | None, checkpoint: Path | None, force: bool,
+            backend: str, precision: str | None, seed: int, progress: bool, as_json: bool) -> None:
     """Sample the posterior of the image behind INPUT; write mean, deviation and samples (npz) and a picture (png).
 
     INPUT is an image (PNG, JPEG, TIFF, npy, npz), or for mri k-space: npz, npy, HDF5 (fastMRI's too), ISMRMRD, MATLAB or BART
@@ -125,23 +129,27 @@ def command(measurements: tuple[Path, ...], operator: str, energy: str | None, m
 
     from ..io import check_outputs
     from ..io.results import check_names, files_of
+    from .prepare import Named, named_steps
     from .runs import Settings, provenance
 
     check_backend(backend)
     check_applicable(operator, {"mask": mask, "blur_std": blur_std, "motion": motion, "psf": psf, "factor": factor,
                                 "scale": scale, "tol": tol, "max_iter": max_iter, "maps": maps, "dataset": dataset, "axes": axes,
-                                "slices": slices})
+                                "slices": slices, "prepare": prepare})
     if draws is None:
         draws = 1 if noise == "independent" else 20
     check(thin is None or draws > 1, "thin", thin, "it with more than one draw alone")
     blur = read_blur(blur_std, motion, psf)
     named = ("brain" if operator == "mri" else "natural") if energy is None else energy
     prior = af.energies.load(named, backend=backend, precision=chosen_precision(precision))
+    before = named_steps(prepare)
+    prior.channelwise |= Named("maps", 2) in (before or ())  # of one complex channel, it serves every set of maps by itself
     jobs = [Job(path, *_pieces(path, operator, noise_std, mask, blur, factor, maps, dataset, axes, slices, scale,
-                               tol, max_iter))
+                               tol, max_iter, before))
             for path in measurements]
     pieces = sum(len(job.pieces) for job in jobs)
-    check(checkpoint is None or pieces == 1, "checkpoint", f"'{checkpoint}' for {pieces} slices", "one image, or none")
+    check(checkpoint is None or pieces == 1 or checkpoint.is_dir() or not checkpoint.exists(), "checkpoint",
+          f"the file '{checkpoint}' for {pieces} slices", "a folder, which holds their files")
     options: dict[str, Any] = {
         "chains": chains, "draws": draws, "thin": 1 if thin is None else thin, "seed": seed, "method": method, "noise": noise,
         "correction": None if correction == "none" else correction, "moves": None if moves == "none" else moves,
@@ -157,10 +165,12 @@ def command(measurements: tuple[Path, ...], operator: str, energy: str | None, m
     for job in jobs:
         check_outputs("out", every, force, INPUT=job.path, **inputs, checkpoint=checkpoint)
         if checkpoint is not None:
-            check_outputs("checkpoint", [checkpoint], force=True, INPUT=job.path, **inputs)  # of another run: refused when read
+            check_outputs("checkpoint", [checkpoint / "one" if pieces > 1 else checkpoint], force=True, INPUT=job.path, **inputs)
+    if checkpoint is not None and pieces > 1:
+        checkpoint.mkdir(parents=True, exist_ok=True)  # of another run: a file is refused when it is read, a folder has it beside
     told = provenance({"mask": _text(mask), "psf": _text(psf), "maps": _text(maps)}, named, seed,
                       options | {"noise_std": noise_std, "scale": scale, "tol": tol, "max_iter": max_iter, "dataset": dataset,
-                                 "axes": axes})
+                                 "axes": axes, "prepare": prepare})
     settings = Settings(prior, schedule, options, with_map, progress)
     done = [_run(job, names, settings, operator, told, as_json) for job, names in zip(jobs, wanted, strict=True)]
     if as_json:
@@ -188,8 +198,8 @@ def _kept(piece: Piece) -> Callable[[], Piece]:
 
 
 def _pieces(path: Path, operator: str, noise_std: float | None, mask: Path | None, blur: Tensor | None, factor: int | None,
-            maps: Path | None, dataset: str | None, axes: str | None, slices: str | None, scale: float | None,
-            tol: float | None, max_iter: int | None) -> tuple[list[Callable[[], Piece]], list[str], bool]:
+            maps: Path | None, dataset: str | None, axes: str | None, slices: str | None, scale: float | None, tol: float | None,
+            max_iter: int | None, before: tuple[Named, ...] | None) -> tuple[list[Callable[[], Piece]], list[str], bool]:
     """Those of an input, as `Job` has them."""
     from ..io import open_kspace, read_image
     from .runs import Piece
@@ -198,7 +208,7 @@ def _pieces(path: Path, operator: str, noise_std: float | None, mask: Path | Non
     if operator == "mri":
         found = open_kspace(path, dataset=dataset, axes=axes, maps=maps, mask=mask)
         chosen = chosen_slices(slices, len(found), path)
-        scan = Scan(found, noise_std, scale, tol, max_iter)
+        scan = Scan(found, noise_std, scale, tol, max_iter, before)
         return [partial(scan.piece, i) for i in chosen], [found.label(i) for i in chosen], len(found) > 1
     y = read_image(path)
     eta, noise_from = image_noise_std(operator, y, noise_std)
@@ -221,7 +231,9 @@ def _run(job: Job, names: list[Path], settings: Settings, kind: str, told: dict[
             found += some
     missing = len(job.pieces) - len(found) - len(lost)
     if missing:
-        click.echo(f"interrupted: {missing} of {len(job.pieces)} slices of {job.path} are not done", err=True)
+        kept = settings.sampler["checkpoint"]
+        click.echo(f"interrupted: {missing} of {len(job.pieces)} slices of {job.path} are not done"
+                   + ("" if kept is None else f"; the same command with --force goes on from {kept}"), err=True)
     if not found:
         return {"input": str(job.path), "slices": [], "failed": [one._asdict() for one in lost], "files": []}, True
     made = results(found, kind, job.volume, told | {"input": str(job.path)})

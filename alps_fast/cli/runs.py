@@ -197,7 +197,7 @@ def results(found: list[Found], kind: str, volume: bool, provenance: dict[str, A
     if volume:
         for name in one.derived():
             arrays[name] = np.stack([f.posterior.derived()[name] for f in found])
-        for name in ("mean", "samples", "count", "chi2"):
+        for name in ("mean", "samples", "chain_means", "count", "chi2"):
             arrays[name] = _stacked([getattr(f.posterior, name) for f in found])
         arrays["slices"] = np.array([f.piece.number for f in found])
     else:

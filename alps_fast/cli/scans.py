@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import ArgumentError, check, refused
+from ..errors import check
+from .prepare import Named, steps_for
 from .runs import Piece
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..io import KSpace, Slices
-    from ..mri.steps import Step
+    from ..operators import CartesianMRI, SoftSenseMRI
 
 
 class Scan(NamedTuple):
@@ -22,6 +24,7 @@ class Scan(NamedTuple):
     scale: float | None
     tol: float | None
     max_iter: int | None
+    prepare: tuple[Named, ...] | None = None
 
     def piece(self, index: int) -> Piece:
         """Slice `index` as it is sampled.
@@ -30,16 +33,26 @@ class Scan(NamedTuple):
             ArgumentError: naming the file, the array and the slice.
         """
         from ..io import scaled_kspace
-        from ..operators import CartesianMRI
 
         data = self.slices[index]
-        prepared, words, noise_std = ready(data, self.noise_std)
-        found = scaled_kspace(prepared, noise_std, self.scale)
+        prepared, words, noise_std = ready(data, self.noise_std, self.prepare)
+        check(prepared.maps is not None or len(prepared.kspace) == 1, "maps",
+              f"none in {data.source} for {len(prepared.kspace)} coils", "maps, in the file, by --maps or by --prepare maps")
+        sets = prepared.maps if prepared.maps is not None and prepared.maps.ndim == 4 else None
+        found = scaled_kspace(prepared if sets is None else prepared._replace(maps=sets[0]), noise_std, self.scale)
         noise_from = "measured" if noise_std is not None and self.noise_std is None else found.noise_from
-        own = found.operator
-        operator = CartesianMRI(own.mask, own.maps, noise_std=own.noise_std, tol=own.tol if self.tol is None else self.tol,
-                                max_iter=own.max_iter if self.max_iter is None else self.max_iter)
+        operator = self._operator(found.operator, sets)
         return Piece(index, self.slices.label(index), found.y, operator, found.scale, noise_from, data.geometry, words)
+
+    def _operator(self, own: CartesianMRI, sets: Tensor | None) -> CartesianMRI | SoftSenseMRI:
+        """With the tolerance that the options say, of one set of maps or several."""
+        from ..operators import CartesianMRI, SoftSenseMRI
+
+        tol = own.tol if self.tol is None else self.tol
+        max_iter = own.max_iter if self.max_iter is None else self.max_iter
+        if sets is None:
+            return CartesianMRI(own.mask, own.maps, noise_std=own.noise_std, tol=tol, max_iter=max_iter)
+        return SoftSenseMRI(own.mask, sets, noise_std=own.noise_std, tol=tol, max_iter=max_iter)
 
 
 def chosen_slices(text: str | None, count: int, path: Path) -> list[int]:
@@ -63,32 +76,18 @@ def chosen_slices(text: str | None, count: int, path: Path) -> list[int]:
     return found
 
 
-def ready(data: KSpace, noise_std: float | None) -> tuple[KSpace, tuple[str, ...], float | None]:
-    """k-space after the steps that its file calls for, what they did, and the noise as far as it is known.
+def ready(data: KSpace, noise_std: float | None, named: tuple[Named, ...] | None = None,
+          ) -> tuple[KSpace, tuple[str, ...], float | None]:
+    """k-space after the steps of `steps_for`, what they did, and the noise as far as it is known.
 
-    Coils are whitened by a noise scan or covariance, with the noise's size kept, so that images stay in the file's units; a
-    readout that the file says is oversampled is cut; maps are estimated where there are none.
+    Coils are whitened with the noise's size kept, so that images stay in the file's units.
     """
-    from ..mri import estimate_maps, prepare, prewhiten, remove_oversampling
+    from ..mri import prepare
 
-    steps: list[Step] = []
-    if noise_std is None and (data.noise is not None or data.covariance is not None):
-        steps.append(partial(prewhiten, noise=data.noise, covariance=data.covariance if data.noise is None else None))
-    height = len(data.mask)
-    whole = bool((data.mask == data.mask[:1]).all())  # a readout along rows, all of it measured
-    if data.size is not None and data.size[0] < height and whole:
-        steps.append(partial(remove_oversampling, to=data.size[0], axis=0))
-    if data.maps is None and len(data.kspace) > 1:
-        steps.append(estimate_maps)
+    steps = steps_for(data, named, noise_std)
     if not steps:
         return data, (), noise_std
-    try:
-        done = prepare(data, steps)
-    except ArgumentError as error:
-        if estimate_maps not in steps:
-            raise
-        raise refused("maps", f"none in {data.source} for {len(data.kspace)} coils, and none can be estimated ({error})",
-                      "maps, in the file or by --maps") from None
+    done = prepare(data, steps)
     found = done.data
     if done.noise_std is not None:
         size = noise_size(data)

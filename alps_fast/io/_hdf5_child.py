@@ -20,7 +20,7 @@ from typing import Any
 
 MOST = 1000  # names that are told
 TEXT = 1 << 20  # characters of an attribute that are told
-SMALL, SMALL_TEXT, FEW = 1 << 13, 1 << 20, 64  # bytes of arrays that are told at once, and how many of them
+SMALL, SMALL_TEXT, FEW = 1 << 14, 1 << 20, 64  # bytes of arrays that are told at once, and how many of them
 PARTS = ({"real", "imag"}, {"r", "i"}, {"re", "im"})
 
 
