@@ -11,10 +11,12 @@ from oracles import MU, S, generator
 from torch import Tensor
 
 from alps_fast import ArgumentError, Schedule, data, sample
-from alps_fast.energies import GaussianEnergy
+from alps_fast.energies import GaussianEnergy, load
 from alps_fast.operators import Blur
+from alps_fast.operators.fourier import motion_psf
 from alps_fast.ops._scalars import StepScalars
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT
+from alps_fast.samplers.chosen import chosen
 
 SEPARABLE = torch.outer(torch.tensor([0.2, 0.5, 0.3, 0.1]), torch.tensor([0.3, 0.6, 0.2]))
 OTHER = torch.rand(3, 4, generator=generator(1)) / 6
@@ -96,6 +98,32 @@ def test_samples_are_the_posterior(padding: str, eta: float) -> None:
     z = (found.samples.movedim(1, -1).flatten(1).double() - mean) @ torch.linalg.cholesky(precision)
     assert abs(float(z.square().mean()) - 1) < 4 * math.sqrt(2 / z.numel()) + 0.01
     assert float(found.chi2) == pytest.approx(1, abs=5 * math.sqrt(2 / y.numel()))
+
+
+def test_motion_that_does_not_wrap_around_is_the_posterior() -> None:
+    """η is annealed beside t, of itself; variances have their standard error, where the data say least too."""
+    eta, shape = 0.02, (1, 8, 8)
+    op, prior = Blur(motion_psf(3, 30), eta, shape), GaussianEnergy(MU, S)
+    y = data.measure(op, MU + S * torch.randn(shape, generator=generator(4)))
+    assert op.iterative and chosen(op, prior, y[None], measured=True).eta_ratio == 20
+    assert chosen(Blur(SEPARABLE, eta, shape), prior, y[None], measured=True).eta_ratio is None
+    found = sample(y, op, prior, chains=100, schedule=Schedule(1.0, 0.1, 6, 3, predictor=True, eta_ratio=20.0), progress=False)
+    a = image_matrix(op.forward, shape, False) / eta
+    power, along = torch.linalg.eigh(a.T @ a + torch.eye(64, dtype=torch.float64) / (S * S + 0.1**2))
+    b = op.adjoint(y.double()).flatten() / eta**2 + MU / (S * S + 0.1**2)
+    z = (found.samples.flatten(1).double() @ along - b @ along / power) * power.sqrt()
+    for part in (z, z[:, :16]):  # a pair counts once in a variance
+        assert float(part.square().mean()) == pytest.approx(1, abs=4 * math.sqrt(2 / (part.numel() / 2)))
+
+
+def test_steps_of_a_motion_ask_a_for_little() -> None:
+    """Of images, from σ_max to η: below 20 products a step on average, a draw's two systems among them."""
+    image = data.photograph()[:, :32, :32]
+    op = Blur(motion_psf(7, 30), 0.02, (1, 32, 32), padding="reflect")
+    found = sample(data.measure(op, image), op, load("natural-ridge"), chains=1, progress=False,
+                   schedule=Schedule(1.0, 0.02, 10, 2, predictor=True, eta_ratio=20.0))
+    counts = found.by_level["applications"]
+    assert 2 < sum(counts) / len(counts) < 20
 
 
 @pytest.mark.parametrize("name, make", [

@@ -26,9 +26,10 @@ class Blur(Operator):
 
         AᴴA = (U_h ⊗ U_w) diag(λ_h ⊗ λ_w) (U_h ⊗ U_w)ᴴ,      a step asks A for nothing
 
-    For other kernels, such as motion, conjugate gradients solve as in `LinearOperator`: some 80 products with A a step at
-    t = 50 η, and at t = 5000 η more than a thousand, as a warning tells. A circulant preconditioner does not help them, since
-    what lies at the border is what they look for. `CircularBlur` is exact for any kernel, with borders that wrap around.
+    For other kernels, such as motion, conjugate gradients solve as in `LinearOperator`, in some t/η products with A a step. A
+    chosen schedule therefore anneals η beside t (`Schedule.eta_ratio`); a step then takes 13 of them on average at η = 0.02, and
+    35 at 0.005. A circulant preconditioner is no cure, since what lies at the border is what they look for (docs/design.md §5).
+    `CircularBlur` is exact for any kernel, with borders that wrap around.
 
     Args:
         psf: (h, w) real, used as given (sum one keeps the brightness).
@@ -45,7 +46,7 @@ class Blur(Operator):
     """
 
     def __init__(self, psf: Tensor, noise_std: float, image_shape: tuple[int, int, int], *, padding: str = "valid",
-                 is_complex: bool = False, tol: float = 0.03, max_iter: int = 1000):
+                 is_complex: bool = False, tol: float = 0.01, max_iter: int = 1000):
         super().__init__(noise_std)
         check(self._roots is None, "noise_std", "a tensor", "a number")
         check_choice("padding", padding, tuple(PADDINGS))
@@ -72,6 +73,11 @@ class Blur(Operator):
                  is_complex: bool = False) -> Blur:
         """Gaussian blur of this standard deviation in pixels, cut off at 4 std."""
         return cls(gaussian_psf(std), noise_std, image_shape, padding=padding, is_complex=is_complex)
+
+    @property
+    def iterative(self) -> bool:
+        """Where the psf is no outer product."""
+        return not self.separable
 
     def forward(self, x: Tensor) -> Tensor:
         """psf ∗ x."""
@@ -132,6 +138,12 @@ class Blur(Operator):
             return m.clone(), m
         xi = unit_noise(x, x.shape, ids, s.noise, s.seed, s.step, xi).movedim(-1, 1)
         return _from(u, v, torch.addcmul(mean, xi, (values * s.inv_eta2 + s.noise_lam).rsqrt())), m
+
+    def advance(self, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, s: StepScalars, *, backend: str = "auto") -> Tensor:
+        """x⁺; where conjugate gradients solve, from one system."""
+        if self.separable:
+            return super().advance(x, grad, b, ids, s, backend=backend)
+        return self._linear.advance(x, grad, b, ids, s, backend=backend)
 
     def _basis(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """U_h (H, H), U_w (W, W) and λ_h λ_wᵀ (H, W), formed in double."""
