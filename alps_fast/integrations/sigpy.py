@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sigpy.linop import Linop
 
 
-def from_sigpy(linop: Linop, noise_std: float, *, is_complex: bool = True, tol: float = 0.03,
+def from_sigpy(linop: Linop, noise_std: float, *, is_complex: bool = True, tol: float = 0.01,
                max_iter: int = 1000) -> LinearOperator:
     """y = A x + noise for a SigPy `Linop` A, by its NumPy code: images go there and back one by one.
 
