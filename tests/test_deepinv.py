@@ -11,7 +11,7 @@ from oracles import MU, S, gaussian_posterior
 import alps_fast as af
 from alps_fast.energies import GaussianEnergy
 from alps_fast.integrations import DeepInverseSampler, from_deepinv
-from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, SuperResolution
+from alps_fast.operators import Blur, CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, SuperResolution
 from benchmarks.peers import deepinv
 
 with warnings.catch_warnings():
@@ -22,6 +22,7 @@ if dinv is None:
 dp = dinv.physics
 
 SIGMA = 0.1
+GAUSSIAN = GaussianEnergy(MU, S)
 FEW = af.Schedule(sigma_max=5, sigma_min=0.02, levels=12, steps=8, predictor=True)
 
 
@@ -97,8 +98,7 @@ def test_any_other_linear_physics_is_a_linear_operator():
     """By A and A_adjoint: convolutions at edges, another kernel for each channel, weights that are no mask, tomography."""
     noise = {"noise_model": dp.GaussianNoise(torch.tensor(SIGMA))}
     per_channel = torch.cat([psf(3, 3), psf(3, 3).flip(-1)], 1)
-    for physics, shape in ((dp.Blur(psf(3, 3), padding="valid", **noise), (1, 9, 7)),
-                           (dp.Blur(per_channel, padding="circular", **noise), (2, 9, 7)),
+    for physics, shape in ((dp.Blur(per_channel, padding="circular", **noise), (2, 9, 7)),
                            (dp.Inpainting((1, 9, 7), mask=0.3 * mask(1, 9, 7), **noise), (1, 9, 7)),
                            (dp.Downsampling((1, 8, 8), filter=psf(3, 3), factor=2, padding="reflect", **noise), (1, 8, 8)),
                            (dp.Decolorize(**noise), (3, 5, 4))):
@@ -107,6 +107,77 @@ def test_any_other_linear_physics_is_a_linear_operator():
         x = random(2, *shape)
         torch.testing.assert_close(op.forward(x), physics.A(x))
         assert op.check_measurement(physics(x)).shape == physics.A(x).shape
+
+
+@pytest.mark.parametrize("padding", ["valid", "reflect", "replicate", "constant"])
+def test_blur_with_borders_is_ours(padding):
+    for h, w in ((3, 5), (4, 3), (4, 6)):
+        physics = dp.Blur(psf(h, w), padding=padding, noise_model=dp.GaussianNoise(SIGMA))
+        op, x = from_deepinv(physics, (2, 9, 8)), random(2, 2, 9, 8)
+        assert type(op) is Blur
+        torch.testing.assert_close(op.forward(x), physics.A(x))
+    each = dp.Blur(psf(3, 3), padding=padding, noise_model=dp.GaussianNoise(torch.tensor([0.1, 0.2])))
+    assert type(from_deepinv(each, (2, 9, 8))) is LinearOperator
+
+
+EACH = {"noise_model": dp.GaussianNoise(torch.tensor([0.1, 0.2, 0.3]))}  # everything is another for each of three images
+KERNELS = torch.rand(3, 1, 3, 4, generator=torch.Generator().manual_seed(4))
+BATCHES = {
+    "sigma alone": (lambda: dp.Inpainting((2, 9, 7), mask=mask(1, 9, 7), **EACH), (2, 9, 7), Inpainting),
+    "sigma of denoising": (lambda: dp.Denoising(**EACH), (2, 9, 7), Denoising),
+    "masks": (lambda: dp.Inpainting((2, 9, 7), mask=mask(3, 2, 9, 7), **EACH), (2, 9, 7), Inpainting),
+    "kernels": (lambda: dp.Blur(KERNELS, padding="circular", **EACH), (2, 9, 7), CircularBlur),
+    "kernels by fft": (lambda: dp.BlurFFT((2, 9, 7), KERNELS, **EACH), (2, 9, 7), CircularBlur),
+    "kernels, then pixels": (lambda: dp.Downsampling(filter=KERNELS, factor=3, **EACH), (1, 12, 9), SuperResolution),
+    "mri": (lambda: dp.MRI(mask=mask(3, 1, 8, 6), **EACH), (2, 8, 6), CartesianMRI),
+    "coils": (lambda: dp.MultiCoilMRI(mask=mask(3, 1, 9, 7), coil_maps=random(3, 2, 9, 7, dtype=torch.complex64), **EACH),
+              (2, 9, 7), CartesianMRI),
+    "maps alone": (lambda: dp.MultiCoilMRI(mask=mask(9, 7), coil_maps=random(3, 2, 9, 7, dtype=torch.complex64),
+                                           noise_model=dp.GaussianNoise(SIGMA)), (2, 9, 7), CartesianMRI),
+    "weights": (lambda: dp.Inpainting((1, 9, 7), mask=torch.rand(3, 1, 9, 7), **EACH), (1, 9, 7), LinearOperator),
+    "kernels of borders": (lambda: dp.Blur(KERNELS, padding="reflect", **EACH), (1, 9, 7), LinearOperator)}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_a_physics_of_a_batch_is_one_operator(name):
+    """What is another for each image is so here, of chains too, and of each image alone."""
+    make, shape, kind = BATCHES[name]
+    physics = make()
+    op = from_deepinv(physics, shape)
+    assert isinstance(op, kind) and op.measurements == 3
+    chains = random(2, 3, *shape, seed=3)  # two of each image
+    wanted = torch.stack([physics.A(x) for x in chains], 1).flatten(0, 1)
+    back = torch.stack([physics.A_adjoint(y) for y in wanted.view(3, 2, *wanted.shape[1:]).transpose(0, 1)], 1).flatten(0, 1)
+    x = chains.transpose(0, 1).flatten(0, 1)
+    x = torch.complex(x[:, :1], x[:, 1:]) if op.is_complex else x
+    for rows, part in ((slice(0, 6), op), (slice(2, 6), op.of(1, 3)), (slice(4, 6), op.of(2, 3))):
+        got, adjoint = part.forward(x[rows]), part.adjoint(wanted[rows])
+        if op.is_complex:
+            got, adjoint = theirs(got).view(wanted[rows].shape), theirs(adjoint)[:, :, 0]
+        torch.testing.assert_close(got, wanted[rows], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(adjoint, back[rows], rtol=1e-5, atol=2e-5)
+    if name != "maps alone":
+        stds = torch.as_tensor(op.stds(op.check_measurement(physics(chains[0])))).float()
+        torch.testing.assert_close(stds.flatten()[:: stds.numel() // 3], torch.tensor([0.1, 0.2, 0.3]))
+
+
+@pytest.mark.parametrize("name", ["masks", "mri"])
+def test_a_batch_is_sampled_as_its_images_are_alone(name):
+    """The exact posterior of each, whose mean pairs make exact."""
+    make, shape, _ = BATCHES[name]
+    physics = make()
+    torch.manual_seed(0)
+    y = physics(MU + S * random(3, *shape, seed=7))
+    model = DeepInverseSampler(GAUSSIAN, image_range=(-1, 1), chains=40, schedule=FEW)
+    mean, variance = model.sample(y, physics, seed=1)
+    for i, sigma in enumerate((0.1, 0.2, 0.3)):
+        one = from_deepinv(type(physics)(mask=physics.mask[i:i + 1], img_size=shape, noise_model=dp.GaussianNoise(sigma)))
+        image = (1, *shape[1:]) if one.is_complex else shape
+        exact, covariance = gaussian_posterior(one, y[i:i + 1], image, FEW.sigma_min)
+        order = (0, 2, 3, 1)  # a state's
+        torch.testing.assert_close(mean[i:i + 1].permute(order).flatten().double(), exact, rtol=0, atol=0.02)
+        ratio = variance[i:i + 1].permute(order).flatten().double() / covariance.diagonal()
+        assert abs(float(ratio.mean()) - 1) < 5 * (2 / 20 / ratio.numel()) ** 0.5
 
 
 def test_a_subclass_is_not_taken_for_its_parent():
@@ -128,7 +199,7 @@ def test_a_subclass_is_not_taken_for_its_parent():
     (None, r"^noise_std: got a physics whose noise is none; wanted GaussianNoise\(sigma\)"),
     (dp.PoissonNoise(0.1), "whose noise is PoissonNoise"), (dp.RicianNoise(0.1), "whose noise is RicianNoise"),
     (dp.UniformGaussianNoise(0.1, 0.2), "whose noise is UniformGaussianNoise"),
-    (dp.GaussianNoise(torch.tensor([0.1, 0.2])), r"^noise_std: got sigma of shape \(2,\)"),
+    (dp.GaussianNoise(torch.full((2, 1), SIGMA)), r"^noise_std: got sigma of shape \(2, 1\)"),
     (dp.GaussianNoise(0.0), r"^noise_std: got 0")])
 def test_other_noise_is_refused_by_name(noise, said):
     physics = dp.Inpainting((1, 4, 4), mask=mask(1, 4, 4), noise_model=noise)
@@ -139,8 +210,6 @@ def test_other_noise_is_refused_by_name(noise, said):
 
 def test_what_has_no_operator_is_refused():
     noise = {"noise_model": dp.GaussianNoise(torch.full((2,), SIGMA))}
-    with pytest.raises(af.ArgumentError, match=r"^physics: got a mask of shape \(2, 1, 4, 4\), another for each image"):
-        from_deepinv(dp.Inpainting((1, 4, 4), mask=mask(2, 1, 4, 4), **noise))
     with pytest.raises(af.ArgumentError, match=r"^physics: got a MRI of volumes; wanted one of images: three_d=False"):
         from_deepinv(dp.MRI(img_size=(1, 2, 3, 4, 4), three_d=True, **noise))
     with pytest.raises(af.ArgumentError, match=r"^image_shape: got None; wanted \(C, H, W\), with a Blur"):
@@ -156,9 +225,6 @@ def test_objects_of_deepinverse_name_their_adapter():
         af.sample(y, physics, GaussianEnergy(0.0, 1.0))
     with pytest.raises(af.ArgumentError, match=r"^energy: got MedianFilter; wanted an alps_fast energy: .*DiffusionPrior\("):
         af.map_estimate(y, op, dinv.models.MedianFilter())
-
-
-GAUSSIAN = GaussianEnergy(MU, S)
 
 
 @pytest.mark.parametrize("name", ["inpainting pixels", "blur 3x5", "coils, lines"])

@@ -17,8 +17,8 @@ class SuperResolution(CircularBlur):
 
     Args:
         factor: >= 1, along both axes.
-        noise_std: η > 0, in image units, in every real component.
-        blur: the psf (see CircularBlur), or the standard deviation of a Gaussian in pixels of the large image, or
+        noise_std: η > 0, in image units, in every real component; (M,) one a measurement.
+        blur: the psf or psfs (see CircularBlur), or the standard deviation of a Gaussian in pixels of the large image, or
             None for no blur.
         is_complex: whether images are complex.
 
@@ -26,7 +26,7 @@ class SuperResolution(CircularBlur):
         ArgumentError: naming the argument.
     """
 
-    def __init__(self, factor: int, noise_std: float, blur: Tensor | float | None = None, *, is_complex: bool = False):
+    def __init__(self, factor: int, noise_std: float | Tensor, blur: Tensor | float | None = None, *, is_complex: bool = False):
         self.factor = whole("factor", factor, 1)
         if blur is None:
             blur = torch.ones(1, 1, dtype=torch.float64)
