@@ -1,6 +1,6 @@
 """Distil an RGB denoiser of your own into an energy, on images of your own, and sample with it.
 
-    python examples/distil_own.py [--out posterior.png]
+    python examples/distil_own.py [--steps 120] [--out posterior.png]
 
 Teacher and images are made on the spot: the teacher is the exact denoiser of smooth random colour images, so that what comes out
 can be checked. Put your network D(x, sigma) and your folder, Dataset or DataLoader in their place, and some thousand steps.
@@ -45,15 +45,16 @@ class Teacher(torch.nn.Module):
 def main():
     """Distil a small student of a compact architecture, then fill in half the pixels with it."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=120, help="of the optimiser")
     parser.add_argument("--out", help="a picture of the posterior")
-    out = parser.parse_args().out
+    given = parser.parse_args()
     torch.manual_seed(0)
     teacher, generator = Teacher(), torch.Generator().manual_seed(0)
     images = teacher.draw(64, generator)  # or Path("photos"), a Dataset, a DataLoader, a function number -> batch
     with tempfile.TemporaryDirectory() as folder:
         student = CompactNet(3, width=16, blocks=(1, 1, 1))  # or student="compact", and "teacher" for its own architecture
-        energy = distill_denoiser(teacher, images=images, out=Path(folder), student=student, steps=120, lr=8e-3, size=SIDE,
-                                  compile=False, progress=False)
+        energy = distill_denoiser(teacher, images=images, out=Path(folder), student=student, steps=given.steps, lr=8e-3,
+                                  size=SIDE, compile=False, progress=False)
         print((Path(folder) / "held_out.txt").read_text())  # checkpoint.safetensors and log.jsonl lie there too
 
     image = teacher.draw(1, generator)[0]
@@ -65,8 +66,8 @@ def main():
         post = af.sample(y, op, prior, chains=8, schedule=schedule, progress=False)
         error, spread = (post.mean - image).square().mean().sqrt(), post.std.square().mean().sqrt()
         print(f"{name}: the mean is off by {error:.3f} rms, its standard deviation says {spread:.3f}")
-    if out:
-        post.plot(out)
+    if given.out:
+        post.plot(given.out)
 
 
 if __name__ == "__main__":

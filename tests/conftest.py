@@ -16,11 +16,12 @@ os.environ.setdefault("TRITON_CACHE_DIR", str(Path(__file__).resolve().parent.pa
 
 # Files whose tests share what takes minutes to make.
 TOGETHER = ("test_triton.py", "test_profile.py", "test_kernels.py", "test_stand_in.py", "test_cuda_ptx.py")
+COMPILED = "sigpy"  # in the names of tests for which numba compiles, once a process
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With pytest-xdist each of `TOGETHER` goes to one worker, early, and the rest test by test.
+    """With pytest-xdist each of `TOGETHER`, and `COMPILED`, goes to one worker, early, and the rest test by test.
 
     Its own --dist loadgroup does not see the groups under pytest 9.2.
     """
@@ -28,6 +29,8 @@ def pytest_xdist_make_scheduler(config, log):
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
+            if COMPILED in nodeid:
+                return COMPILED
             file = nodeid.split("::")[0]
             return file if Path(file).name in TOGETHER else nodeid
 

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import peers
 
 EXAMPLES = sorted((Path(__file__).resolve().parent.parent / "examples").glob("*.py"))
+SHORTER = {"distil_own": ["--steps", "20"]}
 NEEDS = {"from_deepinverse": "deepinv", "from_sigpy": "sigpy", "from_diffusers": "diffusers"}
 
 
@@ -24,7 +25,7 @@ def test_an_example_runs(path, tmp_path, monkeypatch, capsys):
     if needed == "deepinv":
         peers.deepinv()
     picture = tmp_path / "out.png"
-    monkeypatch.setattr(sys, "argv", [str(path), "--out", str(picture)])
+    monkeypatch.setattr(sys, "argv", [str(path), *SHORTER.get(path.stem, ()), "--out", str(picture)])
     runpy.run_path(str(path), run_name="__main__")
     assert picture.stat().st_size > 0 and capsys.readouterr().out
 
