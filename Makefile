@@ -12,7 +12,10 @@ STAMP  := $(VENV)/.alps_fast
 # The tests of every CPU kernel, found by its name.
 KERNEL_TESTS := $(wildcard $(patsubst csrc/cpu/%.cpp,tests/test_%.py,$(wildcard csrc/cpu/*.cpp)))
 
-.PHONY: build demo test lint fuzz fuzz-short profile oldest triton-versions sanitize gpu dist clean
+PEERS       := build/peers
+PEERS_TESTS := tests/test_deepinv.py tests/test_integrations.py tests/test_sigpy.py tests/test_examples.py
+
+.PHONY: build demo test lint fuzz fuzz-short profile peers oldest triton-versions sanitize gpu dist clean
 
 build: $(STAMP)                ## the compiled parts, as ALPS_FAST_BUILD says; what has not changed costs nothing
 	$(BIN)/python setup.py -q build_ext --inplace
@@ -45,6 +48,12 @@ sanitize: build
 
 profile: build                 ## fail where a GPU kernel holds or moves more than the baseline; needs no GPU
 	TRITON_CACHE_DIR=build/triton $(BIN)/python -m lab --check
+
+# In an environment of its own, as what these bring is nothing that others' tests should hang on.
+peers: build                   ## the adapters' tests beside the newest DeepInverse, diffusers and SigPy that pyproject.toml allows
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	ALPS_FAST_BUILD=none $(PEERS)/bin/python -m pip install -q --upgrade $(TORCH) -e '.[peers,diffusers,test]'
+	OMP_WAIT_POLICY=passive $(PEERS)/bin/python -m pytest -q -p no:cacheprovider $(PEERS_TESTS)
 
 oldest: build                  ## the tests of files and of what NumPy computes, under the oldest versions that are allowed; torch stays
 	tests/oldest.sh $(BIN)/python
