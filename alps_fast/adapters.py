@@ -15,6 +15,9 @@ ADAPTERS = {  # package of a class: what is done with it
 }
 
 
+NETWORK = "alps_fast.energies.DiffusionPrior(denoiser, channels) of one D(x, sigma), the prior"
+
+
 def adapter_of(value: object) -> str | None:
     """What makes an object of another library ours; None where it is of none that is known."""
     for kind in type(value).__mro__:
@@ -25,13 +28,13 @@ def adapter_of(value: object) -> str | None:
 
 
 def check_ours(name: str, value: object, kind: type, wanted: str) -> None:
-    """`value` must be a `kind`; of another library's object the error names what makes it one.
+    """`value` must be a `kind`; of another library's object, and of a network for an energy, the error names what makes it one.
 
     Raises:
         ArgumentError: naming `name`.
     """
     if not isinstance(value, kind):
-        adapter = adapter_of(value)
+        adapter = adapter_of(value) or (NETWORK if name == "energy" and callable(value) else None)
         raise ArgumentError(f"{name}: got {type(value).__name__}; wanted {wanted}" + (f": {adapter}" if adapter else ""))
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from alps_fast import data, energies, io
 from alps_fast.cli import COMMANDS, main
+from alps_fast.cli.distill import _teacher
 from alps_fast.posterior import Posterior
 
 METRICS = {"task", "psnr_least_squares", "psnr_mmse", "psnr_mmse_limit", "psnr_map", "ssim_mmse", "coverage90",
@@ -399,8 +400,9 @@ def test_distill_takes_a_function_of_a_module_and_a_folder(tmp_path: Path, monke
         levels = (127.5 + 100 * np.sin(np.mgrid[:16, :20].sum(0)[..., None] / (4 + i) + np.arange(3))).astype(np.uint8)
         Image.fromarray(levels).save(folder / f"{i}.png")
     (tmp_path / "of_mine.py").write_text(
-        "from alps_fast.energies import CompactNet\ndef network():\n    return CompactNet(3, 8, (1, 1, 1))\n")
+        "from alps_fast.energies import CompactNet\ndef network():\n    return CompactNet(3, 8, (1, 1, 1))\nmade = network()\n")
     monkeypatch.chdir(tmp_path)
+    assert isinstance(_teacher("of_mine:made"), energies.CompactNet)
     quick = "--steps", 2, "--batch", 2, "--size", 16, "--no-compile", "--no-progress"
     options = "--images", folder, "--kind", "denoiser", *quick
     result = call("distill", "--teacher", "of_mine:network", *options, "--out", tmp_path / "run")

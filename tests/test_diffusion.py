@@ -389,3 +389,9 @@ class Once(Conv):
 
     def forward(self, x, sigma):
         return (x - 0.01 * self.conv(x)) * (0.25 / (0.25 + wide(sigma) ** 2))
+
+
+@pytest.mark.parametrize("network", [torch.nn.Conv2d(3, 3, 1), lambda x, sigma: x])
+def test_a_bare_network_is_told_what_makes_it_a_prior(network):
+    with pytest.raises(af.ArgumentError, match=r"^energy: got .*; wanted an alps_fast energy: .*DiffusionPrior\("):
+        af.sample(torch.zeros(3, 4, 4), af.operators.Denoising(0.1), network)

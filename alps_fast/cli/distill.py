@@ -18,7 +18,7 @@ from .options import add, compile_option, force_option, json_option, print_json,
 
 @click.command(short_help="Make an energy from a teacher.")
 @click.argument("teacher", required=False)
-@click.option("--teacher", "own", help="The same: a name, a file, or module:function.")
+@click.option("--teacher", "own", help="The same: a name, a file, or module:name.")
 @click.option("--domain", type=click.Choice(["brain", "natural"]), help="Images to match gradients at, of the shipped kind; or")
 @click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="a folder of your own.")
 @click.option("--kind", type=click.Choice(["denoiser", "ridge"]), required=True, help="DenoiserEnergy or RidgeEnergy.")
@@ -30,9 +30,9 @@ from .options import add, compile_option, force_option, json_option, print_json,
 @add(compile_option, force_option, seed_option, progress_option, json_option)
 def command(teacher: str | None, own: str | None, domain: str | None, images: Path | None, kind: str, out: Path, steps: int,
             batch: int | None, size: int | None, compile: bool, force: bool, seed: int, progress: bool, as_json: bool) -> None:
-    """Match the gradient of an energy to TEACHER, a shipped name (brain-teacher), a file that `train` wrote, or module:function:
-    a function without arguments, in a module on Python's path or in this folder, that returns a network D(x, sigma) or a
-    DiffusionPrior.
+    """Match the gradient of an energy to TEACHER, a shipped name (brain-teacher), a file that `train` wrote, or module:name: a
+    network D(x, sigma) or a DiffusionPrior, or a function without arguments that returns one, in a module on Python's path or in
+    this folder.
 
     The energy can then be used by its file: alps-fast reconstruct ... --energy OUT/energy.safetensors. With images of your own a
     table of those that training has not seen is in OUT/held_out.txt.
@@ -67,19 +67,24 @@ def command(teacher: str | None, own: str | None, domain: str | None, images: Pa
 
 
 def _teacher(named: str) -> Any:
-    """The teacher of this name, file or function."""
-    from ..energies import load_teacher
+    """The teacher of this name, file, or name in a module."""
+    from torch import nn
+
+    from ..energies import DiffusionPrior, load_teacher
 
     module, colon, function = named.partition(":")
     if not colon or Path(named).exists():
         return load_teacher(named)
     sys.path.insert(0, os.getcwd())
-    wanted = "module:function, a function without arguments in a module that can be imported"
+    wanted = "module:name, a network, or a function without arguments that returns one, in a module that can be imported"
     try:
         found = importlib.import_module(module)
     except ImportError as error:
         check(False, "teacher", f"{named!r} ({error})", wanted)
     finally:
         sys.path.remove(os.getcwd())
-    check(callable(getattr(found, function, None)), "teacher", repr(named), wanted)
-    return getattr(found, function)()
+    teacher = getattr(found, function, None)
+    if isinstance(teacher, nn.Module | DiffusionPrior):
+        return teacher
+    check(callable(teacher), "teacher", repr(named), wanted)
+    return teacher()
