@@ -83,7 +83,7 @@ def _teacher(named: str) -> Any:
         check(False, "teacher", f"{named!r} ({error})", wanted)
     finally:
         sys.path.remove(os.getcwd())
-    teacher = getattr(found, function, None)
+    teacher: Any = getattr(found, function, None)
     if isinstance(teacher, nn.Module | DiffusionPrior):
         return teacher
     check(callable(teacher), "teacher", repr(named), wanted)
