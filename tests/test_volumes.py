@@ -85,6 +85,10 @@ def test_a_slice_that_fails_is_named_and_the_rest_kept(tmp_path: Path, mri: list
     with np.load(tmp_path / "x.npz") as found:
         assert found["slices"].tolist() == [0, 2] and found["mean"].shape == (2, 1, 24, 20)
         whole = found["mean"][1]
+    stored(tmp_path / "none.npz", maps=0 * SCAN.maps)
+    result = call(*mri, tmp_path / "none.npz", "--out", tmp_path / "y.npz")
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert "none of 3 slices can be had; slice 0: maps: got all zero in" in result.stderr
     result = call(*mri, tmp_path / "k.npz", "--out", tmp_path / "y.npz", "--slices", 1)
     assert result.exit_code == 2 and result.stderr.count("\n") == 1 and "k.npz[kspace], slice 1" in result.stderr
     result = call(*mri, tmp_path / "k.npz", "--out", tmp_path / "y.npz", "--slices", "2:")

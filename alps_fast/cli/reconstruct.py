@@ -220,38 +220,44 @@ def _run(job: Job, names: list[Path], settings: Settings, kind: str, told: dict[
          ) -> tuple[dict[str, Any], bool]:
     """Samples an input and writes what is found: the facts, and whether slices are missing."""
     from ..io.results import files_of, write
-    from .runs import Found, Lost, results, sampled, tell
+    from .runs import RHAT, Found, Lost, results, sampled, tell
 
-    found, lost = list[Found](), list[Lost]()
+    found, lost, said = list[Found](), list[Lost](), 0
     for some in sampled(job.pieces, job.labels, settings):
         if isinstance(some, Lost):
             lost.append(some)
-            click.echo(f"{job.path}, {some.label} failed: {some.why}", err=True)
         else:
             found += some
+        if found:  # until a slice is had nothing is said: a file that is bad as a whole is one line
+            for one in lost[said:]:
+                click.echo(f"{job.path}, {one.label} failed: {one.why}", err=True)
+            said = len(lost)
     missing = len(job.pieces) - len(found) - len(lost)
     if missing:
         kept = settings.sampler["checkpoint"]
         click.echo(f"interrupted: {missing} of {len(job.pieces)} slices of {job.path} are not done"
                    + ("" if kept is None else f"; the same command with --force goes on from {kept}"), err=True)
     if not found:
+        if lost:
+            click.echo(f"{job.path}: none of {len(job.pieces)} slices can be had; {lost[0].label}: {lost[0].why}", err=True)
         return {"input": str(job.path), "slices": [], "failed": [one._asdict() for one in lost], "files": []}, True
     made = results(found, kind, job.volume, told | {"input": str(job.path)})
     for name in names:
         write(name, made)
     files = [str(file) for name in names for file in files_of(name, settings.with_map)]
     facts = [one.facts(kind) for one in found]
-    for one, fact in zip(found, facts, strict=True):
-        _notes(one, fact, settings, job.volume)
+    for good, fact in zip(found, facts, strict=True):
+        _notes(good, fact, settings, job.volume)
     if not job.volume:
         if not as_json:
             tell(found[0], kind, facts[0])
             click.echo("wrote " + ", ".join(files))
         return facts[0] | {"files": files}, False
     if not as_json:
-        for one, fact in zip(found, facts, strict=True):
+        for good, fact in zip(found, facts, strict=True):
             noise = f"noise_std {fact['noise_std']:.4g} {fact['noise_from']}"
-            click.echo(f"{one.piece.label}: chi-squared {fact['chi2']:.3g}, {noise}, scale {fact['scale']:.4g}, "
+            rhat = "" if fact["rhat"] is None or fact["rhat"] <= RHAT else f", R-hat up to {fact['rhat']:.2g}"
+            click.echo(f"{good.piece.label}: chi-squared {fact['chi2']:.3g}{rhat}, {noise}, scale {fact['scale']:.4g}, "
                        f"{fact['seconds']:.1f} s")
         click.echo("wrote " + ", ".join(files))
     slices = [{"index": one.piece.number, "label": one.piece.label} | fact for one, fact in zip(found, facts, strict=True)]

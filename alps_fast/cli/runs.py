@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..posterior import Posterior
     from ..samplers import Sampler, Schedule
 
+RHAT = 1.1  # above which it is told
 TOGETHER = 64  # chains of slices that are sampled at a time
 
 
@@ -244,6 +245,9 @@ def tell(found: Found, kind: str, facts: dict[str, Any]) -> None:
     told = "" if facts["mean_std"] is None else f"; mean standard deviation {facts['mean_std']:.4g}"
     click.echo(f"{facts['draws']} draws in {post.seconds:.1f} s{told}")
     click.echo(f"chi-squared a datum of the samples: {facts['chi2']:.3g}, about 1 expected")
+    if facts["rhat"] is not None and facts["rhat"] > RHAT:
+        click.echo(f"R-hat up to {facts['rhat']:.2g}: draws of a chain hardly move, so deviations rest on "
+                   f"{len(post.samples)} chains; more --chains, or --thin")
     if post.leap_acceptance is not None:
         rate = facts["leap_acceptance"]
         click.echo("no two modes lie apart" if rate is None else f"leaps between modes: {rate:.2g} of them accepted")
