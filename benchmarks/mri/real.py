@@ -7,6 +7,7 @@ posterior, seen through A with noise added, is a draw of the prediction.
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -66,8 +67,8 @@ def figures(of: Scan, found: Estimate) -> dict[str, float | None]:
 def prediction(of: Scan, name: str, chains: int, draws: int) -> tuple[Estimate, dict[str, float | None]]:
     """MMSE by `draws` runs of chains and how many held-out samples lie in the intervals that they predict.
 
-    Of every real and imaginary part: mean ± q √(V (1 + 1/n) + η²), V the variance of the chains' predictions A x, n chains and q
-    Student's, as V is estimated; pairs are not used, so that chains are independent.
+    Of every real and imaginary part: mean ± √(q² V (1 + 1/n) + z² η²), V the variance of the chains' predictions A x, n chains, q
+    Student's quantile, as V is estimated, and z the normal one, as η is not; pairs are not used, so that chains are independent.
     """
     from .methods import prior
 
@@ -80,7 +81,8 @@ def prediction(of: Scan, name: str, chains: int, draws: int) -> tuple[Estimate, 
     inside = of.held.bool()
     spread = (variance * (1 + 1 / chains) + own.noise_std**2).sqrt()
     for level in (0.5, 0.9):
-        q = float(student(level, torch.tensor(float(chains - 1))))
-        told[f"held-out cover {100 * level:.0f}"] = float(((data - mean).abs() <= q * spread)[:, inside].float().mean())
+        q, z = float(student(level, torch.tensor(float(chains - 1)))), NormalDist().inv_cdf((1 + level) / 2)
+        half = (q**2 * variance * (1 + 1 / chains) + (z * own.noise_std) ** 2).sqrt()
+        told[f"held-out cover {100 * level:.0f}"] = float(((data - mean).abs() <= half)[:, inside].float().mean())
     told["predicted / error"] = float((spread.square()[:, inside].mean() / (data - mean).square()[:, inside].mean()).sqrt())
     return Estimate(post.mean, post.std, chi2=float(post.chi2)), told
