@@ -10,6 +10,7 @@ import torch
 from alps_fast.energies import CoarseFirst, DiffusionPrior, GaussianEnergy, RidgeEnergy, SumEnergy, load
 from alps_fast.errors import ArgumentError
 from alps_fast.operators import Inpainting
+from alps_fast.ops import _dispatch
 from alps_fast.samplers import Schedule, sample
 
 ABOVE = 0.3
@@ -86,3 +87,12 @@ def test_it_takes_after_the_energy_and_says_what_it_does_not_take() -> None:
         CoarseFirst(DiffusionPrior(lambda x, t: x, 1, t_range=(0.2, 1.0)), 0.3)
     with pytest.raises(ArgumentError, match="above: got 0"):
         CoarseFirst(grey, 0.0)
+
+
+def test_a_run_says_that_images_have_no_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_dispatch, "_told", set())
+    op, energy = Inpainting(torch.ones(1, 5, 6), 0.1), CoarseFirst(GaussianEnergy(0.0, 1.0), ABOVE)
+    schedule = Schedule(1.0, 0.1, 2, 1)
+    with pytest.warns(UserWarning, match="^CoarseFirst: images of 5 x 6 have no half; the prior is asked at their size at every t$"):
+        sample(torch.zeros(1, 5, 6), op, energy, chains=1, schedule=schedule, progress=False)
+    sample(torch.zeros(1, 5, 6), op, energy, chains=1, schedule=schedule, progress=False)  # once

@@ -72,7 +72,7 @@ def _teacher(named: str) -> Any:
 
     from ..energies import DiffusionPrior, load_teacher
 
-    module, colon, function = named.partition(":")
+    module, colon, name = named.partition(":")
     if not colon or Path(named).exists():
         return load_teacher(named)
     sys.path.insert(0, os.getcwd())
@@ -83,7 +83,7 @@ def _teacher(named: str) -> Any:
         check(False, "teacher", f"{named!r} ({error})", wanted)
     finally:
         sys.path.remove(os.getcwd())
-    teacher: Any = getattr(found, function, None)
+    teacher: Any = getattr(found, name, None)
     if isinstance(teacher, nn.Module | DiffusionPrior):
         return teacher
     check(callable(teacher), "teacher", repr(named), wanted)

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ..adapters import check_ours
 from ..errors import check, check_positive
+from ..ops._dispatch import slower
 from .base import Energy
 
 
@@ -25,7 +26,7 @@ class CoarseFirst(Energy):
     docs/exactness.md §16 has what it leaves of posteriors.
 
     Args:
-        energy: E, of any size of images. With an odd side it is asked as it is at every t.
+        energy: E, of any size of images. With an odd side it is asked as it is at every t, and a run says so.
         above: the t above which it is asked at half the size, in image units; .3 suits images of range 1.
 
     Raises:
@@ -68,7 +69,11 @@ class CoarseFirst(Energy):
         return self.energy.workspace(shape)
 
     def _coarse(self, t: float, x: Tensor) -> bool:
-        return t > self.above and not (x.shape[2] % 2 or x.shape[3] % 2)
+        if t <= self.above:
+            return False
+        if odd := bool(x.shape[2] % 2 or x.shape[3] % 2):
+            slower(f"CoarseFirst: images of {x.shape[2]} x {x.shape[3]} have no half; the prior is asked at their size at every t")
+        return not odd
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         if not self._coarse(t, x):

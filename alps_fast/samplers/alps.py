@@ -141,18 +141,23 @@ class Course:
 
     def _folded(self, i: int, last: StepScalars) -> StepScalars:
         """The last step of level i, which by a folded predictor is also the way to the next, where the prior changes there."""
-        here, after = self.levels[i], self.levels[min(i + 1, len(self.levels) - 1)]
-        if self.predictor != FOLDED or after.t == here.t:
-            return last
-        return folded(last, here.t, after.t, majorant(self.targets.energy, after.t), self.targets.energy.floor)
+        onward = self._onward(i)
+        return folded(last, *onward) if self.predictor == FOLDED and onward is not None else last
 
     def _between(self, i: int) -> Predictor | None:
         """What takes the states of level i on to the next, where the prior changes there."""
-        here, after = self.levels[i], self.levels[min(i + 1, len(self.levels) - 1)]
-        if self.predictor is not True or after.t == here.t:
+        onward = self._onward(i)
+        if self.predictor is not True or onward is None:
             return None
-        s = replace(self.targets.scalars(here), noise=INDEPENDENT if self.correction else AVERAGED)
-        return predictor(s, here.t, after.t, majorant(self.targets.energy, after.t), self.targets.energy.floor)
+        s = replace(self.targets.scalars(self.levels[i]), noise=INDEPENDENT if self.correction else AVERAGED)
+        return predictor(s, *onward)
+
+    def _onward(self, i: int) -> tuple[float, float, float, float] | None:
+        """t of level i and of the next, L/t² there, and the t below which the prior stays the same; None where it does so here."""
+        here, after = self.levels[i], self.levels[min(i + 1, len(self.levels) - 1)]
+        if after.t == here.t:
+            return None
+        return here.t, after.t, majorant(self.targets.energy, after.t), self.targets.energy.floor
 
 
 @dataclass(frozen=True)

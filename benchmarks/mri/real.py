@@ -44,6 +44,7 @@ def scan(path: Path) -> Scan:
     top, left = (n // 2 - CALIBRATION // 2 for n in (height, width))
     held[top:top + CALIBRATION, left:left + CALIBRATION] = 0
     operator = CartesianMRI(mask * ~held, found.operator.maps, noise_std=found.operator.noise_std)
+
     def judge(image: Tensor) -> float:
         return misfit(image, held.float(), found.y, operator)
 
