@@ -72,7 +72,7 @@ class CoarseFirst(Energy):
         if t <= self.above:
             return False
         if odd := bool(x.shape[2] % 2 or x.shape[3] % 2):
-            slower(f"CoarseFirst: images of {x.shape[2]} x {x.shape[3]} have no half; the prior is asked at their size at every t")
+            slower(f"CoarseFirst: images of {x.shape[2]} x {x.shape[3]} have no half; the prior is asked at full size at every t")
         return not odd
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:

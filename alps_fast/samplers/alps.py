@@ -153,7 +153,7 @@ class Course:
         return predictor(s, *onward)
 
     def _onward(self, i: int) -> tuple[float, float, float, float] | None:
-        """t of level i and of the next, L/t² there, and the t below which the prior stays the same; None where it does so here."""
+        """t of level i and of the next, L/t² there, and the t below which the prior stays as it is; None where it does here."""
         here, after = self.levels[i], self.levels[min(i + 1, len(self.levels) - 1)]
         if after.t == here.t:
             return None
