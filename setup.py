@@ -168,7 +168,8 @@ class Build(build_ext):
     def ninja(self, *targets):
         """Whether these could be made."""
         quiet = [] if self.verbose else ["--quiet"]
-        return subprocess.run([ninja(), *quiet, "-f", Path(self.build_temp, "build.ninja"), *targets]).returncode == 0
+        alone = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}  # make -j has no jobs for its recipes
+        return subprocess.run([ninja(), *quiet, "-f", Path(self.build_temp, "build.ninja"), *targets], env=alone).returncode == 0
 
 
 def statement(rule, target, sources, command):

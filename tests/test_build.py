@@ -113,6 +113,12 @@ def test_what_has_changed_is_compiled_and_nothing_else(checkout):
     assert checkout.build("cpu")[1] == {}
 
 
+def test_builds_where_make_has_jobs_of_its_own(checkout):
+    result, made = checkout.build("cpu", MAKEFLAGS=" -j2 --jobserver-auth=98,99")  # which a recipe is not given
+    assert result.returncode == 0 and "alps_fast._cpu.so" in made
+    assert "jobserver" not in result.stderr
+
+
 def test_gpus_are_chosen_and_what_comes_after_runs_the_ptx_of_the_last(checkout):
     _, first = checkout.build("cuda")
     cuda = {"probe.cu.o", "bindings_cuda.cpp.o", "alps_fast._cuda.so", *(path for path in first if path.endswith(".cu.o"))}

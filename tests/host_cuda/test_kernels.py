@@ -251,7 +251,7 @@ def test_ridge_grad_is_the_reference(fibers, shape, channels, bank):
     got = fibers("ridge_grad", a, 1)
     check_ridge_grad(a["x"], tuple(a.values())[1:], got)
     if shape[0] > 16:
-        alone, one = fibers("ridge_grad", a | {"want_value": False}, 2), {k: v[..., 1:2, :] for k, v in a.items() if k in ("weights", "r")}
+        alone, one = fibers("ridge_grad", a | {"want_value": False}, 2), {k: a[k][..., 1:2, :] for k in ("weights", "r")}
         assert same(alone[:1], got[:1]) and alone[1].shape == (0,)
         if bank[0] > 1:  # tables of each image
             alone = fibers("ridge_grad", a | one | {"x": a["x"][1:2], "q": a["q"][:, 1:2]})
