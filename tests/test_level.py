@@ -242,13 +242,16 @@ def tape(run: Callable[[], Stepped], device: torch.device) -> tuple[Callable[[],
 
 
 def recorded_levels(graphed: Sampler, prior: Energy) -> int:
-    """Graphs of the levels that anneal: one for as many steps, of the same t where the energy reads t, and with the same end."""
+    """Graphs of the levels that anneal: one for as many steps, of the same t where the energy reads t, and with the same end.
+
+    The level of the first draw, whose m is wanted, is one of its own where m costs something.
+    """
     assert graphed.schedule is not None
     if graphed.correction:
         return graphed.annealing
     levels = graphed.planned(graphed.schedule)[1][:graphed.annealing]
     reads_t = prior.level(1.0, torch.zeros(1, prior.channels or 1, 2, 2)) is None
-    ends = graphed.noise == "independent" or graphed.schedule.predictor
+    ends = graphed.noise == "independent" or graphed.schedule.predictor or graphed.operator.iterative
     return len({(level.steps, reads_t and level.t, ends and level is levels[-1]) for level in levels})
 
 
@@ -287,9 +290,7 @@ def test_graphs_change_nothing(operator: str, energy: str, options: dict[str, An
     for factor in (1.0, 0.5, -1.0):
         same_posterior(graphed(factor * y), plain(factor * y))
     parts, draws = 2 if "max_chains" in options else 1, "draws" in options  # all draws after the first are one graph
-    levels = recorded_levels(graphed, prior)
-    drawn = op.iterative and levels == 1  # the level of the first draw, whose m is wanted, is not as the others are
-    recorded = parts * (levels + drawn + draws)
+    recorded = parts * (recorded_levels(graphed, prior) + draws)
     assert len(graphed._graphs.recorded) == len(TAPES) == recorded and graphed._graphs.why_not is None
 
 
