@@ -1,6 +1,6 @@
 from collections.abc import Callable
 
-layouts: dict[str, tuple[list[str], str, list[str]]]
+layouts: dict[str, list[tuple[str, str]]]
 most_blocks: int
 
 

@@ -10,35 +10,24 @@ namespace {
 using namespace alps;
 using Address = uintptr_t;
 
-cudaStream_t stream_at(Address address) { return reinterpret_cast<cudaStream_t>(address); }
-float* floats_at(Address address) { return reinterpret_cast<float*>(address); }
-double* doubles_at(Address address) { return reinterpret_cast<double*>(address); }
+template <class T>
+T at(Address address) { return reinterpret_cast<T>(address); }
 
 template <class S>
 int64_t none(const S&) { return 0; }
 
-template <class S, class Run>
-void bind_op(pybind11::module_& m, const std::string& op, Run run, int64_t (*workspace)(const S&) = none<S>, const std::string& suffix = "") {
-  bind<S, Address, Address>(m, op, suffix.c_str(), [run](const S& s, Address memory, Address stream) {
-    if constexpr (std::is_invocable_v<Run, const S&, cudaStream_t>) run(s, stream_at(stream));
-    else run(s, floats_at(memory), stream_at(stream));
+template <class S, class Run, class Workspace = int64_t (*)(const S&)>
+void bind_op(pybind11::module_& m, const char* op, Run run, Workspace workspace = none<S>, const std::string& suffix = "") {
+  bind<S, Address, Address>(m, op, suffix, [run](const S& s, Address memory, Address stream) {
+    if constexpr (std::is_invocable_v<Run, const S&, cudaStream_t>) run(s, at<cudaStream_t>(stream));
+    else run(s, at<float*>(memory), at<cudaStream_t>(stream));
   });
-  bind<S>(m, op, (suffix + "_workspace").c_str(), workspace);
+  bind<S>(m, op, suffix + "_workspace", workspace);
 }
 
 cuda::RidgeGrad images_in_a_row(const RidgeGrad& s, float* workspace) {
   const int pixels = s.images.height * s.images.width;
   return {s, {1, int64_t(s.images.channels) * pixels, 0, pixels, 1}, workspace};
-}
-
-int64_t floats(int64_t bytes) { return bytes < 0 ? bytes : (bytes + 3) / 4; }
-
-template <bool WARPGROUPS>
-int64_t conv_grad_workspace(const ConvGrad& s) { return floats(cuda::conv_grad_workspace({s, nullptr, false}, WARPGROUPS)); }
-
-template <bool WARPGROUPS>
-void conv_grad(const ConvGrad& s, float* workspace, cudaStream_t stream) {
-  cuda::conv_grad({s, workspace, false}, WARPGROUPS, stream);
 }
 
 }  // namespace
@@ -51,12 +40,20 @@ PYBIND11_MODULE(_cuda, m) {
                      [](const SenseStep& s) -> int64_t { return cuda::langevin_sense_fits(s) ? 0 : -1; });
   bind_op<FourierStep>(m, "langevin_fourier", cuda::langevin_fourier, cuda::langevin_fourier_workspace);
   bind_op<Moments>(m, "moments", cuda::moments);
-  bind_op<RidgeGrad>(
-      m, "ridge_grad", [](const RidgeGrad& s, float* memory, cudaStream_t stream) { cuda::ridge_grad(images_in_a_row(s, memory), stream); },
-      [](const RidgeGrad& s) { return cuda::ridge_workspace(s.energy, s.images); });
+  bind_op<RidgeGrad>(m, "ridge_grad",
+                     [](const RidgeGrad& s, float* memory, cudaStream_t on) { cuda::ridge_grad(images_in_a_row(s, memory), on); },
+                     [](const RidgeGrad& s) { return cuda::ridge_workspace(s.energy, s.images); });
   bind_op<RidgeLangevin>(m, "ridge_langevin", cuda::ridge_langevin, cuda::ridge_langevin_workspace);
-  bind_op<ConvGrad>(m, "conv_grad", conv_grad<false>, conv_grad_workspace<false>, "_warps");
-  bind_op<ConvGrad>(m, "conv_grad", conv_grad<true>, conv_grad_workspace<true>, "_warpgroups");
+  for (const bool warpgroups : {false, true}) {
+    const auto run = [=](const ConvGrad& s, float* memory, cudaStream_t on) {
+      cuda::conv_grad({s, memory, false}, warpgroups, on);
+    };
+    const auto workspace = [=](const ConvGrad& s) {
+      const int64_t bytes = cuda::conv_grad_workspace({s, nullptr, false}, warpgroups);
+      return bytes < 0 ? bytes : (bytes + 3) / 4;
+    };
+    bind_op<ConvGrad>(m, "conv_grad", run, workspace, warpgroups ? "_warpgroups" : "_warps");
+  }
   m.def("conv_has_warpgroups", &cuda::conv_has_warpgroups, "Whether the current device runs the kernel of warpgroups.");
   bind<SenseCgStep>(m, "langevin_sense_cg", "_memory", [](const SenseCgStep& s) {
     const cuda::SenseCgMemory memory = cuda::langevin_sense_cg_memory(s);
@@ -65,9 +62,9 @@ PYBIND11_MODULE(_cuda, m) {
   bind<SenseCgStep, int64_t, int64_t, Address, Address, Address>(  // more than CG_WINDOW iterations only while a graph is captured
       m, "langevin_sense_cg", "_iterate",
       [](const SenseCgStep& s, int64_t iteration, int64_t end, Address floats, Address doubles, Address stream) {
-        cuda::langevin_sense_cg_iterate(s, iteration, end, floats_at(floats), doubles_at(doubles), stream_at(stream));
+        cuda::langevin_sense_cg_iterate(s, iteration, end, at<float*>(floats), at<double*>(doubles), at<cudaStream_t>(stream));
       });
   bind<SenseCgStep, Address, Address>(m, "langevin_sense_cg", "_finish", [](const SenseCgStep& s, Address doubles, Address stream) {
-    cuda::langevin_sense_cg_finish(s, doubles_at(doubles), stream_at(stream));
+    cuda::langevin_sense_cg_finish(s, at<double*>(doubles), at<cudaStream_t>(stream));
   });
 }

@@ -89,18 +89,19 @@ def see(module: ModuleType, backend: str) -> None:
     """Hold what a module reads against what Python has, for all ops of `backend` that are imported, and make their packers."""
     for kernel in _kernels:
         if kernel.backend == backend:
-            kernel.packer, kernel.module = packer(kernel, *module.layouts[kernel.op]), module
+            kernel.packer, kernel.module = packer(kernel, module.layouts[kernel.op]), module
 
 
-def packer(kernel: Kernel, pointers: list[str], letters: str, numbers: list[str]) -> Packer:
-    """What packs the addresses of tensors, then numbers by these letters of Python's struct."""
-    names, kernels = (*pointers, *numbers), f"{kernel.op}: its kernel on {kernel.backend!r}"
+def packer(kernel: Kernel, layout: list[tuple[str, str]]) -> Packer:
+    """What packs the addresses of tensors and then numbers, each by its letter of Python's struct."""
+    names, kernels = [name for name, _ in layout], f"{kernel.op}: its kernel on {kernel.backend!r}"
     if unknown := set(names) - kernel.names:
         raise TypeError(f"{kernels} reads {', '.join(sorted(unknown))}, no name of Python's")
     if twice := {name for name in names if names.count(name) > 1}:
         raise TypeError(f"{kernels} has two fields {', '.join(sorted(twice))}")
-    pack = struct.Struct(f"={'Q' * len(pointers)}{letters}").pack
-    tensors, others = itemgetter(*pointers), itemgetter(*numbers)  # two and more of each
+    letters = "".join(letter for _, letter in layout)
+    pack, pointers = struct.Struct(f"={letters}").pack, letters.count("Q")
+    tensors, others = itemgetter(*names[:pointers]), itemgetter(*names[pointers:])  # two and more of each
 
     def packed(values: dict[str, Any]) -> bytes:
         return pack(*[0 if v is None else v.data_ptr() for v in tensors(values)], *others(values))
