@@ -70,7 +70,7 @@ PYBIND11_MODULE(_cpu, m) {
   }, "The instruction sets that this build and this processor share, best last.");
   m.attr("most_blocks") = MOST_BLOCKS;
 #define ALPS_BIND(Result, op, suffix, Arguments)                                                \
-  bind<Arguments, int>(m, #op, #suffix, [](const Arguments& arguments, int threads) {          \
+  expose<Arguments, int>(m, #op, #suffix, [](const Arguments& arguments, int threads) {        \
     return chosen().op##suffix(arguments, threads);                                            \
   });
   ALPS_KERNELS(ALPS_BIND)

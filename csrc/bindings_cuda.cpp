@@ -18,11 +18,11 @@ int64_t none(const S&) { return 0; }
 
 template <class S, class Run, class Workspace = int64_t (*)(const S&)>
 void bind_op(pybind11::module_& m, const char* op, Run run, Workspace workspace = none<S>, const std::string& suffix = "") {
-  bind<S, Address, Address>(m, op, suffix, [run](const S& s, Address memory, Address stream) {
+  expose<S, Address, Address>(m, op, suffix, [run](const S& s, Address memory, Address stream) {
     if constexpr (std::is_invocable_v<Run, const S&, cudaStream_t>) run(s, at<cudaStream_t>(stream));
     else run(s, at<float*>(memory), at<cudaStream_t>(stream));
   });
-  bind<S>(m, op, suffix + "_workspace", workspace);
+  expose<S>(m, op, suffix + "_workspace", workspace);
 }
 
 cuda::RidgeGrad images_in_a_row(const RidgeGrad& s, float* workspace) {
@@ -55,16 +55,16 @@ PYBIND11_MODULE(_cuda, m) {
     bind_op<ConvGrad>(m, "conv_grad", run, workspace, warpgroups ? "_warpgroups" : "_warps");
   }
   m.def("conv_has_warpgroups", &cuda::conv_has_warpgroups, "Whether the current device runs the kernel of warpgroups.");
-  bind<SenseCgStep>(m, "langevin_sense_cg", "_memory", [](const SenseCgStep& s) {
+  expose<SenseCgStep>(m, "langevin_sense_cg", "_memory", [](const SenseCgStep& s) {
     const cuda::SenseCgMemory memory = cuda::langevin_sense_cg_memory(s);
     return std::pair(memory.floats, memory.doubles);
   });
-  bind<SenseCgStep, int64_t, int64_t, Address, Address, Address>(  // more than CG_WINDOW iterations only while a graph is captured
+  expose<SenseCgStep, int64_t, int64_t, Address, Address, Address>(  // more than CG_WINDOW iterations only while a graph is captured
       m, "langevin_sense_cg", "_iterate",
       [](const SenseCgStep& s, int64_t iteration, int64_t end, Address floats, Address doubles, Address stream) {
         cuda::langevin_sense_cg_iterate(s, iteration, end, at<float*>(floats), at<double*>(doubles), at<cudaStream_t>(stream));
       });
-  bind<SenseCgStep, Address, Address>(m, "langevin_sense_cg", "_finish", [](const SenseCgStep& s, Address doubles, Address stream) {
+  expose<SenseCgStep, Address, Address>(m, "langevin_sense_cg", "_finish", [](const SenseCgStep& s, Address doubles, Address stream) {
     cuda::langevin_sense_cg_finish(s, at<double*>(doubles), at<cudaStream_t>(stream));
   });
 }

@@ -59,3 +59,10 @@ def test_a_number_that_has_no_room_in_its_field_is_refused() -> None:
     for name, value in (("step", 2**32), ("step", -1), ("tag", 2**32)):
         with pytest.raises(ValueError, match=f"^{name}: no room for {value}$"):
             _cpu.philox_normal(philox.packed(none | {name: value}), 1)
+
+
+def test_every_cuda_kernel_says_what_workspace_it_wants() -> None:
+    _cuda = pytest.importorskip("alps_fast._cuda")
+    kernels = {name for name in dir(_cuda) if name in _cuda.layouts or name.startswith("conv_grad_w")} - {"langevin_sense_cg"}
+    runs = {name for name in kernels if not name.endswith("_workspace")}
+    assert runs and {f"{name}_workspace" for name in runs} <= set(dir(_cuda))

@@ -64,9 +64,9 @@ S from(std::string_view bytes) {
 }
 
 // An op of a module, or with a suffix what belongs to one: run(arguments, more...) of its packed arguments, whose layout stands
-// among the module's `layouts`.
+// among the module's `layouts`. Not `bind`: called with a std::string, without more, that would be std::bind.
 template <class S, class... More, class Run>
-void bind(pybind11::module_& m, const char* op, const std::string& suffix, Run run) {
+void expose(pybind11::module_& m, const char* op, const std::string& suffix, Run run) {
   if (!pybind11::hasattr(m, "layouts")) m.attr("layouts") = pybind11::dict();
   m.attr("layouts")[op] = layout<S>();
   m.def((op + suffix).c_str(), [run](const pybind11::bytes& arguments, More... more) {
