@@ -24,7 +24,7 @@ from alps_fast.ops.conv_grad import MULTIPLE
 from .launch import EXACT_PRODUCTS, INTERPRETED, kernel, launch
 from .sum_of_tiles import sum_of_tiles
 
-POSITIONS = {"fast": 128, "high": 64}  # of a tile; three products on tf32 take the registers of twice as many
+POSITIONS = 128  # of a tile
 NARROW = 16  # channels of the unshuffled image, padded to what a tensor core takes
 DEPTH = {"fast": 64, "high": 32}  # channels multiplied at a time at most
 WARPS = 4
@@ -179,7 +179,7 @@ class Network:
     def tiles(self, scale: int) -> int:
         """Of an image."""
         h, w = self.sizes[scale]
-        return triton.cdiv(h * w, POSITIONS[self.precision])
+        return triton.cdiv(h * w, POSITIONS)
 
     def run(self, source: Tensor, scale: int, out: Tensor, start: str = "plane", to: str = "add", film: int = 0,
             kept: Tensor | None = None, residual: Tensor | None = None, image: Tensor | None = None, inward: int = 0,
@@ -193,7 +193,7 @@ class Network:
                height=self.height, width=self.width, inward=inward, outward=outward, levels=self.coefficients.shape[1],
                FROM=start, TO=to, TAPS=layer.taps, K=layer.k, N=layer.n, CHANNELS=self.channels,
                FILM_EACH=int(self.scale.shape[1] > 1), EDM_EACH=int(self.coefficients.shape[1] > 1), PRECISION=products,
-               POSITIONS=POSITIONS[self.precision], DEPTH=min(layer.k, DEPTH[self.precision]))
+               POSITIONS=POSITIONS, DEPTH=min(layer.k, DEPTH[self.precision]))
         return out
 
     def forward(self, plane: Tensor, scale: int, blocks: int) -> Tensor:

@@ -34,7 +34,7 @@ constexpr int64_t ROWS[] = {4, 2, 1};  // of a block, as far as ROW_THREADS do t
 constexpr int64_t ROOM = 48 << 10;  // shared memory of a block with several coils
 constexpr int BATCH = 4;  // pixels of a thread, whose loads are under way together
 constexpr int64_t ROW_THREADS = 40, LINES = 256;  // threads for the rows of a block in one coil, and in several at most
-constexpr int64_t AT_ONCE = 5 << 19;  // complex numbers of k-space in the workspace: 21 MB, less than half of what L2 holds
+constexpr int64_t AT_ONCE = 1 << 25;  // complex numbers of k-space in the workspace, 268 MB: few launches gain more than L2 gives
 constexpr int64_t MOST_BLOCKS = 0x7fffffff;
 constexpr int SUMS = MOST_THREADS / 32;
 constexpr int DRAW_THREADS = 256;
