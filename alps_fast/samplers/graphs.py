@@ -87,11 +87,13 @@ class Graphs:
                 self._give_up(plan, " ".join(str(error).split()))
                 return plan.run(rows, tick)
         recorded = self.recorded[key]
-        for mine, given in zip(flat(recorded.rows), flat(rows), strict=True):
-            mine.copy_(given)
+        copy_all(flat(recorded.rows), flat(rows))
         recorded.rows.ids[:, 0].add_(first - recorded.step << 32)
         recorded.replay()
-        return rebuilt(recorded.result, [v.clone() for v in flat(recorded.result)])
+        theirs = flat(recorded.result)
+        mine = [torch.empty_like(v) for v in theirs]
+        copy_all(mine, theirs)
+        return rebuilt(recorded.result, mine)
 
     def clear(self) -> None:
         """Give back the memory of all graphs."""
@@ -146,6 +148,16 @@ def launched(plan: Plan, rows: Rows) -> tuple[object, ...]:
 def flat(value: tuple[Any, ...]) -> list[Tensor]:
     """All tensors in it, and in tuples in it."""
     return [v for part in value if part is not None for v in (flat(part) if isinstance(part, tuple) else (part,))]
+
+
+def copy_all(to: list[Tensor], of: list[Tensor]) -> None:
+    """Each tensor from its own, all of a dtype by one launch: most are small, and a launch is what they cost."""
+    of_dtype: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for pair in zip(to, of, strict=True):
+        for tensors, tensor in zip(of_dtype.setdefault(pair[0].dtype, ([], [])), pair, strict=True):
+            tensors.append(tensor)
+    for pairs in of_dtype.values():
+        torch._foreach_copy_(*pairs)
 
 
 def rebuilt(like: Any, tensors: Iterable[Tensor]) -> Any:
