@@ -22,6 +22,7 @@ SIDE = 64  # of the image whose chains are counted
 ENERGIES = {"natural-ridge": "ridge_grad", "natural-denoiser": "conv_grad"}  # and the op of their gradient
 BUDGET, QUICK_BUDGET = 20.0, 2.0  # seconds for a point
 STEPS = (2, 15)  # fewest and most that are timed, after one that is not
+LEVELS, STEPS_OF_A_LEVEL, REPLAYS = 10, 5, 3  # on a GPU
 WORTH = 1.0  # seconds that a point is given where it is quick
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -41,7 +42,7 @@ def points() -> list[Point]:
                                                        *(Point("sides", energy, 1, side) for side in SIDES))]
 
 
-def measure(quick: bool, before: Callable[[Point], object]) -> dict[str, Any]:
+def measure(quick: bool, before: Callable[[Point], object], device: torch.device) -> dict[str, Any]:
     """Rows of all points, and a sentence for every series that stopped early; `before` is told each point that is measured."""
     budget = QUICK_BUDGET if quick else BUDGET
     energies = {name: af.energies.load(name, precision="fast") for name in ENERGIES}
@@ -60,17 +61,25 @@ def measure(quick: bool, before: Callable[[Point], object]) -> dict[str, Any]:
                                   f"{point.side}x{point.side}, which would take {needed:.0f} s, more than {budget:.0f} s")
             continue
         before(point)
-        rows.append(one(point, energies[point.energy], min(max(STEPS[0], int(WORTH / step)), STEPS[1]) if step else STEPS[1]))
-    return {"machine": machine(), "threads": torch.get_num_threads(), "commit": commit(), "isa": isa(fastest("langevin_pixel")),
-            "quick": quick, "budget_seconds": budget, "rows": rows, "stopped": list(stopped.values())}
+        steps = min(max(STEPS[0], int(WORTH / step)), STEPS[1]) if step else STEPS[1]
+        energy = energies[point.energy]
+        rows.append(one(point, energy, steps) if device.type == "cpu" else one_on_gpu(point, energy, device))
+    return {"machine": machine(device), "threads": torch.get_num_threads(), "commit": commit(),
+            "isa": isa(fastest("langevin_pixel", device)), "quick": quick, "budget_seconds": budget, "rows": rows,
+            "stopped": list(stopped.values())}
+
+
+def problem(point: Point) -> tuple[af.operators.Operator, torch.Tensor]:
+    """Inpainting of an image of that side: the operator and a measurement."""
+    shape = (1, point.side, point.side)
+    g = torch.Generator().manual_seed(0)
+    operator = af.operators.Inpainting((torch.rand(shape, generator=g) < 0.5).float(), noise_std=0.05)
+    return operator, operator.forward(torch.rand(shape, generator=g))
 
 
 def one(point: Point, energy: af.energies.Energy, steps: int) -> Row:
     """Median seconds of a level of one step, its constants and E(x) with it, and the memory that the run takes at its peak."""
-    shape = (1, point.side, point.side)
-    g = torch.Generator().manual_seed(0)
-    operator = af.operators.Inpainting((torch.rand(shape, generator=g) < 0.5).float(), noise_std=0.05)
-    y = operator.forward(torch.rand(shape, generator=g))
+    operator, y = problem(point)
     ends: list[float] = []
     sampler = af.Sampler(operator, energy, chains=point.chains, schedule=af.Schedule(levels=steps + 1, steps=1), progress=False,
                          callback=lambda _: ends.append(time.perf_counter()))
@@ -78,10 +87,36 @@ def one(point: Point, energy: af.energies.Energy, steps: int) -> Row:
     sampler(y)
     peak = _memory("VmHWM") if start is not None else None
     step = statistics.median(after - before for before, after in itertools.pairwise(ends))
-    return {**point._asdict(), "backend": fastest(ENERGIES[point.energy]), "steps": steps, "seconds_per_step": step,
+    return row(point, y.device, steps, step, sampler.memory(y), None if start is None or peak is None else max(peak - start, 0))
+
+
+def one_on_gpu(point: Point, energy: af.energies.Energy, device: torch.device) -> Row:
+    """Seconds of a step in a run that replays its graphs, all else of the run shared among its steps; and what torch reserved."""
+    operator, y = problem(point)
+    schedule, y = af.Schedule(levels=LEVELS, steps=STEPS_OF_A_LEVEL), y.to(device)
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    start = torch.cuda.memory_reserved(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    sampler = af.Sampler(operator, energy, chains=point.chains, schedule=schedule, progress=False)
+    sampler(y)
+    seconds = list[float]()
+    for _ in range(REPLAYS):
+        torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        sampler(y)
+        torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - began)
+    steps = LEVELS * STEPS_OF_A_LEVEL
+    return row(point, device, steps, statistics.median(seconds) / steps, sampler.memory(y),
+               torch.cuda.max_memory_reserved(device) - start)
+
+
+def row(point: Point, device: torch.device, steps: int, step: float, known: int, peak: int | None) -> Row:
+    """What is kept of a point: `step` in seconds, memory in bytes."""
+    return {**point._asdict(), "backend": fastest(ENERGIES[point.energy], device), "steps": steps, "seconds_per_step": step,
             "seconds_per_chain": step / point.chains, "seconds_per_pixel": step / (point.chains * point.side**2),
-            "known_bytes": sampler.memory(y),
-            "peak_bytes": None if start is None or peak is None else max(peak - start, 0)}
+            "known_bytes": known, "peak_bytes": peak}
 
 
 def _memory_before() -> int | None:

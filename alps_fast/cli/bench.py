@@ -7,13 +7,16 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import check
 from ..io import check_outputs, replacing
 from .options import force_option
+
+if TYPE_CHECKING:
+    import torch
 
 QUICK_LEVELS = 1
 SCALING_FILES = ("scaling.json", "scaling.png")
@@ -54,13 +57,14 @@ def command(wanted: tuple[str, ...], quick: bool, levels: int | None, device: st
 
     from alps_fast.bench import common
 
+    place = torch.device(device) if device else common.default_device()
+    check(place.type == "cpu" or torch.cuda.is_available(), "device", device, "cpu: torch sees no CUDA device")
     if scaling is not None:
-        alone = {"case": wanted, "levels": levels, "device": device, "list": only_list, "markdown": as_markdown,
-                 "json": json_file}
+        alone = {"case": wanted, "levels": levels, "list": only_list, "markdown": as_markdown, "json": json_file}
         given = [f"--{name}" for name, value in alone.items() if value]
-        check(not given, "scaling", f"it with {', '.join(given)}", "it alone, or with --quick and --progress")
+        check(not given, "scaling", f"it with {', '.join(given)}", "it alone, or with --device, --quick and --progress")
         check_outputs("scaling", [scaling / name for name in SCALING_FILES], force)
-        run_scaling(scaling, quick, progress)
+        run_scaling(scaling, quick, progress, place)
         return
     chosen = common.select(wanted, quick)
     check(bool(chosen), "case", ", ".join(wanted), "part of a name that `alps-fast bench --list` prints")
@@ -69,8 +73,6 @@ def command(wanted: tuple[str, ...], quick: bool, levels: int | None, device: st
         return
     if json_file is not None and str(json_file) != "-":
         check_outputs("json", [json_file], force)
-    place = torch.device(device) if device else common.default_device()
-    check(place.type == "cpu" or torch.cuda.is_available(), "device", device, "cpu: torch sees no CUDA device")
     measure = common.Measure(quick=quick, levels=levels or (QUICK_LEVELS if quick else 50), device=place,
                              timer=common.glance if quick else common.stopwatch)
     began, failed = time.perf_counter(), list[str]()
@@ -106,7 +108,7 @@ def command(wanted: tuple[str, ...], quick: bool, levels: int | None, device: st
         raise click.ClickException(f"failed: {', '.join(failed)}")
 
 
-def run_scaling(out: Path, quick: bool, progress: bool) -> None:
+def run_scaling(out: Path, quick: bool, progress: bool, place: torch.device) -> None:
     """Measure how cost grows; scaling.json, scaling.png and a table."""
     from tqdm import tqdm
 
@@ -117,7 +119,7 @@ def run_scaling(out: Path, quick: bool, progress: bool) -> None:
             bar.set_postfix_str(f"{point.energy}, {point.chains} chains of {point.side}x{point.side}")
             bar.update()
 
-        found = scaling.measure(quick, before)
+        found = scaling.measure(quick, before, place)
     with replacing(out / "scaling.json") as path:
         path.write_text(json.dumps(found, indent=2) + "\n")
     with replacing(out / "scaling.png") as path:

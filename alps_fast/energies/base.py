@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from ..errors import check, check_positive
@@ -12,6 +13,8 @@ from ..layout import as_complex, as_real
 from ..ops._modes import uncast
 from ..ops._reused_memory import laid_out
 from ..ops._scalars import StepScalars
+
+CPU = torch.device("cpu")
 
 
 class Energy:
@@ -84,14 +87,14 @@ class Energy:
         """
         return None
 
-    def workspace(self, shape: tuple[int, int, int, int]) -> int:
-        """Bytes that a gradient of real images (N, C', H, W) works in on the CPU beside them; 0 where it is not known."""
+    def workspace(self, shape: tuple[int, int, int, int], device: torch.device = CPU) -> int:
+        """Bytes that a gradient of real images (N, C', H, W) works in on this device beside them; 0 where it is not known."""
         rows, channels, height, width = shape
         if self.channelwise and self.channels:
             rows, channels = rows * channels // self.channels, self.channels
-        return self._workspace((rows, channels, height, width))
+        return self._workspace((rows, channels, height, width), device)
 
-    def _workspace(self, shape: tuple[int, int, int, int]) -> int:
+    def _workspace(self, shape: tuple[int, int, int, int], device: torch.device) -> int:
         return 0
 
     def value(self, x: Tensor, t: float) -> Tensor:

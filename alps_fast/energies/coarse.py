@@ -65,8 +65,8 @@ class CoarseFirst(Energy):
     def prepare(self, t: float, x: Tensor) -> Any:
         return self.energy.prepare(0.5 * t, halved(x)) if self._coarse(t, x) else self.energy.prepare(t, x)
 
-    def _workspace(self, shape: tuple[int, int, int, int]) -> int:
-        return self.energy.workspace(shape)
+    def _workspace(self, shape: tuple[int, int, int, int], device: torch.device) -> int:
+        return self.energy.workspace(shape, device)
 
     def _coarse(self, t: float, x: Tensor) -> bool:
         if t <= self.above:

@@ -84,9 +84,11 @@ class DenoiserEnergy(Energy):
         if self._foreign is not None:
             self._foreign.renew()
 
-    def _workspace(self, shape: tuple[int, int, int, int]) -> int:
+    def _workspace(self, shape: tuple[int, int, int, int], device: torch.device) -> int:
         net = self.network
-        return conv_grad_bytes(shape, net.width, net.blocks, self.precision, self.backend) if isinstance(net, CompactNet) else 0
+        if not isinstance(net, CompactNet):
+            return 0
+        return conv_grad_bytes(shape, net.width, net.blocks, self.precision, self.backend, device)
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         return self._value_and_grad_at(x, self.level(t, x))

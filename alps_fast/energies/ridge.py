@@ -112,8 +112,8 @@ class RidgeEnergy(Energy):
         *filters, mu = self._placed.like(x)
         return filters, *level, mu
 
-    def _workspace(self, shape: tuple[int, int, int, int]) -> int:
-        return ridge_grad_bytes(shape, *self._constants(1.0, torch.empty(0, dtype=torch.float32)), self.backend)
+    def _workspace(self, shape: tuple[int, int, int, int], device: torch.device) -> int:
+        return ridge_grad_bytes(shape, *self._constants(1.0, torch.empty(0, dtype=torch.float32)), self.backend, device)
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         grad, value = ridge_grad(x, *self._constants(t, x), backend=self.backend)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import check
-from .base import Energy
+from .base import CPU, Energy
 
 
 class SumEnergy(Energy):
@@ -79,8 +79,8 @@ class SumEnergy(Energy):
         found = tuple(level for level in levels if level is not None)
         return found if len(found) == len(levels) else None
 
-    def workspace(self, shape: tuple[int, int, int, int]) -> int:
-        return max(e.workspace(shape) for e in self.energies)
+    def workspace(self, shape: tuple[int, int, int, int], device: torch.device = CPU) -> int:
+        return max(e.workspace(shape, device) for e in self.energies)
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         return self._summed([e.value_and_grad(x, t) for e in self.energies])

@@ -55,6 +55,13 @@ class Kernel:
                 self.call(suffix, arguments, 0 if workspace is None else workspace.data_ptr(), stream)
         return bool(needed >= 0)
 
+    def bytes(self, values: dict[str, Any], device: torch.device, suffix: str = "") -> int:
+        """Of the memory that a call there works in; 0 where it is not for such arguments."""
+        if self.backend == "cpu":
+            return int(self.call("_bytes", self.packed(values), torch.get_num_threads()))
+        with torch.cuda.device(device):
+            return 4 * max(int(self.call(f"{suffix}_workspace", self.packed(values))), 0)
+
 
 _kernels: list[Kernel] = []
 
@@ -73,10 +80,10 @@ def compiled(op: str, *also: Callable[..., Any], **takes: str) -> Callable[[Call
     return register
 
 
-def kernel_on_cpu(op: str, backend: str) -> Kernel | None:
-    """That which `backend` runs for tensors on the CPU; None where that is not one of alps_fast._cpu."""
-    first = implementations(op, backend, torch.device("cpu"))[0]
-    return first.args[0] if isinstance(first, partial) and first.args[0].backend == "cpu" else None
+def first_kernel(op: str, backend: str, device: torch.device) -> Kernel | None:
+    """That which `backend` tries first for tensors there; None where that is not one of a compiled module."""
+    first = implementations(op, backend, device)[0]
+    return first.args[0] if isinstance(first, partial) else None
 
 
 def module_of(backend: str) -> ModuleType:

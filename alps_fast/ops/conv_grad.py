@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import BackendError, check, check_choice, refused
-from ._compiled import Kernel, compiled, kernel_on_cpu
+from ._compiled import Kernel, compiled, first_kernel
 from ._conv_weights import WIDTHS, pack, pack_fragments
 from ._dispatch import Op, dispatch, implements, slower
 from ._pack_once import packed_once
@@ -139,16 +139,18 @@ def fast_multiplications() -> str:
     return {"single": "float32", "pairs": "bfloat16 (AVX512_BF16)", "tiles": "bfloat16 (AMX)"}[_layout("fast")]
 
 
-def conv_grad_bytes(shape: Sequence[int], width: int, blocks: Sequence[int], precision: str, backend: str) -> int:
-    """Of the memory that the CPU kernel works in for float32 images of this shape (N, C, H, W); 0 where another backend runs."""
-    kernel, (images, channels, height, columns) = kernel_on_cpu("conv_grad", backend), shape
-    count = 2 * blocks[0] + 2 * blocks[1] + blocks[2]
-    if kernel is None or not _has_kernel(torch.float32, channels, width, count):
+def conv_grad_bytes(shape: Sequence[int], width: int, blocks: Sequence[int], precision: str, backend: str,
+                    device: torch.device) -> int:
+    """Of the memory that the kernel for this device works in for float32 images of this shape (N, C, H, W); 0: it has none."""
+    kernel, (images, channels, height, columns) = first_kernel("conv_grad", backend, device), shape
+    count, on_cpu, dtype = 2 * blocks[0] + 2 * blocks[1] + blocks[2], device.type == "cpu", torch.float32
+    takes = _has_kernel(dtype, channels, width, count) if on_cpu else _has_tiles(precision, dtype, channels, width)
+    if kernel is None or not takes:
         return 0
     x = weights = biases = scale = shift = coefficients = grad = value = None
     (fine, middle, coarse), film_levels, edm_levels = blocks, 1, 1
-    width_of_network, in_bfloat16, width = width, _layout(precision) != "single", columns
-    return int(kernel.call("_bytes", kernel.packed(locals()), torch.get_num_threads()))
+    width_of_network, in_bfloat16, width = width, not on_cpu or _layout(precision) != "single", columns
+    return kernel.bytes(locals(), device, "" if on_cpu else f"_{_cuda_kernel()}")
 
 
 @compiled("conv_grad", cpu="float32 images of at most four channels and networks 32 or 64 wide")
@@ -186,13 +188,16 @@ def _cuda_kernel() -> str:
     return kernel
 
 
+def _has_tiles(precision: str, dtype: torch.dtype, channels: int, width: int) -> bool:
+    return precision == "fast" and dtype == torch.float32 and width == 64 and channels <= 4
+
+
 @compiled("conv_grad", cuda="precision 'fast', networks 64 wide and images of at most four channels")
 def _conv_grad_cuda(kernel: Kernel, x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor,
                     blocks: Sequence[int], precision: str = "high") -> tuple[Tensor, Tensor]:
     """bfloat16 on tensor cores, in tiles of all images; not for "high", nor where blocks have little shared memory."""
     (images, channels, height, width), (fine, middle, coarse), width_of_network = x.shape, blocks, weights[0].shape[0]
-    if not (precision == "fast" and x.dtype == torch.float32 and width_of_network == 64 and channels <= 4 and x.numel() > 0
-            and max(height, width) < 1 << 31):
+    if not _has_tiles(precision, x.dtype, channels, width_of_network) or x.numel() == 0 or max(height, width) >= 1 << 31:
         return NotImplemented
     x, scale, shift, coefficients = (v.contiguous() for v in (x, scale, shift, coefficients))
     scale, shift = (v.clone() if v.data_ptr() % 16 else v for v in (scale, shift))  # which are read in fours

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import check, refused
-from ._compiled import Kernel, compiled, kernel_on_cpu
+from ._compiled import Kernel, compiled, first_kernel
 from ._dispatch import Op, dispatch, implements, leaves
 from ._pack_once import packed_once
 from ._reused_memory import empty_like, laid_out
@@ -120,15 +120,15 @@ def _ridge_grad(kernel: Kernel, x: Tensor, filters: Sequence[Tensor], weights: T
 
 
 def ridge_grad_bytes(shape: Sequence[int], filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor, mu: Tensor,
-                     backend: str) -> int:
-    """Of the memory that the CPU kernel works in for images of this shape (N, C, H, W); 0 where another backend runs."""
-    kernel = kernel_on_cpu("ridge_grad", backend)
+                     backend: str, device: torch.device) -> int:
+    """Of the memory that the kernel for this device works in for images of this shape (N, C, H, W); 0: it has none."""
+    kernel = first_kernel("ridge_grad", backend, device)
     images, channels_of_image, height, width = shape
     if kernel is None or not has_kernel(weights.dtype, channels_of_image):
         return 0
     x = grad = value = None
     energy = of_energy(packed_once(stacked, filters), weights, r, q, mu)
-    return int(kernel.call("_bytes", kernel.packed(locals() | energy), torch.get_num_threads()))
+    return kernel.bytes(locals() | energy, device)
 
 
 def check_ridge(x: Tensor, rows: tuple[int, ...], filters: Sequence[Tensor], weights: Tensor, r: Tensor, q: Tensor,

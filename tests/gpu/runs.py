@@ -19,7 +19,7 @@ from alps_fast.bench import bench_alps
 from alps_fast.energies import DenoiserEnergy, Energy
 from alps_fast.operators import Operator
 
-LEVELS, STEPS = 10 if ON_GPU else 2, 5
+LEVELS, STEPS = 50 if ON_GPU else 2, 5  # as published
 NOISE = 0.05
 
 
@@ -64,10 +64,12 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def calls(name: str, op: Operator, energy: Energy, y: Tensor, chains: int) -> None:
-    """Milliseconds a step of four calls of one sampler, and what memory the last took."""
-    sampler = af.Sampler(op, energy, chains=chains, schedule=af.Schedule(levels=LEVELS, steps=STEPS), progress=False)
-    y, steps, broken = y.to(DEVICE), LEVELS * STEPS, 0
+def calls(name: str, op: Operator, energy: Energy, y: Tensor, chains: int, levels: int = LEVELS) -> None:
+    """Milliseconds a step of four calls of one sampler and of the first of another, what memory the fourth took, and was told."""
+    def new() -> af.Sampler:
+        return af.Sampler(op, energy, chains=chains, schedule=af.Schedule(levels=levels, steps=STEPS), progress=False)
+
+    sampler, y, steps, broken = new(), y.to(DEVICE), levels * STEPS, 0
     ms = []
     for _ in range(4):
         if ON_GPU:
@@ -82,16 +84,18 @@ def calls(name: str, op: Operator, energy: Energy, y: Tensor, chains: int) -> No
         assert post is not None
         broken += len(post.broken)
     peak, reserved = (torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()) if ON_GPU else (0, 0)
+    other = 1e3 * timed(lambda: new()(y)) / steps
     emit("run", case=name, chains=chains, steps=steps, ms_step_1=ms[0], ms_step_2=ms[1], ms_step_3=ms[2], ms_step_4=ms[3],
+         ms_step_1_of_another=other, told_GB=sampler.memory(y) / 2**30,
          chain_steps_s=1e3 * chains / ms[3], graphs=len(sampler._graphs.recorded), why_not=sampler._graphs.why_not,
          peak_GB=peak / 2**30, reserved_GB=reserved / 2**30, broken=broken)
 
 
-def inpaint(prior: str | Energy, name: str, chains: int, side: int) -> None:
+def inpaint(prior: str | Energy, name: str, chains: int, side: int, levels: int = LEVELS) -> None:
     mask = data.pixel_mask(side, side, keep=0.4)
     op = af.operators.Inpainting(mask, noise_std=NOISE)
     energy = af.energies.load(prior, precision="fast") if isinstance(prior, str) else prior
-    calls(f"inpaint {side}x{side}x3 {name}", op, energy, op.forward(torch.rand(3, side, side) * 2 - 1), chains)
+    calls(f"inpaint {side}x{side}x3 {name}", op, energy, op.forward(torch.rand(3, side, side) * 2 - 1), chains, levels)
 
 
 def mri(name: str, chains: int, side: int, coils: int, lines: bool = True) -> None:
@@ -116,22 +120,22 @@ def unet(chains: int, side: int, precision: str, compiled: bool = False) -> None
     energy.grad(x, 1.0)
     emit("network", case=f"U-Net {precision}{' compiled' if compiled else ''}, its gradient alone",
          ms=1e3 * min(timed(lambda: energy.grad(x, 1.0)) for _ in range(5)), t=float(t[0]))
-    inpaint(energy, f"U-Net {precision}{' compiled' if compiled else ''}", chains, side)
+    inpaint(energy, f"U-Net {precision}{' compiled' if compiled else ''}", chains, side, min(LEVELS, 10))
 
 
-def published(chains: int, side: int) -> None:
+def published(name: str, chains: int, side: int) -> None:
     """The ALPS loop as it was published, in eager torch."""
-    energy, device = af.energies.load("natural-denoiser", precision="fast"), torch.device(DEVICE)
+    energy, device = af.energies.load(name, precision="fast"), torch.device(DEVICE)
     mask = data.pixel_mask(side, side, keep=0.4)
     op = af.operators.Inpainting(mask, noise_std=NOISE)
     y = op.forward(torch.rand(3, side, side)).to(device)
     b = op.adjoint(op.check_measurement(y)) / op.noise_std**2
-    energy.network.to(device)
     loop = bench_alps.PlainPixels(op, device), bench_alps.plain_gradient(energy, "fast")
-    t = af.Schedule(levels=LEVELS, steps=STEPS).t().tolist()
-    ms = [1e3 * timed(lambda: bench_alps.plain_loop(*loop, energy.curvature, b, chains, t, STEPS)) / (LEVELS * STEPS)
+    levels = min(LEVELS, 10)
+    t = af.Schedule(levels=levels, steps=STEPS).t().tolist()
+    ms = [1e3 * timed(lambda: bench_alps.plain_loop(*loop, energy.curvature, b, chains, t, STEPS)) / (levels * STEPS)
           for _ in range(2)]
-    emit("run", case=f"published loop in eager torch, natural-denoiser {side}x{side}x3", chains=chains, ms_step_1=ms[0],
+    emit("run", case=f"published loop in eager torch, {name} {side}x{side}x3", chains=chains, ms_step_1=ms[0],
          ms_step_2=ms[1])
 
 
@@ -150,7 +154,8 @@ FIRST = {
     "mri 320": lambda: mri("brain-denoiser", many(16), 320 if ON_GPU else 32, 12),
     "mri 320 ridge": lambda: mri("brain-ridge", many(16), 320 if ON_GPU else 32, 12),
     "unet": lambda: unet(many(4), 256 if ON_GPU else 16, "fast"),
-    "published": lambda: published(many(64), SMALL),
+    "published": lambda: published("natural-denoiser", many(64), SMALL),
+    "published ridge": lambda: published("natural-ridge", many(64), SMALL),
 }
 REST = {
     "mri cg": lambda: mri("brain-ridge", many(16), LARGE, 8, lines=False),
