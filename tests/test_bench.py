@@ -14,7 +14,7 @@ from PIL import Image
 from alps_fast.bench import common, scaling
 from alps_fast.bench.common import Case, Measure, Work, parametrize
 from alps_fast.cli import main
-from alps_fast.energies import GaussianEnergy
+from alps_fast.energies import GaussianEnergy, load
 
 COLUMNS = {"case", "device", "backend", "isa", "seconds", "baseline", "baseline_seconds", "ratio", "bytes", "flops",
            "roofline_fraction", "roofline", "captured", "threads", "commit"}
@@ -197,13 +197,14 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling, "STEPS", (2, 3))
 
 
-def test_scaling(tiny: None, tmp_path: Path) -> None:
-    text = bench("--scaling", str(tmp_path / "new"))
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_scaling(tiny: None, device: str, tmp_path: Path) -> None:
+    text = bench("--scaling", str(tmp_path / "new"), "--device", device)
     found = json.loads((tmp_path / "new" / "scaling.json").read_text())
     assert {"machine", "threads", "commit", "isa"} <= set(found) and found["stopped"] == []
     assert [(r["series"], r["energy"], r["chains"], r["side"]) for r in found["rows"]] == list(scaling.points())
     for r in found["rows"]:
-        assert 2 <= r["steps"] <= 3
+        assert 2 <= r["steps"] <= (3 if device == "cpu" else 50)
         assert r["seconds_per_step"] == pytest.approx(r["chains"] * r["seconds_per_chain"])
         assert r["seconds_per_chain"] == pytest.approx(r["side"] ** 2 * r["seconds_per_pixel"]) and r["seconds_per_step"] > 0
         assert r["known_bytes"] >= r["chains"] * 4 * 5 * r["side"] ** 2  # five states of one channel
@@ -218,6 +219,15 @@ def test_scaling_knows_its_peak_memory() -> None:
         pytest.skip("this system does not tell a peak")
     row = scaling.one(scaling.Point("chains", "natural-ridge", 64, 256), GaussianEnergy(0.0, 0.5), 2)
     assert row["peak_bytes"] > 0.4 * row["known_bytes"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("energy", scaling.ENERGIES)
+def test_scaling_knows_what_a_gpu_keeps(energy: str) -> None:
+    """256 chains of 128²: torch reserves what is told, by the half and twice that."""
+    point = scaling.Point("chains", energy, 256, 128)
+    row = scaling.one_on_gpu(point, load(energy, precision="fast"), torch.device("cuda"))
+    assert 0.5 < row["peak_bytes"] / row["known_bytes"] < 2
 
 
 def test_scaling_stops_a_series_that_would_take_too_long(tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
