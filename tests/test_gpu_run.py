@@ -22,4 +22,7 @@ def test_a_run_on_a_gpu_tried_on_the_cpu(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert {row["kind"] for row in rows} == {"smoke", "ceilings", "time", "base", "run", "factors", "network"}
     assert all(row["ok"] for row in rows if row["kind"] == "smoke")
+    shown = subprocess.run([sys.executable, "tests/gpu/table.py", str(tmp_path / "rows.jsonl")], cwd=ROOT, capture_output=True,
+                           text=True, check=True).stdout
+    assert sum(row["kind"] in ("run", "time") for row in rows) == len(shown.splitlines()) - 5
     assert "not all is well" not in ended.stdout and (tmp_path / "report.txt").stat().st_size > 0
