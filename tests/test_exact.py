@@ -17,7 +17,7 @@ from alps_fast.errors import ArgumentError
 from alps_fast.layout import to_state
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting
 from alps_fast.samplers import Sampler, Schedule, map_estimate, sample
-from alps_fast.samplers.chosen import GRADIENTS, LAG, WANTED, chosen, ladder, rounded_up, unmeasured_std
+from alps_fast.samplers.chosen import GRADIENTS, LAG, WANTED, chosen, ladder, rounded_up, unmeasured_std, unseen
 from alps_fast.samplers.excess import moments, published
 from alps_fast.samplers.run import Run
 from benchmarks import calibration
@@ -223,6 +223,16 @@ def test_where_annealing_starts_follows_what_is_measured() -> None:
     wide = chosen(half_plane(), energy, y, True)
     assert wide.sigma_max >= 2 * unmeasured_std(half_plane(), y, 1.0) > 4
     assert chosen(pixels, energy, y, False).sigma_max > wide.sigma_max  # annealed without data
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_share_that_is_not_measured_is_that_of_the_mask(seed: int) -> None:
+    """Of pixels within four standard errors, by whichever seed the mask was drawn; noise of a mask's own seed said .90 of .80."""
+    mask = torch.rand(1, 64, 64, generator=torch.Generator().manual_seed(seed)) < 0.2
+    share, known = 1 - float(mask.float().mean()), (1 + 0.02**-2) ** -1
+    wanted = share + (1 - share) * known
+    error = (2 * share * (1 - share) / 64**2) ** 0.5  # of a ratio of sums of χ²
+    assert abs(unseen(Inpainting(mask, 0.02), torch.zeros(1, 1, 64, 64), 1.0) - wanted) < 4 * error
 
 
 def test_where_annealing_ends_follows_noise_and_prior() -> None:

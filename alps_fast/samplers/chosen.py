@@ -31,6 +31,7 @@ ROWS = 8  # of them seen through A at a time
 RATIO, GROWTH = 20.0, 1.25  # t/η at most where steps are solved by iteration, and by how much more at a time if need be
 LAG = 0.005  # excess of variance, in the worst direction, that this may add
 UNSEEN = 1e-3  # share of all directions of which the measurement says nothing that is told
+UNSEEN_SEED = 0x756E7365656E  # of the noise that finds it: none that a mask is likely to be drawn by, which would choose among it
 
 
 def chosen(operator: Operator, energy: Energy, y: Tensor, measured: bool, alone: bool = True) -> Schedule:
@@ -168,7 +169,8 @@ def unseen(operator: Operator, y: Tensor, spread: float) -> float:
         return max(unseen(operator.of(i, i + 1), y[i:i + 1], spread) for i in range(len(y)))
     channels, height, width = operator.image_shape(y)
     numbers = channels * (2 if operator.is_complex else 1)
-    z = torch.randn(1, height, width, numbers, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(y.device)
+    generator = torch.Generator().manual_seed(UNSEEN_SEED)
+    z = torch.randn(1, height, width, numbers, generator=generator, dtype=torch.float32).to(y.device)
     support = operator.support(z)
     z = z if support is None else z * support
     left = operator.solve_state(z, operator.noise_std**-2, spread**-2) / spread**2
