@@ -60,7 +60,7 @@ def main():
     image = teacher.draw(1, generator)[0]
     mask = data.pixel_mask(SIDE, SIDE, keep=0.5)
     op = af.operators.Inpainting(mask, noise_std=0.05)
-    y = data.measure(op, image, mask)
+    y = data.measure(op, image, mask, seed=1)  # images have 0
     schedule = af.Schedule(sigma_max=3, sigma_min=0.1, levels=8, steps=4, predictor=True)
     for name, prior in (("energy", energy), ("teacher", af.energies.DiffusionPrior(teacher, channels=3))):
         post = af.sample(y, op, prior, chains=8, schedule=schedule, progress=False)

@@ -56,7 +56,7 @@ def main():
     image = network.draw(generator)
     mask = data.pixel_mask(SIDE, SIDE, keep=0.2)
     op = af.operators.Inpainting(mask, noise_std=0.02)
-    y = data.measure(op, image, mask)
+    y = data.measure(op, image, mask, seed=1)  # the image has 0
 
     # An EDM network, a wrapper of k-diffusion, any function of (x, sigma): as it is.
     prior = af.energies.DiffusionPrior(network, channels=1)

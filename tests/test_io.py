@@ -9,6 +9,8 @@ from PIL import Image
 
 from alps_fast import data, io
 from alps_fast.errors import ArgumentError
+from alps_fast.operators import CartesianMRI, Inpainting
+from benchmarks.mri.problems import scattered
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
@@ -165,6 +167,41 @@ def test_shipped_images() -> None:
 def test_coil_maps_add_up_to_one() -> None:
     maps = data.coil_maps(8, 48, 40)
     torch.testing.assert_close(maps.abs().square().sum(0), torch.ones(48, 40))
+
+
+MASKED = {
+    "pixels": lambda seed: (data.pixel_mask(192, 160, seed=seed), Inpainting(torch.ones(1, 192, 160), noise_std=0.02)),
+    "lines": lambda seed: (data.line_mask(192, 160, 4, seed=seed), CartesianMRI(torch.ones(192, 160), noise_std=0.02)),
+    "scattered": lambda seed: (scattered(192, 160, 6, seed), CartesianMRI(torch.ones(192, 160), noise_std=0.02)),
+}
+NOISES = {
+    "measure": lambda op, clean, seed: data.measure(op, clean, seed=seed) / 0.02,
+    "torch": lambda op, clean, seed: torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)),
+    "NumPy": lambda op, clean, seed: torch.from_numpy(np.random.default_rng(seed).standard_normal(clean.shape)),
+}
+
+
+@pytest.mark.parametrize(("kind", "noise"), [(kind, noise) for kind in MASKED for noise in NOISES
+                                             if noise == "measure" or kind == "pixels"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_mask_chooses_none_of_the_noise_of_the_same_seed(kind: str, noise: str, seed: int) -> None:
+    """Mean 0 and std 1 of what is seen and of what is not, within four standard errors (as measured: within 2.6); masks drawn
+    as torch draws noise left seen pixels a mean of .35, forty of them, and a std of .57."""
+    mask, op = MASKED[kind](seed)
+    clean = torch.zeros(1, 192, 160, dtype=torch.complex64 if op.is_complex else torch.float32)
+    drawn = NOISES[noise](op, clean, seed)
+    parts = torch.view_as_real(drawn).movedim(-1, 0) if drawn.is_complex() else drawn
+    for seen in (True, False):
+        of = parts[(mask.bool() == seen).expand(parts.shape)].double()
+        error = len(of) ** -0.5
+        assert abs(float(of.mean())) < 4 * error
+        assert abs(float(of.std()) - 1) < 4 * error / 2**0.5
+
+
+def test_masks_refuse_a_seed_that_is_none() -> None:
+    for draw in (lambda: data.pixel_mask(8, 8, seed=-1), lambda: data.line_mask(8, 8, 2, centre=2, seed=-1)):
+        with pytest.raises(ArgumentError, match="seed: got -1; wanted an integer >= 0"):
+            draw()
 
 
 @pytest.mark.parametrize(("acceleration", "centre"), [(4, 16), (8, 10)])

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import check
+from ..errors import check, whole
 from ..operators.base import Operator
 
 
@@ -70,19 +70,27 @@ def line_mask(height: int, width: int, acceleration: int, centre: int = 16, seed
     column = np.arange(width)
     middle = np.abs(column - (width - 1) / 2) < centre / 2
     density = np.where(middle, 0.0, (1 - np.abs(2 * column / width - 1)) ** 1.5 + 0.15)
-    drawn = np.random.default_rng(seed).choice(width, wanted - middle.sum(), replace=False, p=density / density.sum())
+    rng = np.random.default_rng(whole("seed", seed, 0))
+    drawn = rng.choice(width, wanted - middle.sum(), replace=False, p=density / density.sum())
     line = middle.astype(np.float32)
     line[drawn] = 1
     return torch.from_numpy(line).expand(height, width).clone()
 
 
 def pixel_mask(height: int, width: int, keep: float = 0.2, seed: int = 0) -> Tensor:
-    """Pixels that are measured: (1, height, width) float32 of 0 and 1, the fraction `keep` of them, at random."""
-    return (torch.rand(1, height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float32) < keep).float()
+    """Pixels that are measured: (1, height, width) float32 of 0 and 1, the fraction `keep` of them, at random.
+
+    The stream is the mask's own: neither `measure` nor a generator of torch's or NumPy's that has the same seed draws from it.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(whole("seed", seed, 0), spawn_key=tuple(b"pixel_mask")))
+    return torch.from_numpy((rng.random((1, height, width)) < keep).astype(np.float32))
 
 
 def measure(operator: Operator, x: Tensor, mask: Tensor | None = None, seed: int = 0) -> Tensor:
-    """y = mask (A x + noise): noise of the std that the operator says in every real component."""
+    """y = mask (A x + noise): noise of the std that the operator says in every real component.
+
+    seed: of torch's generator on the CPU, so that a mask that was drawn from it takes another, or it chooses among the noise.
+    """
     clean = operator.forward(x)
     parts = torch.view_as_real(clean) if clean.is_complex() else clean
     noise = torch.randn(parts.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
