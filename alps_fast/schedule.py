@@ -59,6 +59,8 @@ class Schedule:
             object.__setattr__(self, "eta_ratio", check_positive("eta_ratio", self.eta_ratio))
         check(isinstance(self.predictor, bool) or self.predictor == FOLDED, "predictor", repr(self.predictor),
               "True, False or 'folded'")
+        check(self.predictor != FOLDED or self.steps > 1, "steps", self.steps, "2 or more with predictor='folded', which is the "
+              "last of them; predictor=True takes one too")
 
     def t(self) -> np.ndarray:
         """The levels, float64, decreasing."""

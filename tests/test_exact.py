@@ -153,6 +153,8 @@ def test_a_folded_predictor_is_for_steps_without_a_correction() -> None:
         Sampler(op, energy, schedule=replace(COARSE, predictor="folded"), correction="mala")
     with pytest.raises(ArgumentError, match="predictor: got 'fold'; wanted True, False or 'folded'"):
         Schedule(predictor="fold")
+    with pytest.raises(ArgumentError, match="^steps: got 1; wanted 2 or more with predictor='folded'"):
+        Schedule(steps=1, predictor="folded")
     with pytest.raises(ArgumentError, match="schedule: got one with a predictor"):
         Sampler(op, energy, schedule=replace(COARSE, predictor="folded"), noise="independent")
     folded = map_estimate(y, op, energy, schedule=replace(COARSE, predictor="folded"), progress=False)

@@ -283,6 +283,7 @@ def command(task: str, out: Path, energy: str | None, chains: int | None, draws:
         check(number is None or number >= 1, key, number, "an integer >= 1")
     given: dict[str, Any] = {key: value for key, value in {"energy": energy, **numbers, "map_steps": steps}.items()
                              if value is not None}
+    given |= {"predictor": True} if steps == 1 else {}  # folding takes two
     settings = {name: replace(SETTINGS[name], **given) for name in TASKS[task]}
     precision = chosen_precision(precision)
     energies = {s.energy: af.energies.load(s.energy, precision=precision, backend=backend) for s in settings.values()}
