@@ -48,7 +48,7 @@ SETTINGS = {
     "mri_r8": Setting("Brain MRI, 8 coils, one line in 8 measured", "brain", noise_std=0.01, levels=24, steps=2,
                       map_steps=3, sigma_min=0.012),
     "inpaint": Setting("Photograph, 80 % of its pixels missing", "natural", noise_std=0.02, levels=18, steps=5, map_steps=5,
-                       sigma_min=0.02, rho=3.0, predictor=True),  # 28 levels of two steps, folded, cost .2 dB
+                       sigma_min=0.02, rho=3.0, predictor=True),  # 28 levels of two steps, folded, cost .3 dB
     "deblur": Setting("Photograph, Gaussian blur of 2 pixels", "natural", noise_std=0.02, levels=28, steps=2, map_steps=3,
                       sigma_min=0.02),
 }

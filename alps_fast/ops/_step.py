@@ -120,17 +120,24 @@ def described(value: Tensor) -> str:
     return f"{value.dtype} of shape {tuple(value.shape)}, strides {value.stride()} on {value.device}"
 
 
-def at_once(op: str, backend: str, operators: int, x: Tensor, b: Tensor, able: Sequence[str] = ("cpu", "torch")) -> bool:
-    """Whether a backend, one of those `able` to, takes rows that have so many operators, each of equally many, in one call.
-
-    Where it does not, and nobody asked for it by name, that is told: a GPU is less busy then, and so are threads that have no row
-    of the one operator.
-    """
+def check_operators(operators: int, b: Tensor) -> None:
+    """Rows must belong to so many operators, each to equally many."""
     check(operators > 0 and len(b) % operators == 0, "b", f"{len(b)} rows", f"a multiple of {operators}")
+
+
+def at_once(backend: str, x: Tensor) -> bool:
+    """Whether the backend takes rows of several operators in one call, by an op that can."""
+    return resolved(backend, x.device) in ("cpu", "torch")
+
+
+def tell_of_turns(op: str, backend: str, operators: int, x: Tensor) -> None:
+    """Tell of rows of several operators that run one operator after another, where it takes longer and nobody named the backend.
+
+    A GPU is less busy then, and so are threads that have no row of the one operator.
+    """
     name, idle = resolved(backend, x.device), x.device.type != "cpu" or len(x) < operators * torch.get_num_threads()
-    if name not in able and operators > 1 and idle and chosen(backend) == "auto":
+    if operators > 1 and idle and chosen(backend) == "auto":
         slower(f"{op}: {name!r} takes one operator a call; those of several measurements run one after another, more slowly")
-    return name in able
 
 
 def one_by_one(operators: int, step: Callable[..., tuple[Tensor, Tensor]], x: Tensor, grad: Tensor, b: Tensor, ids: Tensor,

@@ -16,12 +16,14 @@ from ._step import (
     at_level,
     at_once,
     check_like,
+    check_operators,
     check_step,
     check_stream,
     complex_dtype,
     on_host,
     one_by_one,
     right_hand_side,
+    tell_of_turns,
     unit_noise,
 )
 from .philox_normal import NO_NOISE
@@ -170,8 +172,11 @@ def langevin_fourier(
         return dispatch("langevin_fourier", backend, x.device, x, grad, b, h, factor, is_complex, ids, lam, lin, w, inv_eta2,
                         noise_lam, noise, seed, step, xi, level)
 
-    if h.ndim == 2 or at_once("langevin_fourier", backend, len(h), x, b):
+    if h.ndim > 2:
+        check_operators(len(h), b)
+    if h.ndim == 2 or at_once(backend, x):
         return of(h, x, grad, b, ids, xi)
+    tell_of_turns("langevin_fourier", backend, len(h), x)
     return one_by_one(len(h), lambda k, *rows: of(h[k], *rows), x, grad, b, ids, xi)
 
 

@@ -23,6 +23,7 @@ from ._step import (
     at_level,
     at_once,
     check_like,
+    check_operators,
     check_step,
     check_stream,
     complex_dtype,
@@ -30,6 +31,7 @@ from ._step import (
     one_by_one,
     one_complex_channel,
     right_hand_side,
+    tell_of_turns,
     unit_noise,
 )
 from .philox_normal import NO_NOISE
@@ -143,8 +145,11 @@ def langevin_sense(
         return dispatch("langevin_sense", backend, x.device, x, grad, b, u, eigenvalues, axis, ids, lam, lin, w, inv_eta2,
                         noise_lam, noise, seed, step, xi, level)
 
-    if u.ndim == 3 or at_once("langevin_sense", backend, len(u), x, b):
+    if u.ndim > 3:
+        check_operators(len(u), b)
+    if u.ndim == 3 or at_once(backend, x):
         return of(u, eigenvalues, x, grad, b, ids, xi)
+    tell_of_turns("langevin_sense", backend, len(u), x)
     return one_by_one(len(u), lambda k, *rows: of(u[k], eigenvalues[k], *rows), x, grad, b, ids, xi)
 
 

@@ -24,8 +24,8 @@ from ._reused_memory import empty_like
 from ._step import (
     as_drawn,
     at_level,
-    at_once,
     check_like,
+    check_operators,
     check_step,
     check_stream,
     complex_dtype,
@@ -35,6 +35,7 @@ from ._step import (
     perturbed_and_solved,
     right_hand_side,
     root,
+    tell_of_turns,
     unit_noise,
 )
 from .langevin_fourier import without_transform
@@ -234,8 +235,10 @@ def langevin_sense_cg(
         return dispatch("langevin_sense_cg", backend, x.device, x, grad, b, maps, mask, ids, lam, lin, w, inv_eta2, noise_lam,
                         noise, seed, step, tol, max_iter, joint, xi, level)
 
-    if maps.ndim == 3 or at_once("langevin_sense_cg", backend, len(maps), x, b, able=()):
+    if maps.ndim == 3:
         return of(maps, mask, x, grad, b, ids, xi)
+    check_operators(len(maps), b)
+    tell_of_turns("langevin_sense_cg", backend, len(maps), x)
     return one_by_one(len(maps), lambda k, *rows: of(maps[k], mask[k], *rows), x, grad, b, ids, xi)
 
 
