@@ -351,6 +351,16 @@ def test_bad_weights(tmp_path: Path, prior: Path, picture: Path, damage: str) ->
     assert not (tmp_path / "picture_posterior.npz").exists()
 
 
+@pytest.mark.filterwarnings("always:std. NaN")
+def test_a_warning_is_told_once_a_command(prior: Path, picture: Path) -> None:
+    """Facts and picture ask one chain for its standard deviation, each by itself."""
+    for more in ([], ["--json"]):
+        result = call("reconstruct", picture, "--operator", "denoise", "--energy", prior, "--noise-std", 0.1, "--force", *more,
+                      *TINY, "--chains", 1)
+        assert result.exit_code == 0, result.output
+        assert result.stderr.count("warning: std: NaN, as one chain does not tell how far it is from others") == 1
+
+
 def test_prior_of_other_channels(tmp_path: Path, picture: Path) -> None:
     two = energies.GaussianEnergy(torch.zeros(2, 1, 1), torch.ones(2, 1, 1))
     energies.save(two, tmp_path / "two.safetensors")

@@ -19,7 +19,7 @@ class OneLineErrors(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _warn
+                warnings.showwarning = _Warnings()
                 return super().invoke(ctx)
         except ArgumentError as error:
             raise click.UsageError(_one_line(error)) from error
@@ -33,9 +33,17 @@ class OneLineErrors(click.Command):
             raise click.ClickException("memory: not enough for so many chains, or images so large") from error
 
 
-def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    """A warning as a line for people, without the place in the code."""
-    click.echo(f"warning: {_one_line(message)}", err=True)
+class _Warnings:
+    """Of one command: each warning as a line for people, once, however often it is come by, without the place in the code."""
+
+    def __init__(self) -> None:
+        self.told: set[str] = set()
+
+    def __call__(self, message: Warning | str, *_: object, **__: object) -> None:
+        line = _one_line(message)
+        if line not in self.told:
+            self.told.add(line)
+            click.echo(f"warning: {line}", err=True)
 
 
 class Commands(OneLineErrors, click.Group):
