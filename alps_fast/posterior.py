@@ -31,12 +31,15 @@ OF = ("value", "magnitude", "phase")
 
 
 class BrokenChain(NamedTuple):
-    """A chain that turned non-finite: left out of the statistics; its rows of `samples` and `trace` hold NaN."""
+    """A chain that turned non-finite, or ran away under a network to a thousand times what prior and measurement know.
+
+    It is left out of the statistics; its rows of `samples` and `trace` hold NaN from there on.
+    """
 
     measurement: int
     chain: int
     level: int
-    step: int  # within the level; where one op takes several, the level's last
+    step: int  # within the level; where one op takes several, and of a runaway, the level's last
 
 
 class Diagnostics(NamedTuple):

@@ -41,7 +41,7 @@ def runs(case: str, threads: int, seconds: float) -> list[float]:
     if case == "denoiser":
         energy = af.energies.load("natural-denoiser", precision="fast")
     sampler = af.Sampler(operator, energy, chains=16 if case == "denoiser" else 64, progress=False,
-                         schedule=af.Schedule(levels=10, steps=1 if case == "denoiser" else 4))
+                         schedule=af.Schedule(100.0, 10.0, levels=10, steps=1 if case == "denoiser" else 4))
     y = operator.forward(x)
     y = y + 0.05 * torch.randn(y.shape, generator=g)
     sampler(y)

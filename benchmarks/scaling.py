@@ -81,8 +81,8 @@ def one(point: Point, energy: af.energies.Energy, steps: int) -> Row:
     """Median seconds of a level of one step, its constants and E(x) with it, and the memory that the run takes at its peak."""
     operator, y = problem(point)
     ends: list[float] = []
-    sampler = af.Sampler(operator, energy, chains=point.chains, schedule=af.Schedule(levels=steps + 1, steps=1), progress=False,
-                         callback=lambda _: ends.append(time.perf_counter()))
+    sampler = af.Sampler(operator, energy, chains=point.chains, schedule=af.Schedule(100.0, 10.0, levels=steps + 1, steps=1),
+                         progress=False, callback=lambda _: ends.append(time.perf_counter()))
     start = _memory_before()
     sampler(y)
     peak = _memory("VmHWM") if start is not None else None

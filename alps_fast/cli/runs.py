@@ -241,7 +241,8 @@ def tell(found: Found, kind: str, facts: dict[str, Any]) -> None:
     """A result in words."""
     post = found.posterior
     for lost in post.broken:
-        click.echo(f"chain {lost.chain} turned non-finite at level {lost.level}, step {lost.step}, and was left out", err=True)
+        click.echo(f"chain {lost.chain} turned non-finite or ran away at level {lost.level}, step {lost.step}, and was left out",
+                   err=True)
     told = "" if facts["mean_std"] is None else f"; mean standard deviation {facts['mean_std']:.4g}"
     click.echo(f"{facts['draws']} draws in {post.seconds:.1f} s{told}")
     click.echo(f"chi-squared a datum of the samples: {facts['chi2']:.3g}, about 1 expected")

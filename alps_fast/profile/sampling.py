@@ -58,7 +58,7 @@ class Workload:
         else:
             operator = operators.Inpainting(data.pixel_mask(side, side, keep=0.4), noise_std=0.05)
         y = operator.forward(torch.randn(1, side, side, generator=g, dtype=torch.complex64 if mri else torch.float32))
-        schedule = Schedule(levels=self.levels, steps=self.steps)
+        schedule = Schedule(sigma_max=100.0, sigma_min=10.0, levels=self.levels, steps=self.steps)  # few levels, so near ones
         sampler = Sampler(operator, energy, chains=self.chains, schedule=schedule, backend=self.backend, progress=False)
         return sampler, y.to(device)
 

@@ -16,6 +16,7 @@ from ..ops.moments import moments
 from ..pairs import units
 from .mala import Point
 from .rows import Stepped
+from .runaway import sizes
 
 TRACED = 256  # at most so many numbers of an image are kept of every draw
 BLOCK = 16  # chains, by their index, whose statistics are summed before they meet those of others
@@ -28,8 +29,8 @@ class Ensemble:
     x: Tensor  # (N, H, W, C') states
     data_noise: Tensor  # (N, H, W, C') Aᴴ of the noise on every chain's own y_i; empty where y is not annealed
     log_tau: Tensor  # (N,) MALA's step
-    alive: Tensor  # (N,) bool: finite so far
-    broken: Tensor  # (N, 2) level and step within it where a chain was seen to be non-finite, else −1
+    alive: Tensor  # (N,) bool: finite so far, and no runaway
+    broken: Tensor  # (N, 2) level and step within it where a chain was seen not to be, else −1
     point: Point | None = None  # MALA's evaluation at x, which is its x
     level: int = 0  # the level to go on with
     step: int = 1  # Philox step index to go on with
@@ -40,6 +41,13 @@ class Ensemble:
         """Stand where so many steps of a level, and gradients in them, have led."""
         self.x, self.log_tau, self.point, self.alive, self.broken = done.x, done.log_tau, done.at, done.alive, done.broken
         self.step, self.gradients = self.step + steps, self.gradients + gradients
+
+    def lose_beyond(self, limits: Tensor, level: int, step: int) -> None:
+        """Make NaN of the chains that went beyond their limits (N,) in a level whose last step is `step`; the device goes on."""
+        lost = self.alive & (sizes(self.x) > limits)
+        at = torch.stack([torch.full_like(self.broken[:, 0], number) for number in (level, step)], 1)
+        self.alive, self.broken = self.alive & ~lost, torch.where(lost[:, None], at, self.broken)
+        self.x.masked_fill_(lost.view(-1, 1, 1, 1), torch.nan)
 
 
 @dataclass

@@ -34,6 +34,7 @@ from .leaps import Leaps, teams_of
 from .mala import first_log_tau
 from .outcome import posterior_of, warn_of_chi2
 from .rows import Rows, Stepped, joined, part
+from .runaway import limits
 from .targets import Targets, centred
 
 if TYPE_CHECKING:
@@ -102,9 +103,12 @@ class Run:
         self.interrupted = False
         self.most = min(sampler.max_chains or len(self.ids), len(self.ids))  # rows whose steps run at a time
         self.began = time.perf_counter()
-        if sampler.energy.unit:
+        self.ensemble, self.record = self._start()
+        self.limits: Tensor | None = None
+        if sampler.energy.unit:  # closed forms may know images of any size, and do not run away
             centre = self.targets.centre(operator.noise_std**-2) if centred(operator, self.adjoint) else self.adjoint
             warn_of_size(operator, sampler.energy, self.adjoint, centre)
+            self.limits = limits(self.ensemble.x, centre, max(sampler.energy.spread, levels[0].t))
         self.keeper: Keeper | None = None
         if sampler.checkpoint is not None:
             path = Path(sampler.checkpoint)
@@ -114,8 +118,6 @@ class Run:
             self.keeper = Keeper(path / f"{identity.facts[:16]}.safetensors" if folder else path, identity)
         if self.keeper is not None and self.keeper.path.exists():
             self.ensemble, self.record = load_checkpoint(self.keeper.path, self.keeper.identity, self.adjoint.device)
-        else:
-            self.ensemble, self.record = self._start()
 
     def _schedule(self) -> Schedule:
         """The one that was given, or that prior and measurement choose."""
@@ -154,6 +156,8 @@ class Run:
                     total=sum(level.steps for level in levels), initial=sum(s.steps for s in levels[:ensemble.level]),
                     desc="sampling", unit="step", file=sys.stderr, disable=not self.sampler.progress) as bar:
                 for plan, done in anneal(self.course, ensemble, lambda plan, rows: self._in_parts(plan, rows, bar), self._moved):
+                    if self.limits is not None:
+                        ensemble.lose_beyond(self.limits, plan.level, len(plan.scalars) - 1)
                     self._gather(plan, done)
                     ensemble.level = plan.level + 1
                     self._level_end(done.mean)
@@ -228,8 +232,9 @@ class Run:
         asked = done == annealed if ensemble.x.is_cuda else done <= annealed
         if asked and not bool(ensemble.alive.any()):
             level, step = ensemble.broken[0].tolist()
-            raise FloatingPointError(f"every chain turned non-finite; chain {sampler.first_chain} at level {level} "
-                                     f"(t = {levels[level].t:.4g}), step {step}")
+            hint = "" if sampler.schedule is None else "; levels too far apart do that: schedule=None chooses them"
+            raise FloatingPointError(f"every chain turned non-finite or ran away; chain {sampler.first_chain} at level {level} "
+                                     f"(t = {levels[level].t:.4g}), step {step}{hint}")
         if self.keeper is not None:
             self.keeper.note(ensemble, self.record, done == len(levels))
         if sampler.callback:

@@ -219,7 +219,7 @@ class Sampler:
 
         Raises:
             ArgumentError: y does not fit the operator, is not finite, or `checkpoint` is of another run.
-            FloatingPointError: every chain turned non-finite.
+            FloatingPointError: every chain turned non-finite or ran away.
         """
         with settled(), telling():
             return Run(self, y).finish()
@@ -280,7 +280,7 @@ def sample(
         A `Posterior`: mean and std (C, H, W), samples (chains, C, H, W); with B in front for a batch.
 
     Raises:
-        ArgumentError: naming the argument. FloatingPointError: every chain turned non-finite.
+        ArgumentError: naming the argument. FloatingPointError: every chain turned non-finite or ran away.
 
     Sources: [ALPS], [XGP], [LM].
     """
