@@ -15,6 +15,7 @@ from alps_fast.errors import ArgumentError
 from alps_fast.operators import CartesianMRI
 from alps_fast.ops import _dispatch, _step
 from alps_fast.ops._dispatch import dispatch
+from alps_fast.ops.langevin_fourier import langevin_fourier, quicker
 from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import philox_normal
 from alps_fast.ops.ridge_grad import ridge_grad
@@ -194,6 +195,41 @@ def test_a_run_of_several_operators_by_conjugate_gradients_says_so_once(monkeypa
     with pytest.warns(UserWarning, match="^langevin_sense_cg: .* takes one operator a call; .* one after another, more slowly$"):
         sample(y, op, GaussianEnergy(0.0, 1.0), chains=1, schedule=Schedule(1.0, 0.1, 2, 1), progress=False)
     sample(y, op, GaussianEnergy(0.0, 1.0), chains=1, schedule=Schedule(1.0, 0.1, 2, 1), progress=False)
+
+
+@pytest.mark.parametrize(("height", "width", "is_complex", "slow"), [
+    (619, 619, True, True), (619, 128, True, False), (811, 4, True, True), (4, 811, True, True), (587, 601, True, False),
+    (1018, 4, True, False), (907, 953, False, True), (1021, 1000, False, False), (619, 619, False, False),
+    (1031, 1021, True, False)])
+def test_auto_takes_the_quicker_transform_of_large_primes(monkeypatch, height, width, is_complex, slow):
+    """By the size alone; a backend that is named, in the call or around it, stays."""
+    pytest.importorskip("alps_fast._cpu")
+    monkeypatch.setattr(_dispatch, "_told", set())
+    monkeypatch.delenv("ALPS_FAST_BACKEND", raising=False)
+    x = torch.empty(1, height, width, 2 if is_complex else 1)
+    with warnings.catch_warnings(record=True) as notes, _dispatch.telling():
+        warnings.simplefilter("always")
+        for _ in range(2):
+            assert quicker("auto", x, 1, is_complex) == ("torch" if slow else "auto")
+        with _dispatch.asked("cpu"):
+            assert quicker("auto", x, 1, is_complex) == "auto"
+        assert quicker("cpu", x, 1, is_complex) == "cpu" and quicker("auto", x.double(), 1, is_complex) == "auto"
+    assert [str(w.message) for w in notes] == slow * [
+        f"langevin_fourier: 'cpu' is slower than 'torch' for images {height} x {width}, whose sides have large prime factors; "
+        "'torch' ran it"]
+
+
+def test_bits_under_auto_are_those_of_the_transform_it_takes(monkeypatch):
+    pytest.importorskip("alps_fast._cpu")
+    monkeypatch.delenv("ALPS_FAST_BACKEND", raising=False)
+    for side, same in ((811, "torch"), (601, "cpu")):
+        g = torch.Generator().manual_seed(0)
+        x, grad, b = (torch.randn(1, side, 3, 2, generator=g) for _ in range(3))
+        arguments = x, grad, b, torch.fft.fft2(torch.rand(side, 3, generator=g)), 1, True, torch.zeros(1, 2, dtype=torch.int64)
+        found = {name: langevin_fourier(*arguments, 2.0, 1.5, 0.7, 9.0, 3.0, 2, 7, 3, backend=name)
+                 for name in ("auto", "cpu", "torch")}
+        assert not torch.equal(found["cpu"][0], found["torch"][0])
+        assert all(torch.equal(v, w) for v, w in zip(found["auto"], found[same], strict=True))
 
 
 def test_a_run_on_sides_that_no_kernel_transforms_says_which(monkeypatch):

@@ -234,7 +234,7 @@ def leaves(why: str) -> Any:
 
 
 def slower(note: str) -> None:
-    """Tell, where anybody tells, once a process, of a kernel that runs in the place of a better one."""
+    """Tell, where anybody tells, once a process, of a kernel that is slower than one would expect, whether it runs or not."""
     if (notes := _passed_on.get()) is not None:
         notes.update(_untold(note))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from ..errors import check
 from ..layout import as_complex, as_real
 from ._alike import fft, inverse_fft, power, product
 from ._compiled import Kernel, compiled
-from ._dispatch import Op, dispatch, implements, leaves
+from ._dispatch import Op, chosen, dispatch, implements, leaves, resolved, slower
 from ._reused_memory import empty_like
 from ._step import (
     as_drawn,
@@ -97,17 +99,42 @@ def langevin_fourier_reference(
 LARGEST_PRIME = {"cpu": 1021, "cuda": 7}  # among the factors of what csrc/cpu/fft.h and csrc/cuda/fft.cuh transform
 
 
+@functools.cache
+def largest_prime(n: int) -> int:
+    """The largest prime factor of n, 1 of 1."""
+    largest, prime = 1, 2
+    while prime * prime <= n:
+        while n % prime == 0:
+            largest, n = prime, n // prime
+        prime += 1
+    return max(largest, n)
+
+
 def without_transform(height: int, width: int, backend: str) -> str | None:
     """Why a backend's kernels do not transform images of this size; None where they do."""
     for side in (height, width):
-        n = side
-        for prime in range(2, LARGEST_PRIME[backend] + 1):
-            while n % prime == 0:
-                n //= prime
-        if n > 1:
+        if largest_prime(side) > LARGEST_PRIME[backend]:
             return (f"{backend!r} has no transform of {side} numbers, which have a prime factor above {LARGEST_PRIME[backend]} "
                     f"(images {height} x {width})")
     return None
+
+
+# prime factors, (of one side, of both), above which torch's transforms are quicker than the CPU's (docs/performance.md)
+SLOW_PRIMES = {True: (800, 600), False: (LARGEST_PRIME["cpu"], 900)}  # of complex images, and of real ones
+
+
+def quicker(backend: str, x: Tensor, factor: int, is_complex: bool) -> str:
+    """`backend`, or torch where "auto" would take the CPU's kernel for a size that it is slower for, which is told."""
+    height, width = x.shape[1:3]
+    primes, (of_one, of_both) = (largest_prime(height), largest_prime(width)), SLOW_PRIMES[is_complex]
+    slow = max(primes) > of_one or min(primes) > of_both
+    if not slow or max(primes) > LARGEST_PRIME["cpu"] or x.device.type != "cpu" or x.dtype != torch.float32 or factor > 1:
+        return backend
+    if chosen(backend) != "auto" or resolved(backend, x.device) != "cpu":
+        return backend
+    slower(f"langevin_fourier: 'cpu' is slower than 'torch' for images {height} x {width}, whose sides have large prime factors; "
+           "'torch' ran it")
+    return "torch"
 
 
 @compiled("langevin_fourier", cpu="float32, no decimation and sides without a prime factor above 1021",
@@ -167,6 +194,7 @@ def langevin_fourier(
     check(fits, "factor", factor, f"a divisor of the image size {height} x {width}")
     check(not is_complex or channels % 2 == 0, "x", f"{channels} real channels", "an even number where is_complex")
     (lam, lin, w, inv_eta2, noise_lam), level = on_host(level, lam, lin, w, inv_eta2, noise_lam)
+    backend = quicker(backend, x, factor, is_complex)
 
     def of(h: Tensor, x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, xi: Tensor | None) -> tuple[Tensor, Tensor]:
         return dispatch("langevin_fourier", backend, x.device, x, grad, b, h, factor, is_complex, ids, lam, lin, w, inv_eta2,
