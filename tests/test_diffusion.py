@@ -231,6 +231,41 @@ def test_bad_arguments(build, name):
         build()
 
 
+class Flat(nn.Module):
+    """D = 0, by a convolution of so many channels, pixels folded by `fold` before; of images of `side`; notes what is asked."""
+
+    def __init__(self, channels, asked=None, fold=1, side=None):
+        super().__init__()
+        self.fold, self.side, self.note = fold, side, (lambda shape: None) if asked is None else lambda shape: asked.append(shape)
+        self.net = nn.Conv2d(channels * fold**2, channels * fold**2, 1)
+
+    def forward(self, x, sigma):
+        self.note(tuple(x.shape))
+        assert self.side in (None, x.shape[-1])
+        return 0 * nn.functional.pixel_shuffle(self.net(nn.functional.pixel_unshuffle(x, self.fold)), self.fold)
+
+
+def test_channels_that_a_network_does_not_take_are_told_when_it_is_wrapped():
+    with pytest.raises(af.ArgumentError, match="^channels: got 4; wanted 3, as the network's first convolution takes"):
+        DiffusionPrior(Flat(3), 4)
+    betas = (1 - torch.linspace(1e-4, 0.02, 100, dtype=torch.float64)).cumprod(0)
+    with pytest.raises(af.ArgumentError, match="^channels: got 3; wanted 1"):
+        DiffusionPrior(Flat(1), 3, predicts="noise", alphas_cumprod=betas)
+    with pytest.raises(af.ArgumentError, match="^channels: got 4; wanted as many as the network takes: .*to have 3 channels"):
+        DiffusionPrior(Flat(3).forward, 4).grad(torch.zeros(1, 4, 8, 8), 0.5)  # a function: when it is asked
+
+
+def test_channels_that_a_network_may_take_are_left_to_it():
+    """Those that fit cost no evaluation; folded pixels do, and of one that takes another size nothing is known."""
+    asked = []
+    for net, channels in ((Flat(3, asked), 3), (Flat(1, asked, fold=2), 1), (Flat(3, asked, side=16), 4)):
+        DiffusionPrior(net, channels, probe=False)
+        assert not asked
+        DiffusionPrior(net, channels)
+        assert [shape[1] for shape in asked] == {3: [], 1: [1], 4: [4, 3]}[channels]
+        asked.clear()
+
+
 def test_levels_that_a_network_never_saw_are_refused():
     latent = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2).cumprod(0)
     prior = DiffusionPrior(on_schedule("noise"), 1, predicts="noise", alphas_cumprod=latent, probe=False)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, refused
 
 if TYPE_CHECKING:
     from .diffusion import DiffusionPrior
 
 LOW, BETWEEN, HIGH = 0.01, 0.3, 20.0  # levels, in halves of the images' range
+TRIED = 64  # side of an image that networks are tried on
 BRIGHT = 0.8  # of half that range
 AMPLIFIED = 0.05  # share of t by which D may err where it is x less t times what the network says
 UNIT = "it answers as one that knows [0, 1]: value_range=(0, 1), and image_range=(0, 1) where your images span that too"
@@ -34,15 +36,46 @@ def examine(prior: DiffusionPrior, x: Tensor) -> None:
     Shapes are those of x, so that a compiled network is compiled once; torch's own random numbers are left alone.
 
     Raises:
-        ArgumentError: naming denoiser, what was seen, and what it looks like.
+        ArgumentError: naming denoiser, what was seen, and what it looks like; naming channels, where a convolution takes others.
     """
     with torch.inference_mode(False), torch.no_grad():
         made = Made(prior, x)
-        low, high = made.ends(prior)
+        try:
+            low, high = made.ends(prior)
+        except RuntimeError as error:
+            if f"but got {x.shape[1]} channels" not in str(error):  # as torch's convolutions say it
+                raise
+            raise refused("channels", x.shape[1], f"as many as the network takes: {' '.join(str(error).split())}") from error
         what = made.fault(prior, prior.predicts, low, high)
         what = f"{what}; wanted a network with predicts={prior.predicts!r}; {made.hint(low, high)}" if what else made.lifts()
     if what:
         raise ArgumentError(f"denoiser: {what} (probe=False takes it as it is)")
+
+
+def check_channels(prior: DiffusionPrior) -> None:
+    """Refuse channels that a module cannot take, if its first convolution takes as many as do go through it.
+
+    It is asked where that convolution has another count alone: networks that begin by folding pixels into channels have, too.
+
+    Raises:
+        ArgumentError: naming channels.
+    """
+    network, channels = prior.network, prior.channels
+    assert channels is not None
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None) if isinstance(network, nn.Module) else None
+    if first is None or first.in_channels == channels or first.weight.is_meta:
+        return
+    t = 1.0 if prior.t_range is None else math.sqrt(prior.t_range[0] * prior.t_range[1])
+
+    def takes(count: int) -> bool:
+        with torch.inference_mode(False), torch.no_grad(), suppress(Exception):  # whatever a network of another size raises
+            prior.answer(torch.zeros(1, count, TRIED, TRIED, device=first.weight.device), t)
+            return True
+        return False
+
+    if not takes(channels) and takes(first.in_channels):
+        raise refused("channels", channels, f"{first.in_channels}, as the network's first convolution takes (probe=False "
+                      "takes it as it is)")
 
 
 class Made:

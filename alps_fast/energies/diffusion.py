@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, check, check_choice, whole
 from .base import Energy
-from .convention import examine
+from .convention import check_channels, examine
 from .foreign import Foreign, ordinary
 
 PREDICTS = ("image", "noise", "velocity", "score")
@@ -66,7 +66,7 @@ class DiffusionPrior(Energy):
         dtype: what the network computes in; None: that of a module's first floating-point parameter, else float32.
         channels_last: False for a network whose code takes contiguous images alone.
         probe: at the first evaluation look, on a made image, whether D(x, small t) is about x and D(x, large t) about constant,
-            and refuse what tells of another convention.
+            and refuse what tells of another convention; of a module, before, whether it takes so many channels.
 
     Raises:
         ArgumentError: naming the argument; of an evaluation, denoiser, where its output does not fit, or t.
@@ -106,6 +106,8 @@ class DiffusionPrior(Energy):
         self._placed: dict[torch.device, dict[str, object]] = {}
         self._levels: dict[tuple[float, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
         self._foreign = Foreign(denoiser, dtype, channels_last, "denoiser")
+        if probe:
+            check_channels(self)
 
     def _affine(self, value_range: tuple[float, float]) -> tuple[float, float]:
         """a, b."""
