@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +16,7 @@ import torch
 from alps_fast.ops import _compiled
 from alps_fast.ops._compiled import Kernel, packer, see
 
+ROOT = Path(__file__).resolve().parent.parent
 LAYOUT = [("x", "Q"), ("after", "Q"), ("rows", "q"), ("lam", "d"), ("is_double", "q")]
 
 
@@ -66,3 +71,34 @@ def test_every_cuda_kernel_says_what_workspace_it_wants() -> None:
     kernels = {name for name in dir(_cuda) if name in _cuda.layouts or name.startswith("conv_grad_w")} - {"langevin_sense_cg"}
     runs = {name for name in kernels if not name.endswith("_workspace")}
     assert runs and {f"{name}_workspace" for name in runs} <= set(dir(_cuda))
+
+
+MEMBERS = {"x": "const float*", "noise": "int", "step": "uint32_t", "rows": "int64_t", "first": "bool", "n": "int64_t"}
+
+
+def without(name: str) -> str:
+    """A struct in C++, one member of which is not among its fields."""
+    members = "".join(f"{kind} {member}; " for member, kind in MEMBERS.items())
+    fields = ", ".join(f'v("{member}", {member})' for member in MEMBERS if member != name)
+    return f"struct Without{name} {{ {members} template <class V> void fields(V&& v) {{ {fields}; }} }};\n"
+
+
+def test_a_member_that_is_not_among_the_fields_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for one as small as what alignment leaves free: a bool before a number of eight bytes."""
+    pybind11 = pytest.importorskip("pybind11")
+    if shutil.which("c++") is None:
+        pytest.skip("no C++ compiler")
+    source, module, names = tmp_path / "made.cpp", tmp_path / "made_layouts.so", ("", "x", "noise", "n")
+    asked = "".join(f'm.def("without{name}", [] {{ return alps::layout<Without{name}>(); }});\n' for name in names)
+    structs = "".join(map(without, names))
+    source.write_text(f'#include "common/binding.h"\n{structs}PYBIND11_MODULE(made_layouts, m) {{\n{asked}}}\n')
+    includes = [f"-I{path}" for path in (ROOT / "csrc", pybind11.get_include(), sysconfig.get_paths()["include"])]
+    flags = ["-std=c++17", "-O0", "-fPIC", "-shared", "-fvisibility=hidden"]
+    subprocess.run(["c++", *flags, *includes, source, "-o", module], check=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    made = importlib.import_module("made_layouts")
+    assert [name for name, _ in made.without()] == ["x", "noise", "step", "rows", "first", "n"]
+    assert [letter for _, letter in made.without()] == ["Q", "q", "q", "q", "q", "q"]
+    for name in names[1:]:
+        with pytest.raises(RuntimeError, match="member"):
+            getattr(made, f"without{name}")()

@@ -2,7 +2,7 @@
 
 An op's kernel reads a struct of csrc/common/arguments.h. The function that calls it has a local variable for each of the struct's
 fields, a tensor or None where that is a pointer, and hands over `locals()`. So nothing goes by position, and no list of the
-names is written twice: a field that Python has no name for is an error when the module is loaded.
+names is written twice: a field of any op that Python has no name for is an error when the first one is called.
 """
 
 from __future__ import annotations

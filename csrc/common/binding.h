@@ -25,17 +25,20 @@ void each_field(S& s, Visit visit) {
     });
 }
 
-// Every field's name and its letter of Python's struct. Between two fields, or after the last, there is no room for a member.
+constexpr size_t aligned(size_t end, size_t alignment) { return (end + alignment - 1) / alignment * alignment; }
+
+// Every field's name and its letter of Python's struct. Between two fields, and after the last, lies what alignment asks for.
 template <class S>
 std::vector<std::pair<std::string, std::string>> layout() {
   S s = {};
   size_t end = 0;
   s.fields([&](const char* name, auto& field) {
     const size_t here = reinterpret_cast<const char*>(&field) - reinterpret_cast<const char*>(&s);
-    if (here < end || here - end >= 8) throw std::logic_error(std::string(name) + ": a member before it is not among the fields");
+    if (here != aligned(end, alignof(std::remove_reference_t<decltype(field)>)))
+      throw std::logic_error(std::string(name) + ": a member before it is not among the fields");
     end = here + sizeof field;
   });
-  if (sizeof s - end >= 8) throw std::logic_error("a member after the last of the fields");
+  if (sizeof s != aligned(end, alignof(S))) throw std::logic_error("a member after the last of the fields");
   std::vector<std::pair<std::string, std::string>> found;
   each_field(s, [&](const char* name, auto& field) {
     using T = std::remove_reference_t<decltype(field)>;
