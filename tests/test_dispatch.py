@@ -241,3 +241,12 @@ def test_a_run_on_sides_that_no_kernel_transforms_says_which(monkeypatch):
     with pytest.warns(UserWarning, match="langevin_fourier: 'cpu' has no transform of 1031 numbers, .* prime factor above 1021"):
         sample(y, op, GaussianEnergy(0.0, 1.0), chains=1, schedule=Schedule(1.0, 0.1, 2, 1), progress=False)
     sample(y, op, GaussianEnergy(0.0, 1.0), chains=1, schedule=Schedule(1.0, 0.1, 2, 1), progress=False)  # once a process
+
+
+def test_a_module_that_is_there_and_cannot_be_imported_is_told(tmp_path, monkeypatch):
+    """As one compiled for another machine would be, or one whose arguments are not all fields; what is not there is no news."""
+    (tmp_path / "made_broken.py").write_text("raise ImportError('undefined symbol: made_up')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.warns(UserWarning, match=r"^made_broken cannot be imported \(undefined symbol.*, though it is there: other"):
+        assert _dispatch._missing("made_broken") == "made_broken cannot be imported (undefined symbol: made_up)"
+    assert _dispatch._missing("made_absent") == "made_absent cannot be imported (No module named 'made_absent')"

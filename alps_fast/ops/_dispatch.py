@@ -83,10 +83,14 @@ class Backend(NamedTuple):
 
 
 def _missing(module: str) -> str | None:
+    """Why a module cannot be imported; warns where it is there all the same, for then slower backends run what it is for."""
     try:
         importlib.import_module(module)
     except ImportError as error:
-        return f"{module} cannot be imported ({error})"
+        why = f"{module} cannot be imported ({error})"
+        if not isinstance(error, ModuleNotFoundError):
+            warnings.warn(f"{why}, though it is there: other backends run its ops, more slowly", stacklevel=2)
+        return why
     return None
 
 
