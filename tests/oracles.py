@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from alps_fast.energies.gaussian import GaussianEnergy
-from alps_fast.layout import from_state
+from alps_fast.layout import from_state, to_state
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, Operator, SuperResolution
 
 S, MU = 0.5, 0.2  # the Gaussian prior
@@ -69,3 +69,22 @@ def measure(op: Operator, shape: tuple[int, int, int], seed: int = 3) -> Tensor:
     x = MU + S * torch.randn(shape, generator=g, dtype=torch.complex64 if op.is_complex else torch.float32)
     clean = op.forward(x)
     return clean + op.noise_std * torch.randn(clean.shape, generator=g, dtype=clean.dtype)
+
+
+def agrees(samples: Tensor, mmse: Tensor, mean: Tensor, covariance: Tensor) -> None:
+    """Samples whitened by the exact posterior have mean 0 and covariance 1, and so has the MMSE estimate its mean, within
+    Monte Carlo error: ‖mean‖² n/d = 1 ± 3 √(2/d), ‖S − I‖² = (d² + d)/n within 30 %, trace/d = 1 ± 4 √(2/nd)."""
+    x = to_state(samples).flatten(1).double()
+    n, d = x.shape
+    root = torch.linalg.cholesky(covariance)
+
+    def whiten(v: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(root, (v - mean).T, upper=False).T
+
+    z = whiten(x)
+    spread = z.T @ z / n
+    assert float(z.mean(0).square().sum()) * n / d < 1 + 3 * math.sqrt(2 / d)
+    assert abs(float(spread.diagonal().mean()) - 1) < 4 * math.sqrt(2 / (n * d)) + 0.004  # 0.4 %: what annealing leaves
+    assert float((spread - torch.eye(d)).square().sum()) < 1.3 * (d * d + d) / n
+    off = whiten(to_state(mmse[None]).flatten(1).double())
+    assert float(off.square().sum()) * n / d < 1 + 3 * math.sqrt(2 / d)

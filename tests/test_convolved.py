@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 from dense import image_matrix
-from oracles import MU, S, gaussian_posterior, generator, measure
-from test_oracles import agrees
+from oracles import MU, S, agrees, gaussian_posterior, generator, measure
 
 from alps_fast.energies import GaussianEnergy
 from alps_fast.layout import to_state

@@ -8,8 +8,7 @@ import warnings
 import pytest
 import torch
 from dense import image_matrix, matrix, posterior_power
-from oracles import MU, S, gaussian_posterior, measure
-from test_oracles import agrees
+from oracles import MU, S, agrees, gaussian_posterior, measure
 from torch import Tensor
 
 from alps_fast import data

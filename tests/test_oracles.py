@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from oracles import MU, OPERATORS, Published, S, gaussian_posterior, generator, measure
+from oracles import MU, OPERATORS, Published, S, agrees, gaussian_posterior, generator, measure
 from torch import Tensor
 
 from alps_fast.energies.gaussian import GaussianEnergy, GaussianMixtureEnergy
@@ -28,25 +28,6 @@ class PublishedMixture(GaussianMixtureEnergy):
 
     def curvature(self, t: float) -> None:
         return None
-
-
-def agrees(samples: Tensor, mmse: Tensor, mean: Tensor, covariance: Tensor) -> None:
-    """Samples whitened by the exact posterior have mean 0 and covariance 1, and so has the MMSE estimate its mean, within
-    Monte Carlo error: ‖mean‖² n/d = 1 ± 3 √(2/d), ‖S − I‖² = (d² + d)/n within 30 %, trace/d = 1 ± 4 √(2/nd)."""
-    x = to_state(samples).flatten(1).double()
-    n, d = x.shape
-    root = torch.linalg.cholesky(covariance)
-
-    def whiten(v: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(root, (v - mean).T, upper=False).T
-
-    z = whiten(x)
-    spread = z.T @ z / n
-    assert float(z.mean(0).square().sum()) * n / d < 1 + 3 * math.sqrt(2 / d)
-    assert abs(float(spread.diagonal().mean()) - 1) < 4 * math.sqrt(2 / (n * d)) + 0.004  # 0.4 %: what annealing leaves
-    assert float((spread - torch.eye(d)).square().sum()) < 1.3 * (d * d + d) / n
-    off = whiten(to_state(mmse[None]).flatten(1).double())
-    assert float(off.square().sum()) * n / d < 1 + 3 * math.sqrt(2 / d)
 
 
 @pytest.mark.parametrize("name", OPERATORS)

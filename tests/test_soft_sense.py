@@ -6,8 +6,7 @@ import math
 
 import pytest
 import torch
-from oracles import MU, S, gaussian_posterior, generator, measure
-from test_oracles import agrees
+from oracles import MU, S, agrees, gaussian_posterior, generator, measure
 
 from alps_fast import data, energies
 from alps_fast.errors import ArgumentError

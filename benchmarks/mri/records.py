@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,3 @@ def append(path: Path, record: Record) -> None:
     cut = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0  # a run that was killed
     with path.open("a") as file:
         file.write(("\n" if cut else "") + json.dumps(rounded) + "\n")
-
-
-def missing_of(path: Path, wanted: Iterator[tuple[str, str, str]]) -> Iterator[tuple[str, str, str]]:
-    """Those of the keys wanted that a file does not hold."""
-    there = {key(record) for record in read(path)}
-    return (one for one in wanted if one not in there)
