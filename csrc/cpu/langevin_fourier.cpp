@@ -7,6 +7,8 @@
 // or the rounding of the larger would be the error of the smaller.
 #include <omp.h>
 
+#include <cmath>
+
 #include "draw.h"
 #include "fft.h"
 #include "kernels.h"
