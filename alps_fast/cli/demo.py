@@ -55,7 +55,7 @@ SETTINGS = {
 TASKS = {"mri": ("mri_r4", "mri_r8"), "inpaint": ("inpaint",), "deblur": ("deblur",), "all": tuple(SETTINGS)}
 SAMPLING = {"mri_r4": (4, 16), "mri_r8": (8, 10)}  # acceleration, and columns of the fully sampled centre
 BLUR_STD = 2.0
-RIDGE_STDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 10.0)  # t of the least-squares baseline; the best one is reported
+LEAST_SQUARES_STDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 10.0)  # t of the least-squares baseline; the best one is reported
 
 
 class Problem(NamedTuple):
@@ -164,12 +164,12 @@ def endless(posterior: Posterior, score: Callable[[Tensor], float]) -> float | N
 
 
 def least_squares(problem: Problem) -> list[tuple[Tensor, float]]:
-    """argmin ‖Ax − y‖²/η² + ‖x‖²/t² for every t of `RIDGE_STDS`.
+    """argmin ‖Ax − y‖²/η² + ‖x‖²/t² for every t of `LEAST_SQUARES_STDS`.
 
     The demo reports the one nearest to the truth, which a user cannot pick: the baseline is as strong as it gets.
     """
     rhs = problem.operator.adjoint(problem.y) / problem.operator.noise_std**2
-    return [(problem.operator.project(rhs, t), t) for t in RIDGE_STDS]
+    return [(problem.operator.project(rhs, t), t) for t in LEAST_SQUARES_STDS]
 
 
 def view(image: Tensor) -> np.ndarray:

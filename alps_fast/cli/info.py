@@ -68,7 +68,7 @@ def command(as_json: bool) -> None:
     machine = found["machine"]
     click.echo("  ".join(f"{name} {version or '-'}" for name, version in found["packages"].items()))
     click.echo(f"python {found['python']}, {machine['system']}, {machine['cores']} cores, "
-               f"{machine['torch_threads']} torch threads, ISA {machine['isa'] or '- (extension not built)'}, "
+               f"{machine['torch_threads']} torch threads, ISA {machine['isa'] or '- (no alps_fast._cpu)'}, "
                f"GPU {', '.join(machine['gpus']) or '-'}, nvcc {'yes' if machine['nvcc'] else 'no'}")
     click.echo(f'precision "fast" in the CPU kernels: {machine["fast"] or "-"}')
     click.echo("backends, in order of preference:")

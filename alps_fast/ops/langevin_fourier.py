@@ -96,7 +96,7 @@ def langevin_fourier_reference(
     return channels_last(both.real + both.imag), channels_last(both.real)
 
 
-LARGEST_PRIME = {"cpu": 1021, "cuda": 7}  # among the factors of what csrc/cpu/fft.h and csrc/cuda/fft.cuh transform
+LARGEST_PRIME = {"cpu": 1021, "cuda": 7}  # among the factors of what csrc/cpu/fft.cpp and csrc/cuda/fft.cuh transform
 
 
 @functools.cache

@@ -88,9 +88,9 @@ class Run:
         warm = warm_state(sampler.warm_start, self.image, operator.is_complex, self.adjoint)
         check(len(self.y) <= MEASUREMENTS - sampler.first_measurement, "y", f"{len(self.y)} measurements",
               f"at most {MEASUREMENTS - sampler.first_measurement} from first_measurement = {sampler.first_measurement} on")
-        of_measurement = torch.arange(sampler.chains, device=self.adjoint.device) + sampler.first_chain
+        indices = torch.arange(sampler.chains, device=self.adjoint.device) + sampler.first_chain
         measurements = torch.arange(len(self.y), device=self.adjoint.device) + sampler.first_measurement
-        self.ids = ids(of_measurement.repeat(len(self.y)), measurements.repeat_interleave(sampler.chains), sampler.paired)
+        self.ids = ids(indices.repeat(len(self.y)), measurements.repeat_interleave(sampler.chains), sampler.paired)
         self.targets = Targets(operator, sampler.energy, self.y, self.adjoint, self.ids, warm, sampler.warm_std, sampler.seed,
                                sampler.backend)
         annealed, levels = sampler.planned(self.schedule)
