@@ -216,6 +216,7 @@ def extensions():
     return [cpu] if BUILD in ("cpu", "sanitize") else [cuda, cpu]
 
 
-setup(packages=[*find_packages(include=["alps_fast*"]), "alps_fast.kernels", "alps_fast.bench"],
-      package_dir={"alps_fast.kernels": "kernels", "alps_fast.bench": "benchmarks"},
+setup(packages=[*find_packages(include=["alps_fast*"]), "alps_fast.kernels", "alps_fast.bench", "alps_fast.bench.quality"],
+      package_dir={"alps_fast.kernels": "kernels", "alps_fast.bench": "benchmarks",
+                   "alps_fast.bench.quality": "benchmarks/quality"},
       ext_modules=extensions(), cmdclass={"build_ext": Build})

@@ -288,18 +288,3 @@ def test_a_physics_is_no_forward_function():
     with pytest.raises(af.ArgumentError, match=r"^forward: got a Denoising; wanted a function, or .*from_deepinv\(physics\)"):
         LinearOperator(physics, physics.A_adjoint, SIGMA, (1, 4, 4))
     assert LinearOperator(physics.A, physics.A_adjoint, SIGMA, (1, 4, 4)).noise_std == SIGMA
-
-
-def test_the_fields_table_runs(monkeypatch):
-    """Two methods on one row of `benchmarks.quality`: figures of samples, and of a single estimate."""
-    from benchmarks import quality
-
-    pytest.importorskip("skimage")
-    pytest.importorskip("sklearn")
-    monkeypatch.setattr(quality, "methods", lambda *given, every=quality.methods: (
-        (name, method) for name, method in every(*given) if name in ("ours, ridge", "DDRM")))
-    found = quality.table(("random .05",), images=1, samples=3, steps=4)["random .05"]
-    assert set(found) == {"ours, ridge", "DDRM"} and all(len(v) == len(quality.COLUMNS) for v in found.values())
-    assert found["DDRM"][3] == 4 and found["ours, ridge"][3] > 100 and found["ours, ridge"][0] > 14
-    one = quality.figures(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8) + 0.1, 1, 1.0)
-    assert one[0] == pytest.approx(20) and one[5:] == pytest.approx([float("nan")] * 3, nan_ok=True)

@@ -1,0 +1,92 @@
+"""Restoration by the field's methods and ours with one teacher, on photographs and MR images that it was never trained on.
+
+    python -m benchmarks.quality --quick                       that everything runs, in under a minute
+    python -m benchmarks.quality --tune                        settings of the baselines, on other images
+    python -m benchmarks.quality --resume FILE --images 20     goes on where FILE was left, an image of every row at a time
+    python -m benchmarks.quality --show FILE                   the table in Markdown
+
+Needs the extra `quality`. What is done how: docs/quality.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+from .libraries import azula, deepinv
+from .methods import METHODS
+from .problems import ROWS
+from .runs import every
+from .store import Store, read
+from .table import markdown
+from .tuning import tune
+
+QUICK_ROWS = ("random .05", "motion blur", "super-resolution x4", "MRI 1-D x2")
+QUICK_SIDE = 32
+
+
+def asked() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--resume", type=Path, metavar="FILE", help="where restorations are kept (JSON lines)")
+    mode.add_argument("--show", type=Path, metavar="FILE", help="print the table of a file, and do nothing")
+    mode.add_argument("--tune", action="store_true", help="write tuned.json beside the code")
+    mode.add_argument("--quick", action="store_true", help="few steps, four rows, one image of 32²: figures mean nothing")
+    parser.add_argument("--images", type=int, default=1, help="of every row; 1")
+    parser.add_argument("--side", type=int, default=64, help="of the crops, a multiple of 16; 64")
+    parser.add_argument("--draws", type=int, default=4, help="of every method; 4")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="of processor time, after which it stops")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=ROWS, metavar="ROW", help=f"of {', '.join(ROWS)}")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS, metavar="METHOD",
+                        help=f"of {', '.join(METHODS)}")
+    found = parser.parse_args()
+    if found.images < 1 or found.draws < (1 if found.tune else 4) or found.side < 32 or found.side % 16:
+        parser.error("--images from 1, --draws from 4 (two pairs; 1 to tune) and --side a multiple of 16 from 32")
+    return found
+
+
+def main() -> None:
+    """Tune, run, or show."""
+    args = asked()
+    if args.show is not None:
+        options, lines = read(args.show)
+        if not lines:
+            sys.exit(f"{args.show}: holds no restorations")
+        print(", ".join(f"{k} {v}" for k, v in options.items()), end="\n\n")
+        print(markdown(lines))
+        return
+    if azula() is None or deepinv() is None:
+        sys.exit("benchmarks.quality needs azula and DeepInverse: pip install 'alps_fast[quality]'")
+    torch.set_num_threads(args.threads)
+    warnings.simplefilter("ignore")  # of schedules that are short on purpose, and of other libraries
+
+    def stop() -> bool:
+        return time.process_time() > 60 * args.minutes
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    if args.tune:
+        tune(args.rows, args.methods, args.images, args.side, args.draws, stop, say)
+        return
+    if args.quick:
+        args.rows, args.images, args.side = list(QUICK_ROWS), 1, QUICK_SIDE
+    options = {"side": args.side, "draws": args.draws, "quick": args.quick, "threads": args.threads, "torch": torch.__version__,
+               "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+    store = Store(args.resume, options)
+    every(args.rows, args.methods, args.images, args.side, args.draws, args.quick, store, stop, say)
+    print(markdown(store.lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""What is said of a method's draws beside the truth."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alps_fast.metrics import coverage, psnr, ssim
+from alps_fast.posterior import Posterior
+from alps_fast.student import student
+
+from ..levy import crps
+from .problems import Problem
+
+LEVELS = (0.5, 0.9)
+FIGURES = ("psnr mean", "psnr draw", "ssim", "cover 50", "cover 90", "crps")
+
+
+class Draws(NamedTuple):
+    """x: (m, C, H, W) real. posterior: where they are ours, what knows which of them are pairs."""
+
+    x: Tensor
+    posterior: Posterior | None = None
+
+
+def figures(draws: Draws, problem: Problem) -> dict[str, float | None]:
+    """By name of `FIGURES`; None for what a single estimate does not have.
+
+    PSNR counts |error|² of a complex pixel once; SSIM is that of magnitudes. Intervals are mean ± q s √(1 + 1/m), q Student's
+    with m − 1 degrees of freedom and s the standard deviation of m draws, and `Posterior.interval` where draws are pairs. CRPS is
+    the fair one of independent draws.
+    """
+    x, truth = draws.x.double(), problem.truth.double()
+    m, mean = len(x), x.mean(0, keepdim=True)
+
+    def decibel(estimate: Tensor) -> float:
+        error = (estimate - truth).square().sum(1).sqrt().numpy()
+        return psnr(error, np.zeros_like(error), problem.peak)
+
+    def magnitude(v: Tensor) -> np.ndarray:
+        return (v.square().sum(1).sqrt() if v.shape[1] == 2 else v[:, 0])[0].numpy()
+
+    found: dict[str, float | None] = dict.fromkeys(FIGURES)
+    found["psnr mean"], found["psnr draw"] = decibel(mean), decibel(x[:1])
+    found["ssim"] = ssim(magnitude(mean), magnitude(truth), problem.peak)
+    if m == 1:
+        return found
+    for level in LEVELS:
+        if draws.posterior is None:
+            half = x.std(0) * (1 + 1 / m) ** 0.5 * float(student(level, torch.tensor(float(m - 1))))
+            low, high = mean[0] - half, mean[0] + half
+        else:
+            low, high = (torch.cat([v.real, v.imag]) if v.is_complex() else v for v in draws.posterior.interval(level))
+        found[f"cover {100 * level:.0f}"] = coverage(low.numpy(), high.numpy(), truth[0].numpy())
+    independent = x if draws.posterior is None or not draws.posterior.pairs else x[::2]
+    found["crps"] = float(crps(independent.numpy(), truth[0].numpy()).mean())
+    return found

@@ -1,0 +1,217 @@
+"""The field's table: its problems, its methods where closed forms know the answer, its figures, its file."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from alps_fast import data
+from alps_fast.operators import Inpainting
+from benchmarks.quality import libraries, methods, papers, problems, runs, store, table, tuning
+from benchmarks.quality.figures import FIGURES, Draws, figures
+from benchmarks.quality.problems import Problem, bicubic, problem, scattered
+
+S, ETA, SIDE = 0.5, 0.3, 8
+
+
+def needs(*packages: str) -> None:
+    for package in packages:
+        pytest.importorskip(package)
+
+
+def needs_peers() -> None:
+    needs("einops")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if libraries.deepinv() is None or libraries.azula() is None:
+            pytest.skip("DeepInverse or azula is not installed")
+
+
+class Gaussian(nn.Module):
+    """D of N(0, S²), counting as the teacher does."""
+
+    evaluations = 0
+
+    def forward(self, x: Tensor, sigma: Tensor | float, **_: object) -> Tensor:
+        self.evaluations += len(x)
+        return x * S**2 / (S**2 + torch.as_tensor(sigma, dtype=torch.float32).reshape(-1, 1, 1, 1) ** 2)
+
+
+def gaussian_problem() -> Problem:
+    """A truth of that prior, seen at half of its pixels."""
+    truth = S * torch.randn(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    mask = data.pixel_mask(SIDE, SIDE, keep=0.5)
+    operator = Inpainting(mask, ETA)
+    return Problem("", "natural", operator, data.measure(operator, truth[0], mask, seed=2), truth, 2.0)
+
+
+@pytest.mark.parametrize("row", problems.ROWS)
+def test_the_algebra_of_every_row(row):
+    """Aᵀ is the adjoint of A, `normal` is AᵀA, and `solve` inverts AᵀA/η² + lam; noise has the std that it says."""
+    needs("skimage", "sklearn", *(["nilearn", "nibabel"] if row.startswith("MRI") else []))
+    given = problem(row, 0, 32)
+    x, v = torch.randn(2, *given.truth.shape[1:]), torch.randn(2, given.y.shape[1])
+    torch.testing.assert_close((given.A(x) * v).sum(), (x * given.At(v)).sum(), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(given.normal(x), given.At(given.A(x)), rtol=1e-4, atol=1e-4)
+    solved = given.solve(x, 4.0)
+    torch.testing.assert_close(given.normal(solved) / given.eta**2 + 4.0 * solved, x, rtol=1e-3, atol=1e-3)
+    error = given.y - given.A(given.truth)
+    seen = error[error != 0]
+    assert float(seen.std()) == pytest.approx(given.eta, abs=4 * given.eta / (2 * len(seen)) ** 0.5)
+
+
+def test_tuning_images_are_others():
+    needs("skimage", "sklearn")
+    table_image, tuning_image = problem("box", 0, 32), problem("box", 0, 32, tuning=True)
+    assert not torch.equal(table_image.truth, tuning_image.truth)
+    assert not any(torch.equal(problems.photographs(True)[0], image) for image in problems.photographs(False))
+    torch.testing.assert_close(problem("box", 3, 32).measured, problem("box", 3, 32).measured, rtol=0, atol=0)
+
+
+def test_kernels_and_masks():
+    kernel = bicubic(4)
+    assert kernel.shape == (16, 16) and float(kernel.sum()) == pytest.approx(1)
+    torch.testing.assert_close(kernel, kernel.flip(0, 1))
+    mask = scattered(32, 6, 4)
+    assert int(mask.sum()) == round(32**2 / 6) and bool((mask[14:18, 14:18] == 1).all())
+
+
+def test_split_gibbs_draws_from_the_posterior_that_it_has():
+    """[PnPDM] at ρ sees pixels with noise η² + ρ²: mean, up to its Monte Carlo error, and variance by 5 %."""
+    given, draws, rho = gaussian_problem(), 200, 0.2
+    x = papers.pnpdm(given, Gaussian(), draws, 0, last=rho, decay=0.5, rounds=20, steps=100).x
+    weight = given.normal(torch.ones_like(given.truth)) / (ETA**2 + rho**2)
+    variance = 1 / (weight + S**-2)
+    exact = variance * given.At(given.y) / (ETA**2 + rho**2)
+    assert float((x.mean(0) - exact).square().mean()) == pytest.approx(float(variance.mean()) / draws, rel=0.3)
+    assert float(x.var(0).mean()) == pytest.approx(float(variance.mean()), rel=0.05)
+
+
+def test_the_published_loop_and_daps_reach_a_gaussian_mean(monkeypatch):
+    given, draws = gaussian_problem(), 100
+    exact = given.solve(given.At(given.y) / given.eta**2, S**-2)
+    prior = SimpleNamespace(grad=lambda x, t: x - Gaussian()(x, t), curvature=lambda t: 1.0)
+    monkeypatch.setattr(papers, "distilled", lambda domain: prior)
+    teacher = Gaussian()
+    found = {"published": papers.published(given, teacher, draws, 0, first=10.0, last=0.02, levels=40).x,
+             "daps": papers.daps(given, Gaussian(), draws, 0, rate=0.3, last=0.1, levels=30, ode=5, langevin=30).x}
+    assert teacher.evaluations == 2 * draws * 40 * 5
+    for name, x in found.items():
+        off = float((x.mean(0) - exact).square().mean() ** 0.5)
+        assert off < 0.08, name  # beside a prior of S = .5; each has a bias that is its own
+    assert float(found["published"].var(0).mean()) < 0.8 * float(S**2 / 2)  # conditional means: its draws are too near each other
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # of torch.func.jvp
+def test_moment_matching_is_right_for_a_gaussian():
+    """[MMPS] is exact there, given steps enough; of azula's solver two do, for two eigenvalues."""
+    needs_peers()
+    given, draws = gaussian_problem(), 100
+    x = libraries.mmps(given, Gaussian(), draws, 0, iterations=2, eta=1.0, steps=240).x
+    exact = given.solve(given.At(given.y) / given.eta**2, S**-2)
+    variance = float((given.solve(torch.ones(1, 1, SIDE, SIDE), S**-2)).mean())
+    assert float((x.mean(0) - exact).square().mean()) == pytest.approx(variance / draws, rel=0.5)
+    assert float(x.var(0).mean()) == pytest.approx(variance, rel=0.1)
+
+
+def test_singular_values_give_the_operator_back():
+    needs_peers()
+    needs("skimage", "sklearn")
+    for row in ("random .05", "motion blur", "super-resolution x4"):
+        given = problem(row, 0, 32)
+        assert methods.METHODS["DDRM"].takes(given)
+        x = torch.randn(2, 1, 32, 32)
+        torch.testing.assert_close(libraries.decomposed(given).A(x).flatten(1), given.A(x), rtol=1e-4, atol=1e-4)
+
+
+def test_figures_of_draws():
+    """Of draws from the distribution that the truth is from, with numbers that a library has too."""
+    given, m = gaussian_problem(), 8
+    x = S * torch.randn(m, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(2))
+    found = figures(Draws(x), given)
+    assert set(found) == set(FIGURES)
+    assert found["cover 90"] == pytest.approx(0.9, abs=4 * (0.09 / SIDE**2) ** 0.5)
+    assert found["psnr draw"] == pytest.approx(10 * math.log10(4 / float((x[0] - given.truth[0]).square().mean())), abs=1e-4)
+    single = figures(Draws(x[:1]), given)
+    assert single["psnr mean"] == single["psnr draw"] and single["cover 90"] is None and single["crps"] is None
+    apart = (x[:, None] - x[None]).abs().sum((0, 1)) / (m * (m - 1))
+    assert found["crps"] == pytest.approx(float(((x - given.truth[0]).abs().mean(0) - apart / 2).mean()), rel=1e-5)
+
+
+def test_a_run_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
+    needs("skimage", "sklearn")
+    monkeypatch.setattr(tuning, "FILE", tmp_path / "tuned.json")
+    path, options, said = tmp_path / "run.jsonl", {"side": 32}, list[str]()
+    names = ["ours, ridge", "PnP-DM"]
+
+    def go(limit: float) -> list[dict]:
+        kept = store.Store(path, options)
+        runs.every(["random .1"], names, 2, 32, 4, True, kept, lambda: len(kept.lines) >= limit, said.append)
+        return kept.lines
+
+    first = go(1)
+    with path.open("a") as file:
+        file.write('{"row": "random .1", "meth')
+    lines = go(math.inf)
+    assert lines[0] == first[0] and len(lines) == 4 == len(said)
+    assert [(line["method"], line["image"]) for line in lines] == [(n, i) for i in (0, 1) for n in names]
+    assert lines[1]["evaluations"] > 1 and lines[1]["processor"] > 0
+    assert store.read(path) == (options, lines)
+    with pytest.raises(SystemExit, match="other options: side is 32"):
+        store.Store(path, {"side": 48})
+    text = table.markdown(lines)
+    assert "**random .1**, 2 images" in text and text.count("±") >= 2 * len(FIGURES) and "| ours, ridge | 2 |" in text
+
+
+def test_settings_are_tuned_by_the_mean(tmp_path, monkeypatch):
+    """The better of two is kept, found again by the run, and not tried twice."""
+    needs("skimage", "sklearn")
+    monkeypatch.setattr(tuning, "FILE", tmp_path / "tuned.json")
+    truth = problem("box", 0, 32, tuning=True).truth
+    method = methods.Method(lambda given, teacher, draws, seed, off: Draws(truth + off + torch.zeros(draws, 1, 32, 32)),
+                            {"off": 0.5}, {"off": (0.4, 0.1, 0.2)})
+    monkeypatch.setitem(methods.METHODS, "DPS", method)
+    said = list[str]()
+    for _ in range(2):
+        tuning.tune(["box"], ["DPS"], 1, 32, 2, lambda: False, said.append)
+    assert len(said) == 1 and tuning.knobs_of("box", "DPS") == {"off": 0.1}
+    assert len(json.loads((tmp_path / "tuned.json").read_text())["box / DPS"]["tried"]) == 3
+
+
+def test_standard_errors_and_goals():
+    assert table.spread([1.0, 3.0, None, math.nan]) == (2.0, pytest.approx(1.0), 2)
+    assert table.cell([2.0], 1) == "2.0" and table.cell([None], 1) == "–" and table.cell([1.0, 3.0], 2) == "2.00 ± 1.00"
+    base = {"row": "box", "image": 0, "psnr draw": 20.0, "ssim": 0.5, "cover 50": 0.5, "crps": 0.1, "evaluations": 9.0,
+            "clock": 1.0}
+    lines = [base | {"method": "DAPS", "psnr mean": 20.0, "cover 90": 0.8, "processor": 10.0},
+             base | {"method": "ours, ridge", "psnr mean": 20.6, "cover 90": 0.9, "processor": 0.4}]
+    assert table.goals(lines)[2] == "| ours, ridge | 1 of 1 | 1 of 1 | 1 of 1 | 0.900 |"
+
+
+def test_the_teacher_counts(monkeypatch):
+    from benchmarks.quality.teacher import Teacher
+
+    teacher = Teacher("natural")
+    x = torch.zeros(2, 1, 16, 16, requires_grad=True)
+    out = teacher(x, 0.5)
+    assert teacher.evaluations == 2 and out.dtype == torch.float32
+    torch.autograd.grad(out.sum(), x)
+    assert teacher.evaluations == 4
+
+
+def test_every_library_method_runs():
+    """A few steps of each; figures mean nothing."""
+    needs_peers()
+    needs("skimage", "sklearn")
+    given = problem("random .05", 0, 32)
+    for name in ("DPS", "DiffPIR", "DDRM", "ULA"):
+        method = methods.METHODS[name]
+        found, cost = runs.restored(name, given, 4, 0, method.knobs | method.quick | {"steps": 3})
+        assert found.x.shape == (4, 1, 32, 32) and bool(found.x.isfinite().all()), name
+        assert cost["evaluations"] == {"DPS": 6, "DiffPIR": 3, "DDRM": 3, "ULA": 3}[name]
