@@ -215,3 +215,18 @@ def test_every_library_method_runs():
         found, cost = runs.restored(name, given, 4, 0, method.knobs | method.quick | {"steps": 3})
         assert found.x.shape == (4, 1, 32, 32) and bool(found.x.isfinite().all()), name
         assert cost["evaluations"] == {"DPS": 6, "DiffPIR": 3, "DDRM": 3, "ULA": 3}[name]
+
+
+def test_a_longer_run_ends_at_the_noise():
+    """Of the schedule that is chosen, steps and end alone are others; pairs are told from independent draws."""
+    needs("skimage", "sklearn")
+    given = problem("random .05", 0, 32)
+    name = "ours, DiffusionPrior, long"
+    found, cost = runs.restored(name, given, 4, 0, methods.METHODS[name].knobs | {"steps": 1})
+    assert found.posterior is not None and found.posterior.pairs
+    plan = found.posterior.schedule
+    assert plan is not None and (plan.steps, plan.sigma_min) == (1, 0.05)
+    assert cost["evaluations"] == pytest.approx(2 * plan.levels, abs=4)  # a step and a predictor a level, and a probe
+    low, high = found.posterior.interval(0.9)
+    inside = (low <= given.truth[0]) & (given.truth[0] <= high)
+    assert figures(found, given)["cover 90"] == pytest.approx(float(inside.float().mean()))

@@ -30,17 +30,19 @@ class Method:
 
 
 FEW = {"sigma_max": 2.0, "sigma_min": 0.02, "levels": 4, "steps": 2, "predictor": True, "eta_max": 1.0, "eta_steps": 2}
-BLUNT = {"sigma_max": 15.0, "sigma_min": 0.05, "levels": 16, "steps": 4, "rho": 7.0, "predictor": True, "eta_max": 2.0,
-         "eta_steps": 10}  # for the annealed measurement, which at the 0.02 that is chosen runs away from this teacher
+BLUNT = {"sigma_max": 15.0, "sigma_min": 0.1, "levels": 12, "steps": 4, "rho": 7.0, "predictor": True, "eta_max": 2.0,
+         "eta_steps": 10}  # for the annealed measurement, which at the 0.02 that is chosen runs away from the teacher
+SHARP = BLUNT | {"sigma_min": 0.03, "levels": 16}
 PRIORS = {"DiffusionPrior": "diffusion", "denoiser": "denoiser", "ridge": "ridge"}
 
 METHODS: dict[str, Method] = {
     **{f"ours, {name}": Method(partial(ours.sample, prior=prior), quick={"schedule": FEW}) for name, prior in PRIORS.items()},
+    "ours, DiffusionPrior, long": Method(partial(ours.longer, prior="diffusion"), {"steps": 16, "last": 0.1}, {}, {"steps": 1}),
     "ours, MAP": Method(partial(ours.mode, prior="denoiser")),
     "ours, measurement": Method(partial(ours.sample, prior="diffusion", method="measurement"), {"schedule": BLUNT},
-                                quick={"schedule": FEW}),
+                                {"schedule": (BLUNT, SHARP)}, {"schedule": FEW}),
     "ours, measurement, warm": Method(partial(ours.warm, prior="diffusion"), {"std": 0.15, "start": {}, "schedule": BLUNT},
-                                      quick={"schedule": FEW}),
+                                      {"schedule": (BLUNT, SHARP)}, {"schedule": FEW}),
     "published ALPS": Method(
         papers.published, {"first": 100.0, "last": 0.1, "levels": 50}, {"last": (0.02, 0.1)}, {"levels": 4}),
     "DAPS": Method(papers.daps, {"rate": 1.0, "last": 0.1, "levels": 50, "ode": 5, "langevin": 100},
@@ -48,7 +50,7 @@ METHODS: dict[str, Method] = {
     "PnP-DM": Method(papers.pnpdm, {"last": 0.15, "decay": 0.7, "rounds": 20, "steps": 12}, {"last": (0.05, 0.15)},
                      {"decay": 0.2, "rounds": 3, "steps": 2}),
     "DPS": Method(libraries.dps, {"zeta": 1.0, "steps": 100}, {"zeta": (0.5, 1.5, 5.0)}, {"steps": 5}),
-    "DiffPIR": Method(libraries.diffpir, {"lmbda": 7.0, "eta": 0.5, "steps": 50},
+    "DiffPIR": Method(libraries.diffpir, {"lmbda": 7.0, "eta": 1.0, "steps": 100},
                       {"lmbda": (1.0, 7.0), "eta": (0.3, 1.0)}, {"steps": 5}),
     "MMPS": Method(libraries.mmps, {"iterations": 1, "eta": 1.0, "steps": 32}, {"iterations": (1, 3)},
                    {"steps": 3}),

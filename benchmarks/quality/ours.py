@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import alps_fast as af
 from alps_fast.energies import DiffusionPrior, Energy
+from alps_fast.samplers.chosen import chosen
 
 from .figures import Draws
 from .libraries import dps
@@ -41,6 +43,14 @@ def sample(problem: Problem, teacher: Teacher, draws: int, seed: int, *, prior: 
     if prior != "diffusion":
         teacher.evaluations += 2 * found.gradients * draws  # forward and back
     return Draws(as_truth(found.samples), found)
+
+
+def longer(problem: Problem, teacher: Teacher, draws: int, seed: int, *, prior: str, steps: int, last: float) -> Draws:
+    """`steps` a level in place of the four that are chosen, down to the measurement's noise, or to `last` if that is less."""
+    energy, y = prior_of(prior, problem, teacher), problem.operator.check_measurement(problem.measured)
+    plan = chosen(problem.operator, energy, y, measured=True)
+    plan = replace(plan, steps=steps, sigma_min=max(min(problem.eta, last), plan.sigma_min))
+    return sample(problem, teacher, draws, seed, prior=prior, schedule=asdict(plan))
 
 
 def warm(problem: Problem, teacher: Teacher, draws: int, seed: int, *, start: dict[str, Any], std: float,
