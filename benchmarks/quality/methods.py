@@ -46,7 +46,7 @@ METHODS: dict[str, Method] = {
     "published ALPS": Method(
         papers.published, {"first": 100.0, "last": 0.1, "levels": 50}, {"last": (0.02, 0.1)}, {"levels": 4}),
     "DAPS": Method(papers.daps, {"rate": 1.0, "last": 0.1, "levels": 50, "ode": 5, "langevin": 100},
-                   {"rate": (0.1, 1.0), "last": (0.03, 0.1)}, {"levels": 4, "ode": 2, "langevin": 5}),
+                   {"rate": (0.01, 0.1, 1.0), "last": (0.03, 0.1)}, {"levels": 4, "ode": 2, "langevin": 5}),
     "PnP-DM": Method(papers.pnpdm, {"last": 0.15, "decay": 0.7, "rounds": 20, "steps": 12}, {"last": (0.05, 0.15)},
                      {"decay": 0.2, "rounds": 3, "steps": 2}),
     "DPS": Method(libraries.dps, {"zeta": 1.0, "steps": 100}, {"zeta": (0.5, 1.5, 5.0)}, {"steps": 5}),

@@ -14,6 +14,7 @@ COSTS = ("evaluations", "processor", "clock")
 COLUMNS = ("method", "images", *(f"{name}, dB" if name.startswith("psnr") else name for name in FIGURES), "evaluations",
            "processor s", "clock s", "minus DAPS, dB")
 BESIDE = "DAPS"
+BRIEF = {"psnr mean": 2, "cover 90": 3, "processor": 1}  # and digits
 
 
 def spread(values: Iterable[float | None]) -> tuple[float, float, int]:
@@ -32,7 +33,10 @@ def cell(values: Iterable[float | None], digits: int) -> str:
 
 
 def markdown(lines: list[dict[str, Any]]) -> str:
-    """A table a row of problems, methods in the order of `METHODS`; "minus DAPS" is over the images that both have."""
+    """Three figures of all, what of the goals holds, and a table a row of problems, methods in the order of `METHODS`.
+
+    "minus DAPS" is over the images that both have.
+    """
     from .methods import METHODS
     from .problems import ROWS
 
@@ -56,7 +60,21 @@ def markdown(lines: list[dict[str, Any]]) -> str:
             cells.append("" if name == BESIDE else cell(less, 2))
             out.append("| " + " | ".join(cells) + " |")
         out.append("")
-    return "\n".join([*out, *goals(lines)])
+    short = [line for key, digits in BRIEF.items() for line in (f"**{key}**", "", *matrix(lines, key, digits), "")]
+    return "\n".join([*short, *goals(lines), "", *out])
+
+
+def matrix(lines: list[dict[str, Any]], key: str, digits: int) -> list[str]:
+    """One figure of every method and row."""
+    from .methods import METHODS
+    from .problems import ROWS
+
+    rows = [row for row in ROWS if any(line["row"] == row for line in lines)]
+    out = ["| method | " + " | ".join(rows) + " |", "|---|" + "--:|" * len(rows)]
+    for name in METHODS:
+        cells = [cell((line[key] for line in lines if (line["row"], line["method"]) == (row, name)), digits) for row in rows]
+        out += ["| " + " | ".join([name, *cells]) + " |"] if set(cells) != {"–"} else []
+    return out
 
 
 def goals(lines: list[dict[str, Any]]) -> list[str]:
