@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ..data.make import ICBM152
 from ..errors import check, check_choice
 from ..limits import check_memory
 
@@ -74,6 +75,13 @@ def brain_volume(path: Path) -> np.ndarray:
 
     volume = np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj, dtype=np.float32)
     return np.clip(volume / np.percentile(volume[volume > 0], 99.9), 0, 1)
+
+
+def icbm152() -> np.ndarray:
+    """The T1 template of 152 people, 1 mm, as nilearn ships it; never trained on. ImportError: nilearn is not installed."""
+    import nilearn
+
+    return brain_volume(Path(nilearn.__file__).parent / ICBM152)
 
 
 def brain_images() -> list[np.ndarray]:

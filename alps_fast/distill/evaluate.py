@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .data import HELD_OUT, brain_volume, random_phase
+from .data import HELD_OUT, icbm152, random_phase
 
 LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 Denoiser = Callable[[Tensor, float], Tensor]
@@ -29,18 +29,16 @@ def held_out(domain: str) -> list[Tensor]:
 
 
 def _held_out_brain() -> list[Tensor]:
-    import nilearn
+    volume, generator = icbm152(), torch.Generator().manual_seed(2026)
+    return [brain_slice(plane, generator)[None] for plane in (volume[:, :, 95], volume[:, 120, :], volume[85, :, :])]
 
-    path = Path(nilearn.__file__).parent / "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-    volume = brain_volume(path)
-    generator = torch.Generator().manual_seed(2026)
-    out = []
-    for plane in (volume[:, :, 95], volume[:, 120, :], volume[85, :, :]):
-        rows, columns = np.nonzero(plane.any(1))[0], np.nonzero(plane.any(0))[0]
-        x = torch.from_numpy(plane[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1].copy())
-        phase = random_phase(1, max(x.shape), generator)[0, :x.shape[0], :x.shape[1]]
-        out.append(torch.stack([x * phase.cos(), x * phase.sin()])[None])
-    return out
+
+def brain_slice(plane: np.ndarray, generator: torch.Generator) -> Tensor:
+    """(2, H, W): magnitudes (H, W), cut where there is nothing around them, with a smooth phase."""
+    rows, columns = np.nonzero(plane.any(1))[0], np.nonzero(plane.any(0))[0]
+    x = torch.from_numpy(plane[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1].copy())
+    phase = random_phase(1, max(x.shape), generator)[0, :x.shape[0], :x.shape[1]]
+    return torch.stack([x * phase.cos(), x * phase.sin()])
 
 
 def _held_out_natural() -> list[Tensor]:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from alps_fast.distill.data import brain_volume, random_phase
+from alps_fast.distill.data import brain_volume, icbm152, random_phase
 
 GRID = (104, 128)
 SCALE = 2 / 3  # of slices of 1 mm: an average of 152 people is as sharp at 1.5 mm as one person's scan, of the training, at 1 mm
@@ -38,9 +38,7 @@ class Truth(NamedTuple):
 
 def held_out() -> Iterator[Truth]:
     """ICBM152 T1, axial and coronal by turns, as nilearn ships it. ImportError: nilearn is not installed."""
-    import nilearn
-
-    volume = brain_volume(Path(nilearn.__file__).parent / "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
+    volume = icbm152()
     planes = [[(f"axial {i}", volume[:, :, i]) for i in AXIAL], [(f"coronal {i}", volume[:, i]) for i in CORONAL]]
     for some in zip_longest(*map(middle_first, planes)):
         for named in some:

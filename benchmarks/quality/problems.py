@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from alps_fast import data
-from alps_fast.distill.data import brain_volume, random_phase
-from alps_fast.distill.evaluate import held_out
+from alps_fast.distill.data import icbm152
+from alps_fast.distill.evaluate import brain_slice, held_out
 from alps_fast.operators import CartesianMRI, CircularBlur, Inpainting, Operator, SuperResolution
 
 COILS = 4
@@ -91,17 +90,8 @@ def brains(tuning: bool) -> list[Tensor]:
     """(2, H, W), magnitudes up to 1: slices of ICBM152, others for tuning."""
     if not tuning:
         return [image[0] for image in held_out("brain")]
-    import nilearn
-
-    volume = brain_volume(Path(nilearn.__file__).parent / "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
-    found = []
-    for index in TUNING_PLANES:
-        plane = volume[:, :, index]
-        rows, columns = np.nonzero(plane.any(1))[0], np.nonzero(plane.any(0))[0]
-        x = torch.from_numpy(plane[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1].copy())
-        phase = random_phase(1, max(x.shape), torch.Generator().manual_seed(index))[0, :x.shape[0], :x.shape[1]]
-        found.append(torch.stack([x * phase.cos(), x * phase.sin()]))
-    return found
+    volume = icbm152()
+    return [brain_slice(volume[:, :, index], torch.Generator().manual_seed(index)) for index in TUNING_PLANES]
 
 
 def crop(domain: str, index: int, side: int, tuning: bool) -> Tensor:
