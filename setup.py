@@ -216,7 +216,7 @@ def extensions():
     return [cpu] if BUILD in ("cpu", "sanitize") else [cuda, cpu]
 
 
-setup(packages=[*find_packages(include=["alps_fast*"]), "alps_fast.kernels", "alps_fast.bench", "alps_fast.bench.quality"],
-      package_dir={"alps_fast.kernels": "kernels", "alps_fast.bench": "benchmarks",
-                   "alps_fast.bench.quality": "benchmarks/quality"},
+tables = {f"alps_fast.bench.{name}": f"benchmarks/{name}" for name in find_packages("benchmarks")}
+setup(packages=[*find_packages(include=["alps_fast*"]), "alps_fast.kernels", "alps_fast.bench", *tables],
+      package_dir={"alps_fast.kernels": "kernels", "alps_fast.bench": "benchmarks"} | tables,
       ext_modules=extensions(), cmdclass={"build_ext": Build})

@@ -22,7 +22,8 @@ assert root == directory / "alps_fast", f"imported from {root}"
 assert Path(alps_fast.kernels.__file__).parent == root / "kernels"
 assert not (directory / "kernels").exists(), "kernels is a top-level package"
 assert list(alps_fast.bench.common.cases()), "the wheel has no benchmarks"
-for kind in ("data/*.png", "energies/models/*.safetensors", "energies/models/*.md", "*.pyi", "py.typed"):
+for kind in ("data/*.png", "energies/models/*.safetensors", "energies/models/*.md", "*.pyi", "py.typed", "bench/*/__main__.py",
+             "bench/quality/tuned.json"):
     assert list(root.glob(kind)), f"the wheel has no {kind}"
 assert philox_normal(torch.arange(2), 5, 0, 0).shape == (2, 5)
 assert not (directory / "lab").exists()

@@ -16,7 +16,7 @@ from benchmarks.mri.figures import Estimate, figures
 from benchmarks.mri.images import Truth, placed
 from benchmarks.mri.methods import METHODS, QUICK
 from benchmarks.mri.problems import CELLS, Cell, problem
-from benchmarks.mri.records import append, read
+from benchmarks.records import append, read
 
 X = data.brain()[:, 60:92, 60:100]
 TRUTH = Truth("small", "held out", X / X.abs().max())

@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alps_fast import data
+from alps_fast import ArgumentError, data
 from alps_fast.operators import Inpainting
+from benchmarks.quality import __main__ as command
 from benchmarks.quality import libraries, methods, papers, problems, runs, store, table, tuning
 from benchmarks.quality.figures import FIGURES, Draws, figures
 from benchmarks.quality.problems import Problem, bicubic, problem, scattered
+from benchmarks.quality.teacher import Teacher
 
 S, ETA, SIDE = 0.5, 0.3, 8
 
@@ -153,17 +155,17 @@ def test_a_run_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
     def go(limit: float) -> list[dict]:
         kept = store.Store(path, options)
         runs.every(["random .1"], names, 2, 32, 4, True, kept, lambda: len(kept.lines) >= limit, said.append)
-        return kept.lines
+        return store.read(path)[1]
 
     first = go(1)
     with path.open("a") as file:
         file.write('{"row": "random .1", "meth')
     lines = go(math.inf)
-    assert lines[0] == first[0] and len(lines) == 4 == len(said)
+    assert lines[:1] == first and len(lines) == 4 == len(said)
     assert [(line["method"], line["image"]) for line in lines] == [(n, i) for i in (0, 1) for n in names]
-    assert lines[1]["evaluations"] > 1 and lines[1]["processor"] > 0
-    assert store.read(path) == (options, lines)
-    with pytest.raises(SystemExit, match="other options: side is 32"):
+    assert lines[1]["evaluations"] > 1 and lines[1]["cpu"] > 0
+    assert store.read(path)[0] == options
+    with pytest.raises(ArgumentError, match="of the same options; it has side 32"):
         store.Store(path, {"side": 48})
     text = table.markdown(lines)
     assert "**random .1**, 2 images" in text and text.count("±") >= 2 * len(FIGURES) and "| ours, ridge | 2 |" in text
@@ -188,15 +190,13 @@ def test_standard_errors_and_goals():
     assert table.spread([1.0, 3.0, None, math.nan]) == (2.0, pytest.approx(1.0), 2)
     assert table.cell([2.0], 1) == "2.0" and table.cell([None], 1) == "–" and table.cell([1.0, 3.0], 2) == "2.00 ± 1.00"
     base = {"row": "box", "image": 0, "psnr draw": 20.0, "ssim": 0.5, "cover 50": 0.5, "crps": 0.1, "evaluations": 9.0,
-            "clock": 1.0}
-    lines = [base | {"method": "DAPS", "psnr mean": 20.0, "cover 90": 0.8, "processor": 10.0},
-             base | {"method": "ours, ridge", "psnr mean": 20.6, "cover 90": 0.9, "processor": 0.4}]
+            "wall": 1.0}
+    lines = [base | {"method": "DAPS", "psnr mean": 20.0, "cover 90": 0.8, "cpu": 10.0},
+             base | {"method": "ours, ridge", "psnr mean": 20.6, "cover 90": 0.9, "cpu": 0.4}]
     assert table.goals(lines)[2] == "| ours, ridge | 1 of 1 | 1 of 1 | 1 of 1 | 0.900 |"
 
 
-def test_the_teacher_counts(monkeypatch):
-    from benchmarks.quality.teacher import Teacher
-
+def test_the_teacher_counts():
     teacher = Teacher("natural")
     x = torch.zeros(2, 1, 16, 16, requires_grad=True)
     out = teacher(x, 0.5)
@@ -212,7 +212,7 @@ def test_every_library_method_runs():
     given = problem("random .05", 0, 32)
     for name in ("DPS", "DiffPIR", "DDRM", "ULA"):
         method = methods.METHODS[name]
-        found, cost = runs.restored(name, given, 4, 0, method.knobs | method.quick | {"steps": 3})
+        found, cost = methods.restored(name, given, 4, 0, method.knobs | method.quick | {"steps": 3})
         assert found.x.shape == (4, 1, 32, 32) and bool(found.x.isfinite().all()), name
         assert cost["evaluations"] == {"DPS": 6, "DiffPIR": 3, "DDRM": 3, "ULA": 3}[name]
 
@@ -222,7 +222,7 @@ def test_a_longer_run_ends_at_the_noise():
     needs("skimage", "sklearn")
     given = problem("random .05", 0, 32)
     name = "ours, DiffusionPrior, long"
-    found, cost = runs.restored(name, given, 4, 0, methods.METHODS[name].knobs | {"steps": 1})
+    found, cost = methods.restored(name, given, 4, 0, methods.METHODS[name].knobs | {"steps": 1})
     assert found.posterior is not None and found.posterior.pairs
     plan = found.posterior.schedule
     assert plan is not None and (plan.steps, plan.sigma_min) == (1, 0.05)
@@ -230,3 +230,33 @@ def test_a_longer_run_ends_at_the_noise():
     low, high = found.posterior.interval(0.9)
     inside = (low <= given.truth[0]) & (given.truth[0] <= high)
     assert figures(found, given)["cover 90"] == pytest.approx(float(inside.float().mean()))
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    """What is asked for runs, goes on and is shown; a wrong file or number is an error of one line."""
+    needs_peers()
+    needs("skimage", "sklearn")
+
+    def said(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["quality", *arguments])
+        threads = torch.get_num_threads()
+        try:
+            with warnings.catch_warnings():
+                command.main()
+        finally:
+            torch.set_num_threads(threads)
+        return capsys.readouterr().out
+
+    path = tmp_path / "run.jsonl"
+    some = ("--rows", "box", "--methods", "DAPS", "ours, ridge")
+    monkeypatch.setattr(command, "every", lambda rows, names, images, side, draws, quick, kept, stop, say: [
+        kept.add({"row": row, "method": name, "image": 0, "cpu": 1.0, "wall": 1.0, "evaluations": 1.0,
+                  **dict.fromkeys(FIGURES, float(side))}) for row in rows for name in names])
+    assert "| ours, ridge | 48.00 |" in said("--resume", str(path), "--side", "48", *some)
+    assert "side 48" in said("--show", str(path)) and "| DAPS | 32.00 |" in said("--quick", *some)
+    (tmp_path / "other").write_text('{"a": 1}')
+    for wrong, why in ((("--show", str(tmp_path / "none")), "a file that --resume has written"), (("--side", "40"), "a multiple"),
+                       (("--show", str(tmp_path / "other")), "one that this"), (("--resume", str(path)), "it has side 48")):
+        with pytest.raises(SystemExit) as ended:
+            said(*wrong)
+        assert ended.value.code == 2 and why in capsys.readouterr().err

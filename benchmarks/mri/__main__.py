@@ -22,13 +22,13 @@ from typing import Any
 
 import torch
 
+from ..records import append, machine, read, timed
 from . import real, show
 from .figures import Estimate, figures
 from .images import Truth, held_out, unlike
 from .methods import METHODS, QUICK, Effort
 from .peers import missing
 from .problems import CELLS, Cell, problem
-from .records import append, key, machine, read, timed
 
 
 def tasks(truths: Iterable[Truth], methods: Iterable[str], cells: Iterable[Cell]) -> Iterator[tuple[Truth, Cell, str]]:
@@ -39,7 +39,7 @@ def tasks(truths: Iterable[Truth], methods: Iterable[str], cells: Iterable[Cell]
 
 def run(out: Path, some: Iterator[tuple[Truth, Cell, str]], effort: Effort, until: float) -> None:
     """What `out` does not hold yet, a line each, until time is up."""
-    there = {key(record) for record in read(out)}
+    there = {(record["image"], record["cell"], record["method"]) for record in read(out)}
     for truth, cell, method in some:
         if (truth.name, str(cell), method) in there:
             continue

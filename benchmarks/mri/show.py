@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from ..records import Record
 from .methods import METHODS
-from .records import Record
 
 COLUMNS = {"psnr": "PSNR", "ssim": "SSIM", "nrmse": "NRMSE", "wall": "s", "cpu": "CPU s", "cover 50": "50 %", "cover 90": "90 %",
            "error-std": "error–std", "rhat": "R-hat"}

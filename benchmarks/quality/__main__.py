@@ -4,8 +4,9 @@
     python -m benchmarks.quality --tune                        settings of the baselines, on other images
     python -m benchmarks.quality --resume FILE --images 20     goes on where FILE was left, an image of every row at a time
     python -m benchmarks.quality --show FILE                   the table in Markdown
+    python -m benchmarks.quality --rows box --methods DAPS "ours, ridge"       some of it, kept nowhere
 
-Needs the extra `quality`. What is done how: docs/quality.md.
+Needs the extra `quality`; installed it is `python -m alps_fast.bench.quality`. What is done how: docs/quality.md.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pathlib import Path
 
 import torch
 
+from alps_fast.errors import ArgumentError, check
+
 from .libraries import azula, deepinv
 from .methods import METHODS
 from .problems import ROWS
@@ -32,42 +35,52 @@ QUICK_ROWS = ("random .05", "motion blur", "super-resolution x4", "MRI 1-D x2")
 QUICK_SIDE = 32
 
 
-def asked() -> argparse.Namespace:
-    """The command line."""
+def command() -> argparse.ArgumentParser:
+    """What can be asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--resume", type=Path, metavar="FILE", help="where restorations are kept (JSON lines)")
     mode.add_argument("--show", type=Path, metavar="FILE", help="print the table of a file, and do nothing")
     mode.add_argument("--tune", action="store_true", help="write tuned.json beside the code")
-    mode.add_argument("--quick", action="store_true", help="few steps, four rows, one image of 32²: figures mean nothing")
+    mode.add_argument("--quick", action="store_true", help=f"few steps, one image of {QUICK_SIDE}², four rows unless --rows says "
+                      "which: figures mean nothing")
     parser.add_argument("--images", type=int, default=1, help="of every row; 1")
     parser.add_argument("--side", type=int, default=64, help="of the crops, a multiple of 16; 64")
     parser.add_argument("--draws", type=int, default=4, help="of every method; 4")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="of processor time, after which it stops")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=ROWS, metavar="ROW", help=f"of {', '.join(ROWS)}")
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS, metavar="METHOD",
-                        help=f"of {', '.join(METHODS)}")
-    found = parser.parse_args()
-    if found.images < 1 or found.draws < (1 if found.tune else 4) or found.side < 32 or found.side % 16:
-        parser.error("--images from 1, --draws from 4 (two pairs; 1 to tune) and --side a multiple of 16 from 32")
-    return found
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="of CPU time, after which it stops; no end")
+    parser.add_argument("--threads", type=int, default=1, help="of torch and of ours; 1")
+    for flag, names in {"--rows": list(ROWS), "--methods": list(METHODS)}.items():
+        quoted = ", ".join(f"'{name}'" for name in names)
+        parser.add_argument(flag, nargs="+", choices=names, metavar="NAME", help=f"all, or of {quoted}")
+    return parser
 
 
 def main() -> None:
     """Tune, run, or show."""
-    args = asked()
+    parser = command()
+    args = parser.parse_args()
+    if args.images < 1 or args.threads < 1 or args.draws < (1 if args.tune else 4) or args.side < 32 or args.side % 16:
+        parser.error("--images and --threads from 1, --draws from 4 (two pairs; 1 to tune), --side a multiple of 16 from 32")
+    try:
+        carry_out(args)
+    except ArgumentError as error:
+        parser.error(str(error))
+
+
+def carry_out(args: argparse.Namespace) -> None:
+    """What was asked for."""
     if args.show is not None:
         options, lines = read(args.show)
-        if not lines:
-            sys.exit(f"{args.show}: holds no restorations")
+        check(bool(lines), "--show", args.show, "a file that --resume has written")
         print(", ".join(f"{k} {v}" for k, v in options.items()), end="\n\n")
         print(markdown(lines))
         return
     if azula() is None or deepinv() is None:
         sys.exit("benchmarks.quality needs azula and DeepInverse: pip install 'alps_fast[quality]'")
     torch.set_num_threads(args.threads)
+    rows, methods = args.rows or list(QUICK_ROWS if args.quick else ROWS), args.methods or list(METHODS)
+    images, side = (1, QUICK_SIDE) if args.quick else (args.images, args.side)
     warnings.simplefilter("ignore")  # of schedules that are short on purpose, and of other libraries
 
     def stop() -> bool:
@@ -77,14 +90,12 @@ def main() -> None:
         print(line, file=sys.stderr, flush=True)
 
     if args.tune:
-        tune(args.rows, args.methods, args.images, args.side, args.draws, stop, say)
+        tune(rows, methods, images, side, args.draws, stop, say)
         return
-    if args.quick:
-        args.rows, args.images, args.side = list(QUICK_ROWS), 1, QUICK_SIDE
-    options = {"side": args.side, "draws": args.draws, "quick": args.quick, "threads": args.threads, "torch": torch.__version__,
+    options = {"side": side, "draws": args.draws, "quick": args.quick, "threads": args.threads, "torch": torch.__version__,
                "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
     store = Store(args.resume, options)
-    every(args.rows, args.methods, args.images, args.side, args.draws, args.quick, store, stop, say)
+    every(rows, methods, images, side, args.draws, args.quick, store, stop, say)
     print(markdown(store.lines))
 
 

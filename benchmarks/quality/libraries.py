@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from alps_fast.operators import CircularBlur, Inpainting, SuperResolution
 
 from ..peers import deepinv
 from .figures import Draws
-from .problems import Problem
+from .problems import ROWS, Problem
 from .teacher import Teacher
 
 ALPHA_MIN, SIGMA_MIN = 0.0064, 0.01  # where the linear schedule of DDPM ends and begins, which these samplers were published with
@@ -108,7 +109,7 @@ def decomposed(problem: Problem) -> Any:
     if isinstance(operator, Inpainting):
         return library.Inpainting(size, mask=operator.mask.float().expand(size), noise_model=noise)
     if isinstance(operator, SuperResolution):
-        u, s, v = singular(operator, size)
+        u, s, v = singular(problem.row, size)
         measured = problem.measured.shape
 
         def padded(z: Tensor) -> Tensor:  # as long as an image, zeros where there is no singular value
@@ -121,18 +122,14 @@ def decomposed(problem: Problem) -> Any:
     return library.BlurFFT(size, operator.psf.float()[None, None], noise_model=noise)
 
 
-_singular: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {}
-
-
-def singular(operator: SuperResolution, size: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """U, the singular values, and all rows of Vᵀ of A, dense."""
-    if size not in _singular:
-        pixels = int(np.prod(size))
-        matrix = operator.forward(torch.eye(pixels).view(pixels, *size)).flatten(1).T
-        u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
-        rest = torch.linalg.qr(v.T, mode="complete").Q[:, len(s):].T
-        _singular[size] = u.float(), s.float(), torch.cat([v, rest]).float()
-    return _singular[size]
+@cache
+def singular(row: str, size: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """U, the singular values, and all rows of Vᵀ of a row's A, dense."""
+    pixels = math.prod(size)
+    matrix = ROWS[row](size[-1]).forward(torch.eye(pixels).view(pixels, *size)).flatten(1).T
+    u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
+    rest = torch.linalg.qr(v.T, mode="complete").Q[:, len(s):].T
+    return u.float(), s.float(), torch.cat([v, rest]).float()
 
 
 def ula(problem: Problem, teacher: Teacher, draws: int, seed: int, *, sigma: float, alpha: float, steps: int) -> Draws:
@@ -144,10 +141,8 @@ def ula(problem: Problem, teacher: Teacher, draws: int, seed: int, *, sigma: flo
     step = 1.0 / (problem.eta**-2 + alpha * sigma**-2)
     sampler = library.sampling.sampling_builder(
         "ULA", library.optim.data_fidelity.L2(sigma=problem.eta), library.optim.ScorePrior(teacher), max_iter=steps,
-        thinning=steps, clip=(-2.0, 2.0), params_algo={"step_size": step, "alpha": alpha, "sigma": sigma}, history_size=False)
-    last: list[Tensor] = []
-    sampler.callback = lambda state, **_: last.append(state["x"])
+        thinning=1, burnin_ratio=1 - 1.5 / steps, clip=(-2.0, 2.0), history_size=1,
+        params_algo={"step_size": step, "alpha": alpha, "sigma": sigma})
     y = problem.y.expand(draws, -1)
-    sampler.thinning, sampler.burnin_ratio = 1, 1 - 1.5 / steps  # the callback sees the last state
     sampler.sample(y, physics, x_init=problem.At(y))
-    return Draws(last[-1])
+    return Draws(sampler.get_chain()[-1]["x"])

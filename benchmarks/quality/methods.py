@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
+from ..records import timed
 from . import libraries, ours, papers
 from .figures import Draws
 from .problems import Problem
+from .teacher import Teacher
 
 Run = Callable[..., Draws]  # (problem, teacher, draws, seed, **knobs)
 
@@ -57,3 +59,17 @@ METHODS: dict[str, Method] = {
     "DDRM": Method(libraries.ddrm, {"eta": 0.85, "steps": 20, "first": 2.0}, {"eta": (0.5, 0.85, 1.0)},
                    {"steps": 5}, takes=libraries.decomposable),
     "ULA": Method(libraries.ula, {"sigma": 0.1, "alpha": 1.0, "steps": 200}, {"sigma": (0.05, 0.15)}, {"steps": 10})}
+
+
+@cache
+def teacher_of(domain: str) -> Teacher:
+    """Loaded once."""
+    return Teacher(domain)
+
+
+def restored(method: str, given: Problem, draws: int, seed: int, knobs: dict[str, Any]) -> tuple[Draws, dict[str, float]]:
+    """Draws, and what they cost: seconds of the clock and of all processors, and evaluations a draw."""
+    teacher = teacher_of(given.domain)
+    teacher.evaluations = 0
+    found, seconds = timed(lambda: METHODS[method].run(given, teacher, draws, seed, **knobs))
+    return found, seconds | {"evaluations": teacher.evaluations / draws}

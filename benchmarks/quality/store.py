@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from alps_fast.errors import refused
+
+from .. import records
+from ..records import Record
 
 
 class Key(NamedTuple):
@@ -14,48 +17,36 @@ class Key(NamedTuple):
     image: int
 
 
-def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Options, and restorations; a last line that was cut off is left out."""
-    lines = list(_parsed(path.read_text().split("\n"))) if path.exists() else []
-    if not lines:
-        return {}, []
-    if "options" not in lines[0]:
-        raise SystemExit(f"{path}: not a file that this benchmark wrote")
-    return lines[0]["options"], lines[1:]
-
-
-def _parsed(lines: list[str]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(lines):
-        try:
-            if line.strip():
-                yield json.loads(line)
-        except json.JSONDecodeError:
-            if number < len(lines) - 1:  # all but the last end with a newline
-                raise
+def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
+    """Options, and restorations. ArgumentError: the file is another's."""
+    lines = records.read(path)
+    if lines and "options" not in lines[0]:
+        raise refused("FILE", path, "one that this benchmark wrote")
+    return (lines[0]["options"], lines[1:]) if lines else ({}, [])
 
 
 class Store:
     """Restorations that are done, and where the next are written.
 
     Args:
-        path: the file, or None: in memory alone. options: of this run; those in the file must be the same.
+        path: the file, or None: in memory alone. options: of this run.
+
+    Raises:
+        ArgumentError: the file has other options.
     """
 
     def __init__(self, path: Path | None, options: dict[str, Any]):
         self.path, (there, self.lines) = path, read(path) if path is not None else ({}, [])
-        if there and there != options:
-            changed = [f"{k} is {v!r} there" for k, v in there.items() if options.get(k) != v]
-            raise SystemExit(f"{path}: a run of other options: {', '.join(changed)}")
+        changed = [f"{name} {value!r}" for name, value in there.items() if options.get(name) != value]
+        if changed:
+            raise refused("FILE", path, f"a run of the same options; it has {', '.join(changed)}")
         self.done = {Key(line["row"], line["method"], line["image"]) for line in self.lines}
-        if path is not None:
-            text = "".join(json.dumps(line) + "\n" for line in ({"options": options}, *self.lines))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)  # without what was cut off
+        if path is not None and not there:
+            records.append(path, {"options": options})
 
-    def add(self, line: dict[str, Any]) -> None:
+    def add(self, line: Record) -> None:
         """Keep a restoration."""
         self.lines.append(line)
         self.done.add(Key(line["row"], line["method"], line["image"]))
         if self.path is not None:
-            with self.path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            records.append(self.path, line)

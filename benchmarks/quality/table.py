@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from .figures import FIGURES
+from .methods import METHODS
+from .problems import ROWS
 
-COSTS = ("evaluations", "processor", "clock")
+COSTS = ("evaluations", "cpu", "wall")
 COLUMNS = ("method", "images", *(f"{name}, dB" if name.startswith("psnr") else name for name in FIGURES), "evaluations",
-           "processor s", "clock s", "minus DAPS, dB")
+           "CPU s", "wall s", "minus DAPS, dB")
 BESIDE = "DAPS"
-BRIEF = {"psnr mean": 2, "cover 90": 3, "processor": 1}  # and digits
+BRIEF = {"psnr mean": 2, "cover 90": 3, "cpu": 1}  # and digits
 
 
 def spread(values: Iterable[float | None]) -> tuple[float, float, int]:
@@ -37,9 +39,6 @@ def markdown(lines: list[dict[str, Any]]) -> str:
 
     "minus DAPS" is over the images that both have.
     """
-    from .methods import METHODS
-    from .problems import ROWS
-
     out = []
     for row in ROWS:
         here = [line for line in lines if line["row"] == row]
@@ -66,9 +65,6 @@ def markdown(lines: list[dict[str, Any]]) -> str:
 
 def matrix(lines: list[dict[str, Any]], key: str, digits: int) -> list[str]:
     """One figure of every method and row."""
-    from .methods import METHODS
-    from .problems import ROWS
-
     rows = [row for row in ROWS if any(line["row"] == row for line in lines)]
     out = ["| method | " + " | ".join(rows) + " |", "|---|" + "--:|" * len(rows)]
     for name in METHODS:
@@ -79,8 +75,6 @@ def matrix(lines: list[dict[str, Any]], key: str, digits: int) -> list[str]:
 
 def goals(lines: list[dict[str, Any]]) -> list[str]:
     """Where what is wanted holds: half a dB above DAPS at a twentieth of its seconds, and intervals that cover 88 to 92 %."""
-    from .methods import METHODS
-
     out = ["| method | rows at least 0.5 dB above DAPS | … at a twentieth of its seconds | "
            "rows whose 90 % intervals cover 88 to 92 % | mean cover 90 |", "|---|--:|--:|--:|--:|"]
     rows = sorted({line["row"] for line in lines})
@@ -94,7 +88,7 @@ def goals(lines: list[dict[str, Any]]) -> list[str]:
                 continue
             counted += 1
             better = np.mean([its[i]["psnr mean"] - other[i]["psnr mean"] for i in both]) >= 0.5
-            ratio = np.mean([its[i]["processor"] for i in both]) / np.mean([other[i]["processor"] for i in both])
+            ratio = np.mean([its[i]["cpu"] for i in both]) / np.mean([other[i]["cpu"] for i in both])
             above, quick = above + int(better), quick + int(better and ratio <= 1 / 20)
             cover = spread(line["cover 90"] for line in its.values())[0]
             if not math.isnan(cover):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from .figures import figures
-from .methods import METHODS
+from .methods import METHODS, restored
 from .problems import problem
 
 FILE = Path(__file__).parent / "tuned.json"
@@ -49,8 +49,6 @@ def combinations(grid: dict[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
 def tune(rows: Iterable[str], methods: Iterable[str], images: int, side: int, draws: int, stop: Callable[[], bool],
          say: Callable[[str], None]) -> None:
     """Add to the file what it does not have yet, until `stop`."""
-    from .runs import restored
-
     for row in rows:
         problems = [problem(row, image, side, tuning=True) for image in range(images)]
         for name in methods:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 Record = dict[str, Any]
-KEY = ("image", "cell", "method")
 
 
 def read(path: Path) -> list[Record]:
@@ -26,11 +25,6 @@ def read(path: Path) -> list[Record]:
         except json.JSONDecodeError:
             continue
     return found
-
-
-def key(record: Record) -> tuple[str, ...]:
-    """What a result is of."""
-    return tuple(str(record[name]) for name in KEY)
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
