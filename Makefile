@@ -13,7 +13,7 @@ STAMP  := $(VENV)/.alps_fast
 KERNEL_TESTS := $(wildcard $(patsubst csrc/cpu/%.cpp,tests/test_%.py,$(wildcard csrc/cpu/*.cpp)))
 
 PEERS       := build/peers
-PEERS_TESTS := tests/test_deepinv.py tests/test_integrations.py tests/test_sigpy.py tests/test_examples.py
+PEERS_TESTS := tests/test_deepinv.py tests/test_integrations.py tests/test_sigpy.py tests/test_examples.py tests/test_quality.py
 
 .PHONY: build demo test lint fuzz fuzz-short profile peers oldest triton-versions sanitize gpu dist clean
 
@@ -50,9 +50,9 @@ profile: build                 ## fail where a GPU kernel holds or moves more th
 	TRITON_CACHE_DIR=build/triton $(BIN)/python -m lab --check
 
 # In an environment of its own, as what these bring is nothing that others' tests should hang on.
-peers: build                   ## the adapters' tests beside the newest DeepInverse, diffusers and SigPy that pyproject.toml allows
+peers: build                   ## tests of adapters and of the field's table beside the newest DeepInverse, azula, diffusers and SigPy that pyproject.toml allows
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	ALPS_FAST_BUILD=none $(PEERS)/bin/python -m pip install -q --upgrade $(TORCH) -e '.[peers,diffusers,test]'
+	ALPS_FAST_BUILD=none $(PEERS)/bin/python -m pip install -q --upgrade $(TORCH) -e '.[quality,diffusers,test]'
 	OMP_WAIT_POLICY=passive $(PEERS)/bin/python -m pytest -q -p no:cacheprovider $(PEERS_TESTS)
 
 oldest: build                  ## the tests of files and of what NumPy computes, under the oldest versions that are allowed; torch stays
