@@ -236,6 +236,24 @@ def test_a_compiled_network_is_compiled_once(name):
     assert len(graphs) == 1
 
 
+def test_what_is_compiled_in_place_runs_compiled(monkeypatch):
+    """By `compile`, a method of modules; the caller's own is left as it is."""
+    torch._dynamo.reset()
+    graphs, compiled = [], torch.compile
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda call, **options: compiled(call, backend=backend, **options))
+    net = Net()
+    net.compile()
+    given = net._compiled_call_impl
+    found = run(MAKE["diffusion"](net))
+    assert len(graphs) == 1 and net._compiled_call_impl is given
+    torch.testing.assert_close(found.samples, run(MAKE["diffusion"](Net())).samples)
+
+
 def tape(recorded_run, device):
     with Tape() as recorded:
         result = recorded_run()

@@ -59,6 +59,9 @@ class Twin:
             raise ArgumentError(f"network: got a {type(network).__name__} that copy.deepcopy does not take ({why}); wanted one "
                                 "that it does, or a function that calls it") from error
         self.kinds = [(v.dtype, v.device) for v, _ in self.copied]
+        for given, copied in zip(network.modules(), self.module.modules(), strict=True):
+            if given._compiled_call_impl is not None:  # by its method `compile`, which torch forgets in a copy, options and all
+                copied.compile()
         self.seen = stamp(v for v, _ in self.copied)
 
     def stands(self) -> bool:
