@@ -8,14 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from alps_fast.distill import data, evaluate
-from alps_fast.distill.images import Images
+from alps_fast.distill import data, evaluate, loop
+from alps_fast.distill.images import Images, as_image
 from alps_fast.distill.loop import fit
 from alps_fast.distill.matching import OfPrior, distill_denoiser, distill_ridge
 from alps_fast.distill.ridge_net import RidgeNet
 from alps_fast.distill.teacher import edm_weight, train_teacher
 from alps_fast.energies import CompactNet, DenoiserEnergy, DiffusionPrior, RidgeEnergy, SymmetricDenoiser, ridge
 from alps_fast.errors import ArgumentError
+from alps_fast.io.tensors import read_tensors
 from alps_fast.ops.ridge_grad import ridge_grad
 
 SMALL = {"batch": 2, "size": 16, "compile": False, "progress": False}
@@ -76,7 +77,11 @@ def test_teacher_learns(tmp_path):
         assert (net(noisy, 0.5) - clean).square().mean() < 0.12 < (noisy - clean).square().mean()  # linear: 0.125
 
 
-def test_a_stopped_run_goes_on_where_it_was(tmp_path):
+@pytest.mark.parametrize(("seconds", "left"), [(60.0, "8"), (0.0, "9")])
+def test_a_stopped_run_goes_on_where_it_was(seconds, left, tmp_path, monkeypatch):
+    """From the last checkpoint, which a slow run writes between its lines of the log too."""
+    monkeypatch.setattr(loop, "KEEP", seconds)
+
     def make():
         torch.manual_seed(0)
         return torch.nn.Linear(3, 1)
@@ -86,17 +91,22 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
             if step == stop:
                 raise KeyboardInterrupt
             x = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
-            return (module(x) - x.sum(1, keepdim=True)).square().mean()
+            seen.append(float((value := (module(x) - x.sum(1, keepdim=True)).square().mean()).detach()))
+            return value
 
-        return fit(module, loss, 12, out, every=4, progress=False)
+        return fit(module, loss, 11, out, every=4, progress=False)
+
+    seen: list[float] = []
 
     whole = run(make(), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         run(make(), tmp_path / "stopped", stop=9)
+    assert read_tensors(tmp_path / "stopped/checkpoint.safetensors", "", "")[1]["step"] == left
     again = run(make(), tmp_path / "stopped")
     assert torch.equal(whole.weight, again.weight) and torch.equal(whole.bias, again.bias)
     steps = [json.loads(line)["step"] for line in (tmp_path / "stopped/log.jsonl").read_text().splitlines()]
-    assert steps == [4, 8, 12]
+    last = json.loads((tmp_path / "whole/log.jsonl").read_text().splitlines()[-1])
+    assert steps == [4, 8, 11] == [4, 8, last["step"]] and last["loss"] == pytest.approx(sum(seen[8:11]) / 3)
 
 
 class Shrink(torch.nn.Module):
@@ -267,6 +277,12 @@ def test_own_images_teach_and_are_held_out(kind, tmp_path):
     assert "| t | noisy | teacher | energy |" in (out / "held_out.txt").read_text()
     with pytest.raises(ArgumentError, match="^out: got .*, which is of"):
         distill_denoiser(Shrink(), "natural", out, steps=4, **SMALL)
+
+
+def test_pictures_are_taken_as_they_are_read():
+    grey = np.arange(0, 240, dtype=np.uint8).reshape(4, 20, 3)
+    found = as_image((Image.fromarray(grey), 7))  # of a Dataset that gives labels too
+    assert torch.equal(found, torch.from_numpy(grey).movedim(-1, 0) / 127.5 - 1)
 
 
 class Learned(torch.nn.Module):

@@ -39,7 +39,7 @@ def as_image(item: Any, name: str = "images") -> Tensor:
     if not isinstance(item, Tensor):
         array = np.asarray(item)
         check(array.dtype.kind in "uifc", name, f"a {type(item).__name__}", "tensors, arrays or pictures")
-        item = torch.from_numpy(np.ascontiguousarray(array))
+        item = torch.from_numpy(np.require(array, requirements="CW"))  # pictures lend theirs to be read alone
         item = item.movedim(-1, 0) if item.ndim == 3 and array.dtype == np.uint8 and array.shape[-1] in (1, 3) else item
     item = item / 127.5 - 1 if item.dtype == torch.uint8 else item
     item = item[None] if item.ndim == 2 else item

@@ -20,6 +20,7 @@ from ..io.tensors import DIGEST, read_tensors, write_tensors
 
 OPTIMISER = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
 WARM = 300  # steps
+KEEP = 60.0  # seconds of a slow run that may be lost, where `every` steps take longer
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -76,8 +77,8 @@ def fit(module: Net, loss: Callable[[int], Tensor], steps: int, out: Path, *, lr
         probes: Tensor | None = None) -> Net:
     """Minimise `loss(step)` over the module's parameters and return it with averaged weights.
 
-    Resumes from `out/checkpoint.safetensors` where there is one; appends a JSON line to `out/log.jsonl` and writes the
-    checkpoint every `every` steps. The learning rate warms up over `warm` steps and decays as a cosine.
+    Resumes from `out/checkpoint.safetensors` where there is one; appends a JSON line to `out/log.jsonl` every `every` steps and
+    writes the checkpoint then, and every minute. The learning rate warms up over `warm` steps and decays as a cosine.
 
     Args:
         of: what the run is of, to be met by a checkpoint. probes: numbers that tell, to 1e-3, what it is taught by.
@@ -96,7 +97,8 @@ def fit(module: Net, loss: Callable[[int], Tensor], steps: int, out: Path, *, lr
     told = torch.zeros(0) if probes is None else probes
     if checkpoint.exists():
         start = resume(checkpoint, facts, told, params, averaged, optimiser)
-    running, clock = 0.0, time.perf_counter()
+    running, count, clock = 0.0, 0, time.perf_counter()
+    kept = clock
     for step in tqdm(range(start, steps), initial=start, total=steps, disable=not progress, mininterval=10):
         for group in optimiser.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / max(warm, 1)) * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -108,14 +110,15 @@ def fit(module: Net, loss: Callable[[int], Tensor], steps: int, out: Path, *, lr
         optimiser.zero_grad(set_to_none=True)
         decay = min(average, (step + 1) / (step + 10))
         torch._foreach_lerp_(averaged, [p.detach() for p in params], 1 - decay)
-        running += float(value.detach())
-        if (step + 1) % every == 0 or step + 1 == steps:
-            seconds = time.perf_counter() - clock
-            count = (step - start) % every + 1 if step + 1 - start < every else every
+        running, count, now = running + float(value.detach()), count + 1, time.perf_counter()
+        due = (step + 1) % every == 0 or step + 1 == steps
+        if due:
             with (out / "log.jsonl").open("a") as log:
-                log.write(json.dumps({"step": step + 1, "loss": running / count, "seconds": round(seconds, 2)}) + "\n")
-            running, clock = 0.0, time.perf_counter()
+                log.write(json.dumps({"step": step + 1, "loss": running / count, "seconds": round(now - clock, 2)}) + "\n")
+            running, count, clock = 0.0, 0, now
+        if due or now - kept > KEEP:
             keep(checkpoint, step + 1, facts, told, params, averaged, optimiser)
+            kept = now
     for p, a in zip(params, averaged, strict=True):
         p.data.copy_(a)
     return module
