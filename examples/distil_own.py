@@ -1,9 +1,12 @@
 """Distil an RGB denoiser of your own into an energy, on images of your own, and sample with it.
 
-    python examples/distil_own.py [--steps 120] [--out posterior.png]
+    python examples/distil_own.py [--steps 400] [--out posterior.png]
 
-Teacher and images are made on the spot: the teacher is the exact denoiser of smooth random colour images, so that what comes out
-can be checked. Put your network D(x, sigma) and your folder, Dataset or DataLoader in their place, and some thousand steps.
+Teacher and images are made on the spot: the teacher is the exact denoiser of smooth random colour images, and so the prior that
+it is itself says what the energy should give. How near that is hangs on the steps, and the table of held-out images tells
+before anything is sampled: after 120 steps the energy is up to 4.5 dB behind its teacher and far too uncertain, after 400
+within 1.4 dB, after 1200 within 0.3. Put your network D(x, sigma) and your folder, Dataset or DataLoader in their place, and
+some thousand steps.
 """
 
 import argparse
@@ -45,7 +48,7 @@ class Teacher(torch.nn.Module):
 def main():
     """Distil a small student of a compact architecture, then fill in half the pixels with it."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=120, help="of the optimiser")
+    parser.add_argument("--steps", type=int, default=400, help="of the optimiser")
     parser.add_argument("--out", help="a picture of the posterior")
     given = parser.parse_args()
     torch.manual_seed(0)
@@ -61,7 +64,7 @@ def main():
     mask = data.pixel_mask(SIDE, SIDE, keep=0.5)
     op = af.operators.Inpainting(mask, noise_std=0.05)
     y = data.measure(op, image, mask, seed=1)  # images have 0
-    schedule = af.Schedule(sigma_max=3, sigma_min=0.1, levels=8, steps=4, predictor=True)
+    schedule = af.Schedule(sigma_max=10, sigma_min=0.03, levels=14, steps=4, predictor=True)
     for name, prior in (("energy", energy), ("teacher", af.energies.DiffusionPrior(teacher, channels=3))):
         post = af.sample(y, op, prior, chains=8, schedule=schedule, progress=False)
         error, spread = (post.mean - image).square().mean().sqrt(), post.std.square().mean().sqrt()
