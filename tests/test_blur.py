@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from alps_fast import ArgumentError, Schedule, data, sample
 from alps_fast.energies import GaussianEnergy, load
-from alps_fast.operators import Blur
+from alps_fast.operators import Blur, LinearOperator
 from alps_fast.operators.fourier import motion_psf
 from alps_fast.ops._scalars import StepScalars
 from alps_fast.ops.philox_normal import AVERAGED, INDEPENDENT
@@ -137,3 +138,23 @@ def test_steps_of_a_motion_ask_a_for_little() -> None:
 def test_what_does_not_fit_is_named(name: str, make) -> None:
     with pytest.raises(ArgumentError, match=f"^{name}: "):
         make()
+
+
+def test_kernels_and_noise_of_each_measurement_go_through_linear_operator() -> None:
+    """As the errors say that refuse them here; its weights are those of each noise."""
+    etas = torch.tensor([0.1, 0.2])
+    blurs = [Blur(psf, float(eta), SHAPE, padding="reflect", tol=1e-9) for psf, eta in zip((SEPARABLE, OTHER), etas, strict=True)]
+
+    def each(call: str) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda v, which: torch.cat([getattr(blurs[int(m)], call)(v[i:i + 1]) for i, m in enumerate(which)])
+
+    with pytest.raises(ArgumentError, match=r"measurements=M\), of as many Blurs$"):
+        Blur(torch.stack([OTHER, OTHER]), 0.1, SHAPE)
+    with pytest.raises(ArgumentError, match=r"measurements=M\), of as many Blurs$"):
+        Blur(OTHER, etas, SHAPE)
+    op = LinearOperator(each("forward"), each("adjoint"), etas, SHAPE, tol=1e-9, measurements=2)
+    rhs = torch.randn(4, 7, 6, 1, generator=generator(5), dtype=torch.float64)
+    found = op.solve_state(rhs, op.noise_std**-2, 4.0)
+    for m, blur in enumerate(blurs):
+        wanted = blur.solve_state(rhs[2 * m:2 * m + 2], float(etas[m].double() ** -2), 4.0)
+        torch.testing.assert_close(found[2 * m:2 * m + 2], wanted, rtol=0, atol=1e-8)

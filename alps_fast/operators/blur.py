@@ -15,6 +15,7 @@ from .fourier import check_psf, gaussian_psf
 from .linear import LinearOperator
 
 PADDINGS = {"valid": None, "reflect": "reflect", "replicate": "replicate", "zeros": "constant"}
+SEVERAL = "those of each measurement by LinearOperator(…, measurements=M), of as many Blurs"
 SEPARABLE = 1e-6  # of the psf's norm that may be left of it, and is left out, where it is taken for an outer product
 
 
@@ -30,6 +31,9 @@ class Blur(Operator):
     chosen schedule therefore anneals η beside t (`Schedule.eta_ratio`); a step then takes 13 of them on average at η = 0.02, and
     35 at 0.005. A circulant preconditioner is no cure, since what lies at the border is what they look for (docs/design.md §5).
     `CircularBlur` is exact for any kernel, with borders that wrap around.
+
+    A batch has one psf and one noise_std. Where each measurement has its own, `LinearOperator(…, measurements=M)` takes `forward`
+    and `adjoint` of as many of these.
 
     Args:
         psf: (h, w) real, used as given (sum one keeps the brightness).
@@ -48,10 +52,10 @@ class Blur(Operator):
     def __init__(self, psf: Tensor, noise_std: float, image_shape: tuple[int, int, int], *, padding: str = "valid",
                  is_complex: bool = False, tol: float = 0.01, max_iter: int = 1000):
         super().__init__(noise_std)
-        check(self._roots is None, "noise_std", "a tensor", "a number")
+        check(self._roots is None, "noise_std", "a tensor", f"a number; {SEVERAL}")
         check_choice("padding", padding, tuple(PADDINGS))
         check_psf("psf", psf)
-        check(psf.ndim == 2, "psf", f"shape {tuple(psf.shape)}", "a real tensor (h, w)")
+        check(psf.ndim == 2, "psf", f"shape {tuple(psf.shape)}", f"a real tensor (h, w); {SEVERAL}")
         check(len(image_shape) == 3, "image_shape", image_shape, "(C, H, W)")
         channels, height, width = (whole("image_shape", size, 1) for size in image_shape)
         for size, side in zip((height, width), psf.shape, strict=True):
