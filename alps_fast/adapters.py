@@ -13,9 +13,10 @@ ADAPTERS = {  # package of a class: what is done with it
     "sigpy.mri.linop": "alps_fast.integrations.from_sigpy(linop, noise_std=…), the operator",
     "diffusers": "alps_fast.integrations.from_diffusers(unet, scheduler) or from_diffusers(pipeline), the prior",
 }
-
-
-NETWORK = "alps_fast.energies.DiffusionPrior(denoiser, channels) of one D(x, sigma), the prior"
+FUNCTIONS = {  # argument that a function of the user's own was given as: what is done with it
+    "energy": "alps_fast.energies.DiffusionPrior(denoiser, channels) of one D(x, sigma), the prior",
+    "operator": "alps_fast.operators.LinearOperator(forward, adjoint, noise_std, image_shape) of A and its adjoint",
+}
 
 
 def adapter_of(value: object) -> str | None:
@@ -28,13 +29,13 @@ def adapter_of(value: object) -> str | None:
 
 
 def check_ours(name: str, value: object, kind: type, wanted: str) -> None:
-    """`value` must be a `kind`; of another library's object, and of a network for an energy, the error names what makes it one.
+    """`value` must be a `kind`; of another library's object, and of a function, the error names what makes it one.
 
     Raises:
         ArgumentError: naming `name`.
     """
     if not isinstance(value, kind):
-        adapter = adapter_of(value) or (NETWORK if name == "energy" and callable(value) else None)
+        adapter = adapter_of(value) or (FUNCTIONS.get(name) if callable(value) else None)
         raise ArgumentError(f"{name}: got {type(value).__name__}; wanted {wanted}" + (f": {adapter}" if adapter else ""))
 
 

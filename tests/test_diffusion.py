@@ -430,3 +430,8 @@ class Once(Conv):
 def test_a_bare_network_is_told_what_makes_it_a_prior(network):
     with pytest.raises(af.ArgumentError, match=r"^energy: got .*; wanted an alps_fast energy: .*DiffusionPrior\("):
         af.sample(torch.zeros(3, 4, 4), af.operators.Denoising(0.1), network)
+
+
+def test_a_function_is_told_what_makes_it_an_operator():
+    with pytest.raises(af.ArgumentError, match=r"^operator: got function; wanted an alps_fast operator: .*LinearOperator\("):
+        af.sample(torch.zeros(3, 4, 4), lambda x: x, DiffusionPrior(exact, 1))
