@@ -13,11 +13,9 @@ using Address = uintptr_t;
 template <class T>
 T at(Address address) { return reinterpret_cast<T>(address); }
 
-template <class S>
-int64_t none(const S&) { return 0; }
-
 template <class S, class Run, class Workspace = int64_t (*)(const S&)>
-void bind_op(pybind11::module_& m, const char* op, Run run, Workspace workspace = none<S>, const std::string& suffix = "") {
+void bind_op(pybind11::module_& m, const char* op, Run run, Workspace workspace = [](const S&) -> int64_t { return 0; },
+             const std::string& suffix = "") {
   expose<S, Address, Address>(m, op, suffix, [run](const S& s, Address memory, Address stream) {
     if constexpr (std::is_invocable_v<Run, const S&, cudaStream_t>) run(s, at<cudaStream_t>(stream));
     else run(s, at<float*>(memory), at<cudaStream_t>(stream));
