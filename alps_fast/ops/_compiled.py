@@ -21,8 +21,6 @@ import alps_fast
 
 from ._dispatch import implementations, implements, stream_on
 
-Packer = Callable[[dict[str, Any]], bytes]
-
 
 class Kernel:
     """An op of a compiled module; `names` are the variables that Python has for its fields."""
@@ -30,7 +28,7 @@ class Kernel:
     def __init__(self, op: str, backend: str, names: set[str]):
         self.op, self.backend, self.names = op, backend, names
         self.module: ModuleType | None = None  # that `packer` is for
-        self.packer: Packer
+        self.packer: Callable[[dict[str, Any]], bytes]
 
     def packed(self, values: dict[str, Any]) -> bytes:
         """The fields among `values` as the module reads them."""
@@ -99,7 +97,7 @@ def see(module: ModuleType, backend: str) -> None:
             kernel.packer, kernel.module = packer(kernel, module.layouts[kernel.op]), module
 
 
-def packer(kernel: Kernel, layout: list[tuple[str, str]]) -> Packer:
+def packer(kernel: Kernel, layout: list[tuple[str, str]]) -> Callable[[dict[str, Any]], bytes]:
     """What packs the addresses of tensors and then numbers, each by its letter of Python's struct."""
     names, kernels = [name for name, _ in layout], f"{kernel.op}: its kernel on {kernel.backend!r}"
     if unknown := set(names) - kernel.names:
