@@ -27,7 +27,7 @@ STEPS, RHO = 4, 7.0  # fewest gradients for what is wanted of 1 … 5 steps and 
 FIRST = 2.0  # σ_max over the widest standard deviation that is left to find: then STEPS steps forget where they began
 FAR = 3.0  # a direction that is so much wider than σ_max comes out too narrow by more than 10 %
 WAVES = 6  # cosines a side that the smooth part of an image is made of
-ROWS = 8  # of them seen through A at a time
+PART = 1 << 18  # numbers of them seen through A at a time: less than a run works in
 RATIO, GROWTH = 20.0, 1.25  # t/η at most where steps are solved by iteration, and by how much more at a time if need be
 LAG = 0.005  # excess of variance, in the worst direction, that this may add
 UNSEEN = 1e-3  # share of all directions of which the measurement says nothing that is told
@@ -107,27 +107,24 @@ def rounded_up(value: float) -> float:
     return next(power * digit for digit in (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0) if power * digit >= value * (1.0 - 1e-3))
 
 
-def cosines(operator: Operator, y: Tensor) -> Tensor:
-    """WAVES² smooth images, orthonormal cosines in the first real channel, as a state."""
-    channels, height, width = operator.image_shape(y)
-    sides = []
-    for size in (height, width):
+def cosines(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Orthonormal cosines along each side, at most WAVES, float64: products of the two are the smooth images."""
+    def waves(size: int) -> Tensor:
         k = torch.arange(min(WAVES, size), dtype=torch.float64)
         wave = torch.cos(math.pi * k[:, None] * (torch.arange(size, dtype=torch.float64) + 0.5) / size)
-        sides.append(wave / wave.norm(dim=1, keepdim=True))
-    waves = torch.einsum("ah,bw->abhw", *sides).flatten(0, 1)
-    states = torch.zeros(*waves.shape, channels * (2 if operator.is_complex else 1), dtype=torch.float32)
-    states[..., 0] = waves.float()
-    return states.to(y.device)
+        return wave / wave.norm(dim=1, keepdim=True)
+
+    return waves(height), waves(width)
 
 
 def smooth_stds(operator: Operator, y: Tensor, spread: float) -> np.ndarray:
-    """Standard deviations along `cosines` of images whose pixels have half of `spread` and whose power falls as 1/frequency²."""
+    """Standard deviations along products of `cosines`, of images whose pixels have half of `spread`, their power falling as
+    1/frequency²."""
     _, height, width = operator.image_shape(y)
-    squares = np.add.outer(np.arange(height) ** 2.0, np.arange(width) ** 2.0)
-    power = 1.0 / np.maximum(squares, 1.0)
-    power *= (0.5 * spread) ** 2 * height * width / power.sum()
-    return np.sqrt(power[:WAVES, :WAVES]).ravel()
+    across = np.arange(width) ** 2.0
+    power = [1.0 / np.maximum(k**2.0 + across, 1.0) for k in range(min(WAVES, height))]
+    whole = sum(float((1.0 / np.maximum(k**2.0 + across, 1.0)).sum()) for k in range(height))  # in the memory of a row
+    return (0.5 * spread) * np.sqrt(np.stack(power)[:, :WAVES] * (height * width / whole)).ravel()
 
 
 def unmeasured_std(operator: Operator, y: Tensor, spread: float) -> float:
@@ -138,13 +135,23 @@ def unmeasured_std(operator: Operator, y: Tensor, spread: float) -> float:
     """
     if operator.measurements is not None and len(y) > 1:
         return max(unmeasured_std(operator.of(i, i + 1), y[i:i + 1], spread) for i in range(len(y)))
-    states = cosines(operator, y)
-    seen = torch.cat([operator.normal_state(part.contiguous()) for part in states.split(ROWS)])
-    support = operator.support(states)
-    if support is not None:
-        seen = seen * support + states * (1.0 - support)
-    flat = states.flatten(1).double()
-    information = (flat @ seen.flatten(1).double().T).cpu().numpy() / operator.noise_std**2
+    channels, height, width = operator.image_shape(y)
+    numbers = channels * (2 if operator.is_complex else 1)
+    down, across = (waves.to(y.device) for waves in cosines(height, width))
+    count, each = len(down) * len(across), max(PART // (height * width * numbers), 1)
+    states = torch.zeros(min(each, count), height, width, numbers, device=y.device, dtype=torch.float32)
+    of_channel = torch.empty(states.shape[:3], device=y.device, dtype=torch.float64)
+    support = operator.support(states[:1])
+    products = torch.empty(count, len(down), len(across), device=y.device, dtype=torch.float64)
+    for first in range(0, count, each):
+        some = torch.arange(first, min(first + each, count), device=y.device)
+        part, wave = states[:len(some)], of_channel[:len(some)]
+        part[..., 0] = torch.mul(down[some // len(across), :, None], across[some % len(across), None], out=wave)
+        seen = operator.normal_state(part)
+        if support is not None:
+            seen = seen * support + part * (1.0 - support)
+        products[some] = down @ wave.copy_(seen[..., 0]) @ across.T
+    information = products.flatten(1).cpu().numpy() / operator.noise_std**2
     information = 0.5 * (information + information.T) + np.diag(smooth_stds(operator, y, spread) ** -2.0)
     return float(np.linalg.eigvalsh(information)[0]) ** -0.5
 
