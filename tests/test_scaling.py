@@ -206,12 +206,12 @@ class Unit(energies.GaussianEnergy):
 
 @pytest.mark.parametrize("lines", [True, False], ids=["lines", "plane"])
 def test_kspace_far_from_what_the_prior_knows_is_told(lines: bool) -> None:
-    """As it comes from a file, × 1e-5, without a word before: −46 dB."""
+    """As it comes from a file, × 1e-5 or 1e-4, without a word before: −46 dB. (c of a line mask reaches .3 there, of noise.)"""
     prior, (kspace, maps, mask) = Unit(0.0, 0.5), scan(lines)
-    for factor, size in ((1e-5, "e-05"), (1e4, "e[+]04")):
+    for factor, size in ((1e-5, "e-05"), (1e-4, "0[.]0001"), (1e4, "e[+]04")):
         op = CartesianMRI(mask, maps, noise_std=ETA * factor)
         for solve in (sample, map_estimate):
-            with pytest.warns(UserWarning, match=f"y: the image behind it reaches .*{size}, .*scaled_kspace"):
+            with pytest.warns(UserWarning, match=f"y: the image behind it reaches .*{size}.*, .*scaled_kspace"):
                 solve(kspace * factor, op, prior, schedule=FEW, progress=False, **({"chains": 1} if solve is sample else {}))
     op = CartesianMRI(mask, maps, noise_std=ETA)
     with warnings.catch_warnings():
@@ -220,6 +220,17 @@ def test_kspace_far_from_what_the_prior_knows_is_told(lines: bool) -> None:
         sample(kspace, op, prior, chains=1, schedule=FEW, progress=False)
         sample(kspace * 1e-5, CartesianMRI(mask, maps, noise_std=ETA * 1e-5), energies.GaussianEnergy(0.0, 1e-5), chains=1,
                schedule=Schedule(1e-5, 1e-6, 2, 1), progress=False)  # whose scale is whoever made it's
+
+
+def test_what_the_prior_knows_is_what_it_says_it_spans() -> None:
+    """An image of 8 bits under a prior whose images are such, and one of [0, 1] under it."""
+    prior = energies.DiffusionPrior(lambda x, sigma: x, 1, image_range=(0.0, 255.0), probe=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "chi-squared")
+        sample((data.photograph()[:, :8, :8] + 1) * 127.5, Denoising(2.0), prior, chains=1, schedule=FEW, progress=False)
+    with pytest.warns(UserWarning, match="reaches .*, and the energy knows images that reach about 128; divide"):
+        sample(data.photograph()[:, :8, :8], Denoising(0.02), prior, chains=1, schedule=FEW, progress=False)
 
 
 def test_grey_levels_far_from_what_the_prior_knows_are_told() -> None:

@@ -14,7 +14,7 @@ from ..operators.base import Operator
 from ..ops._modes import ordinary
 from .targets import centred
 
-SMALLEST, LARGEST = 0.01, 30.0  # sizes of images that a prior for images that reach about 1 can be asked about
+SMALLEST, LARGEST = 0.01, 30.0  # sizes of images, over the energy's `spread`, that it can be asked about
 GREY = 256.0  # reached by images of 8 bits
 MOST_CHANNELS = 4
 
@@ -25,17 +25,25 @@ def measured(operator: Operator, y: Tensor) -> Tensor:
     return y.to(torch.complex64 if y.is_complex() else torch.float32)
 
 
-def warn_of_size(operator: Operator, energy: Energy, adjoint: Tensor, centre: Tensor) -> None:
-    """Warn where the image behind y is of a size that the energy cannot know: Aᴴy where A is a mask, else c of `Target`."""
+def warn_of_size(operator: Operator, energy: Energy, adjoint: Tensor) -> None:
+    """Warn where the image behind y is of a size that the energy cannot know.
+
+    The image is Aᴴy where A is a mask, else that times what makes it explain y best, ‖Aᴴy‖²/‖AAᴴy‖², whatever the units of y and
+    of A. (c of `Target` is no measure of it: of what A hardly sees it has noise, as large as 1 however small y is.)
+    """
     if energy.unit:
-        eta = operator.noise_std
-        size = float(centre.abs().max()) * (1 + eta**2) if centred(operator, adjoint) else float(adjoint.abs().max())
-        if 0 < size < SMALLEST or size > LARGEST + 6 * eta:
-            levels = not operator.is_complex and LARGEST < size <= GREY + 6 * eta
+        eta, known, image = operator.noise_std, energy.spread, adjoint
+        if centred(operator, adjoint):
+            squares = (adjoint * adjoint).flatten(1).double().sum(1)
+            explained = (adjoint * operator.normal_state(adjoint)).flatten(1).double().sum(1)
+            image = adjoint * (squares / explained).nan_to_num(0.0).float().view(-1, 1, 1, 1)
+        size = float(image.abs().max())
+        if 0 < size < SMALLEST * known or size > LARGEST * known + 6 * eta:
+            levels = not operator.is_complex and known == 1.0 and size <= GREY + 6 * eta and size > LARGEST
             remedy = ("it looks like grey levels 0 to 255: y / 127.5 - 1 and noise_std / 127.5 are in its units" if levels else
                       "divide y and noise_std by a common scale, as alps_fast.io.scaled_kspace does with k-space")
-            warnings.warn(f"y: the image behind it reaches {size:.3g}, and the energy knows images that reach about 1; {remedy}",
-                          stacklevel=5)
+            warnings.warn(f"y: the image behind it reaches {size:.3g}, and the energy knows images that reach about {known:.3g}; "
+                          f"{remedy}", stacklevel=5)
 
 
 def warn_of_axes(image: tuple[int, int, int]) -> None:

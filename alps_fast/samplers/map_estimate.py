@@ -25,7 +25,7 @@ from .alps import alps_levels
 from .chosen import FEWEST, chosen
 from .inputs import measured, warn_of_axes, warn_of_size
 from .run import Progress
-from .targets import Target, Targets, centred
+from .targets import Target, Targets
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
     adjoint = operator.adjoint_state(checked)
     rows, nothing = torch.arange(len(adjoint), device=adjoint.device), adjoint.new_empty(0)
     targets = Targets(operator, energy, checked, adjoint, rows, None, None, 0, backend)
-    warn_of_size(operator, energy, adjoint, targets.centre(operator.noise_std**-2) if centred(operator, adjoint) else adjoint)
+    warn_of_size(operator, energy, adjoint)
     energy.check_channels("energy", adjoint.shape[-1])
     energy.begin()
     if schedule is None:

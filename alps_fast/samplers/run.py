@@ -107,7 +107,7 @@ class Run:
         self.limits: Tensor | None = None
         if sampler.energy.unit:  # closed forms may know images of any size, and do not run away
             centre = self.targets.centre(operator.noise_std**-2) if centred(operator, self.adjoint) else self.adjoint
-            warn_of_size(operator, sampler.energy, self.adjoint, centre)
+            warn_of_size(operator, sampler.energy, self.adjoint)
             self.limits = limits(self.ensemble.x, centre, max(sampler.energy.spread, levels[0].t))
         self.keeper: Keeper | None = None
         if sampler.checkpoint is not None:
