@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from alps_fast import Schedule, data, sample
+from alps_fast import Schedule, data, map_estimate, sample
 from alps_fast.energies import DiffusionPrior, GaussianEnergy
 from alps_fast.operators import Denoising, Inpainting
+from alps_fast.samplers.chains import Ensemble
+from alps_fast.samplers.mala import Point
 from alps_fast.samplers.runaway import RUNAWAY, limits
 
 MASK = data.pixel_mask(12, 12, keep=0.4)
@@ -59,6 +61,34 @@ def test_a_run_that_goes_on_knows_its_first_states(tmp_path: Path) -> None:
     whole, path = sample(Y, OP, prior(), chains=6, **OPTIONS), tmp_path / "x.safetensors"
     assert sample(Y, OP, prior(), chains=6, checkpoint=path, callback=stop, **OPTIONS).interrupted
     assert sample(Y, OP, prior(), chains=6, checkpoint=path, **OPTIONS).broken == whole.broken
+
+
+@pytest.mark.filterwarnings("ignore:y. the image behind it reaches")
+def test_a_mode_that_runs_away_is_none() -> None:
+    """Of one measurement an error that says why, of several NaN; before both were returned, as large as they had become."""
+    def bright(x: Tensor, sigma: Tensor) -> Tensor:
+        return torch.where(x.amax((1, 2, 3), keepdim=True) > 9.9, 3.0 * x + 1.0, denoiser(x, sigma))
+
+    own, options = DiffusionPrior(bright, channels=1, probe=False), {"schedule": OPTIONS["schedule"], "progress": False}
+    with pytest.warns(UserWarning, match="y: of measurements 1 the image turned non-finite or ran away, and is NaN; y or images"):
+        both = map_estimate(torch.stack([Y, 20.0 * MASK]), OP, own, **options)
+    assert torch.equal(both.image[0], map_estimate(Y, OP, own, **options).image)
+    assert bool(both.image[1].isnan().all())
+    with pytest.raises(FloatingPointError, match=r"^every image turned non-finite or ran away; y or images in other units .* "
+                                                 "and levels too far apart do: schedule=None chooses them$"):
+        map_estimate(20.0 * MASK, OP, own, **options)
+
+
+def test_a_chain_of_mala_that_ran_away_stays_lost() -> None:
+    """In parts too, of which the point that a draw goes on from is a copy: it came back as large as it had been."""
+    def of(x: Tensor) -> Ensemble:
+        return Ensemble(x, x, torch.zeros(2), torch.ones(2, dtype=torch.bool), torch.full((2, 2), -1),
+                        point=Point(x.clone(), *[torch.zeros(2)] * 5))
+
+    ensemble = of(torch.tensor([1.0, 9.0]).view(2, 1, 1, 1))
+    ensemble.lose_beyond(torch.tensor([5.0, 5.0]), 3, 1)
+    assert ensemble.point is not None and ensemble.broken.tolist() == [[-1, -1], [3, 1]]
+    assert [v.isnan().flatten().tolist() for v in (ensemble.x, ensemble.point.x)] == [[False, True]] * 2
 
 
 @pytest.mark.filterwarnings("ignore:y. the image behind it reaches")

@@ -48,6 +48,8 @@ class Ensemble:
         at = torch.stack([torch.full_like(self.broken[:, 0], number) for number in (level, step)], 1)
         self.alive, self.broken = self.alive & ~lost, torch.where(lost[:, None], at, self.broken)
         self.x.masked_fill_(lost.view(-1, 1, 1, 1), torch.nan)
+        if self.point is not None:  # of several parts, or a graph's, it has a copy
+            self.point = self.point._replace(x=self.x)
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -25,7 +26,8 @@ from .alps import alps_levels
 from .chosen import FEWEST, chosen
 from .inputs import measured, warn_of_axes, warn_of_size
 from .run import Progress
-from .targets import Target, Targets
+from .runaway import causes, limits, sizes
+from .targets import Target, Targets, centred
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
 
     Raises:
         ArgumentError: naming the argument.
+        FloatingPointError: every image turned non-finite or ran away, as a chain may. One of several is NaN, with a warning.
 
     Source: [ALPS].
     """
@@ -82,25 +85,35 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
     warn_of_size(operator, energy, adjoint)
     energy.check_channels("energy", adjoint.shape[-1])
     energy.begin()
-    if schedule is None:
-        schedule = for_mode(chosen(operator, energy, checked, measured=True))
+    own, schedule = schedule, schedule or for_mode(chosen(operator, energy, checked, measured=True))
     x, trace = torch.zeros_like(adjoint), []
+    kept = torch.ones(len(x), dtype=torch.bool, device=x.device)
     with tqdm(total=schedule.levels * schedule.steps, desc="MAP", unit="step", file=sys.stderr, disable=not progress) as bar:
         for i, level in enumerate(alps_levels(schedule, operator.noise_std)):
             target = targets.at(level, nothing)
             s = replace(target.scalars, noise=NO_NOISE)
             if i == 0:
                 x = target.langevin(x, torch.zeros_like(x), rows, s)[1]
+                behind = targets.centre(operator.noise_std**-2) if centred(operator, adjoint) else adjoint
+                most = limits(x, behind, max(energy.spread, level.t)) if energy.unit else x.new_full((len(x),), torch.inf)
             for _ in range(level.steps):
                 value, grad = evaluated(target, x)
                 trace.append(posterior_energy(value, level, operator, x, checked))
                 x = target.langevin(x, grad, rows, s)[1]
                 bar.update()
+            kept &= (sizes(x) <= most) & x.isfinite().flatten(1).all(1)
             try:
                 if callback is not None:
                     callback(Progress(i, schedule.levels, level.t, level.eta, x, x, operator.is_complex))
             except StopIteration:
                 break
+    if not bool(kept.all()):
+        lost = (~kept).nonzero().flatten().tolist()
+        if len(lost) == len(x):
+            raise FloatingPointError(f"every image turned non-finite or ran away{causes(energy, own)}")
+        warnings.warn(f"y: of measurements {', '.join(map(str, lost))} the image turned non-finite or ran away, and is NaN"
+                      f"{causes(energy, own)}", stacklevel=4)
+        x = x.masked_fill(~kept.view(-1, 1, 1, 1), torch.nan)
     last = posterior_energy(evaluated(target, x)[0] if energy.has_value else unknown(x), level, operator, x, checked)
     found = MapEstimate(from_state(x, operator.is_complex), last, torch.stack(trace, 1).unflatten(1, (i + 1, -1)))
     return found if y.ndim >= checked.ndim else MapEstimate(found.image[0], found.energy[0], found.trace[0])

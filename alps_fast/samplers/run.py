@@ -34,7 +34,7 @@ from .leaps import Leaps, teams_of
 from .mala import first_log_tau
 from .outcome import posterior_of, warn_of_chi2
 from .rows import Rows, Stepped, joined, part
-from .runaway import limits
+from .runaway import causes, limits
 from .targets import Targets, centred
 
 if TYPE_CHECKING:
@@ -232,9 +232,8 @@ class Run:
         asked = done == annealed if ensemble.x.is_cuda else done <= annealed
         if asked and not bool(ensemble.alive.any()):
             level, step = ensemble.broken[0].tolist()
-            hint = "" if sampler.schedule is None else "; levels too far apart do that: schedule=None chooses them"
             raise FloatingPointError(f"every chain turned non-finite or ran away; chain {sampler.first_chain} at level {level} "
-                                     f"(t = {levels[level].t:.4g}), step {step}{hint}")
+                                     f"(t = {levels[level].t:.4g}), step {step}{causes(sampler.energy, sampler.schedule)}")
         if self.keeper is not None:
             self.keeper.note(ensemble, self.record, done == len(levels))
         if sampler.callback:

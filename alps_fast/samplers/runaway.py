@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..ops._step import by_measurement
+
+if TYPE_CHECKING:
+    from ..energies.base import Energy
+    from ..schedule import Schedule
 
 RUNAWAY = 1e3
 
@@ -23,6 +28,14 @@ def limits(first: Tensor, behind: Tensor, least: float) -> Tensor:
     """
     known = by_measurement(sizes(first), behind).maximum(sizes(behind)[:, None]).flatten()
     return RUNAWAY * known.clamp_min(least)
+
+
+def causes(energy: Energy, schedule: Schedule | None) -> str:
+    """What an error that nothing is left says of why, where that is known: a network was asked about what it has never seen."""
+    if not energy.unit:
+        return ""
+    far = "" if schedule is None else ", and levels too far apart do: schedule=None chooses them"
+    return f"; y or images in other units than the energy's do that, which a warning tells{far}"
 
 
 def sizes(x: Tensor) -> Tensor:
