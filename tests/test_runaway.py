@@ -70,12 +70,12 @@ def test_a_mode_that_runs_away_is_none() -> None:
         return torch.where(x.amax((1, 2, 3), keepdim=True) > 9.9, 3.0 * x + 1.0, denoiser(x, sigma))
 
     own, options = DiffusionPrior(bright, channels=1, probe=False), {"schedule": OPTIONS["schedule"], "progress": False}
-    with pytest.warns(UserWarning, match="y: of measurements 1 the image turned non-finite or ran away, and is NaN; y or images"):
+    with pytest.warns(UserWarning, match="y: of measurements 1 the image turned non-finite or ran away, and is NaN; an image"):
         both = map_estimate(torch.stack([Y, 20.0 * MASK]), OP, own, **options)
     assert torch.equal(both.image[0], map_estimate(Y, OP, own, **options).image)
     assert bool(both.image[1].isnan().all())
-    with pytest.raises(FloatingPointError, match=r"^every image turned non-finite or ran away; y or images in other units .* "
-                                                 "and levels too far apart do: schedule=None chooses them$"):
+    with pytest.raises(FloatingPointError, match=r"^every image turned non-finite or ran away; an image behind y .* does that, "
+                                                 "and so do levels too far apart: schedule=None chooses them$"):
         map_estimate(20.0 * MASK, OP, own, **options)
 
 

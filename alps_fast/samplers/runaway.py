@@ -34,8 +34,8 @@ def causes(energy: Energy, schedule: Schedule | None) -> str:
     """What an error that nothing is left says of why, where that is known: a network was asked about what it has never seen."""
     if not energy.unit:
         return ""
-    far = "" if schedule is None else ", and levels too far apart do: schedule=None chooses them"
-    return f"; y or images in other units than the energy's do that, which a warning tells{far}"
+    far = "" if schedule is None else ", and so do levels too far apart: schedule=None chooses them"
+    return f"; an image behind y that is not in the energy's units does that{far}"
 
 
 def sizes(x: Tensor) -> Tensor:
