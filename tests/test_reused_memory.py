@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -80,3 +81,13 @@ def test_memory_that_is_held_is_not_handed_out():
     del kept
     assert not pool.free
     assert empty_like(like).shape == like.shape
+
+
+def test_what_is_free_goes_back_while_results_are_held():
+    """As a posterior's samples are: it kept all buffers of their size, half of a run's memory, for as long as they were."""
+    like = torch.zeros(2, _reused_memory.LARGE)
+    with reused_memory() as pool:
+        result, other = empty_like(like), empty_like(like)
+        del other
+        free = [weakref.ref(buffer) for buffer in pool.free[like.numel()]]
+    assert [buffer() for buffer in free] == [None] and result.shape == like.shape

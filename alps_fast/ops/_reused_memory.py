@@ -50,6 +50,8 @@ def reused_memory() -> Iterator[Pool]:
     finally:
         _pool.reset(token)
         pool.open = False
+        for free in pool.free.values():  # which what is still held refers to, and would keep as long as itself
+            free.clear()
         pool.free.clear()
 
 
