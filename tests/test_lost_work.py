@@ -23,6 +23,7 @@ from alps_fast import energies, io
 from alps_fast.cli import main
 from alps_fast.energies import GaussianEnergy
 from alps_fast.errors import ArgumentError, PlannedError
+from alps_fast.io.files import check_writable
 from alps_fast.operators import CartesianMRI, Denoising, Inpainting
 from alps_fast.posterior import Posterior
 from alps_fast.samplers import Sampler, Schedule, checkpoint, sample
@@ -438,3 +439,19 @@ def test_a_planned_sampler_stays_as_it_is() -> None:
         assert isinstance(caught.value, ArgumentError) and isinstance(caught.value, AttributeError)
     sampler.progress = False
     assert len(sampler.levels) == 4
+
+
+def test_a_checkpoint_that_another_run_makes_meanwhile_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two looks at it, had there been two."""
+    path, looks, stat = tmp_path / "c", [0], Path.stat
+
+    def look(self: Path, **options: Any) -> os.stat_result:
+        looks[0] += self == path
+        try:
+            return stat(self, **options)
+        finally:
+            if looks[0] == 2:
+                path.touch()
+
+    monkeypatch.setattr(Path, "stat", look)
+    check_writable(path, "checkpoint")

@@ -24,12 +24,21 @@ def check_writable(path: Path, name: str) -> None:
     """`path` must be a file that could be written; asked before work starts. Its folder is made when it is, by `replacing`."""
     try:
         check(bool(path.name) and path.name != "..", name, f"'{path}'", "the name of a file")
-        check(not path.is_dir(), name, path, "a file, this is a folder")
-        check(path.is_file() or not path.exists(), name, path, "a file, this is a device or a pipe")
+        mode = _mode(path)  # of one look: another run may make it meanwhile
+        check(mode is None or not stat.S_ISDIR(mode), name, path, "a file, this is a folder")
+        check(mode is None or stat.S_ISREG(mode), name, path, "a file, this is a device or a pipe")
         there = next(folder for folder in path.absolute().parents if folder.exists())
     except OSError as error:  # a name too long, a link to itself
         raise refused(name, path, f"a file that can be written ({error.strerror})") from None
     check(there.is_dir() and os.access(there, os.W_OK), name, path, f"a file in a folder; {there} is none that can be written")
+
+
+def _mode(path: Path) -> int | None:
+    """What it is, None where there is nothing."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def check_outputs(name: str, files: Iterable[Path], force: bool, **inputs: str | Path | None) -> None:
