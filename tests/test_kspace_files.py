@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ from scans import Scan, bart, scan, write_bart, write_fastmri, write_ismrmrd, wr
 from alps_fast import io, limits
 from alps_fast.errors import ArgumentError
 from alps_fast.io.axes import guessed_axes
-from alps_fast.io.hdf5 import COPIES
+from alps_fast.io.children import COPIES
+from alps_fast.io.sources import open_source
 
 SCAN = scan()
 MATLAB = {"kspace": SCAN.kspace.transpose(2, 3, 1, 0), "maps": SCAN.maps.transpose(1, 2, 0), "mask": SCAN.mask[:1]}
@@ -270,7 +272,7 @@ def test_slices_of_hdf5_are_read_one_by_one(tmp_path: Path, monkeypatch: pytest.
     pytest.importorskip("h5py")
     path = write_fastmri(tmp_path / "k.h5", SCAN)
     monkeypatch.setattr(limits, "memory_of", lambda device: COPIES * 8 * 3 * 24 * 20)  # what one slice takes
-    monkeypatch.setattr("alps_fast.io.hdf5.memory_of", limits.memory_of)
+    monkeypatch.setattr("alps_fast.io.children.memory_of", limits.memory_of)
     assert np.array_equal(io.open_kspace(path)[1].kspace, SCAN.kspace[1])
 
 
@@ -294,3 +296,12 @@ def test_scan_is_what_the_operator_measures() -> None:
     of: Scan = scan(noise=0.0)
     op = __import__("alps_fast").operators.CartesianMRI(torch.from_numpy(of.mask), torch.from_numpy(of.maps), noise_std=1.0)
     torch.testing.assert_close(op.forward(torch.from_numpy(of.images)[:, None]), torch.from_numpy(of.kspace))
+
+
+def test_a_matlab_file_on_which_scipy_crashes_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scipy_io = pytest.importorskip("scipy.io")
+    scipy_io.savemat(tmp_path / "k.mat", {"kspace": np.ones((2, 4, 4), np.complex64)})
+    crashed = subprocess.CompletedProcess([], -11, stderr=b"")
+    monkeypatch.setattr("alps_fast.io.children.subprocess.run", lambda *_, **__: crashed)
+    with pytest.raises(ArgumentError, match=r"^input: got .*k\.mat, which cannot be read \(SciPy died of signal 11\)"):
+        open_source(tmp_path / "k.mat", "input")

@@ -38,7 +38,7 @@ def main() -> None:
             if wanted is None:
                 answer = told(file)
                 small = small_arrays(file, answer["arrays"])
-                answer["small"], arrays = list(small), list(small.values())
+                answer["small"], answer["count"], arrays = list(small), len(small), list(small.values())
             else:
                 arrays = [array for name, field, index in wanted for array in read(file, name, field, index, int(memory))]
                 answer = {"count": len(arrays)}

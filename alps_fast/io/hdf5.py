@@ -1,27 +1,17 @@
-"""Arrays from HDF5 files, read by a process of its own: on a damaged file the HDF5 library may crash, or never end."""
+"""Arrays from HDF5 files, read by a process of its own."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..errors import refused
-from ..limits import memory_of
-from .files import reading
+from .children import asked
 
-CHILD = Path(__file__).with_name("_hdf5_child.py")
-SECONDS, BYTES_A_SECOND = 60, 1 << 22  # processor time that a file may take: a damaged one is read for ever
-COPIES = 4  # of an array, in both processes, as it is and as complex numbers of single precision
 WANTED = "an HDF5 file of arrays"
 
 
@@ -49,22 +39,4 @@ def read_hdf5(path: Path, name: str, wanted: Sequence[tuple[str, str | None, lis
 def _asked(path: Path, name: str, wanted: object) -> tuple[Any, list[np.ndarray]]:
     if importlib.util.find_spec("h5py") is None:
         raise refused(name, path, "h5py to read it: pip install 'alps_fast[mri]'")
-    seconds = SECONDS + path.stat().st_size // BYTES_A_SECOND
-    memory = memory_of(torch.device("cpu")) // COPIES
-    command = [sys.executable, "-P", str(CHILD), str(path.absolute()), str(seconds), str(memory)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # finds what this process finds
-    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as request:
-        request.write(json.dumps(wanted).encode())
-        request.seek(0)
-        child = subprocess.run(command, stdin=request, stdout=answer, stderr=subprocess.PIPE, env=environment)
-        with reading(path, name, WANTED):
-            if child.returncode:
-                said = child.stderr.decode(errors="replace").strip().splitlines()
-                died = f"the HDF5 library died of signal {-child.returncode}"
-                raise ValueError(said[-1] if child.returncode > 0 and said else died)
-            answer.seek(0)
-            found = json.loads(answer.readline())
-            if wanted is None:
-                found = {"arrays": dict(found["arrays"]), "attributes": dict(found["attributes"]), "small": list(found["small"]),
-                         "count": len(found["small"])}
-            return found, [np.lib.format.read_array(answer, allow_pickle=False) for _ in range(found["count"])]
+    return asked("_hdf5_child.py", "the HDF5 library", path, name, WANTED, wanted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +13,14 @@ import torch
 from ..errors import check, refused
 from ..limits import check_memory
 from .bart import COIL, MAPS, PHS1, PHS2, READ, read_cfl
-from .files import check_is_file, checked_numbers, load_arrays, quiet_libraries, reading
+from .children import COPIES, asked
+from .files import check_is_file, checked_numbers, load_arrays, reading
 from .hdf5 import list_hdf5, read_hdf5
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".mrd")
 CFL = (".cfl", ".hdr")
 SUFFIXES = (".npz", ".npy", ".mat", *HDF5, *CFL)
 MATLAB_73 = b"MATLAB 7.3"
-MATLAB_NUMBERS = ("double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 
 
 class Info(NamedTuple):
@@ -107,19 +106,13 @@ class HDF5Source(Source):
 
 
 def _mat(path: Path, name: str) -> Loaded:
-    """A MATLAB file before version 7.3, read by SciPy; what is no array of numbers in it is passed by."""
+    """A MATLAB file before version 7.3, read by SciPy in a process of its own; what is no array of numbers is passed by."""
     if importlib.util.find_spec("scipy") is None:
         raise refused(name, path, "SciPy to read it: pip install 'alps_fast[mri]'")
-    from scipy.io import loadmat, whosmat
-
     wanted = "a MATLAB file of arrays"
-    with reading(path, name, wanted), quiet_libraries():
-        sizes = {key: 16 * math.prod(map(int, shape)) for key, shape, kind in whosmat(path) if kind in MATLAB_NUMBERS}
-    check_memory(name, path, sum(sizes.values()), torch.device("cpu"))
-    with reading(path, name, wanted), quiet_libraries():
-        loaded = loadmat(path, variable_names=list(sizes))
-        arrays = checked_numbers({key: np.asarray(loaded[key]) for key in sizes}, path, name, wanted)
-    found = Loaded(path, name, arrays)
+    answer, arrays = asked("_mat_child.py", "SciPy", path, name, wanted)
+    check_memory(name, path, COPIES * answer["bytes"], torch.device("cpu"))
+    found = Loaded(path, name, checked_numbers(dict(zip(answer["names"], arrays, strict=True)), path, name, wanted))
     found.reversed = True
     return found
 

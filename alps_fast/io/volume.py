@@ -13,8 +13,8 @@ from torch import Tensor
 from ..errors import ArgumentError, check, refused, whole
 from ..limits import check_memory
 from .axes import check_axes, guessed_axes, ordered
+from .children import COPIES
 from .geometry import Geometry, spaced
-from .hdf5 import COPIES
 from .ismrmrd import ISMRMRDFile, header_of, is_ismrmrd
 from .kspace import KSpace, check_consistent, checked_maps, checked_mask, checked_noise, measured_kspace
 from .slices import Slices
