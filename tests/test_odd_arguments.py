@@ -19,7 +19,7 @@ import alps_fast as af
 from alps_fast import energies, io, limits
 from alps_fast.cli import main
 from alps_fast.errors import ArgumentError
-from alps_fast.io import hdf5
+from alps_fast.io import children
 
 TINY = ["--levels", "3", "--steps", "1", "--no-progress"]
 
@@ -123,14 +123,16 @@ while True: pass
     "stops in the middle": "import json; print(json.dumps({'arrays': {'kspace': 1}}))"}
 
 
+@pytest.mark.parametrize(("library", "script", "name"), [("h5py", "_hdf5_child.py", "k.h5"), ("scipy", "_mat_child.py", "k.mat")])
 @pytest.mark.parametrize("what", CHILDREN)
-def test_whatever_becomes_of_the_process_that_reads_hdf5(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("h5py")
-    (tmp_path / "child.py").write_text(CHILDREN[what])
-    (tmp_path / "k.h5").write_bytes(b"x")
-    monkeypatch.setattr(hdf5, "CHILD", tmp_path / "child.py")
-    with pytest.raises(ArgumentError, match="^input: got .*k.h5, which cannot be read") as caught:
-        io.read_kspace(tmp_path / "k.h5")
+def test_whatever_becomes_of_the_process_that_reads_a_file(what: str, library: str, script: str, name: str, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(library)
+    (tmp_path / script).write_text(CHILDREN[what])
+    (tmp_path / name).write_bytes(b"x" * 200)
+    monkeypatch.setattr(children, "__file__", str(tmp_path / "children.py"))  # beside which its scripts are
+    with pytest.raises(ArgumentError, match=f"^input: got .*{name}, which cannot be read") as caught:
+        io.read_kspace(tmp_path / name)
     assert "\n" not in str(caught.value)
     if what == "crashes":
         assert "signal 11" in str(caught.value)
