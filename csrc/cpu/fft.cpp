@@ -37,12 +37,12 @@ struct Every {  // of the q below, those from `first` on in steps
   int64_t first, step;
 };
 
-// y[q + s (R p + k)] = exp(-2 pi i p k s / n) sum_j x[q + s (p + j m / R)] exp(-2 pi i j k / R), m s = n; IM is where
+// y[q + s (R p + k)] = exp(-2 pi i p k s / n) sum_j x[q + s (p + j m / R)] exp(-2 pi i j k / R), m s = n; `im` is where
 // imaginary parts begin in a cell: BATCH, or for the inverse 0, and then real parts begin at BATCH.
-template <int R, int IM, bool TURN, class M, class S>
-ALPS_INLINE void pass_at(const float* in, float* out, int64_t p, M m, S s, const float* roots, Every every) {
+template <int R, bool TURN, class M, class S, class Im>
+ALPS_INLINE void pass_at(const float* in, float* out, int64_t p, M m, S s, Im im_begins, const float* roots, Every every) {
   using F = Wide::F;
-  constexpr int RE = BATCH - IM;
+  const int IM = im_begins, RE = BATCH - IM;
   F cosine[R], sine[R];
   if constexpr (TURN) {
     ALPS_UNROLL
@@ -75,22 +75,25 @@ ALPS_INLINE void pass_at(const float* in, float* out, int64_t p, M m, S s, const
     }
 }
 
-constexpr int MANY = 11;  // numbers of a butterfly whose products leave nothing to gain by strides that are constants
-
 template <int R, int IM>
 static void pass(const float* in, float* out, int64_t m, int64_t s, const float* roots, Every every) {
   constexpr std::integral_constant<int64_t, 1> one{};
   constexpr std::integral_constant<int64_t, R> last{};
-  if constexpr (R < MANY) {
-    if (m == R) return pass_at<R, IM, false>(in, out, 0, last, s, roots, every);
-    if (s == 1) {
-      pass_at<R, IM, false>(in, out, 0, m, one, roots, {0, 1});
-      for (int64_t p = 1; p < m / R; ++p) pass_at<R, IM, true>(in, out, p, m, one, roots, {0, 1});
-      return;
-    }
+  constexpr std::integral_constant<int, IM> im{};
+  if (m == R) return pass_at<R, false>(in, out, 0, last, s, im, roots, every);
+  if (s == 1) {
+    pass_at<R, false>(in, out, 0, m, one, im, roots, {0, 1});
+    for (int64_t p = 1; p < m / R; ++p) pass_at<R, true>(in, out, p, m, one, im, roots, {0, 1});
+    return;
   }
-  pass_at<R, IM, false>(in, out, 0, m, s, roots, every);
-  for (int64_t p = 1; p < m / R; ++p) pass_at<R, IM, true>(in, out, p, m, s, roots, every);
+  pass_at<R, false>(in, out, 0, m, s, im, roots, every);
+  for (int64_t p = 1; p < m / R; ++p) pass_at<R, true>(in, out, p, m, s, im, roots, every);
+}
+
+// `pass` of a prime whose products leave nothing to gain by what is constant: compiled once, as each is long.
+template <int R>
+static void pass_of(const float* in, float* out, int64_t m, int64_t s, int im, const float* roots, Every every) {
+  for (int64_t p = 0; p < m / R; ++p) pass_at<R, true>(in, out, p, m, s, im, roots, every);
 }
 
 // y_k and y_{R-k} for k = first ... first + K - 1 of what `large` leaves of x in `at`; roots: exp(-2 pi i j / R), `stride` apart.
@@ -170,13 +173,13 @@ static float* passes(const Fourier& plan, size_t first, size_t last, float* a, f
       case 4: pass<4, IM>(a, b, m, s, roots, every); break;
       case 5: pass<5, IM>(a, b, m, s, roots, every); break;
       case 7: pass<7, IM>(a, b, m, s, roots, every); break;
-      case 11: pass<11, IM>(a, b, m, s, roots, every); break;
-      case 13: pass<13, IM>(a, b, m, s, roots, every); break;
-      case 17: pass<17, IM>(a, b, m, s, roots, every); break;
-      case 19: pass<19, IM>(a, b, m, s, roots, every); break;
-      case 23: pass<23, IM>(a, b, m, s, roots, every); break;
-      case 29: pass<29, IM>(a, b, m, s, roots, every); break;
-      case 31: pass<31, IM>(a, b, m, s, roots, every); break;
+      case 11: pass_of<11>(a, b, m, s, IM, roots, every); break;
+      case 13: pass_of<13>(a, b, m, s, IM, roots, every); break;
+      case 17: pass_of<17>(a, b, m, s, IM, roots, every); break;
+      case 19: pass_of<19>(a, b, m, s, IM, roots, every); break;
+      case 23: pass_of<23>(a, b, m, s, IM, roots, every); break;
+      case 29: pass_of<29>(a, b, m, s, IM, roots, every); break;
+      case 31: pass_of<31>(a, b, m, s, IM, roots, every); break;
       case 8: pass<8, IM>(a, b, m, s, roots, every); break;
       default: large<IM>(plan.radices[i], a, b, m, s, plan, every);
     }
