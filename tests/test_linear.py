@@ -14,6 +14,7 @@ from torch import Tensor
 from alps_fast import ArgumentError, Schedule, data, map_estimate, sample
 from alps_fast.energies import GaussianEnergy
 from alps_fast.operators import LinearOperator, counting_std
+from alps_fast.ops._cg import damped_least_squares
 from alps_fast.ops._scalars import StepScalars
 from alps_fast.ops.philox_normal import INDEPENDENT
 
@@ -185,3 +186,18 @@ def test_counts_have_the_noise_of_their_own_level() -> None:
     for name, wrong in (("gain", {"gain": 0.0}), ("read_std", {"gain": 1.0, "read_std": -1.0}), ("y", {"gain": 1.0})):
         with pytest.raises(ArgumentError, match=f"^{name}: "):
             counting_std(y.to(torch.complex64) if name == "y" else y, **wrong)
+
+
+@pytest.mark.parametrize(("gain", "size"), [(-7, -13), (-13, -13), (13, 13), (-20, 20), (20, -20), (-26, -20)])
+def test_neither_gain_nor_size_of_images_matters(gain: int, size: int) -> None:
+    prior = torch.randn(2, 4, 5, 1, generator=generator(3))
+    measured = torch.randn(2, 12, 1, generator=generator(4))
+
+    def solved(gain: float, size: float) -> Tensor:
+        return damped_least_squares(lambda x: gain * forward(x)[..., None], lambda y: gain * adjoint(y[..., 0]).view(-1, 4, 5, 1),
+                                    size * prior, gain * size * measured, 1 / (gain * size * ETA) ** 2,
+                                    torch.tensor([1.0, 30.0]) / size**2, 1e-3, 100)
+
+    exact = solve(prior[:1].double().view(1, *IMAGE) + adjoint(measured[:1, :, 0].double()) / ETA**2, 1 / ETA**2, 1.0)
+    assert (solved(1, 1)[:1].view(1, *IMAGE) - exact).abs().max() < 1e-3
+    assert torch.equal(solved(2.0**gain, 2.0**size), 2.0**size * solved(1, 1))

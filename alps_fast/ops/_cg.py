@@ -206,10 +206,13 @@ def damped_least_squares(forward: Callable[[Tensor], Tensor], adjoint: Callable[
     if (solves := _solves.get()) is not None:
         solves.append(max_iter)
     eps, mu = torch.finfo(prior.dtype).eps, shift / inv_eta2  # the smallest eigenvalue of AᴴA + μ is at least μ
-    x, r = prior, data - forward(prior)
-    drift = (eps * rowwise_dot(r, r).sqrt()).square() * inv_eta2  # what r, which is carried along, comes to be off by
+    r = data - forward(prior)
     s = adjoint(r)
-    p, squares, radau = s, rowwise_dot(s, s), 1 / mu
+    # Squares of small images seen by a weak A leave the range of single precision: a row is solved as a power of two times it.
+    unit = torch.ldexp(torch.ones_like(mu), -torch.frexp(s.abs().amax((1, 2, 3))).exponent.clamp(-60, 60))
+    prior, r, s, limit = prior * columns(unit), r * unit[:, None, None], s * columns(unit), (error * unit).square()
+    drift = (eps * rowwise_dot(r, r).sqrt()).square() * inv_eta2  # what r, which is carried along, comes to be off by
+    x, p, squares, radau = prior, s, rowwise_dot(s, s), 1 / mu
     largest, least = torch.zeros_like(squares), torch.full_like(squares, torch.inf)
     bound = squares * radau * inv_eta2 + drift
     active = squares > 0  # False where it is NaN
@@ -234,10 +237,10 @@ def damped_least_squares(forward: Callable[[Tensor], Tensor], adjoint: Callable[
         rounding = (4 * eps) ** 2 * (largest * misfit + mu**2 * moved)
         value = misfit + mu * moved  # falls with every step, until steps are all rounding: going on from there leads away
         least = torch.minimum(least, value)
-        active = active & (bound > error**2) & (squares > rounding) & (value <= least * (1 + RISE * eps))
+        active = active & (bound > limit) & (squares > rounding) & (value <= least * (1 + RISE * eps))
         if i % WINDOW == 0 and not looked(active.any()):
             break
-    if error > 0 and looked((bound > error**2).any()):
+    if error > 0 and looked((bound > limit).any()):
         unknowns = prior[0].numel()
-        warn_of_error(float(bound.max() / unknowns) ** 0.5, error / unknowns**0.5, i)
-    return torch.where(columns(squares.isfinite()), x, torch.nan)
+        warn_of_error(float((bound / unit.square()).max() / unknowns) ** 0.5, error / unknowns**0.5, i)
+    return torch.where(columns(squares.isfinite()), x / columns(unit), torch.nan)
