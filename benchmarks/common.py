@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import itertools
 import math
-import platform
+import os
 import shutil
 import statistics
 import subprocess
@@ -22,6 +22,8 @@ import torch
 
 from alps_fast.ops import _dispatch
 from alps_fast.samplers.graphs import waits
+
+from .records import processor
 
 HERE = Path(__file__).parent
 GEMM = 2048  # side of the square matrices whose product is the machine's own rate
@@ -293,12 +295,7 @@ def machine(device: torch.device = CPU) -> str:
     """Hardware and versions, one line."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, torch {torch.__version__}"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
-    return f"{names[0] if names else platform.machine()}, {len(names) or '?'} CPUs, torch {torch.__version__}"
+    return f"{processor()}, {os.cpu_count() or '?'} CPUs, torch {torch.__version__}"
 
 
 def fastest(op: str, device: torch.device = CPU) -> str:

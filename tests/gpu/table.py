@@ -40,5 +40,7 @@ def ops(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_file():
+        sys.exit(f"table.py: got {' '.join(sys.argv[1:]) or 'nothing'}; wanted one file: rows.jsonl or one of benchmarks/results")
     found = rows_of(Path(sys.argv[1]))
     print("\n".join([*runs(found), "", *ops(found)]))
