@@ -1,6 +1,7 @@
 """Networks of others: left as they are, evaluated with the weights they have now, in any mode, precision and thread."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -236,22 +237,87 @@ def test_a_compiled_network_is_compiled_once(name):
     assert len(graphs) == 1
 
 
-def test_what_is_compiled_in_place_runs_compiled(monkeypatch):
-    """By `compile`, a method of modules; the caller's own is left as it is."""
+class Stepwise(Net):
+    """With a break of the graph."""
+
+    def forward(self, x, t):
+        torch._dynamo.graph_break()
+        return super().forward(x, t)
+
+
+def in_place(net, **options):
+    net.compile(**options)
+    return net
+
+
+def its_forward(net, **options):
+    net.forward = torch.compile(net.forward, **options)
+    return net
+
+
+COMPILED = {"in place": in_place, "a module": torch.compile, "its forward": its_forward}
+
+
+@pytest.mark.parametrize("way", COMPILED)
+def test_options_of_torch_compile_are_kept(way):
+    """Backend and its options, one graph for all sizes, no break of it; the caller's own is left as it is."""
     torch._dynamo.reset()
-    graphs, compiled = [], torch.compile
+    graphs, given = [], {"answer": 42}
+
+    def backend(graph, inputs, options):
+        graphs.append(options)
+        return graph.forward
+
+    net = COMPILED[way](Net().train(), backend=backend, dynamic=True, fullgraph=True, options=given)
+    before = vars(net).copy()
+    prior = MAKE["diffusion"](net)
+    for h, w in ((9, 12), (10, 7), (13, 5)):
+        x = torch.randn(2, 1, h, w)
+        torch.testing.assert_close(prior.grad(x, 0.5), MAKE["diffusion"](Net()).grad(x, 0.5))
+    assert graphs == [given] and vars(net) == before
+    run(prior)
+    broken = MAKE["diffusion"](COMPILED[way](Stepwise(), backend=backend, fullgraph=True, options=given))
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="graph_break"):
+        broken.grad(torch.randn(2, 1, 8, 8), 0.5)
+
+
+def test_what_is_compiled_once_a_prior_is_there_runs_compiled():
+    torch._dynamo.reset()
+    graphs, net, x = [], Net(), torch.randn(2, 1, 8, 8)
 
     def backend(graph, inputs):
         graphs.append(graph)
         return graph.forward
 
-    monkeypatch.setattr(torch, "compile", lambda call, **options: compiled(call, backend=backend, **options))
-    net = Net()
-    net.compile()
-    given = net._compiled_call_impl
-    found = run(MAKE["diffusion"](net))
-    assert len(graphs) == 1 and net._compiled_call_impl is given
-    torch.testing.assert_close(found.samples, run(MAKE["diffusion"](Net())).samples)
+    prior = MAKE["diffusion"](net)
+    before = prior.grad(x, 0.5)
+    net.compile(backend=backend)
+    torch.testing.assert_close(prior.grad(x, 0.5), before)
+    assert len(graphs) == 1
+
+
+def test_options_that_are_not_given_back_are_told(monkeypatch):
+    """By a torch whose compiled calls are no Python functions."""
+    net, x = Net(), torch.randn(2, 1, 8, 8)
+    net._compiled_call_impl = partial(net._call_impl)
+    monkeypatch.setattr(nn.Module, "compile", lambda module: vars(module).update(_compiled_call_impl=module._call_impl))
+    with pytest.warns(UserWarning, match="network: it was compiled in place.*torch.compile\\(network, …\\)"):
+        prior = MAKE["diffusion"](net)
+    torch.testing.assert_close(prior.grad(x, 0.5), MAKE["diffusion"](Net()).grad(x, 0.5))
+
+
+@pytest.mark.parametrize("decorate", [torch.no_grad(), torch.autocast("cpu", torch.float16, enabled=False),
+                                      lambda call: lambda x, t: call(x, t=t), lambda call: partial(call)])
+def test_a_forward_under_a_decorator_is_that_of_the_twin(decorate):
+    """A module's own, put in its place: in evaluation mode, on the twin's weights, the caller's as it was."""
+    net, x = Net().train(), torch.randn(2, 1, 8, 8)
+    net.forward = decorated = decorate(net.forward)
+    prior = MAKE["diffusion"](net)
+    torch.testing.assert_close(prior.grad(x, 0.5), MAKE["diffusion"](Net()).grad(x, 0.5))
+    assert net.forward is decorated and net.training
+    optimised(net)
+    torch.testing.assert_close(prior.grad(x, 0.5), MAKE["diffusion"](net).grad(x, 0.5))
+    assert not torch.equal(prior.grad(x, 0.5), MAKE["diffusion"](Net()).grad(x, 0.5))
 
 
 def tape(recorded_run, device):

@@ -53,7 +53,8 @@ class DiffusionPrior(Energy):
     Args:
         denoiser: F, a torch module or any function of images (N, C, H, W), levels (N,) and `arguments`. A module is left as it
             is, in its mode and with its gradients: evaluations run on a twin on the same weights, in evaluation mode, and
-            follow when the weights change. k, in [0, T − 1], is a float32 number interpolated in ln s, not rounded.
+            follow when the weights change. By torch.compile, in place too, the twin is compiled as it was, options and all. k, in
+            [0, T − 1], is a float32 number interpolated in ln s, not rounded.
         channels: real channels of an image (complex images count two).
         predicts: what F computes, see above.
         alphas_cumprod: (T,) the variance-preserving schedule that the network was trained on, decreasing; None: none.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import threading
+import warnings
 from collections.abc import Callable, Hashable
 from contextlib import nullcontext
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from ..errors import ArgumentError, refused
 from ..ops._pack_once import stamp
 
 MATRICES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+COMPILER = "dynamo_ctx"  # the attribute of torch.compile(module) that has its options, of which torch copies some alone
+CALLED = ("forward", "_compiled_call_impl")  # what a module may have of its own to be called by
 
 
 class Twin:
@@ -35,13 +39,14 @@ class Twin:
             loose = {key: there for key, there in vars(module).items() if isinstance(there, Tensor)}
             for place in (module._parameters, module._buffers, module._modules):
                 self.places += [(place, key, there) for key, there in place.items()]
+            self.places += [(vars(module), key, vars(module).get(key)) for key in CALLED]
             self.places += [(vars(module), key, there) for key, there in loose.items()]
             own = [v for v in (*module._parameters.values(), *module._buffers.values(), *loose.values()) if v is not None]
             tensors |= {id(v): v for v in own}
             others |= set() if isinstance(module, MATRICES) else {id(v) for v in own}
         placed = {v.device for v in tensors.values()}
         spread = len(placed) > 1 or torch.device("meta") in placed  # by other hands, which move them as they need them
-        mine: dict[int, Any] = {}
+        mine: dict[int, Any] = {id(v): v for module in network.modules() for v in [vars(module).get(COMPILER)] if v is not None}
         for key, v in tensors.items():
             made = v.detach() if spread else v.detach().to(device)
             if low and v.dtype == torch.float32 and key not in others and torch.amp.is_autocast_available(v.device.type):
@@ -60,7 +65,14 @@ class Twin:
                                 "that it does, or a function that calls it") from error
         self.kinds = [(v.dtype, v.device) for v, _ in self.copied]
         for given, copied in zip(network.modules(), self.module.modules(), strict=True):
-            if given._compiled_call_impl is not None:  # by its method `compile`, which torch forgets in a copy, options and all
+            if COMPILER not in vars(given):  # what has one made its functions anew
+                vars(copied).update({key: carried(v, mine) for key, v in vars(given).items() if isinstance(v, FunctionType)})
+            call = given._compiled_call_impl
+            if call is not None:  # by its method `compile`, which torch forgets in a copy
+                copied._compiled_call_impl = carried(call, mine)
+            if call is not None and copied._compiled_call_impl is call:
+                warnings.warn("network: it was compiled in place, with options that this torch does not give back, and is "
+                              "compiled without them; torch.compile(network, …) in its place keeps them", stacklevel=2)
                 copied.compile()
         self.seen = stamp(v for v, _ in self.copied)
 
@@ -80,6 +92,34 @@ class Twin:
         for its, mine in self.copied:
             mine.copy_(its)
         self.seen = now
+
+
+def carried(held: Any, mine: dict[int, Any]) -> Any:
+    """A function that holds parts of a network, as the same of its copy: left by deepcopy as it is, it would call the original.
+
+    Such are `module.forward` under a decorator and what torch.compile makes of it, options and all: what they call is in their
+    closures and attributes. mine: by id, what has been copied and what this returned.
+    """
+    if id(held) in mine:
+        return mine[id(held)]
+    if isinstance(held, MethodType):
+        own = carried(held.__self__, mine)
+        return held if own is held.__self__ else MethodType(held.__func__, own)
+    if not isinstance(held, FunctionType):
+        return held
+    mine[id(held)] = held  # for those that hold themselves
+    cells, attributes = held.__closure__ or (), vars(held)
+    filled = [cell for cell in cells if cell != CellType()]
+    own = {id(cell): carried(cell.cell_contents, mine) for cell in filled}
+    named = {key: carried(value, mine) for key, value in attributes.items()}
+    if all(own[id(cell)] is cell.cell_contents for cell in filled) and all(named[k] is v for k, v in attributes.items()):
+        return held
+    made = FunctionType(held.__code__, held.__globals__, held.__name__, held.__defaults__,
+                        tuple(CellType(own[id(cell)]) if id(cell) in own else cell for cell in cells))
+    made.__kwdefaults__ = held.__kwdefaults__
+    vars(made).update(named)
+    mine[id(held)] = made
+    return made
 
 
 class Foreign:
