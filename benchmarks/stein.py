@@ -25,6 +25,15 @@ class Discrepancy(NamedTuple):
     error: float
 
 
+def kernel(x: np.ndarray, other: np.ndarray, s: np.ndarray, of_other: np.ndarray) -> np.ndarray:
+    """k of two draws (…, d) with these scores, the mean over the last axis, whose entries spread by about 1."""
+    u = x - other
+    inside = 1.0 / (1.0 + u * u)
+    bracket = s * of_other + inside * ((s - of_other) * u + 1.0 - 3.0 * u * u * inside)
+    found: np.ndarray = (np.sqrt(inside) * bracket).mean(-1)
+    return found
+
+
 def discrepancy(draws: np.ndarray, scores: np.ndarray, root: np.ndarray) -> Discrepancy:
     """Of n independent draws (n, M, d) of each of M posteriors, two or more, by the scores (n, M, d) there.
 
@@ -35,10 +44,6 @@ def discrepancy(draws: np.ndarray, scores: np.ndarray, root: np.ndarray) -> Disc
     of_measurement = np.zeros(count)
     for i in range(n):
         for j in range(i):
-            u = x[i] - x[j]
-            inside = 1.0 / (1.0 + u * u)
-            phi = np.sqrt(inside)
-            bracket = s[i] * s[j] + inside * ((s[i] - s[j]) * u + 1.0 - 3.0 * u * u * inside)
-            of_measurement += (phi * bracket).mean(1) / (n * (n - 1) / 2)
+            of_measurement += kernel(x[i], x[j], s[i], s[j]) / (n * (n - 1) / 2)
     alone = float((s * s).mean()) + 1.0
     return Discrepancy(float(of_measurement.mean()) / alone, float(of_measurement.std(ddof=1)) / alone / math.sqrt(count))

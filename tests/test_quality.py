@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from alps_fast import ArgumentError, data
-from alps_fast.operators import Inpainting
+from alps_fast.operators import CircularBlur, Inpainting
 from benchmarks.quality import __main__ as command
-from benchmarks.quality import libraries, methods, papers, problems, runs, store, table, tuning
+from benchmarks.quality import libraries, methods, papers, perceptual, problems, runs, store, table, target, tuning
 from benchmarks.quality.figures import FIGURES, Draws, figures
 from benchmarks.quality.problems import Problem, bicubic, problem, scattered
 from benchmarks.quality.teacher import Teacher
@@ -144,6 +145,63 @@ def test_figures_of_draws():
     assert single["psnr mean"] == single["psnr draw"] and single["cover 90"] is None and single["crps"] is None
     apart = (x[:, None] - x[None]).abs().sum((0, 1)) / (m * (m - 1))
     assert found["crps"] == pytest.approx(float(((x - given.truth[0]).abs().mean(0) - apart / 2).mean()), rel=1e-5)
+
+
+def test_a_discrepancy_is_nought_of_draws_from_the_target():
+    """Fifty times four draws, in pairs that mirror each other; law: 4 standard errors. The draws' own conditional means are
+    seen, and so are pairs that are taken for independent."""
+    needs("scipy")
+    given, t, g = gaussian_problem(), 0.2, torch.Generator().manual_seed(3)
+    aim = target.Target(t, lambda x, t: x - Gaussian()(x, t))
+    variance = 1 / (given.normal(torch.ones_like(given.truth)) / ETA**2 + 1 / (S**2 + t**2))
+    mean = variance * given.At(given.y) / ETA**2
+    assert float(aim.score(mean, given).abs().max()) < 1e-4
+
+    def judged(shrink: float, pairs: bool) -> tuple[float, float]:
+        found = []
+        for _ in range(50):
+            z = torch.randn(2, 1, SIDE, SIDE, generator=g) * variance.sqrt() * shrink
+            x = mean + torch.stack([z, -z], 1).flatten(0, 1)
+            found.append(target.discrepancy(x, aim, given, pairs))
+        mean_, error, _ = table.spread(found)
+        return mean_, error
+
+    for shrink, pairs in ((1.0, True), (0.5, True), (1.0, False)):
+        value, error = judged(shrink, pairs)
+        assert abs(value) < 4 * error if (shrink, pairs) == (1.0, True) else abs(value) > 10 * error, (shrink, pairs)
+    x = mean + variance.sqrt() * torch.randn(4, 1, SIDE, SIDE, generator=g)
+    assert figures(Draws(x, target=aim), given)["ksd"] == target.discrepancy(x, aim, given, False)
+    assert figures(Draws(x), given)["ksd"] is None
+
+
+def test_an_inverse_root_is_that_of_the_dense_matrix():
+    """By eight solutions, of a blur; law: float32's rounding times the condition number, 4,000; measured a twentieth of it."""
+    needs("scipy")
+    given = gaussian_problem()
+    given = replace(given, operator=CircularBlur.gaussian(1.0, 0.01), measured=given.truth[0])
+    pixels, lam = SIDE**2, 2.5
+    normal = given.normal(torch.eye(pixels).view(pixels, 1, SIDE, SIDE)).view(pixels, pixels).double()
+    values, vectors = torch.linalg.eigh(normal / given.eta**2 + lam * torch.eye(pixels))
+    condition = float(values[-1] / values[0])
+    assert condition > 3000
+    b = torch.randn(3, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(4))
+    wanted = (b.view(3, -1).double() @ (vectors * values.rsqrt()) @ vectors.T).float().view_as(b)
+    allowed = 6e-8 * condition * float(wanted.abs().max())
+    torch.testing.assert_close(target.inverse_root(given, b, lam), wanted, rtol=0, atol=allowed)
+
+
+def test_the_perceptual_distance_is_of_its_packages_weights():
+    """Nothing of the same, little of a pixel's shift, more of noise than of that; without the package there is none."""
+    assert figures(Draws(torch.zeros(1, 1, SIDE, SIDE)), replace(gaussian_problem(), domain="brain"))["st-lpips"] is None
+    needs(*perceptual.NEEDED[:-1])
+    needs_peers()
+    picture = data.photograph()[:, :65, :65]
+    truth, shifted = picture[:, :-1, :-1], picture[:, 1:, 1:]
+    noisy = truth + 0.3 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(5))
+    same, shift, noise = (perceptual.st_lpips(v, truth) for v in (truth, shifted, noisy))
+    assert same == 0 and 0 < shift < noise < 2
+    given = replace(gaussian_problem(), truth=truth[None])
+    assert figures(Draws(noisy[None]), given)["st-lpips"] == pytest.approx(noise, rel=1e-4)
 
 
 def test_a_run_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):

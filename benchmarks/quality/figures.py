@@ -13,25 +13,30 @@ from alps_fast.posterior import Posterior
 from alps_fast.student import student
 
 from ..levy import crps
+from .perceptual import st_lpips
 from .problems import Problem
+from .target import Target, discrepancy
 
 LEVELS = (0.5, 0.9)
-FIGURES = ("psnr mean", "psnr draw", "ssim", "cover 50", "cover 90", "crps")
+FIGURES = ("psnr mean", "psnr draw", "ssim", "st-lpips", "cover 50", "cover 90", "crps", "ksd")
 
 
 class Draws(NamedTuple):
-    """x: (m, C, H, W) real. posterior: where they are ours, what knows which of them are pairs."""
+    """x: (m, C, H, W) real. posterior: where they are ours, what knows which of them are pairs. target: what the method says that
+    they are of, where that has a score."""
 
     x: Tensor
     posterior: Posterior | None = None
+    target: Target | None = None
 
 
 def figures(draws: Draws, problem: Problem) -> dict[str, float | None]:
     """By name of `FIGURES`; None for what a single estimate does not have.
 
-    PSNR counts |error|² of a complex pixel once; SSIM is that of magnitudes. Intervals are mean ± q s √(1 + 1/m), q Student's
+    PSNR counts |error|² of a complex pixel once; SSIM is that of magnitudes. ST-LPIPS is one draw's, of photographs, where
+    `perceptual` has what it needs. Intervals are mean ± q s √(1 + 1/m), q Student's
     with m − 1 degrees of freedom and s the standard deviation of m draws, and `Posterior.interval` where draws are pairs. CRPS is
-    the fair one of independent draws.
+    the fair one of independent draws. "ksd" is D² of `target.discrepancy`, where the method has a target.
     """
     x, truth = draws.x.double(), problem.truth.double()
     m, mean = len(x), x.mean(0, keepdim=True)
@@ -46,6 +51,8 @@ def figures(draws: Draws, problem: Problem) -> dict[str, float | None]:
     found: dict[str, float | None] = dict.fromkeys(FIGURES)
     found["psnr mean"], found["psnr draw"] = decibel(mean), decibel(x[:1])
     found["ssim"] = ssim(magnitude(mean), magnitude(truth), problem.peak)
+    if problem.domain == "natural":
+        found["st-lpips"] = st_lpips(draws.x[0], problem.truth[0])
     if m == 1:
         return found
     for level in LEVELS:
@@ -55,6 +62,9 @@ def figures(draws: Draws, problem: Problem) -> dict[str, float | None]:
         else:
             low, high = (torch.cat([v.real, v.imag]) if v.is_complex() else v for v in draws.posterior.interval(level))
         found[f"cover {100 * level:.0f}"] = coverage(low.numpy(), high.numpy(), truth[0].numpy())
-    independent = x if draws.posterior is None or not draws.posterior.pairs else x[::2]
+    pairs = draws.posterior is not None and draws.posterior.pairs
+    independent = x[::2] if pairs else x
+    if draws.target is not None:
+        found["ksd"] = discrepancy(draws.x, draws.target, problem, pairs)
     found["crps"] = float(crps(independent.numpy(), truth[0].numpy()).mean())
     return found

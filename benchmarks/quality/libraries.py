@@ -21,6 +21,7 @@ from alps_fast.operators import CircularBlur, Inpainting, SuperResolution
 from ..peers import deepinv
 from .figures import Draws
 from .problems import ROWS, Problem
+from .target import Target
 from .teacher import Teacher
 
 ALPHA_MIN, SIGMA_MIN = 0.0064, 0.01  # where the linear schedule of DDPM ends and begins, which these samplers were published with
@@ -145,4 +146,5 @@ def ula(problem: Problem, teacher: Teacher, draws: int, seed: int, *, sigma: flo
         params_algo={"step_size": step, "alpha": alpha, "sigma": sigma})
     y = problem.y.expand(draws, -1)
     sampler.sample(y, physics, x_init=problem.At(y))
-    return Draws(sampler.get_chain()[-1]["x"])
+    found = sampler.get_chain()[-1]["x"]
+    return Draws(found, target=Target(sigma, lambda x, t: alpha * (x - teacher(x, t))))

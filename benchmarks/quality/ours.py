@@ -17,6 +17,7 @@ from .figures import Draws
 from .libraries import dps
 from .papers import distilled
 from .problems import Problem, as_truth
+from .target import Target
 from .teacher import Teacher
 
 
@@ -37,12 +38,13 @@ def sample(problem: Problem, teacher: Teacher, draws: int, seed: int, *, prior: 
            **options: Any) -> Draws:
     """`alps_fast.Sampler`, a draw a chain. schedule: arguments of `Schedule` in place of the one that is chosen."""
     plan = None if schedule is None else af.Schedule(**schedule)
-    sampler = af.Sampler(problem.operator, prior_of(prior, problem, teacher), chains=draws, seed=seed, schedule=plan,
-                         progress=False, **options)
+    energy = prior_of(prior, problem, teacher)
+    sampler = af.Sampler(problem.operator, energy, chains=draws, seed=seed, schedule=plan, progress=False, **options)
     found = sampler(problem.measured)
     if prior != "diffusion":
         teacher.evaluations += 2 * found.gradients * draws  # forward and back
-    return Draws(as_truth(found.samples), found)
+    assert found.schedule is not None
+    return Draws(as_truth(found.samples), found, Target(found.schedule.sigma_min, energy.grad))
 
 
 def longer(problem: Problem, teacher: Teacher, draws: int, seed: int, *, prior: str, steps: int, last: float) -> Draws:

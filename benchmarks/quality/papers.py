@@ -17,6 +17,7 @@ from alps_fast.schedule import Schedule
 from ..bench_alps import PlainMRI, plain_loop
 from .figures import Draws
 from .problems import Problem
+from .target import Target
 from .teacher import Teacher
 
 CLEAN = 0.01  # the level at which an image counts as clean
@@ -125,4 +126,5 @@ def published(problem: Problem, teacher: Teacher, draws: int, seed: int, *, firs
     operator = problem.operator
     a: Any = PlainMRI(operator, torch.device("cpu")) if isinstance(operator, CartesianMRI) else Pixels(problem)
     ts = [float(t) for t in Schedule(first, last, levels, rho=5.0).t()]
-    return Draws(plain_loop(a, gradient, energy.curvature, problem.At(problem.y) / problem.eta**2, draws, ts, steps=5))
+    x = plain_loop(a, gradient, energy.curvature, problem.At(problem.y) / problem.eta**2, draws, ts, steps=5)
+    return Draws(x, target=Target(last, energy.grad))

@@ -16,7 +16,7 @@ COSTS = ("evaluations", "cpu", "wall")
 COLUMNS = ("method", "images", *(f"{name}, dB" if name.startswith("psnr") else name for name in FIGURES), "evaluations",
            "CPU s", "wall s", "minus DAPS, dB")
 BESIDE = "DAPS"
-BRIEF = {"psnr mean": 2, "cover 90": 3, "cpu": 1}  # and digits
+BRIEF = {"psnr mean": 2, "cover 90": 3, "ksd": 3, "cpu": 1}  # and digits
 
 
 def spread(values: Iterable[float | None]) -> tuple[float, float, int]:
@@ -35,7 +35,7 @@ def cell(values: Iterable[float | None], digits: int) -> str:
 
 
 def markdown(lines: list[dict[str, Any]]) -> str:
-    """Three figures of all, what of the goals holds, and a table a row of problems, methods in the order of `METHODS`.
+    """Four figures of all, what of the goals holds, and a table a row of problems, methods in the order of `METHODS`.
 
     "minus DAPS" is over the images that both have.
     """
@@ -53,13 +53,14 @@ def markdown(lines: list[dict[str, Any]]) -> str:
             if not its:
                 continue
             cells = [name, str(len(its))]
-            cells += [cell((line[key] for line in its), 2 if key.startswith("psnr") else 3) for key in FIGURES]
+            cells += [cell((line.get(key) for line in its), 2 if key.startswith("psnr") else 3) for key in FIGURES]
             cells += [f"{np.mean([line[key] for line in its]):.{0 if key == 'evaluations' else 2}f}" for key in COSTS]
             less = [line["psnr mean"] - beside[line["image"]] for line in its if line["image"] in beside]
             cells.append("" if name == BESIDE else cell(less, 2))
             out.append("| " + " | ".join(cells) + " |")
         out.append("")
-    short = [line for key, digits in BRIEF.items() for line in (f"**{key}**", "", *matrix(lines, key, digits), "")]
+    known = {key: digits for key, digits in BRIEF.items() if any(line.get(key) is not None for line in lines)}
+    short = [line for key, digits in known.items() for line in (f"**{key}**", "", *matrix(lines, key, digits), "")]
     return "\n".join([*short, *goals(lines), "", *out])
 
 
@@ -68,7 +69,7 @@ def matrix(lines: list[dict[str, Any]], key: str, digits: int) -> list[str]:
     rows = [row for row in ROWS if any(line["row"] == row for line in lines)]
     out = ["| method | " + " | ".join(rows) + " |", "|---|" + "--:|" * len(rows)]
     for name in METHODS:
-        cells = [cell((line[key] for line in lines if (line["row"], line["method"]) == (row, name)), digits) for row in rows]
+        cells = [cell((line.get(key) for line in lines if (line["row"], line["method"]) == (row, name)), digits) for row in rows]
         out += ["| " + " | ".join([name, *cells]) + " |"] if set(cells) != {"–"} else []
     return out
 
