@@ -310,6 +310,19 @@ def test_a_student_of_the_teachers_architecture_starts_from_its_weights(tmp_path
     torch.testing.assert_close(energy.grad(x[:1], t).flatten(), residual - jacobian.view(1200, 1200).T @ residual)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_teacher_of_another_precision_is_asked_in_it(dtype, tmp_path):
+    """Its student is of float32; the images' bfloat16 is what the energies differ by from those of a float32 teacher."""
+    images = torch.rand(12, 3, 20, 20, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    told = []
+    for name, teacher in (("single", Learned()), ("other", Learned().to(dtype))):
+        student = distill_denoiser(teacher, images=images, out=tmp_path / name, student="teacher", steps=2, **SMALL)
+        assert all(v.dtype == torch.float32 for v in student.network.parameters())
+        told.append(student.grad(images[:2], 0.5))
+        assert all(v.dtype == (dtype if name == "other" else torch.float32) for v in teacher.parameters())
+    torch.testing.assert_close(*told, rtol=0, atol=0.05)
+
+
 def test_an_energy_teaches_and_a_ridge_takes_any_channels(tmp_path, coarse_bounds):
     prior = DiffusionPrior(Shrink(), channels=3)
     learned = distill_ridge(prior, images=colour(8), out=tmp_path, steps=2, **SMALL)

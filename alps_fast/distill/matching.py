@@ -60,6 +60,28 @@ class OfPrior(nn.Module):
         return torch.cat([v - self.energy.grad(v, float(t)) for v, t in zip(x.split(1), sigma.expand(len(x)), strict=True)])
 
 
+class InItsDtype(nn.Module):
+    """D(x, sigma) of a module whose weights are of another dtype than float32, asked in that and answering in that of x."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype):
+        super().__init__()
+        self.module, self.dtype = module, dtype
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            out: Tensor = self.module(x.to(self.dtype), sigma.to(self.dtype)).to(x.dtype)
+        return out
+
+
+def _asked(teacher: Any) -> Any:
+    """The teacher as a function of float32 images; what is none is told later."""
+    if isinstance(teacher, Energy):
+        return OfPrior(teacher)
+    weights = teacher.parameters() if isinstance(teacher, nn.Module) else iter(())
+    dtype = next((v.dtype for v in weights if v.is_floating_point()), torch.float32)
+    return teacher if dtype == torch.float32 else InItsDtype(teacher, dtype)
+
+
 def _matching(teacher: nn.Module, gradient: Callable[[Tensor, Tensor], Tensor], crops: Source,
               margin: int = 0) -> Callable[[int], Tensor]:
     """The loss as a function of the step; errors within `margin` pixels of a crop's border do not count."""
@@ -125,8 +147,8 @@ def distill_denoiser(teacher: nn.Module | Energy, domain: str | None = None, out
     """A `DenoiserEnergy` from `teacher`; starts from its weights if it is a CompactNet, turned or not, and resumes from `out`.
 
     Args:
-        teacher: a module D(x, sigma), x (N, C, H, W), sigma (N,), asked in evaluation mode and left as it was; or an energy, such
-            as a `DiffusionPrior`, which knows other conventions.
+        teacher: a module D(x, sigma), x (N, C, H, W), sigma (N,), asked in evaluation mode and its own dtype and left as it was;
+            or an energy, such as a `DiffusionPrior`, which knows other conventions.
         domain: "brain" or "natural", the images to match at; or
         images: one's own, as `distill.images.Images` takes them: a folder, a tensor, a Dataset, a DataLoader, a function.
         out: folder of checkpoint and log and, of one's own images, held_out.txt: the table of those that training has not seen.
@@ -149,13 +171,13 @@ def distill_denoiser(teacher: nn.Module | Energy, domain: str | None = None, out
         check_choice("student", student, ("compact", "teacher"))
     out = _folder(out)
     crops, of = _source(domain, images, size, batch, seed)
-    teacher = OfPrior(teacher) if isinstance(teacher, Energy) else teacher
-    network, own = network_of(teacher), student != "compact"
+    given, teacher = teacher, _asked(teacher)
+    own = student != "compact"
     if student == "teacher":
-        check(not isinstance(teacher, OfPrior), "student", repr(student), "'compact' of an energy, which may hold no network")
-        net = copy.deepcopy(network).requires_grad_(True).eval()
+        check(not isinstance(given, Energy), "student", repr(student), "'compact' of an energy, which may hold no network")
+        net = copy.deepcopy(network_of(given)).float().requires_grad_(True).eval()
     else:
-        net = student if isinstance(student, nn.Module) else _compact_student(network, crops.channels)
+        net = student if isinstance(student, nn.Module) else _compact_student(network_of(given), crops.channels)
     if not isinstance(net, CompactNet):
         gradient = _own_gradient(net)
     else:
@@ -208,7 +230,7 @@ def distill_ridge(teacher: nn.Module | Energy, domain: str | None = None, out: P
     torch.manual_seed(seed)
     out = _folder(out)
     crops, of = _source(domain, images, size, batch, seed)
-    teacher = OfPrior(teacher) if isinstance(teacher, Energy) else teacher
+    teacher = _asked(teacher)
     together = 2 if crops.channels == 2 else 1
     net = RidgeNet(together)
     run = torch.compile(ridge_grad_reference) if compile else ridge_grad_reference
