@@ -231,6 +231,13 @@ def test_bad_arguments(build, name):
         build()
 
 
+def test_a_variance_beside_the_mean_is_told_from_channels():
+    """Guided-diffusion's networks have one, and a schedule, which was not said."""
+    prior = DiffusionPrior(lambda x, s: torch.cat([x, x], 1), 3)
+    with pytest.raises(af.ArgumentError, match=r"output of shape \(1, 6, 8, 8\).*needs alphas_cumprod"):
+        prior.grad(torch.zeros(1, 3, 8, 8), 0.5)
+
+
 class Flat(nn.Module):
     """D = 0, by a convolution of so many channels, pixels folded by `fold` before; of images of `side`; notes what is asked."""
 

@@ -207,6 +207,7 @@ def test_map_of_a_batch_is_that_of_each(name: str) -> None:
     op = make()
     y = data.measure(op, images(op, shape))
     together = map_estimate(y, op, Published(MU, S), schedule=FEW, progress=False)
+    assert repr(together).startswith(f"MapEstimate of {M} measurements, ") and len(repr(together)) < 300
     for m in range(M):
         one = map_estimate(y[m], alone(name, m), Published(MU, S), schedule=FEW, progress=False)
         torch.testing.assert_close(together.image[m], one.image, rtol=1e-4, atol=1e-4)

@@ -201,7 +201,9 @@ class DiffusionPrior(Energy):
         out = self._foreign(u if self.log_levels is None else u / asked.widens, levels, self.precision, **arguments)
         if self.log_levels is not None and out.shape == (rows, 2 * u.shape[1], *u.shape[2:]):
             out = out[:, :u.shape[1]]
-        check(out.shape == u.shape, "denoiser", f"output of shape {tuple(out.shape)}", f"that of its images, {tuple(u.shape)}")
+        twice = out.shape == (rows, 2 * u.shape[1], *u.shape[2:])
+        check(out.shape == u.shape, "denoiser", f"output of shape {tuple(out.shape)}", f"that of its images, {tuple(u.shape)}"
+              + ("; a mean with a variance, as guided-diffusion's, needs alphas_cumprod" if twice else ""))
         return out
 
     def meant(self, u: Tensor, out: Tensor, t: float, predicts: str) -> Tensor:

@@ -47,6 +47,14 @@ class MapEstimate:
     energy: Tensor
     trace: Tensor
 
+    def __repr__(self) -> str:
+        """What it is of, in three lines."""
+        batch = f"{len(self.image)} measurements, " if self.image.ndim == 4 else ""
+        kind = "complex" if self.image.is_complex() else "real"
+        energies = ", ".join(f"{v:.6g}" for v in self.energy.flatten().tolist()[:4]) + (", …" if self.energy.numel() > 4 else "")
+        return (f"MapEstimate of {batch}{kind} images {tuple(self.image.shape[-3:])}\n"
+                f"  energy {energies} after {self.trace.shape[-2]} levels\n  image, energy, trace")
+
 
 @telling()
 @settled()
