@@ -1,5 +1,7 @@
 """Networks of others: left as they are, evaluated with the weights they have now, in any mode, precision and thread."""
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -235,6 +237,18 @@ def test_a_compiled_network_is_compiled_once(name):
     CHANGES["load_state_dict"](net)
     torch.testing.assert_close(run(energy).samples, run(MAKE[name](net)).samples)
     assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda energy: pickle.loads(pickle.dumps(energy))])
+def test_a_copy_has_a_network_of_its_own(name, copied):
+    """After evaluations too; what becomes of the one's weights is nothing to the other."""
+    make, x = EVERY[name][0], torch.randn(2, 1, 8, 8)
+    energy = DenoiserEnergy(make(), channels=1) if name != "diffusion" else DiffusionPrior(make(), 1, probe=False)
+    before = energy.grad(x, 0.5)
+    other = copied(energy)
+    optimised(energy.network)
+    assert torch.equal(other.grad(x, 0.5), before) and not torch.equal(energy.grad(x, 0.5), before)
 
 
 class Stepwise(Net):

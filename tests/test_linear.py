@@ -133,6 +133,12 @@ def test_a_wrong_p_is_refused_by_name(wrong: dict[str, Any], name: str) -> None:
         LinearOperator(forward, adjoint, torch.tensor([0.1, 0.2]), IMAGE, solve=solve)
 
 
+def test_functions_over_a_batch_of_their_own_are_told_how() -> None:
+    factors = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1, 1)
+    with pytest.raises(ArgumentError, match=r"^forward: .*measurements=3 and functions of \(x, index\)$"):
+        LinearOperator(lambda x: factors * x, lambda y: factors * y, ETA, IMAGE).forward(torch.zeros(IMAGE))
+
+
 def of_each(eta: float | Tensor = ETA, **known: Any) -> LinearOperator:
     def each_forward(x: Tensor, index: Tensor) -> Tensor:
         return (MATRICES[index].to(x.dtype) * x.view(-1, 1, 20)).sum(-1)

@@ -143,6 +143,14 @@ class Foreign:
         if isinstance(network, nn.Module):
             self._twin(network, False, next((v.device for v in network.parameters()), torch.device("cpu")))  # or say why not
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the lock and the twins, which a copy makes for itself."""
+        return {key: value for key, value in vars(self).items() if key != "lock"} | {"twins": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.lock = threading.Lock()
+
     def revision(self) -> Hashable:
         """Another one once the weights have changed."""
         network = self.network

@@ -269,8 +269,11 @@ class LinearOperator(Operator):
         dtype = torch.complex64 if self.is_complex else torch.float32
         x = torch.randn(self.measurements or 1, *self._shape, generator=generator, dtype=dtype).to(device)
         y = self._forward(x)
-        check(y.shape[:1] == x.shape[:1] and y.ndim > 1, "forward", f"an output of shape {tuple(y.shape)}",
-              "(B, ...) for (B, C, H, W)")
+        several = self.measurements is None and y.ndim > 1 and len(y) > 1
+        check(y.shape[:1] == x.shape[:1] and y.ndim > 1, "forward",
+              f"an output of shape {tuple(y.shape)} for {tuple(x.shape)}", "(B, ...) for (B, C, H, W)"
+              + (f"; where each of {len(y)} measurements has another A, measurements={len(y)} and functions of (x, index)"
+                 if several else ""))
         z = torch.randn(y.shape, generator=generator, dtype=y.dtype).to(device)
         back = self._adjoint(z)
         check(back.shape == x.shape and back.dtype == x.dtype, "adjoint",
