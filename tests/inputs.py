@@ -63,11 +63,11 @@ def transfer(height, width, is_complex, dtype=torch.complex128):
     return h.to(dtype)
 
 
-def fourier_arguments(size, channels, is_complex, n=4, b=2):
-    """A step without decimation, by the CPU kernel where it has the size."""
+def fourier_arguments(size, channels, is_complex, n=4, b=2, factor=1):
+    """A step by the CPU kernel where it has the size."""
     h = transfer(*size, is_complex, torch.complex64)
     shape = (*size, 2 * channels if is_complex else channels)
-    return states(n, b, shape, torch.float32) | {"h": h, "factor": 1, "is_complex": is_complex, "backend": "cpu"}
+    return states(n, b, shape, torch.float32) | {"h": h, "factor": factor, "is_complex": is_complex, "backend": "cpu"}
 
 
 def empty_moments(groups, shape, dtype=torch.float32):

@@ -214,6 +214,7 @@ def test_auto_takes_the_quicker_transform_of_large_primes(monkeypatch, height, w
         with _dispatch.asked("cpu"):
             assert quicker("auto", x, 1, is_complex) == "auto"
         assert quicker("cpu", x, 1, is_complex) == "cpu" and quicker("auto", x.double(), 1, is_complex) == "auto"
+        assert quicker("auto", x, 2, is_complex) == "auto"
     assert [str(w.message) for w in notes] == slow * [
         f"langevin_fourier: 'cpu' is slower than 'torch' for images {height} x {width}, whose sides have large prime factors; "
         "'torch' ran it"]

@@ -156,13 +156,14 @@ def test_the_backend_that_is_asked_for_serves_the_energy_too(energy: str, monkey
 
 def test_a_backend_that_leaves_an_op_to_another_says_so_once() -> None:
     pytest.importorskip("alps_fast._cpu")
-    op, prior, y = problem("superres", "ridge")
+    op, _, y = problem("superres", "compact")
+    prior = DenoiserEnergy(CompactNet(1, width=16, blocks=(1, 0, 1)))
     with pytest.warns(UserWarning) as told:
         sampler(op, prior, backend="cpu", draws=3)(y)
     assert [str(w.message) for w in told] == [
-        "backend: 'cpu' takes langevin_fourier for float32, no decimation and sides without a prime factor above 1021 alone; "
+        "backend: 'cpu' takes conv_grad for float32 images of at most four channels and networks 32 or 64 wide alone; "
         "'torch' ran it"]
-    with pytest.warns(UserWarning, match="^backend: 'cpu' takes langevin_fourier for .*; 'torch' ran it$"):
+    with pytest.warns(UserWarning, match="^backend: 'cpu' takes conv_grad for .*; 'torch' ran it$"):
         map_estimate(y, op, prior, schedule=FEW, backend="cpu", progress=False)
     for backend in ("auto", "torch"):  # which is no choice, or takes all
         sampler(op, prior, backend=backend)(y)

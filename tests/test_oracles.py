@@ -39,14 +39,15 @@ def test_gaussian_posterior_under_every_operator(name: str, energy: GaussianEner
     agrees(posterior.samples, posterior.mean, *gaussian_posterior(op, y, shape, SHORT.sigma_min))
 
 
-KERNELS = {"inpainting": "langevin_pixel", "blur": "langevin_fourier", "mri one coil": "langevin_fourier",
+KERNELS = {"inpainting": "langevin_pixel", "blur": "langevin_fourier", "superresolution": "langevin_fourier",
+           "mri one coil": "langevin_fourier",
            "mri 1-D": "langevin_sense", "mri 2-D": "langevin_sense_cg"}
 
 
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
 def test_gaussian_posterior_on_every_backend(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the compiled kernels every step, or by none of them; super-resolution and functions have none."""
+    """By the compiled kernels every step, or by none of them; functions have none."""
     if why_not("cpu") is not None:
         pytest.skip("built without alps_fast._cpu: the other oracles are of the torch backend")
     from alps_fast import _cpu

@@ -124,7 +124,10 @@ SLOW_PRIMES = {True: (800, 600), False: (LARGEST_PRIME["cpu"], 900)}  # of compl
 
 
 def quicker(backend: str, x: Tensor, factor: int, is_complex: bool) -> str:
-    """`backend`, or torch where "auto" would take the CPU's kernel for a size that it is slower for, which is told."""
+    """`backend`, or torch where "auto" would take the CPU's kernel for a size that it is slower for, which is told.
+
+    With decimation it is slower for none.
+    """
     height, width = x.shape[1:3]
     primes, (of_one, of_both) = (largest_prime(height), largest_prime(width)), SLOW_PRIMES[is_complex]
     slow = max(primes) > of_one or min(primes) > of_both
@@ -137,7 +140,7 @@ def quicker(backend: str, x: Tensor, factor: int, is_complex: bool) -> str:
     return "torch"
 
 
-@compiled("langevin_fourier", cpu="float32, no decimation and sides without a prime factor above 1021",
+@compiled("langevin_fourier", cpu="float32 and sides without a prime factor above 1021",
           cuda="float32, no decimation and sides without a prime factor above 7 that fit shared memory")
 def _langevin_fourier(
     kernel: Kernel, x: Tensor, grad: Tensor, b: Tensor, h: Tensor, factor: int, is_complex: bool, ids: Tensor, lam: float,
@@ -145,7 +148,7 @@ def _langevin_fourier(
     level: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     rows, height, width, channels = x.shape
-    if x.dtype != torch.float32 or factor > 1:
+    if x.dtype != torch.float32 or (factor > 1 and kernel.backend == "cuda"):
         return NotImplemented
     if why := without_transform(height, width, kernel.backend):
         return leaves(why)

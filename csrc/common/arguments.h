@@ -68,7 +68,7 @@ struct SenseStep : Step {  // contract: alps_fast/ops/langevin_sense.py; u and e
   }
 };
 
-struct FourierStep : Step {  // contract: alps_fast/ops/langevin_fourier.py, factor 1; no prime factor above 31 in a side, 7 in CUDA
+struct FourierStep : Step {  // contract: alps_fast/ops/langevin_fourier.py; no prime factor above 1021 in a side, 7 in CUDA
   const float* h;  // of each of `operators` that as many rows have, one operator after another; 1 in CUDA
   int64_t operators, height, width, channels;
   bool is_complex;
@@ -77,6 +77,16 @@ struct FourierStep : Step {  // contract: alps_fast/ops/langevin_fourier.py, fac
   void fields(V&& v) {
     Step::fields(v);
     v("h", h), v("operators", operators), v("height", height), v("width", width), v("channels", channels), v("is_complex", is_complex);
+  }
+};
+
+struct DecimatedFourierStep : FourierStep {  // the CPU's; CUDA has factor 1
+  int64_t factor;
+
+  template <class V>
+  void fields(V&& v) {
+    FourierStep::fields(v);
+    v("factor", factor);
   }
 };
 

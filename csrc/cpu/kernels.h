@@ -20,7 +20,7 @@ constexpr int MOST_BLOCKS = 64;
   KERNEL(void, philox_normal, , PhiloxNormal)                                                         \
   KERNEL(void, langevin_pixel, , PixelStep)                                                           \
   KERNEL(void, langevin_sense, , SenseStep)                                                           \
-  KERNEL(void, langevin_fourier, , FourierStep)                                                       \
+  KERNEL(void, langevin_fourier, , DecimatedFourierStep)                                              \
   KERNEL(int64_t, langevin_sense_cg, , SenseCgStep) /* applications of A^H A; negative where some solve did not end */ \
   KERNEL(void, moments, , Moments)                                                                    \
   KERNEL(void, ridge_grad, , RidgeGrad)                                                               \

@@ -1,5 +1,5 @@
-// m = F^-1 g F (b + lin x - w grad),  x+ = m + F^-1 spread xi (complex) or m + F^-1 spread F xi (real), factor 1; contract in
-// alps_fast/ops/langevin_fourier.py.
+// m = F^-1 g F (b + lin x - w grad),  x+ = m + F^-1 spread xi (complex) or m + F^-1 spread F xi (real); contract in
+// alps_fast/ops/langevin_fourier.py. With decimation g and spread are matrices on the aliases of a frequency, see aliases.h.
 //
 // Rows of the image, 16 at a time, are formed, transposed into cells and transformed while they are in L1; then columns, where
 // the gains are, both ways; then rows back. A real image needs one complex transform each way: z = r + i a xi, and with Z its
@@ -9,33 +9,34 @@
 
 #include <cmath>
 
+#include "aliases.h"
 #include "draw.h"
-#include "fft.h"
-#include "kernels.h"
 #include "memory.h"
 
 namespace alps::ALPS_ISA {
 
 using F = Wide::F;
 
-constexpr int HALF = BATCH / 2;
-
 struct Layout {
-  Layout(const FourierStep& s)
+  Layout(const DecimatedFourierStep& s)
       : row(s.width * s.channels), images(s.is_complex ? s.channels / 2 : s.channels),
         planes(s.is_complex && s.noise != NO_NOISE ? 2 * images : images), plane(s.width * CELL), panel(planes * plane),
-        panels((s.height + BATCH - 1) / BATCH), amplitude(std::sqrt(s.inv_eta2 + s.noise_lam)), along_w(fourier(s.width)),
-        along_h(fourier(s.height)), source(s.seed, s.step, s.ids, s.xi, s.height * row) {
+        panels((s.height + BATCH - 1) / BATCH), column((panels * BATCH + 1) * CELL),
+        amplitude(std::sqrt(s.inv_eta2 + s.noise_lam)), along_w(fourier(s.width)), along_h(fourier(s.height)),
+        source(s.seed, s.step, s.ids, s.xi, s.height * row) {
     for (int64_t e = 0; e < row; ++e) {
       const int64_t pixel = e / s.channels, channel = e % s.channels;
       cell.push_back(s.is_complex ? channel / 2 * plane + pixel * CELL + channel % 2 * BATCH : channel * plane + pixel * CELL);
     }
     const int64_t lanes = s.is_complex ? BATCH : HALF;
-    for (int64_t first = 0; first < (s.is_complex ? s.width : (s.width + 1) / 2); first += lanes) {
+    for (int64_t first = 0; s.factor == 1 && first < (s.is_complex ? s.width : (s.width + 1) / 2); first += lanes) {
       Columns block;
       for (int lane = 0; lane < BATCH; ++lane) block.index[lane] = column_of(s, first, lane);
-      blocks.push_back(block);
+      aliases.push_back({block, block});
     }
+    if (s.factor > 1) aliases = aliases_of(s);
+    blocks = static_cast<int64_t>(aliases.size()) / s.factor;
+    gains = s.factor > 1 ? gains_of_aliases(s, column) : s.height * CELL;
   }
 
   // Real images: k and -k half a batch apart; 0 and width / 2, each its own mirror image, share a pair.
@@ -51,11 +52,13 @@ struct Layout {
   int64_t row;  // numbers of a row of the image
   int64_t images, planes;  // channels, and planes of the workspace: complex images have the noise in planes of its own
   int64_t plane, panel, panels;  // floats of a plane in a panel, floats of a panel, panels
+  int64_t column;  // floats of a batch of columns; a cell more than rows need, or all aliases would want the same places in L1
   float amplitude;
   const Fourier &along_w, &along_h;
   Source source;
   std::vector<int64_t> cell;  // of every number of a row, where in a panel it is
-  std::vector<Columns> blocks;
+  std::vector<Alias> aliases;  // of the columns that are worked on together, s.factor a block
+  int64_t blocks, gains;  // their number, and floats of the gains of each
 };
 
 // Complex: gain and spread of a frequency. Real: what Z(k) and conj Z(-k) are multiplied with.
@@ -79,7 +82,7 @@ static void fill_gains(const FourierStep& s, const Layout& at, const float* spec
 }
 
 struct Workspace {  // of one thread, but for the planes of an image that all threads work on together
-  float *planes, *scratch, *rows, *drawn, *cells, *others, *noise;
+  float *planes, *scratch, *rows, *drawn, *cells, *others, *noise;  // cells and noise: of as many columns as a block has aliases
 };
 
 // The rows of a panel: right-hand side and noise into cells, and the transform along W of what needs it.
@@ -169,6 +172,31 @@ static void columns_both_ways(const FourierStep& s, const Layout& at, int64_t ch
   give_columns(transform(at.along_h, cells, other, true), padded, columns, plane, at.panel);
 }
 
+// The same with decimation: a block of columns and their aliases.
+static void aliases_both_ways(const DecimatedFourierStep& s, const Layout& at, int64_t channel, const Alias* aliases,
+                              const float* gains, const Workspace& work) {
+  const int64_t padded = at.panels * BATCH, plane = channel * at.plane, noise_plane = (channel + at.images) * at.plane;
+  const float* of_groups = gains + s.factor * at.column;
+  const bool drawn = s.is_complex && s.noise != NO_NOISE;
+  for (int64_t i = 0; i < s.factor; ++i) {
+    float* cells = work.cells + i * at.column;
+    float* into = in_place(at.along_h) ? cells : work.others;
+    take_columns(work.planes + plane, at.panel, aliases[i].taken, padded, into);
+    transform(at.along_h, into, into == cells ? work.others : cells, false);
+    if (!s.is_complex) part(s, cells);
+    if (drawn) take_columns(work.planes + noise_plane, at.panel, aliases[i].taken, padded, work.noise + i * at.column);
+  }
+  project(s, gains, of_groups, at.column, nullptr, work.cells);
+  if (drawn) project(s, gains, of_groups + s.height / s.factor * CELL, at.column, work.cells, work.noise);
+  for (int64_t i = 0; i < s.factor; ++i) {
+    float *cells = work.cells + i * at.column, *noise = work.noise + i * at.column;
+    if (!s.is_complex) join(s, cells);
+    give_columns(transform(at.along_h, cells, work.others, true), padded, aliases[i].given, work.planes + plane, at.panel);
+    if (!drawn) continue;
+    give_columns(transform(at.along_h, noise, work.others, true), padded, aliases[i].given, work.planes + noise_plane, at.panel);
+  }
+}
+
 template <int NOISE>
 static void rows_back(const FourierStep& s, const Layout& at, int64_t image, int64_t p, const Workspace& work) {
   const int64_t first = p * BATCH * at.row, numbers = s.height * at.row;
@@ -192,15 +220,18 @@ static void rows_back(const FourierStep& s, const Layout& at, int64_t image, int
 
 // An image by `workers` threads of which this is `worker`: they meet where one step needs all of the last.
 template <int NOISE>
-static void advance(const FourierStep& s, const Layout& at, const float* gains, int64_t image, int worker, int workers,
+static void advance(const DecimatedFourierStep& s, const Layout& at, const float* gains, int64_t image, int worker, int workers,
                     const Workspace& work) {
-  const int64_t blocks = static_cast<int64_t>(at.blocks.size());
   for (int64_t p = worker; p < at.panels; p += workers) rows_forward<NOISE>(s, at, image, p, work);
   if (workers > 1) {
 #pragma omp barrier
   }
-  for (int64_t i = worker; i < at.images * blocks; i += workers)
-    columns_both_ways(s, at, i / blocks, at.blocks[static_cast<size_t>(i % blocks)], gains + i % blocks * s.height * CELL, work);
+  for (int64_t i = worker; i < at.images * at.blocks; i += workers) {
+    const int64_t channel = i / at.blocks, block = i % at.blocks;
+    const Alias* aliases = at.aliases.data() + block * s.factor;
+    if (s.factor > 1) aliases_both_ways(s, at, channel, aliases, gains + block * at.gains, work);
+    else columns_both_ways(s, at, channel, aliases->taken, gains + block * at.gains, work);
+  }
   if (workers > 1) {
 #pragma omp barrier
   }
@@ -211,27 +242,29 @@ static void advance(const FourierStep& s, const Layout& at, const float* gains, 
 }
 
 template <int NOISE>
-static void run(const FourierStep& s, int threads) {
+static void run(const DecimatedFourierStep& s, int threads) {
   const Layout at(s);
-  const int64_t blocks = static_cast<int64_t>(at.blocks.size()), column = at.panels * BATCH * CELL;
   const int64_t image_floats = at.panels * at.panel;
   const int64_t rows = drawn_floats(BATCH * at.row);
-  const int64_t gains_floats = blocks * s.height * CELL, rows_of_each = s.rows / s.operators;
+  const int64_t gains_floats = at.blocks * at.gains, rows_of_each = s.rows / s.operators;
   const Floats gains(s.operators * gains_floats), shared(image_floats);
   const bool together = s.rows < threads;  // few images: all threads on one after the other
   const int workers = together ? threads : team(threads, s.rows);
 #pragma omp parallel num_threads(workers)
   {
-    const Floats own((together ? 0 : image_floats) + at.panel + 2 * rows + 3 * column);
+    const Floats own((together ? 0 : image_floats) + at.panel + 2 * rows + (2 * s.factor + 1) * at.column);
     float* scratch = own.data + (together ? 0 : image_floats);
-    float *cells = scratch + at.panel, *row = cells + 3 * column;
+    float *cells = scratch + at.panel, *others = cells + s.factor * at.column, *row = others + (s.factor + 1) * at.column;
     std::memset(row, 0, sizeof(float) * static_cast<size_t>(2 * rows));
-    const Workspace work = {together ? shared.data : own.data, scratch, row, row + rows, cells, cells + column,
-                            cells + 2 * column};
+    const Workspace work = {together ? shared.data : own.data, scratch, row, row + rows, cells, others,
+                            others + at.column};
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < s.operators * blocks; ++i)
-      fill_gains(s, at, s.h + i / blocks * 2 * s.height * s.width, at.blocks[static_cast<size_t>(i % blocks)],
-                 gains.data + i * s.height * CELL);
+    for (int64_t i = 0; i < s.operators * at.blocks; ++i) {
+      const float* spectrum = s.h + i / at.blocks * 2 * s.height * s.width;
+      const Alias* aliases = at.aliases.data() + i % at.blocks * s.factor;
+      if (s.factor > 1) fill_gains(s, at.amplitude, spectrum, aliases, at.column, gains.data + i * at.gains);
+      else fill_gains(s, at, spectrum, aliases->taken, gains.data + i * at.gains);
+    }
     const auto gains_of = [&](int64_t image) { return gains.data + image / rows_of_each * gains_floats; };
     if (together) {
       const int worker = omp_get_thread_num(), present = omp_get_num_threads();
@@ -243,7 +276,7 @@ static void run(const FourierStep& s, int threads) {
   }
 }
 
-void langevin_fourier(const FourierStep& s, int threads) {
+void langevin_fourier(const DecimatedFourierStep& s, int threads) {
   return with_noise(s.noise, [&](auto noise) { return run<decltype(noise)::value>(s, threads); });
 }
 

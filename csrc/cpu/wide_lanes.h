@@ -15,6 +15,10 @@ struct Wide : Lanes {
     const __m512 x = _mm512_loadu_ps(batch);
     return (F)_mm512_shuffle_f32x4(x, x, 0x4E);
   }
+  template <bool UPPER>  // the vector at `v` of a batch of 16 made of the lower halves of two, or of the upper ones
+  ALPS_INLINE F halves(const float* first, const float* second, int) {
+    return (F)_mm512_shuffle_f32x4(_mm512_loadu_ps(first), _mm512_loadu_ps(second), UPPER ? 0xEE : 0x44);
+  }
   ALPS_INLINE void split(const float* pairs, F& first, F& second) {  // of a vector of pairs, the first ones and the second ones
     const __m512 a = _mm512_loadu_ps(pairs), b = _mm512_loadu_ps(pairs + 16);
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -35,6 +39,10 @@ struct Wide : Lanes {
 struct Wide : Lanes {
   ALPS_INLINE F fnma(F a, F b, F c) { return (F)_mm256_fnmadd_ps((__m256)a, (__m256)b, (__m256)c); }
   ALPS_INLINE F turned(const float* batch, int v) { return load(batch + (v ^ 8)); }
+  template <bool UPPER>
+  ALPS_INLINE F halves(const float* first, const float* second, int v) {
+    return load((v < 8 ? first : second) + v % 8 + (UPPER ? 8 : 0));
+  }
   ALPS_INLINE void split(const float* pairs, F& first, F& second) {
     const __m256 a = _mm256_loadu_ps(pairs), b = _mm256_loadu_ps(pairs + 8);
     const __m256 low = _mm256_permute2f128_ps(a, b, 0x20), high = _mm256_permute2f128_ps(a, b, 0x31);
@@ -63,6 +71,10 @@ struct Wide {
   }
   ALPS_INLINE void save(F x, float* out) { std::memcpy(out, &x, sizeof x); }
   ALPS_INLINE F turned(const float* batch, int v) { return load(batch + (v ^ 8)); }
+  template <bool UPPER>
+  ALPS_INLINE F halves(const float* first, const float* second, int v) {
+    return load((v < 8 ? first : second) + v % 8 + (UPPER ? 8 : 0));
+  }
   ALPS_INLINE void split(const float* pairs, F& first, F& second) {
     first = F{pairs[0], pairs[2], pairs[4], pairs[6]};
     second = F{pairs[1], pairs[3], pairs[5], pairs[7]};
