@@ -7,8 +7,9 @@ from inputs import NETWORK_LAW, conv_network, single
 from alps_fast.cli.info import gather
 from alps_fast.energies.compact import CompactNet, edm_coefficients
 from alps_fast.errors import ArgumentError
-from alps_fast.ops import _pack_once
-from alps_fast.ops.conv_grad import CUDA_KERNELS, conv_grad, conv_grad_reference, network, smooth_relu
+from alps_fast.ops import _dispatch, _pack_once
+from alps_fast.ops._conv_weights import FINER, pack_fragments
+from alps_fast.ops.conv_grad import CUDA_KERNELS, conv_grad, conv_grad_reference, network, smooth_relu, timed
 
 
 def test_smooth_relu_derivative():
@@ -173,6 +174,35 @@ def test_what_the_kernel_has_not_goes_to_the_definition(channels, width, dtype):
 SIZES_ON_A_GPU = [(1, 1), (7, 13), (136, 5), (64, 64), (200, 150)]
 
 
+def test_weights_in_two_pieces_have_twenty_two_bits():
+    """Of a convolution the first pieces of all its weights, then the second; below 2^-14 in units of 2^-36."""
+    weights, *_, blocks = single(conv_network(1, 64, (0, 0, 1)))
+    weights[0] *= torch.logspace(-8, 3, 64)[:, None, None, None]
+    first = 9 * 16 * 64  # numbers of the first convolution, zeros after its channels
+    high, low = pack_fragments(weights, blocks, "warpgroups", False).weights[:2 * first].double().unflatten(0, (2, -1))
+    want = torch.cat([weights[0].double().flatten(), torch.zeros(first - weights[0].numel())]).sort().values
+    got = (high + low / FINER).sort().values
+    assert ((got - want).abs() <= torch.maximum(2.0**-23 * want.abs(), torch.tensor(2.0**-36))).all()
+
+
+def test_auto_leaves_high_to_what_was_timed(monkeypatch):
+    """Not the CUDA kernel, which was never timed beside Triton's; whoever names it gets it, and "fast" has been timed."""
+    monkeypatch.delenv("ALPS_FAST_BACKEND", raising=False)
+    monkeypatch.setattr(_dispatch, "_reasons", dict.fromkeys(("cuda", "triton", "cpu", "torch")))
+    tiles, gpu = (torch.float32, 1, 64), torch.device("cuda")
+    assert timed("auto", gpu, "high", *tiles) == "triton"
+    for backend, device, precision, kind in (("cuda", gpu, "high", tiles), ("torch", gpu, "high", tiles),
+                                             ("auto", gpu, "fast", tiles), ("auto", torch.device("cpu"), "high", tiles),
+                                             ("auto", gpu, "high", (torch.float32, 1, 32))):
+        assert timed(backend, device, precision, *kind) == backend
+    monkeypatch.setenv("ALPS_FAST_BACKEND", "cuda")
+    assert timed("auto", gpu, "high", *tiles) == "auto"
+    monkeypatch.delenv("ALPS_FAST_BACKEND")
+    for name, instead in (("triton", "torch"), ("cuda", "auto")):
+        monkeypatch.setitem(_dispatch._reasons, name, "missing")
+        assert timed("auto", gpu, "high", *tiles) == instead
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["high", "fast"])
 @pytest.mark.parametrize("channels, width, blocks", [(1, 64, (3, 3, 4)), (2, 32, (2, 1, 0)), (4, 64, (1, 0, 2))])
@@ -195,12 +225,12 @@ def check_on_a_gpu(x, args, exact, precision):
 
 
 def kernels_here(monkeypatch):
-    """The CUDA kernels that the current device runs, each forced in turn."""
+    """The CUDA kernels that the current device runs, each forced in turn: the precisions that it has."""
     from alps_fast import _cuda
 
     for kernel in CUDA_KERNELS if _cuda.conv_has_warpgroups() else CUDA_KERNELS[:1]:
         monkeypatch.setenv("ALPS_FAST_CONV_GRAD", kernel)
-        yield kernel
+        yield from ("fast", "high") if kernel == "warpgroups" else ("fast",)
 
 
 @pytest.mark.gpu
@@ -209,8 +239,8 @@ def test_each_cuda_kernel_on_a_gpu(monkeypatch, size):
     args = conv_network(3, 64, (1, 1, 1))
     x = torch.randn(3, 3, *size, dtype=torch.float64)
     exact = conv_grad_reference(x, *args)
-    for _ in kernels_here(monkeypatch):
-        check_on_a_gpu(x, args, exact, "fast")
+    for precision in kernels_here(monkeypatch):
+        check_on_a_gpu(x, args, exact, precision)
 
 
 @pytest.mark.gpu
@@ -221,9 +251,9 @@ def test_on_a_gpu_more_images_than_are_taken_at_once(monkeypatch):
     each = torch.linspace(0.5, 1.5, len(x))
     here = [(each[:, None] * v).cuda() for v in (scale, shift)]
     weights, coefficients = [w.cuda() for w in weights], (each * coefficients).cuda()
-    for _ in kernels_here(monkeypatch):
-        got = conv_grad(x, weights, *here, coefficients, blocks, "fast", "cuda")
+    for precision in kernels_here(monkeypatch):
+        got = conv_grad(x, weights, *here, coefficients, blocks, precision, "cuda")
         for i in (0, 151, 299):
             one = [v[:, i:i + 1] for v in here]
-            alone = conv_grad(x[i:i + 1], weights, *one, coefficients[:, i:i + 1], blocks, "fast", "cuda")
+            alone = conv_grad(x[i:i + 1], weights, *one, coefficients[:, i:i + 1], blocks, precision, "cuda")
             assert all(torch.equal(a, g[i:i + 1]) for a, g in zip(alone, got, strict=True))

@@ -119,8 +119,14 @@ def pack(weights: Sequence[Tensor], blocks: Sequence[int], layout: str) -> Packe
         return Packed(torch.cat(parts), torch.cat(biases).float())
 
 
+FINER = 1 << 11  # of csrc/cuda/tensor_cores.h
+
+
 class Fragments(NamedTuple):
-    """What a CUDA kernel takes: weights of both passes, bfloat16, a product of 16 by 16 after another, and the forward biases."""
+    """What a CUDA kernel takes: weights of both passes, a product of 16 by 16 after another, and the forward biases.
+
+    Weights are bfloat16, or float16 in two pieces, of a convolution the first of all weights and then the second.
+    """
 
     weights: Tensor
     biases: Tensor
@@ -150,14 +156,21 @@ def _eights_in_lanes(products: Tensor) -> Tensor:
     return products.unflatten(2, (-1, 4, 4, 2)).transpose(3, 4).flatten(2)  # lane, eight, 2 to eight, lane, 2
 
 
-def pack_fragments(weights: Sequence[Tensor], blocks: Sequence[int], kernel: str) -> Fragments:
+def _in_two(numbers: Tensor) -> Tensor:
+    """float32 as the nearest float16 and the nearest to FINER times what is left: (2, ...), inf and NaN beyond 65504."""
+    high = numbers.to(torch.float16)
+    return torch.stack([high, (FINER * (numbers - high.float())).to(torch.float16)])
+
+
+def pack_fragments(weights: Sequence[Tensor], blocks: Sequence[int], kernel: str, in_bfloat16: bool) -> Fragments:
     """All weights of one network for a CUDA kernel of `conv_grad`; the biases of a shuffle's four matrices one after another."""
     ordered = _in_eights if kernel == "warpgroups" else _in_lanes
     parts: list[Tensor] = []
     biases: list[Tensor] = []
     with torch.no_grad():
         for taps, bias, spread in layers(weights, blocks):
-            parts += [ordered(_eights_in_lanes(_products(taps))).to(torch.bfloat16).flatten()]
+            products = ordered(_eights_in_lanes(_products(taps)))
+            parts += [(products.to(torch.bfloat16) if in_bfloat16 else _in_two(products)).flatten()]
             if bias is not None:
                 own = bias.unflatten(0, (-1, 4)).T.flatten() if spread else bias
                 biases += [F.pad(own, (0, -len(own) % 16))]

@@ -26,7 +26,7 @@ from torch import Tensor
 from ..errors import BackendError, check, check_choice, refused
 from ._compiled import Kernel, compiled, first_kernel
 from ._conv_weights import WIDTHS, pack, pack_fragments
-from ._dispatch import Op, dispatch, implements, slower
+from ._dispatch import Op, chosen, dispatch, implements, resolved, slower, why_not
 from ._pack_once import packed_once
 from ._reused_memory import empty_like, laid_out
 from ._step import FLOATS, check_kind, described
@@ -142,14 +142,16 @@ def fast_multiplications() -> str:
 def conv_grad_bytes(shape: Sequence[int], width: int, blocks: Sequence[int], precision: str, backend: str,
                     device: torch.device) -> int:
     """Of the memory that the kernel for this device works in for float32 images of this shape (N, C, H, W); 0: it has none."""
-    kernel, (images, channels, height, columns) = first_kernel("conv_grad", backend, device), shape
-    count, on_cpu, dtype = 2 * blocks[0] + 2 * blocks[1] + blocks[2], device.type == "cpu", torch.float32
-    takes = _has_kernel(dtype, channels, width, count) if on_cpu else _has_tiles(precision, dtype, channels, width)
+    (images, channels, height, columns), dtype = shape, torch.float32
+    count, on_cpu = 2 * blocks[0] + 2 * blocks[1] + blocks[2], device.type == "cpu"
+    kernel = first_kernel("conv_grad", timed(backend, device, precision, dtype, channels, width), device)
+    takes = _has_kernel(dtype, channels, width, count) if on_cpu else _has_tiles(dtype, channels, width)
     if kernel is None or not takes:
         return 0
     x = weights = biases = scale = shift = coefficients = grad = value = None
     (fine, middle, coarse), film_levels, edm_levels = blocks, 1, 1
-    width_of_network, in_bfloat16, width = width, not on_cpu or _layout(precision) != "single", columns
+    in_bfloat16 = _layout(precision) != "single" if on_cpu else precision == "fast"
+    width_of_network, width = width, columns
     return kernel.bytes(locals(), device, "" if on_cpu else f"_{_cuda_kernel()}")
 
 
@@ -188,28 +190,40 @@ def _cuda_kernel() -> str:
     return kernel
 
 
-def _has_tiles(precision: str, dtype: torch.dtype, channels: int, width: int) -> bool:
-    return precision == "fast" and dtype == torch.float32 and width == 64 and channels <= 4
+def _has_tiles(dtype: torch.dtype, channels: int, width: int) -> bool:
+    return dtype == torch.float32 and width == 64 and channels <= 4
 
 
-@compiled("conv_grad", cuda="precision 'fast', networks 64 wide and images of at most four channels")
+@compiled("conv_grad", cuda="networks 64 wide and images of at most four channels, precision 'high' on Hopper")
 def _conv_grad_cuda(kernel: Kernel, x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor, coefficients: Tensor,
                     blocks: Sequence[int], precision: str = "high") -> tuple[Tensor, Tensor]:
-    """bfloat16 on tensor cores, in tiles of all images; not for "high", nor where blocks have little shared memory."""
+    """On tensor cores, in tiles of all images, bfloat16 or float16 in two pieces; not where blocks have little shared memory.
+
+    "high" is Hopper's alone.
+    """
     (images, channels, height, width), (fine, middle, coarse), width_of_network = x.shape, blocks, weights[0].shape[0]
-    if not _has_tiles(precision, x.dtype, channels, width_of_network) or x.numel() == 0 or max(height, width) >= 1 << 31:
+    in_bfloat16 = precision == "fast"
+    if not _has_tiles(x.dtype, channels, width_of_network) or x.numel() == 0 or max(height, width) >= 1 << 31:
         return NotImplemented
     x, scale, shift, coefficients = (v.contiguous() for v in (x, scale, shift, coefficients))
     scale, shift = (v.clone() if v.data_ptr() % 16 else v for v in (scale, shift))  # which are read in fours
-    film_levels, edm_levels, in_bfloat16, biases = scale.shape[1], coefficients.shape[1], True, None
+    film_levels, edm_levels, biases = scale.shape[1], coefficients.shape[1], None
     grad, value = torch.empty_like(x), torch.empty_like(x[:, 0, 0, 0])
     with torch.cuda.device(x.device):
         which = _cuda_kernel()
         if kernel.call(f"_{which}_workspace", kernel.packed(locals() | {"weights": None})) < 0:
             return NotImplemented
-    packed = packed_once(pack_fragments, weights, tuple(blocks), which)
+    packed = packed_once(pack_fragments, weights, tuple(blocks), which, in_bfloat16)
     kernel(locals() | packed._asdict(), x.device, f"_{which}")
     return grad, value
+
+
+def timed(backend: str, device: torch.device, precision: str, dtype: torch.dtype, channels: int, width: int) -> str:
+    """`backend`, or the next where "auto" would take the CUDA kernel of "high", which was never timed beside Triton's."""
+    takes = precision == "high" and device.type == "cuda" and _has_tiles(dtype, channels, width)
+    if not takes or chosen(backend) != "auto" or resolved(backend, device) != "cuda":
+        return backend
+    return "triton" if why_not("triton") is None else "torch"
 
 
 @functools.cache
@@ -259,6 +273,8 @@ def conv_grad(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor
         check_kind("weights", v, x)
         if v.shape != shape:
             raise refused("weights", f"shape {tuple(v.shape)} of tensor {i}", f"{shape}")
+    if x.numel():
+        backend = timed(backend, x.device, precision, x.dtype, x.shape[1], scale.shape[2])
     with torch.no_grad():
         grad, value = dispatch("conv_grad", backend, x.device, x, weights, scale, shift, coefficients, blocks, precision)
     return grad.contiguous(), value

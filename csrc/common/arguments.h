@@ -134,7 +134,7 @@ struct ConvGrad {  // contract: alps_fast/ops/conv_grad.py; weights and biases a
   float *grad, *value;
   int64_t images, film_levels, edm_levels;  // 1, or as many as images
   int channels, height, width, width_of_network, blocks[3];
-  bool in_bfloat16;  // so are the weights; else float32
+  bool in_bfloat16;  // so are the weights; else float32, on a GPU float16 in two pieces
 
   template <class V>
   void fields(V&& v) {

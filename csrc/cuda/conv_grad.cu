@@ -1,5 +1,5 @@
 // psi, r = x - psi and grad = r - J^T r of the compact network, a launch a convolution, for images of any number and size;
-// contract in alps_fast/ops/conv_grad.py, bfloat16 multiplications.
+// contract in alps_fast/ops/conv_grad.py: bfloat16 multiplications, or on Hopper those of float32 numbers in two pieces.
 //
 // Planes of activations lie outside, zeros around every image, and pass through L2: eight channels of every pixel, sixteen bytes,
 // then the next eight. So does a tile in shared memory, and a copy of neighbouring threads is one piece here and there, where
@@ -16,6 +16,14 @@
 // alps_fast/ops/_conv_weights.py) that gives a lane of the sums eight channels on end.
 //
 // Of the forward pass c = phi' is kept in bytes, in the order in which the same lanes meet them again.
+//
+// Precision "high": a number is two of float16 (tensor_cores.h), of whose four products three count; what is left out is 2^-24 of
+// a product. Bfloat16 would take three pieces and six products, TF32 three at half the rate from twice the bytes. Planes and
+// tiles hold eights of channels of the first pieces, then of the second. Weights are 144 KB then, and a team has one tile: its
+// pixels go to registers, half of what products would read of shared memory, and when the last are there the next tile's come.
+// Tensor cores cut off what a sum has no bits for, so they sum up 48 terms at most, and additions to nearest do the rest. What is
+// above 65504 has no float16 and becomes NaN; the backward pass, which is linear, is multiplied by a power of two that keeps it
+// from there and from zero.
 #include <algorithm>
 #include <type_traits>
 
@@ -29,16 +37,14 @@
 namespace alps::cuda {
 
 constexpr int CHANNELS = 64;                      // of the network
-constexpr int PIXEL = 2 * CHANNELS;               // bytes of a pixel of a plane
+constexpr int PIXEL = 2 * CHANNELS;               // bytes of a pixel of a plane, a piece of each number
 constexpr int NARROW = 16;                        // channels of the unshuffled image, with zeros
 constexpr int WHOLE = CHANNELS / 16, ENDS = NARROW / 16;  // 16 channels at a time
 constexpr int PATCH = 8;                          // positions of a tile on a side
 constexpr int MOST_PIXELS = (PATCH + 2) * (PATCH + 2);
 constexpr int CHUNK = 16 * MOST_PIXELS;           // bytes of a tile from eight channels to the next
 constexpr int TILE_BYTES = CHANNELS / 8 * CHUNK;
-constexpr int KEPT = PATCH * PATCH * CHANNELS / 16;  // of a tile, in sixteen bytes
-constexpr int WEIGHTS = 9 * CHANNELS * CHANNELS * 2;  // bytes, of the largest convolution
-constexpr int TEAMS = 4;                          // of a block at most
+constexpr int WEIGHTS = 9 * CHANNELS * CHANNELS * 2;  // bytes, of the largest convolution, a piece of each
 constexpr int CACHES = 4;                         // that the two finest planes of a launch's images fill, where an image does not
 
 enum Finish { PUT, ADD, FILM, MASK };
@@ -55,37 +61,62 @@ __device__ __forceinline__ float2 image_pair(const ConvGrad& s, const float* ima
   return pair;
 }
 
-// Eight channels of a pixel of the unshuffled image * factor, from 8 chunk on: 2 x 2 pixels to four channels.
+// Eight channels of a pixel of the unshuffled image * factor: 2 x 2 pixels to four channels. chunk counts the eights of the first
+// pieces, then those of the second.
+template <int PIECES>
 __device__ __forceinline__ uint4 unshuffled(const ConvGrad& s, const float* image, float factor, int chunk, int y, int x) {
+  const int eight = chunk % (NARROW / 8);
   uint32_t packed[4];
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
-    const float2 pair = image_pair(s, image, 2 * chunk + k / 2, 2 * y + k % 2, 2 * x);
-    packed[k] = pack_bf16(factor * pair.x, factor * pair.y);
+    const float2 pair = image_pair(s, image, 2 * eight + k / 2, 2 * y + k % 2, 2 * x);
+    if constexpr (PIECES == 1) {
+      packed[k] = pack_bf16(factor * pair.x, factor * pair.y);
+    } else {
+      const Halves two = halves(factor * pair.x, factor * pair.y);
+      packed[k] = chunk < NARROW / 8 ? two.high : two.low;
+    }
   }
   return make_uint4(packed[0], packed[1], packed[2], packed[3]);
 }
 
+// 2^k near (|1 - c_skip| / c_in + c_out) c_out, or 2^-k: as large are the numbers c_out r that the backward pass begins with, if
+// those of the forward pass are near one.
+__device__ __forceinline__ float unit_of_backward(const float* edm, int64_t levels, bool inverse) {
+  const float out = fabsf(edm[levels]), size = (fabsf(1 - edm[0]) / fabsf(edm[2 * levels]) + out) * out;
+  const uint32_t exponent = __float_as_uint(size) >> 23, within = exponent < 27 ? 27 : exponent > 227 ? 227 : exponent;
+  return __uint_as_float((inverse ? 254 - within : within) << 23);
+}
+
 constexpr float UNITS = 1 << 23;  // from here to its double a number's last byte counts units: quicker than a conversion
 
-// Four sums, of two columns twice, to phi(scale v + shift). Returns phi' in bytes.
-__device__ __forceinline__ uint32_t film(float (&v)[4], float2 scale, float2 shift) {
-  uint32_t ends[4];
+// Four sums, of two columns twice, to phi(scale v + shift), and phi'.
+__device__ __forceinline__ void film(float (&v)[4], float2 scale, float2 shift, float (&slope)[4]) {
 #pragma unroll
   for (int e = 0; e < 4; ++e) {
-    const float z = __fmaf_rn(v[e], e % 2 ? scale.y : scale.x, e % 2 ? shift.y : shift.x);
-    const float slope = __saturatef(__fmaf_rn(z, 1.0f / 6, 0.5f)), above = z - 3.0f;
-    v[e] = __fmaf_rn(3.0f * slope, slope, above < 0 ? 0.0f : above);  // NaN stays
-    ends[e] = __float_as_uint(__fmaf_rn(slope, 255.0f, UNITS));
+    const float z = __fmaf_rn(v[e], e % 2 ? scale.y : scale.x, e % 2 ? shift.y : shift.x), above = z - 3.0f;
+    slope[e] = __saturatef(__fmaf_rn(z, 1.0f / 6, 0.5f));
+    v[e] = __fmaf_rn(3.0f * slope[e], slope[e], above < 0 ? 0.0f : above);  // NaN stays
   }
+}
+
+__device__ __forceinline__ void mask(float (&v)[4], const float (&slope)[4], float2 scale) {
+#pragma unroll
+  for (int e = 0; e < 4; ++e) v[e] *= slope[e] * (e % 2 ? scale.y : scale.x);
+}
+
+__device__ __forceinline__ uint32_t to_bytes(const float (&slope)[4]) {
+  uint32_t ends[4];
+#pragma unroll
+  for (int e = 0; e < 4; ++e) ends[e] = __float_as_uint(__fmaf_rn(slope[e], 255.0f, UNITS));
   return __byte_perm(__byte_perm(ends[0], ends[1], 0x40), __byte_perm(ends[2], ends[3], 0x40), 0x5410);
 }
 
-__device__ __forceinline__ void mask(float (&v)[4], uint32_t bytes, float2 scale) {
+__device__ __forceinline__ void of_bytes(uint32_t bytes, float (&slope)[4]) {
 #pragma unroll
   for (int e = 0; e < 4; ++e) {
     const float byte = __uint_as_float(__byte_perm(bytes, __float_as_uint(UNITS), 0x7650 | e)) - UNITS;
-    v[e] *= byte * (1.0f / 255) * (e % 2 ? scale.y : scale.x);
+    slope[e] = byte * (1.0f / 255);
   }
 }
 
@@ -111,12 +142,12 @@ struct Shape {
   static constexpr int LOADS = L == DOWN ? 4 : 1, PARTS = L == UP ? 4 : 1;  // tiles to one, and the other way round
   static constexpr int Q = L == TAIL ? ENDS : WHOLE;                       // 16 channels that go out
   static constexpr int PART_BYTES = TAPS * EIGHTS / 2 * 16 * 16 * Q * 2;   // of weights, for the products of a tile
-  static constexpr int BYTES = PART_BYTES * LOADS * PARTS;
+  static constexpr int BYTES = PART_BYTES * LOADS * PARTS;                 // a piece of each
 };
 
 struct Plane {  // of a scale: images with a pixel of zeros before them, and zeros behind up to whole tiles and a pixel more
   uint4* memory;
-  int pitch, pixels;  // of a row, of eight channels of an image
+  int pitch, pixels;  // of a row, of eight channels of an image, or of a piece of these
 };
 
 struct Place {  // of a tile: its image, row, column, and part of four that go out
@@ -132,7 +163,7 @@ struct ConvTiles {  // one launch
   double* partial;  // of the energy, of each warp
   int height, width, rows, columns, tiles;  // positions that are multiplied; tiles of an image, and in all
   Place step;       // from a team's tile to its next
-  int buffers;      // of a team: one where it has one tile
+  int buffers;      // of a team: one where it has one tile, or an engine that wants no more
   bool transposed;
 };
 
@@ -159,8 +190,9 @@ __device__ __forceinline__ Place next_place(const ConvTiles& c, Place p, int par
   return p;
 }
 
+template <int PIECES>
 __device__ __forceinline__ uint4* pixel_of(const Plane& plane, int image, int y, int x) {  // its first channels; -1 ... too
-  return plane.memory + int64_t(image) * (CHANNELS / 8) * plane.pixels + ((y + 1) * plane.pitch + x + 1);
+  return plane.memory + int64_t(image) * (PIECES * CHANNELS / 8) * plane.pixels + ((y + 1) * plane.pitch + x + 1);
 }
 
 __device__ __forceinline__ int tap_of(int tap, int side) { return (tap / 3 * side + tap % 3) * 16; }
@@ -168,6 +200,8 @@ __device__ __forceinline__ int tap_of(int tap, int side) { return (tap / 3 * sid
 // A team of two warps, a warp 32 positions, on any tensor cores that have bfloat16.
 struct OfWarps {
   static constexpr int WARPS = 2, MATRICES = 2;  // of 16 positions a warp
+  static constexpr int TEAMS = 4, BUFFERS = 2;   // of a block and of a team at most
+  static constexpr int PIECES = 1, KEPT = PATCH * PATCH * CHANNELS / 16;  // of a number; of a tile, in sixteen bytes
   static constexpr int MOST_THREADS = TEAMS * 32 * WARPS;
   static __device__ __forceinline__ void publish() {}
 
@@ -200,7 +234,7 @@ struct OfWarps {
 
 // A team of four warps, a warp 16 positions, on Hopper's tensor cores.
 struct OfWarpgroups {
-  static constexpr int WARPS = 4, MATRICES = 1;
+  static constexpr int WARPS = 4, MATRICES = 1, TEAMS = 4, BUFFERS = 2, PIECES = 1, KEPT = OfWarps::KEPT;
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
   static constexpr int MOST_THREADS = TEAMS * 32 * WARPS;
 #else
@@ -219,6 +253,7 @@ struct OfWarpgroups {
 #pragma unroll
       for (int k = 0; k < Shape<L>::EIGHTS / 2; ++k)
         multiply_add(a + (tap_of(tap, SIDE) + 2 * k * CHUNK) / 16, b + (tap * Shape<L>::EIGHTS / 2 + k) * 2 * N, sum[0]);
+    products_end();
     products_wait(sum[0]);
 #else
     __trap();
@@ -226,11 +261,74 @@ struct OfWarpgroups {
   }
 };
 
+// The same with numbers in two pieces, pixels in registers: four rows of eight, which a warp's two rows meet by three taps.
+struct OfPieces {
+  static constexpr int WARPS = 4, MATRICES = 1, TEAMS = 3, BUFFERS = 1, PIECES = 2, KEPT = PATCH * PATCH * CHANNELS / 4;
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
+  static constexpr int MOST_THREADS = TEAMS * 32 * WARPS;
+#else
+  static constexpr int MOST_THREADS = 32;
+#endif
+  static __device__ __forceinline__ void publish() { publish_to_products(); }  // of weights alone
+
+  // `tile_is_read` is called when all of it is in registers.
+  template <Layer L, class Then>
+  static __device__ __forceinline__ void multiply(const char* tile, const char* weights, float (&sum)[1][2 * Shape<L>::Q][4],
+                                                  const Then& tile_is_read) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDACC__)
+    constexpr int SIDE = Shape<L>::SIDE, N = 16 * Shape<L>::Q, TAPS = Shape<L>::TAPS == 9 ? 3 : 1, K = Shape<L>::EIGHTS / 2;
+    constexpr int LOW = Shape<L>::BYTES / 16;  // from first pieces of weights to second
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % WARPS;
+    const char* const at = tile + ((2 * warp + lane % 16 / 8) * SIDE + lane % 8) * 16 + lane / 16 * CHUNK;
+    const uint64_t b = describe(weights, 16 * N, 128);
+    float part[2 * Shape<L>::Q][4] = {}, small[2 * Shape<L>::Q][4] = {};  // of first pieces; of a first and a second
+#pragma unroll 1
+    for (int x = 0; x < TAPS; ++x)
+#pragma unroll
+      for (int k = 0; k < K; ++k) {
+        uint32_t a[PIECES][TAPS][4];
+#pragma unroll
+        for (int p = 0; p < PIECES; ++p) {
+#pragma unroll
+          for (int y = 0; y < TAPS; y += 2)
+            load_matrix(at + tap_of(3 * y + x, SIDE) + (p * Shape<L>::EIGHTS + 2 * k) * CHUNK, a[p][y]);
+          if constexpr (TAPS == 3) {
+#pragma unroll
+            for (int i = 0; i < 4; i += 2) a[p][1][i] = a[p][0][i + 1], a[p][1][i + 1] = a[p][2][i];
+          }
+        }
+        products_begin();
+#pragma unroll
+        for (int y = 0; y < TAPS; ++y) {
+          const uint64_t here = b + ((TAPS * y + x) * K + k) * 2 * N;
+          multiply_held<true>(a[1][y], here, small);
+          if (y == 0) multiply_held<false>(a[0][y], here, part);
+          else multiply_held<true>(a[0][y], here, part);
+          multiply_held<true>(a[0][y], here + LOW, small);
+        }
+        products_end();
+        if (x == TAPS - 1 && k == K - 1) tile_is_read();
+        products_wait(part, small);
+#pragma unroll
+        for (int j = 0; j < 2 * Shape<L>::Q; ++j)
+#pragma unroll
+          for (int e = 0; e < 4; ++e) sum[0][j][e] += part[j][e];
+      }
+#pragma unroll
+    for (int j = 0; j < 2 * Shape<L>::Q; ++j)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) sum[0][j][e] = __fmaf_rn(small[j][e], 1 / FINER, sum[0][j][e]);
+#else
+    __trap();
+#endif
+  }
+};
+
 // The pixels that tiles read; `load` of 2 x 2.
-template <Layer L, int THREADS>
+template <Layer L, int THREADS, int PIECES>
 class Fetch {
   static constexpr int SIDE = Shape<L>::SIDE, HALO = Shape<L>::HALO, STRIDE = L == DOWN ? 2 : 1, PIXELS = SIDE * SIDE;
-  static constexpr int COUNT = Shape<L>::EIGHTS * PIXELS, TURNS = (COUNT + THREADS - 1) / THREADS;  // sixteen bytes each
+  static constexpr int COUNT = Shape<L>::EIGHTS * PIXELS, TURNS = (COUNT + THREADS - 1) / THREADS;  // sixteen bytes of a piece
   static constexpr int STEP = PIXELS == MOST_PIXELS ? 16 * THREADS : THREADS / PIXELS * CHUNK;      // bytes of a turn
   static_assert(PIXELS == MOST_PIXELS || THREADS % PIXELS == 0, "the same pixel at every turn, or one after another");
 
@@ -249,21 +347,26 @@ class Fetch {
     char* const at = tile + member_ / PIXELS * CHUNK + member_ % PIXELS * 16;
     const int y = STRIDE * PATCH * p.y - HALO + load / 2, x = STRIDE * PATCH * p.x - HALO + load % 2;
     if constexpr (L == HEAD) {
-      const float factor = c_.s.coefficients[(c_.transposed ? 1 : 2) * c_.s.edm_levels + (c_.s.edm_levels > 1 ? p.image : 0)];
+      const float* const edm = c_.s.coefficients + (c_.s.edm_levels > 1 ? p.image : 0);
+      float factor = edm[(c_.transposed ? 1 : 2) * c_.s.edm_levels];
+      if (PIECES > 1 && c_.transposed) factor *= unit_of_backward(edm, c_.s.edm_levels, true);
       const int64_t numbers = int64_t(c_.s.channels) * c_.s.height * c_.s.width;
       const float* const image = (c_.transposed ? c_.s.grad : c_.s.x) + p.image * numbers;
 #pragma unroll 1
-      for (int k = 0; k < TURNS && member_ + k * THREADS < COUNT; ++k) {
+      for (int k = 0; member_ + k * THREADS < PIECES * COUNT; ++k) {
         const int m = member_ + k * THREADS, v = y + m % PIXELS / SIDE, u = x + m % PIXELS % SIDE;
         const bool inside = 0 <= v && v < c_.height && 0 <= u && u < c_.width;
-        *reinterpret_cast<uint4*>(at + k * STEP) = inside ? unshuffled(c_.s, image, factor, m / PIXELS, v, u)
-                                                          : make_uint4(0, 0, 0, 0);
+        *reinterpret_cast<uint4*>(at + k * STEP) =
+            inside ? unshuffled<PIECES>(c_.s, image, factor, m / PIXELS, v, u) : make_uint4(0, 0, 0, 0);
       }
     } else {
-      const uint4* const from = pixel_of(c_.from, p.image, y, x);
+      const uint4* const from = pixel_of<PIECES>(c_.from, p.image, y, x);
 #pragma unroll
-      for (int k = 0; k < TURNS; ++k)
-        if ((k + 1) * THREADS <= COUNT || member_ + k * THREADS < COUNT) copy_16(at + k * STEP, from + away_[k]);
+      for (int piece = 0; piece < PIECES; ++piece)
+#pragma unroll
+        for (int k = 0; k < TURNS; ++k)
+          if ((k + 1) * THREADS <= COUNT || member_ + k * THREADS < COUNT)
+            copy_16(at + piece * (CHANNELS / 8 * CHUNK) + k * STEP, from + piece * (CHANNELS / 8) * c_.from.pixels + away_[k]);
     }
   }
 
@@ -277,37 +380,42 @@ __device__ __forceinline__ void to_words(uint4 four, uint32_t (&v)[4]) {
   v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
 }
 
+__device__ __forceinline__ uint4 of_words(const uint32_t (&v)[4]) { return make_uint4(v[0], v[1], v[2], v[3]); }
+
 // What a team stores of a tile's sums, a plane. A lane holds of two rows eight channels of each 32.
 template <class Engine, Layer L, Finish F>
 class PlaneOf {
-  static constexpr int MATRICES = Engine::MATRICES;
+  static constexpr int MATRICES = Engine::MATRICES, PIECES = Engine::PIECES;
+  static constexpr int WORDS = PIECES == 1 ? 1 : 4;  // of sixteen bytes, that keep eight channels of two rows
 
  public:
   __device__ __forceinline__ PlaneOf(const ConvTiles& c, const Place& p)
       : c_(c), p_(p), lane_(threadIdx.x % 32), y_(PATCH * p.y + 2 * MATRICES * (threadIdx.x / 32 % Engine::WARPS)),
         x_(PATCH * p.x + lane_ / 4) {
-    to_ = pixel_of(c.to, p.image, SPREAD * y_ + p.part / 2, SPREAD * x_ + p.part % 2) + lane_ % 4 * c.to.pixels;
+    to_ = pixel_of<PIECES>(c.to, p.image, SPREAD * y_ + p.part / 2, SPREAD * x_ + p.part % 2) + lane_ % 4 * c.to.pixels;
     if constexpr (F == FILM || F == MASK) {
       const int64_t tile = (int64_t(p.image) * c.rows + p.y) * c.columns + p.x;
-      kept_ = c.kept + tile * KEPT + 2 * MATRICES * (threadIdx.x / 32 % Engine::WARPS) * 32 + lane_;
+      kept_ = c.kept + tile * Engine::KEPT + 2 * MATRICES * WORDS * (threadIdx.x / 32 % Engine::WARPS) * 32 + lane_;
     }
   }
 
-  // What it needs of memory, to be on its way while products are made.
+  // What it needs of memory, to be on its way while products are made; of two pieces as far as the L2 cache.
   __device__ __forceinline__ void read() {
+    if constexpr (PIECES == 1) {
+      to_registers();
+    } else {
 #pragma unroll
-    for (int i = 0; i < MATRICES; ++i)
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
+      for (int i = 0; i < 2 * PIECES * 2; ++i) {
         if constexpr (F == ADD) {
-#pragma unroll
-          for (int k = 0; k < 2; ++k) held_[i][k][h] = known(i, k) ? read_now(at(i, k, h)) : make_uint4(0, 0, 0, 0);
+          if (known(0, i % 2)) ask_ahead(at(0, i % 2, i / 2 % 2, i / 4));
         }
-        if constexpr (F == MASK) held_[i][0][h] = read_now(kept_ + (2 * i + h) * 32);
+        if constexpr (F == MASK) ask_ahead(kept_ + i * 32);
       }
+    }
   }
 
   __device__ __forceinline__ void store(float (&sum)[MATRICES][2 * WHOLE][4]) {
+    if constexpr (PIECES > 1) to_registers();
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       float scale[8], shift[8], bias[8] = {};
@@ -318,33 +426,46 @@ class PlaneOf {
       }
 #pragma unroll
       for (int i = 0; i < MATRICES; ++i) {
-        uint32_t rows[2][4], before[2][4], bytes[4];
-        if constexpr (F == MASK) to_words(held_[i][0][h], bytes);
-        if constexpr (F == ADD) to_words(held_[i][0][h], before[0]), to_words(held_[i][1][h], before[1]);
+        uint32_t rows[2][PIECES][4], before[2][PIECES][4], kept[WORDS][4];
+        if constexpr (F == MASK) {
+#pragma unroll
+          for (int j = 0; j < WORDS; ++j) to_words(held_[i][j][h], kept[j]);
+        }
+        if constexpr (F == ADD) {
+#pragma unroll
+          for (int k = 0; k < 2 * PIECES; ++k) to_words(held_[i][k][h], before[k / PIECES][k % PIECES]);
+        }
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
           float (&v)[4] = sum[i][4 * h + j];
           if constexpr (F == FILM) {
-            bytes[j] = film(v, make_float2(scale[2 * j], scale[2 * j + 1]), make_float2(shift[2 * j], shift[2 * j + 1]));
+            float slope[4];
+            film(v, make_float2(scale[2 * j], scale[2 * j + 1]), make_float2(shift[2 * j], shift[2 * j + 1]), slope);
+            keep(slope, kept, j);
           } else if constexpr (F == MASK) {
-            mask(v, bytes[j], make_float2(scale[2 * j], scale[2 * j + 1]));
+            float slope[4];
+            recall(kept, j, slope);
+            mask(v, slope, make_float2(scale[2 * j], scale[2 * j + 1]));
           } else {
 #pragma unroll
             for (int e = 0; e < 4; ++e) v[e] += bias[2 * j + e % 2];
           }
 #pragma unroll
           for (int k = 0; k < 2; ++k) {
-            if constexpr (F == ADD) {
-              v[2 * k] += __uint_as_float(before[k][j] << 16);
-              v[2 * k + 1] += __uint_as_float(before[k][j] & 0xffff0000u);
-            }
-            rows[k][j] = pack_bf16(v[2 * k], v[2 * k + 1]);
+            if constexpr (F == ADD) add_pair(before[k], j, v + 2 * k);
+            put_pair(v + 2 * k, rows[k], j);
           }
         }
 #pragma unroll
         for (int k = 0; k < 2; ++k)
-          if (known(i, k)) *at(i, k, h) = make_uint4(rows[k][0], rows[k][1], rows[k][2], rows[k][3]);
-        if constexpr (F == FILM) kept_[(2 * i + h) * 32] = make_uint4(bytes[0], bytes[1], bytes[2], bytes[3]);
+          if (known(i, k)) {
+#pragma unroll
+            for (int p = 0; p < PIECES; ++p) *at(i, k, h, p) = of_words(rows[k][p]);
+          }
+        if constexpr (F == FILM) {
+#pragma unroll
+          for (int j = 0; j < WORDS; ++j) kept_[((2 * i + h) * WORDS + j) * 32] = of_words(kept[j]);
+        }
       }
     }
   }
@@ -352,9 +473,62 @@ class PlaneOf {
  private:
   static constexpr int SPREAD = L == UP ? 2 : 1;
 
+  __device__ __forceinline__ void to_registers() {
+#pragma unroll
+    for (int i = 0; i < MATRICES; ++i)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        if constexpr (F == ADD) {
+#pragma unroll
+          for (int k = 0; k < 2; ++k)
+#pragma unroll
+            for (int p = 0; p < PIECES; ++p)
+              held_[i][k * PIECES + p][h] = known(i, k) ? read_now(at(i, k, h, p)) : make_uint4(0, 0, 0, 0);
+        }
+        if constexpr (F == MASK) {
+#pragma unroll
+          for (int j = 0; j < WORDS; ++j) held_[i][j][h] = read_now(kept_ + ((2 * i + h) * WORDS + j) * 32);
+        }
+      }
+  }
+
+  static __device__ __forceinline__ void keep(const float (&slope)[4], uint32_t (&kept)[WORDS][4], int j) {
+    if constexpr (PIECES == 1) {
+      kept[0][j] = to_bytes(slope);
+    } else {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) kept[j][e] = __float_as_uint(slope[e]);
+    }
+  }
+  static __device__ __forceinline__ void recall(const uint32_t (&kept)[WORDS][4], int j, float (&slope)[4]) {
+    if constexpr (PIECES == 1) {
+      of_bytes(kept[0][j], slope);
+    } else {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) slope[e] = __uint_as_float(kept[j][e]);
+    }
+  }
+  static __device__ __forceinline__ void add_pair(const uint32_t (&before)[PIECES][4], int j, float* v) {
+    if constexpr (PIECES == 1) {
+      v[0] += __uint_as_float(before[0][j] << 16);
+      v[1] += __uint_as_float(before[0][j] & 0xffff0000u);
+    } else {
+      const float2 there = joined({before[0][j], before[1][j]});
+      v[0] += there.x, v[1] += there.y;
+    }
+  }
+  static __device__ __forceinline__ void put_pair(const float* v, uint32_t (&rows)[PIECES][4], int j) {
+    if constexpr (PIECES == 1) {
+      rows[0][j] = pack_bf16(v[0], v[1]);
+    } else {
+      const Halves two = halves(v[0], v[1]);
+      rows[0][j] = two.high, rows[1][j] = two.low;
+    }
+  }
+
   __device__ __forceinline__ bool known(int i, int k) const { return y_ + 2 * i + k < c_.height && x_ < c_.width; }
-  __device__ __forceinline__ uint4* at(int i, int k, int h) const {
-    return to_ + (2 * i + k) * SPREAD * c_.to.pitch + 4 * h * c_.to.pixels;
+  __device__ __forceinline__ uint4* at(int i, int k, int h, int piece) const {
+    return to_ + (2 * i + k) * SPREAD * c_.to.pitch + (piece * CHANNELS / 8 + 4 * h) * c_.to.pixels;
   }
   __device__ __forceinline__ void eight_of(const float* vectors, int h, float (&eight)[8]) const {
     const float4* const from = reinterpret_cast<const float4*>(vectors) + 8 * h + lane_ % 4 * 2;
@@ -372,7 +546,7 @@ class PlaneOf {
   const Place& p_;
   const int lane_, y_, x_;
   uint4 *to_, *kept_;
-  uint4 held_[MATRICES][2][2];
+  uint4 held_[MATRICES][2 * PIECES][2];
 };
 
 // to = from - (skip from + factor F) of a tile, and of the forward pass its energy; of the other the energy of the whole image.
@@ -388,7 +562,9 @@ class ImageOf {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % WARPS;
     const int64_t numbers = int64_t(c_.s.channels) * c_.s.height * c_.s.width;
     const float* const edm = c_.s.coefficients + (c_.s.edm_levels > 1 ? p_.image : 0);
-    const float skip = edm[0], factor = edm[(c_.transposed ? 2 : 1) * c_.s.edm_levels];
+    const float skip = edm[0];
+    float factor = edm[(c_.transposed ? 2 : 1) * c_.s.edm_levels];
+    if (Engine::PIECES > 1 && c_.transposed) factor *= unit_of_backward(edm, c_.s.edm_levels, false);
     const float* const from = (c_.transposed ? c_.s.grad : c_.s.x) + p_.image * numbers;
     double energy = 0;
 #pragma unroll
@@ -437,22 +613,24 @@ struct StoreOf<Engine, TAIL, F> {
   using type = ImageOf<Engine>;
 };
 
-template <bool WARPGROUPS>
-using EngineOf = std::conditional_t<WARPGROUPS, OfWarpgroups, OfWarps>;
+enum Multipliers { BY_WARPS, BY_WARPGROUPS, BY_PIECES };
 
-template <bool WARPGROUPS, int LAYER, int FINISH>
-__global__ void __launch_bounds__(EngineOf<WARPGROUPS>::MOST_THREADS, 1) conv_tiles_kernel(const __grid_constant__ ConvTiles c) {
-  using Engine = EngineOf<WARPGROUPS>;
+template <int BY>
+using EngineOf = std::conditional_t<BY == BY_PIECES, OfPieces, std::conditional_t<BY == BY_WARPGROUPS, OfWarpgroups, OfWarps>>;
+
+template <int BY, int LAYER, int FINISH>
+__global__ void __launch_bounds__(EngineOf<BY>::MOST_THREADS, 1) conv_tiles_kernel(const __grid_constant__ ConvTiles c) {
+  using Engine = EngineOf<BY>;
   constexpr Layer L = static_cast<Layer>(LAYER);
-  constexpr Finish F = static_cast<Finish>(FINISH);
   using S = Shape<L>;
-  constexpr int THREADS = 32 * Engine::WARPS;
+  using Store = typename StoreOf<Engine, L, static_cast<Finish>(FINISH)>::type;
+  constexpr int THREADS = 32 * Engine::WARPS, ALL_BYTES = Engine::PIECES * S::BYTES, ONE_TILE = Engine::PIECES * TILE_BYTES;
   char* const memory = reinterpret_cast<char*>(shared_floats());
   const int team = __shfl_sync(0xffffffffu, threadIdx.x / THREADS, 0), teams = blockDim.x / THREADS;  // the same for a warp
-  char* const tiles = memory + S::BYTES + c.buffers * team * TILE_BYTES;
+  char* const tiles = memory + ALL_BYTES + c.buffers * team * ONE_TILE;
   next_kernel_may_begin();
-  for (int i = threadIdx.x; i < S::BYTES / 16; i += blockDim.x) copy_16(memory + 16 * i, c.weights + i);
-  const Fetch<L, THREADS> fetch(c);
+  for (int i = threadIdx.x; i < ALL_BYTES / 16; i += blockDim.x) copy_16(memory + 16 * i, c.weights + i);
+  const Fetch<L, THREADS, Engine::PIECES> fetch(c);
   const int step = gridDim.x * teams;
   int tile = blockIdx.x + gridDim.x * team, turn = 0;
   Place here = place_of(c, tile, S::PARTS);
@@ -462,21 +640,34 @@ __global__ void __launch_bounds__(EngineOf<WARPGROUPS>::MOST_THREADS, 1) conv_ti
   Engine::publish();
   __syncthreads();
   for (; tile < c.tiles; tile += step) {
-    typename StoreOf<Engine, L, F>::type finish(c, here);
+    Store finish(c, here);
     Place next = here;
     float sum[Engine::MATRICES][2 * S::Q][4] = {};
 #pragma unroll 1
     for (int load = 0; load < S::LOADS; ++load, turn ^= 1) {
-      if (load == 0) finish.read();     // before a barrier, behind which no compiler moves it
-      team_barrier(1 + team, THREADS);  // the tile is there, and nobody reads the one before any more
-      const bool last = load + 1 == S::LOADS;
-      if (last) next = next_place(c, here, S::PARTS);
-      if (!last || tile + step < c.tiles) fetch(next, last ? 0 : load + 1, tiles + (turn ^ 1) * TILE_BYTES);
-      Engine::template multiply<L>(tiles + turn * TILE_BYTES, memory + (load + here.part) * S::PART_BYTES, sum);
-      copies_wait();
-      Engine::publish();  // before anything is stored, which it would wait for
+      const char* const weights = memory + (load + here.part) * S::PART_BYTES;
+      const bool last = load + 1 == S::LOADS, more = !last || tile + step < c.tiles;
+      if constexpr (Engine::BUFFERS == 2) {
+        if (load == 0) finish.read();     // before a barrier, behind which no compiler moves it
+        team_barrier(1 + team, THREADS);  // the tile is there, and nobody reads the one before any more
+        if (last) next = next_place(c, here, S::PARTS);
+        if (more) fetch(next, last ? 0 : load + 1, tiles + (turn ^ 1) * ONE_TILE);
+        Engine::template multiply<L>(tiles + turn * ONE_TILE, weights, sum);
+        copies_wait();
+        Engine::publish();  // before anything is stored, which it would wait for
+      } else {
+        if (load == 0) Store(c, here).read();
+        copies_wait();
+        team_barrier(1 + team, THREADS);
+        Engine::template multiply<L>(tiles, weights, sum, [&] {
+          team_barrier(1 + team, THREADS);
+          if (last) next = next_place(c, here, S::PARTS);
+          if (more) fetch(next, last ? 0 : load + 1, tiles);
+        });
+      }
     }
-    finish.store(sum);
+    if constexpr (Engine::BUFFERS == 2) finish.store(sum);
+    else Store(c, here).store(sum);  // made anew, which spares registers
     here = next;
   }
 }
@@ -518,12 +709,13 @@ template <class Engine>
 static TilesLayout lay_out_tiles(const ConvGrad& s, const Device& device) {
   TilesLayout l = {};
   constexpr int64_t MOST = int64_t(1) << 28, LONGEST = int64_t(1) << 22;  // pixels of a plane, of a row
+  constexpr int BYTES = Engine::PIECES * PIXEL;
   constexpr int64_t COARSEST = 8 * PATCH;  // pixels of the image to a tile of the coarsest scale
   const int64_t height = (s.height + COARSEST - 1) / COARSEST * COARSEST / 2;
   const int64_t width = (s.width + COARSEST - 1) / COARSEST * COARSEST / 2;
   l.bytes = -1;
   if (height > MOST || width > LONGEST || (height + 2) * (width + 2) > MOST) return l;
-  const int64_t at_once = CACHES * device.cache / (2 * PIXEL * height * width), most = at_once < 1 ? 1 : at_once;
+  const int64_t at_once = CACHES * device.cache / (2 * BYTES * height * width), most = at_once < 1 ? 1 : at_once;
   const int64_t groups = (s.images + most - 1) / most;
   l.group = (s.images + groups - 1) / groups;
   int64_t kept = 0;
@@ -534,8 +726,8 @@ static TilesLayout lay_out_tiles(const ConvGrad& s, const Device& device) {
     l.rows[scale] = static_cast<int>(height >> scale) + 2, l.pitch[scale] = static_cast<int>(width >> scale) + 2;
     l.tiles[scale] = (l.height[scale] + PATCH - 1) / PATCH * ((l.width[scale] + PATCH - 1) / PATCH);
     l.plane[scale] = l.kept;
-    l.kept += 2 * l.group * l.rows[scale] * l.pitch[scale] * PIXEL;
-    kept += int64_t(scale < 2 ? 2 : 1) * s.blocks[scale] * l.tiles[scale] * KEPT * 16;
+    l.kept += 2 * l.group * l.rows[scale] * l.pitch[scale] * BYTES;
+    kept += int64_t(scale < 2 ? 2 : 1) * s.blocks[scale] * l.tiles[scale] * Engine::KEPT * 16;
   }
   l.partial = l.kept + l.group * kept;
   l.bytes = l.partial + l.group * l.tiles[0] * Engine::WARPS * static_cast<int64_t>(sizeof(double));
@@ -543,9 +735,9 @@ static TilesLayout lay_out_tiles(const ConvGrad& s, const Device& device) {
 }
 
 // The launches of a call, in order.
-template <bool WARPGROUPS>
+template <int BY>
 class Launches {
-  using Engine = EngineOf<WARPGROUPS>;
+  using Engine = EngineOf<BY>;
 
  public:
   Launches(const ConvGrad& s, const TilesLayout& l, const Device& device, int teams, cudaStream_t stream)
@@ -584,8 +776,8 @@ class Launches {
  private:
   Plane plane(int scale, bool second = false) const {
     const int pixels = l_.rows[scale] * l_.pitch[scale];
-    return {reinterpret_cast<uint4*>(memory_ + l_.plane[scale] + (second ? l_.group * pixels * PIXEL : 0)), l_.pitch[scale],
-            pixels};
+    return {reinterpret_cast<uint4*>(memory_ + l_.plane[scale] + (second ? l_.group * pixels * Engine::PIECES * PIXEL : 0)),
+            l_.pitch[scale], pixels};
   }
 
   void borders() {
@@ -593,8 +785,8 @@ class Launches {
     int64_t most = 0;
     for (int scale = 0; scale < 3; ++scale) {
       const Plane of = plane(scale);
-      all.of[scale] = {of.memory, static_cast<int>(2 * l_.group * (CHANNELS / 8)), of.pitch, of.pixels, l_.height[scale],
-                       l_.width[scale]};
+      all.of[scale] = {of.memory, static_cast<int>(2 * l_.group * (Engine::PIECES * CHANNELS / 8)), of.pitch, of.pixels,
+                       l_.height[scale], l_.width[scale]};
       most = std::max(most, int64_t(of.pixels) - int64_t(l_.height[scale]) * l_.width[scale]);
     }
     const dim3 grid(blocks_for(most, 64, 256), blocks_for(all.of[0].planes, 1024, 1), 3);
@@ -604,7 +796,7 @@ class Launches {
   // h += W2 phi(scale W1 h + shift) + bias, or g += W1^T (c scale W2^T g), through the second plane of the scale.
   void blocks(int scale) {
     const Plane between = plane(scale, true);
-    const int64_t kept = l_.group * l_.tiles[scale] * KEPT;
+    const int64_t kept = l_.group * l_.tiles[scale] * Engine::KEPT;
     for (int i = 0; i < all_.blocks[scale]; ++i) {
       if (c_.transposed) --film_, kept_ -= kept;
       c_.kept = kept_;
@@ -620,7 +812,7 @@ class Launches {
   void layer(int scale, const Plane& from, const Plane& to) {
     using S = Shape<L>;
     c_.from = from, c_.to = to, c_.weights = weights_;
-    weights_ += S::BYTES / 16;
+    weights_ += Engine::PIECES * S::BYTES / 16;
     c_.bias = nullptr;
     if (!c_.transposed && (F == PUT || F == ADD)) c_.bias = biases_, biases_ += 16 * S::Q * S::PARTS;
     c_.height = l_.height[scale], c_.width = l_.width[scale];
@@ -629,12 +821,12 @@ class Launches {
     // No more than there is to do: so little leaves room beside it for the next launch's blocks, which then have their weights.
     const int blocks = static_cast<int>(c_.tiles < device_.multiprocessors ? c_.tiles : device_.multiprocessors);
     const int of_block = (c_.tiles + blocks - 1) / blocks, teams = of_block < teams_ ? of_block : teams_;
-    c_.buffers = of_block > teams || S::LOADS > 1 ? 2 : 1;
+    c_.buffers = of_block > teams || S::LOADS > 1 ? Engine::BUFFERS : 1;
     c_.step = place_of(c_, blocks * teams, S::PARTS);
     const dim3 grid = static_cast<unsigned>(blocks), block = static_cast<unsigned>(teams * 32 * Engine::WARPS);
-    const auto kernel = conv_tiles_kernel<WARPGROUPS, L, F>;
-    const size_t shared = S::BYTES + teams * c_.buffers * TILE_BYTES;
-    if (WARPGROUPS) launch_early("conv_grad", kernel, grid, block, shared, stream_, c_);
+    const auto kernel = conv_tiles_kernel<BY, L, F>;
+    const size_t shared = Engine::PIECES * (S::BYTES + teams * c_.buffers * TILE_BYTES);
+    if (BY != BY_WARPS) launch_early("conv_grad", kernel, grid, block, shared, stream_, c_);
     else launch("conv_grad", kernel, grid, block, shared, stream_, c_);
   }
 
@@ -651,34 +843,41 @@ class Launches {
   int film_ = 0;
 };
 
+template <class Engine>
 static int teams_of(const Device& device) {
-  const int64_t teams = (device.shared - WEIGHTS) / (2 * TILE_BYTES);
-  return static_cast<int>(teams < TEAMS ? teams : TEAMS);
+  const int64_t teams = (device.shared / Engine::PIECES - WEIGHTS) / (Engine::BUFFERS * TILE_BYTES);
+  return static_cast<int>(teams < Engine::TEAMS ? teams : Engine::TEAMS);
 }
 
 bool conv_has_warpgroups() {
   cudaFuncAttributes found;
-  check_cuda("conv_grad", cudaFuncGetAttributes(&found, conv_tiles_kernel<true, SQUARE, ADD>));
-  return found.maxThreadsPerBlock >= TEAMS * 32 * OfWarpgroups::WARPS;
+  check_cuda("conv_grad", cudaFuncGetAttributes(&found, conv_tiles_kernel<BY_WARPGROUPS, SQUARE, ADD>));
+  return found.maxThreadsPerBlock >= OfWarpgroups::TEAMS * 32 * OfWarpgroups::WARPS;
+}
+
+template <int BY>
+static int64_t workspace_of(const ConvGrad& s) {
+  const Device device = this_device("conv_grad");
+  if (teams_of<EngineOf<BY>>(device) < 2) return -1;  // nobody multiplies while the only one stores
+  return lay_out_tiles<EngineOf<BY>>(s, device).bytes;
 }
 
 int64_t conv_grad_workspace(const ConvGrad& s, bool warpgroups) {
-  const Device device = this_device("conv_grad");
-  if (teams_of(device) < 2) return -1;  // nobody multiplies while the only one stores
-  return (warpgroups ? lay_out_tiles<OfWarpgroups> : lay_out_tiles<OfWarps>)(s, device).bytes;
+  if (!s.in_bfloat16) return warpgroups ? workspace_of<BY_PIECES>(s) : -1;
+  return warpgroups ? workspace_of<BY_WARPGROUPS>(s) : workspace_of<BY_WARPS>(s);
 }
 
-template <bool WARPGROUPS>
+template <int BY>
 static void run_tiles(const ConvGrad& s, cudaStream_t stream) {
   const Device device = this_device("conv_grad");
-  const TilesLayout l = lay_out_tiles<EngineOf<WARPGROUPS>>(s, device);
-  Launches<WARPGROUPS>(s, l, device, teams_of(device), stream).run();
+  const TilesLayout l = lay_out_tiles<EngineOf<BY>>(s, device);
+  Launches<BY>(s, l, device, teams_of<EngineOf<BY>>(device), stream).run();
 }
 
 void conv_grad(ConvGrad s, bool warpgroups, cudaStream_t stream) {
   if (s.images == 0) return;
   s.pairs = s.width % 2 == 0 && on_bytes<8>(s.x, s.grad);
-  (warpgroups ? run_tiles<true> : run_tiles<false>)(s, stream);
+  (!s.in_bfloat16 ? run_tiles<BY_PIECES> : warpgroups ? run_tiles<BY_WARPGROUPS> : run_tiles<BY_WARPS>)(s, stream);
 }
 
 }  // namespace alps::cuda

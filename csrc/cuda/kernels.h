@@ -42,7 +42,7 @@ void langevin_sense_cg_iterate(const SenseCgStep& step, int64_t iteration, int64
                                cudaStream_t stream);
 void langevin_sense_cg_finish(const SenseCgStep& step, const double* doubles, cudaStream_t stream);
 void moments(const Moments& moments, cudaStream_t stream);
-// On the tensor cores of a warpgroup or of a warp, with weights packed for these.
+// On the tensor cores of a warpgroup or of a warp, with weights packed for these; what is not in bfloat16 a warpgroup's alone.
 bool conv_has_warpgroups();  // the current device, and what is compiled for it
 int64_t conv_grad_workspace(const ConvGrad& gradient, bool warpgroups);  // bytes; -1: no room in the device's blocks
 void conv_grad(ConvGrad gradient, bool warpgroups, cudaStream_t stream);

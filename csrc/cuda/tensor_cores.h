@@ -1,5 +1,5 @@
-// Products of matrices by a whole warp on tensor cores: bfloat16 or, in two parts, float32 in, float32 sums. A build for the CPU
-// brings its own functions of these names (tests/host_cuda).
+// Products of matrices by a whole warp on tensor cores: bfloat16 or, in two parts, float32 in, float32 sums; numbers in two parts
+// of float16. A build for the CPU brings its own functions of these names (tests/host_cuda).
 //
 // With g = lane / 4 and t = lane % 4, a lane holds of A (16 x 16) rows g and g + 8 at columns 2t, 2t + 1, 2t + 8, 2t + 9, of B
 // (16 x 8) the same rows of column g, and of the sums (16 x 8) rows g and g + 8 at columns 2t, 2t + 1. Of float32 numbers A is
@@ -21,6 +21,21 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
   uint32_t packed;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
+}
+
+// Two numbers as float16, to nearest, the first in the low half.
+__device__ __forceinline__ uint32_t pack_f16(float low, float high) {
+  uint32_t packed;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+
+__device__ __forceinline__ float2 of_f16(uint32_t packed) {
+  float2 pair;
+  asm("{\n\t.reg .f16 low, high;\n\tmov.b32 {low, high}, %2;\n\tcvt.f32.f16 %0, low;\n\tcvt.f32.f16 %1, high;\n\t}"
+      : "=f"(pair.x), "=f"(pair.y)
+      : "r"(packed));
+  return pair;
 }
 
 // A of 16 x 16 from shared memory: lane l gives the 16 bytes of row l % 16 that begin at column l / 16 * 8.
@@ -93,3 +108,26 @@ __device__ __forceinline__ void multiply_add(const Split (&a)[2][4], const Split
 }  // namespace alps
 
 #endif
+
+namespace alps {
+
+// Two float32 numbers, each the nearest float16 and the nearest to FINER times what is left: 22 bits from 2^-14 to 65504, below
+// as many as 2^-36 is a unit of.
+struct Halves {
+  uint32_t high, low;
+};
+
+constexpr float FINER = 1 << 11;
+
+__device__ __forceinline__ Halves halves(float first, float second) {
+  const uint32_t high = pack_f16(first, second);
+  const float2 there = of_f16(high);
+  return {high, pack_f16(FINER * (first - there.x), FINER * (second - there.y))};
+}
+
+__device__ __forceinline__ float2 joined(Halves of) {
+  const float2 high = of_f16(of.high), low = of_f16(of.low);
+  return make_float2(__fmaf_rn(low.x, 1 / FINER, high.x), __fmaf_rn(low.y, 1 / FINER, high.y));
+}
+
+}  // namespace alps

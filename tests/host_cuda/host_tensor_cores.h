@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -18,6 +19,26 @@ inline uint32_t pack_bf16(float low, float high) {
   return rounded(low) | rounded(high) << 16;
 }
 
+inline uint32_t pack_f16(float low, float high) {
+  const auto rounded = [](float x) -> uint32_t {
+    const uint32_t bits = __float_as_uint(x), sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+    if (x != x) return 0x7fffu;
+    if (size >= 0x477ff000u) return sign | 0x7c00u;  // 65520
+    if (size < 0x38800000u) return sign | uint32_t(std::nearbyint(std::fabs(x) * 0x1p24f));  // 2^-14
+    return sign | (((size + 0xfffu + (size >> 13 & 1u)) >> 13) - (112u << 10));
+  };
+  return rounded(low) | rounded(high) << 16;
+}
+
+inline float of_f16(uint16_t bits) {
+  const uint32_t exponent = bits >> 10 & 31u, fraction = bits & 0x3ffu, sign = uint32_t(bits & 0x8000u) << 16;
+  const float small = fraction * 0x1p-24f;
+  const uint32_t size = exponent == 0 ? __float_as_uint(small) : (exponent == 31 ? 255u : exponent + 112u) << 23 | fraction << 13;
+  return __uint_as_float(sign | size);
+}
+
+inline float2 of_f16(uint32_t packed) { return {of_f16(uint16_t(packed)), of_f16(uint16_t(packed >> 16))}; }
+
 // Of two matrices A at once, so that lanes wait for each other once.
 inline void load_matrices(const void* first, const void* second, uint32_t (&a)[2][4]) {
   const auto offset = [](const void* row) { return static_cast<uint64_t>(static_cast<const char*>(row) - host_cuda::shared_memory); };
@@ -28,6 +49,12 @@ inline void load_matrices(const void* first, const void* second, uint32_t (&a)[2
       const char* const row = host_cuda::shared_memory + static_cast<uint32_t>(rows[8 * i + lane / 4] >> 32 * k);
       a[k][i] = reinterpret_cast<const uint32_t*>(row)[lane % 4];
     }
+}
+
+inline void load_matrix(const void* row, uint32_t (&a)[4]) {
+  uint32_t twice[2][4];
+  load_matrices(row, row, twice);
+  std::memcpy(a, twice[0], sizeof a);
 }
 
 template <int Q>

@@ -1,9 +1,11 @@
 // csrc/cuda/warpgroup.h on the CPU, by what the PTX ISA says of wgmma: matrices where descriptors without a swizzle say, read when
-// the products are waited for; warp w of a warpgroup holds rows 16 w + g and 16 w + g + 8, columns 8 j + 2 t and the next.
+// the products are waited for; warp w of a warpgroup holds rows 16 w + g and 16 w + g + 8, columns 8 j + 2 t and the next. Sums
+// of products with A in registers, which precision "high" is made of, are cut off at what a float32 has bits for.
 #pragma once
 
 #include <cuda_runtime.h>
 
+#include <cmath>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -28,6 +30,8 @@ inline std::vector<std::pair<uint64_t, uint64_t>>& products_on_their_way() {
 inline void products_begin() {
   if (blockDim.x % 128) host_cuda::fail("a warpgroup is four warps");
 }
+
+inline void products_end() {}
 
 template <int N>
 void multiply_add(uint64_t a, uint64_t b, float (&)[N][4]) {
@@ -58,6 +62,68 @@ inline Sixteen line_of(uint64_t descriptor, unsigned line) {
     total += double(of_bf16(row.pairs[k] & 0xffffu)) * of_bf16(column.pairs[k] & 0xffffu) +
              double(of_bf16(row.pairs[k] >> 16)) * of_bf16(column.pairs[k] >> 16);
   return static_cast<float>(total);
+}
+
+struct OfRegisters {  // a product on its way, or of a lane's part of it what others need
+  uint32_t a[4];
+  uint64_t b;
+  float (*sum)[4];
+  bool add;
+};
+
+inline std::vector<OfRegisters>& products_of_registers(unsigned rank) {
+  static std::vector<OfRegisters> of_all[1024];
+  return of_all[rank];
+}
+
+template <bool ADD, int N>
+void multiply_held(const uint32_t (&a)[4], uint64_t b, float (&v)[N][4]) {
+  products_of_registers(host_cuda::rank()).push_back({{a[0], a[1], a[2], a[3]}, b, v, ADD});
+}
+
+struct SixteenFloats {
+  float of[16];
+  explicit SixteenFloats(const Sixteen& numbers) {
+    for (int k = 0; k < 16; ++k) of[k] = of_f16(uint16_t(numbers.pairs[k / 2] >> k % 2 * 16));
+  }
+};
+
+// Likewise not watched.
+[[gnu::noinline, gnu::optimize("O3"), gnu::no_sanitize("address", "undefined", "thread")]] inline float cut_off_product_of(
+    const SixteenFloats& row, const SixteenFloats& column, float sum) {
+  double total = sum;
+  for (int k = 0; k < 16; ++k) total += double(row.of[k]) * column.of[k];
+  const float nearest = static_cast<float>(total);
+  return std::fabs(nearest) > std::fabs(total) ? std::nextafterf(nearest, 0) : nearest;
+}
+
+template <int... N>
+void products_wait(float (&... sums)[N][4]) {
+  const unsigned rank = host_cuda::rank(), lane = host_cuda::lane(), t = lane % 4;
+  const std::pair<float (*)[4], unsigned> all[] = {{sums, N}...};
+  host_cuda::exchange(host_cuda::FULL, 0);  // of the whole warp
+  for (size_t i = 0; i < products_of_registers(rank).size(); ++i) {
+    const OfRegisters& mine = products_of_registers(rank)[i];
+    Sixteen rows[2];
+    for (unsigned from = 0; from < 4; ++from) {
+      const auto& a = products_of_registers(rank - t + from)[i].a;
+      for (unsigned r = 0; r < 2; ++r) rows[r].pairs[from] = a[r], rows[r].pairs[4 + from] = a[2 + r];
+    }
+    const SixteenFloats of_rows[2] = {SixteenFloats(rows[0]), SixteenFloats(rows[1])};
+    unsigned count = 0;
+    for (const auto& [sum, eights] : all) count += sum == mine.sum ? eights : 0;
+    if (count == 0) host_cuda::fail("a sum that nobody waits for");
+    for (unsigned j = 0; j < count; ++j)
+      for (unsigned c = 0; c < 2; ++c) {
+        const SixteenFloats column(line_of(mine.b, 8 * j + 2 * t + c));
+        for (unsigned r = 0; r < 2; ++r) {
+          float& v = mine.sum[j][2 * r + c];
+          v = cut_off_product_of(of_rows[r], column, mine.add ? v : 0.0f);
+        }
+      }
+  }
+  host_cuda::exchange(host_cuda::FULL, 0);
+  products_of_registers(rank).clear();
 }
 
 template <int N>
