@@ -95,12 +95,12 @@ if [[ $GPU_RUN_DEVICE == cuda ]] && ! forks > /dev/null 2>&1; then
   echo "children cannot start CUDA: all in one process" | tee -a "$REPORT"
 fi
 part smoke    90 $PYTHON -P "$HERE/smoke.py"          # right at all?        14 s on an H200
-part timing  120 $PYTHON -P "$HERE/timing.py" first   # ten cases, each backend   55 s
+part timing  130 $PYTHON -P "$HERE/timing.py" first   # eleven cases, each backend   60 s
 part runs    130 $PYTHON -P "$HERE/runs.py" first     # whole runs                45 s
 part kernels   60 $PYTHON -P "$HERE/kernels.py" first  # where a call's time goes
 part more     90 $PYTHON -P "$HERE/timing.py" more    # other sizes               65 s
 if [[ $GPU_RUN_DEVICE == cuda ]]; then
-  part conv    90 $PYTHON -P "$HERE/conv.py"          # the kernels of conv_grad beside each other
+  part conv   130 $PYTHON -P "$HERE/conv.py"          # the kernels of conv_grad beside each other
   part tests 150 $PYTHON -P -m pytest -p no:benchmark -m gpu -v -n 12 --timeout 90 -p no:cacheprovider --junitxml="$OUT/tests.xml"  # 95 s by 8
   part scaling 100 $PYTHON -P -c "import sys; from alps_fast.cli import main; sys.exit(main())" bench --scaling "$OUT" --device cuda --no-progress --force
   part "ncu 0" 40 bash -c "counters 0 conv_tiles 3"   # 12 s each

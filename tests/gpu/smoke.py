@@ -21,6 +21,8 @@ from alps_fast.ops import _dispatch
 
 def check(call: str, backend: str) -> None:
     """A row of what `test_gpu` asserts."""
+    if test_gpu.is_left(call, backend):
+        return
     began = time.time()
     arguments, rows, law = test_gpu.CALLS[call]()
     run = test_gpu.runner(call, backend, arguments, DEVICE)

@@ -124,13 +124,13 @@ def pixel(chains: int, size: int, noise: int) -> Timing:
 
 
 FIRST = (  # most informative first
-    conv(192, 64), conv(16, 64), ridge("natural-ridge", 64, 64, 64, 3), sense(16, 128, 8), pixel(64, 256, AVERAGED),
-    Timing("langevin_fourier", "fp32", None), sense_cg(16, 128, 8), ridge("brain-ridge", 16, 128, 128, 2), conv(48, 256),
-    conv(16, 320),
+    conv(192, 64, "high"), conv(192, 64), conv(16, 64), ridge("natural-ridge", 64, 64, 64, 3), sense(16, 128, 8),
+    pixel(64, 256, AVERAGED), Timing("langevin_fourier", "fp32", None), sense_cg(16, 128, 8),
+    ridge("brain-ridge", 16, 128, 128, 2), conv(48, 256), conv(16, 320),
 )
 MORE = (
     pixel(64, 64, AVERAGED), pixel(64, 256, INDEPENDENT), sense(1, 128, 8), sense(64, 128, 8), sense(16, 320, 12),
-    sense_cg(1, 320, 12), conv(4, 64), conv(192, 64, "high"), ridge("natural-ridge", 16, 256, 256, 3),
+    sense_cg(1, 320, 12), conv(4, 64), conv(16, 320, "high"), conv(16, 64, "high"), ridge("natural-ridge", 16, 256, 256, 3),
     ridge("natural-ridge", 1, 256, 256, 3), *(Timing(op, "fp32", None) for op in ("philox_normal", "moments", "ridge_grad")),
 )
 COMPILED = tuple(case for case in FIRST if case.module in ("conv_grad", "ridge_langevin"))
