@@ -289,12 +289,17 @@ struct OfPieces {
         uint32_t a[PIECES][TAPS][4];
 #pragma unroll
         for (int p = 0; p < PIECES; ++p) {
+          const char* const here = at + tap_of(x, SIDE) + (p * Shape<L>::EIGHTS + 2 * k) * CHUNK;
+          if constexpr (TAPS == 1) {
+            load_matrix(here, a[p][0]);
+          } else {
+            uint32_t two[2][4];
+            load_matrices(here, here + tap_of(6, SIDE), two);
 #pragma unroll
-          for (int y = 0; y < TAPS; y += 2)
-            load_matrix(at + tap_of(3 * y + x, SIDE) + (p * Shape<L>::EIGHTS + 2 * k) * CHUNK, a[p][y]);
-          if constexpr (TAPS == 3) {
-#pragma unroll
-            for (int i = 0; i < 4; i += 2) a[p][1][i] = a[p][0][i + 1], a[p][1][i + 1] = a[p][2][i];
+            for (int i = 0; i < 4; ++i) {
+              a[p][0][i] = two[0][i], a[p][2][i] = two[1][i];
+              a[p][1][i] = i % 2 ? two[1][i - 1] : two[0][i + 1];
+            }
           }
         }
         products_begin();

@@ -71,59 +71,64 @@ struct OfRegisters {  // a product on its way, or of a lane's part of it what ot
   bool add;
 };
 
-inline std::vector<OfRegisters>& products_of_registers(unsigned rank) {
-  static std::vector<OfRegisters> of_all[1024];
-  return of_all[rank];
-}
+struct Waves {  // those on their way, and those before, which a slower lane may still look at
+  std::vector<OfRegisters> of[2];
+  unsigned turn = 0;
+};
+inline Waves waves[1024];
 
 template <bool ADD, int N>
 void multiply_held(const uint32_t (&a)[4], uint64_t b, float (&v)[N][4]) {
-  products_of_registers(host_cuda::rank()).push_back({{a[0], a[1], a[2], a[3]}, b, v, ADD});
+  Waves& mine = waves[host_cuda::rank()];
+  mine.of[mine.turn].push_back({{a[0], a[1], a[2], a[3]}, b, v, ADD});
 }
 
-struct SixteenFloats {
-  float of[16];
-  explicit SixteenFloats(const Sixteen& numbers) {
-    for (int k = 0; k < 16; ++k) of[k] = of_f16(uint16_t(numbers.pairs[k / 2] >> k % 2 * 16));
-  }
-};
+inline const std::vector<float> ALL_F16 = [] {
+  std::vector<float> all(1 << 16);
+  for (uint32_t bits = 0; bits < all.size(); ++bits) all[bits] = of_f16(uint16_t(bits));
+  return all;
+}();
 
-// Likewise not watched.
-[[gnu::noinline, gnu::optimize("O3"), gnu::no_sanitize("address", "undefined", "thread")]] inline float cut_off_product_of(
-    const SixteenFloats& row, const SixteenFloats& column, float sum) {
-  double total = sum;
-  for (int k = 0; k < 16; ++k) total += double(row.of[k]) * column.of[k];
-  const float nearest = static_cast<float>(total);
-  return std::fabs(nearest) > std::fabs(total) ? std::nextafterf(nearest, 0) : nearest;
+// Two rows by two columns, in the order of a lane's sums. Likewise not watched.
+[[gnu::noinline, gnu::optimize("O3"), gnu::no_sanitize("address", "undefined", "thread")]] inline void cut_off_products_of(
+    const Sixteen (&rows)[2], const Sixteen (&columns)[2], float (&sums)[4], bool add) {
+  double a[2][16], b[2][16];
+  for (int i = 0; i < 2; ++i)
+    for (int k = 0; k < 16; ++k) {
+      a[i][k] = ALL_F16[rows[i].pairs[k / 2] >> k % 2 * 16 & 0xffffu];
+      b[i][k] = ALL_F16[columns[i].pairs[k / 2] >> k % 2 * 16 & 0xffffu];
+    }
+  for (int e = 0; e < 4; ++e) {
+    double total = add ? sums[e] : 0;
+    for (int k = 0; k < 16; ++k) total += a[e / 2][k] * b[e % 2][k];
+    const float nearest = static_cast<float>(total);
+    sums[e] = std::fabs(nearest) > std::fabs(total) ? std::nextafterf(nearest, 0) : nearest;
+  }
 }
 
 template <int... N>
 void products_wait(float (&... sums)[N][4]) {
   const unsigned rank = host_cuda::rank(), lane = host_cuda::lane(), t = lane % 4;
   const std::pair<float (*)[4], unsigned> all[] = {{sums, N}...};
+  const unsigned turn = waves[rank].turn;
+  waves[rank].turn ^= 1;
   host_cuda::exchange(host_cuda::FULL, 0);  // of the whole warp
-  for (size_t i = 0; i < products_of_registers(rank).size(); ++i) {
-    const OfRegisters& mine = products_of_registers(rank)[i];
+  waves[rank].of[turn ^ 1].clear();
+  for (size_t i = 0; i < waves[rank].of[turn].size(); ++i) {
+    const OfRegisters& mine = waves[rank].of[turn][i];
     Sixteen rows[2];
     for (unsigned from = 0; from < 4; ++from) {
-      const auto& a = products_of_registers(rank - t + from)[i].a;
+      const auto& a = waves[rank - t + from].of[turn][i].a;
       for (unsigned r = 0; r < 2; ++r) rows[r].pairs[from] = a[r], rows[r].pairs[4 + from] = a[2 + r];
     }
-    const SixteenFloats of_rows[2] = {SixteenFloats(rows[0]), SixteenFloats(rows[1])};
     unsigned count = 0;
     for (const auto& [sum, eights] : all) count += sum == mine.sum ? eights : 0;
     if (count == 0) host_cuda::fail("a sum that nobody waits for");
-    for (unsigned j = 0; j < count; ++j)
-      for (unsigned c = 0; c < 2; ++c) {
-        const SixteenFloats column(line_of(mine.b, 8 * j + 2 * t + c));
-        for (unsigned r = 0; r < 2; ++r) {
-          float& v = mine.sum[j][2 * r + c];
-          v = cut_off_product_of(of_rows[r], column, mine.add ? v : 0.0f);
-        }
-      }
+    for (unsigned j = 0; j < count; ++j) {
+      const Sixteen columns[2] = {line_of(mine.b, 8 * j + 2 * t), line_of(mine.b, 8 * j + 2 * t + 1)};
+      cut_off_products_of(rows, columns, mine.sum[j], mine.add);
+    }
   }
-  host_cuda::exchange(host_cuda::FULL, 0);
-  products_of_registers(rank).clear();
 }
 
 template <int N>

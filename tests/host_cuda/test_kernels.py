@@ -350,19 +350,18 @@ def test_conv_grad_is_the_reference(fibers, images, channels, blocks, size, leve
 @pytest.mark.parametrize("images, channels, blocks, size, levels", [(2, 2, (1, 0, 0), (9, 19), 2), (1, 1, (0, 0, 1), (8, 56), 1)])
 def test_conv_grad_high_is_the_reference(fibers, images, channels, blocks, size, levels):
     """Law: that of the CPU kernel; measured 6e-7, where float32 has 4e-7 and the CPU kernel 7e-7: sums on tensor cores are cut
-    off here. An image alone, or beside one beyond float16's range, which is NaN, has the same bits."""
+    off here. An image beside one beyond float16's range, which is NaN, has the bits that it has alone."""
     exact, a = network_arguments(images, channels, blocks, size, levels)
     a["precision"] = "high"
+    if images > 1:
+        a["x"][0, 0, 0, 0] = 1e7
     got = fibers("conv_grad", a, 1, HOST_CUDA_MULTIPROCESSORS="1")
+    assert images == 1 or all(v[0].isnan().any() for v in got)
     for g, e in zip(got, conv_grad_reference(*exact), strict=True):
-        assert (g - e).norm() / e.norm() < NETWORK_LAW["high"]
+        assert (g[-1] - e[-1]).norm() / e[-1].norm() < NETWORK_LAW["high"]
     if images > 1:
         last = {name: a[name][..., -1:, :] for name in ("scale", "shift")} | {"coefficients": a["coefficients"][:, -1:]}
         assert same(fibers("conv_grad", a | last | {"x": a["x"][-1:]}, 2), [v[-1:] for v in got])
-        far = a["x"].clone()
-        far[0, 0, 0, 0] = 1e7
-        beside = fibers("conv_grad", a | {"x": far}, 2)
-        assert same([v[1:] for v in beside], [v[1:] for v in got]) and all(v[0].isnan().any() for v in beside)
 
 
 @pytest.mark.parametrize("unit", [2.0**-40, 2.0**40])
@@ -432,9 +431,9 @@ def test_no_races(threads_of_the_os):
         got = threads_of_the_os("conv_grad", arguments, ALPS_FAST_CONV_GRAD=kernel, HOST_CUDA_MULTIPROCESSORS="1")
         for g, w in zip(got, conv_grad(**arguments, backend="torch"), strict=True):
             assert (g - w).norm() <= 2 * NETWORK_LAW["fast"] * w.norm()  # both multiply bfloat16
-    _, arguments = network_arguments(1, 1, (0, 0, 1), (8, 56))  # a team of three has two of four tiles
+    _, arguments = network_arguments(1, 1, (0, 0, 1), (8, 8))  # a team's one tile is filled four times on the way down
     arguments["precision"] = "high"
-    got = threads_of_the_os("conv_grad", arguments, HOST_CUDA_MULTIPROCESSORS="1")
+    got = threads_of_the_os("conv_grad", arguments)
     for g, w in zip(got, conv_grad(**arguments, backend="torch"), strict=True):
         assert (g - w).norm() <= 2 * NETWORK_LAW["high"] * w.norm()
     arguments = moments_state(2, 6, (9,), torch.float32)
