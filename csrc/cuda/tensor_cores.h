@@ -111,8 +111,8 @@ __device__ __forceinline__ void multiply_add(const Split (&a)[2][4], const Split
 
 namespace alps {
 
-// Two float32 numbers, each the nearest float16 and the nearest to FINER times what is left: 22 bits from 2^-14 to 65504, below
-// as many as 2^-36 is a unit of.
+// Two float32 numbers, each the nearest float16 and the nearest to FINER times what is left ([Ootomo]): 22 bits from 2^-14 to
+// 65504, units of 2^-36 below.
 struct Halves {
   uint32_t high, low;
 };
