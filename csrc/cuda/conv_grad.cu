@@ -713,8 +713,8 @@ struct TilesLayout {  // of the memory outside, in bytes
 template <class Engine>
 static TilesLayout lay_out_tiles(const ConvGrad& s, const Device& device) {
   TilesLayout l = {};
-  constexpr int64_t MOST = int64_t(1) << 28, LONGEST = int64_t(1) << 22;  // pixels of a plane, of a row
   constexpr int BYTES = Engine::PIECES * PIXEL;
+  constexpr int64_t MOST = (int64_t(1) << 28) / Engine::PIECES, LONGEST = int64_t(1) << 22;  // pixels of a plane, of a row
   constexpr int64_t COARSEST = 8 * PATCH;  // pixels of the image to a tile of the coarsest scale
   const int64_t height = (s.height + COARSEST - 1) / COARSEST * COARSEST / 2;
   const int64_t width = (s.width + COARSEST - 1) / COARSEST * COARSEST / 2;
