@@ -350,7 +350,9 @@ def test_conv_grad_is_the_reference(fibers, images, channels, blocks, size, leve
 @pytest.mark.parametrize("images, channels, blocks, size, levels", [(2, 2, (1, 0, 0), (9, 19), 2), (1, 1, (0, 0, 1), (8, 56), 1)])
 def test_conv_grad_high_is_the_reference(fibers, images, channels, blocks, size, levels):
     """Law: that of the CPU kernel; measured 6e-7, where float32 has 4e-7 and the CPU kernel 7e-7: sums on tensor cores are cut
-    off here. An image beside one beyond float16's range, which is NaN, has the bits that it has alone."""
+    off here. An image beside one beyond float16's range, which is NaN, has the bits that it has alone. Without the barrier after
+    which the next tile may come, numbers are wrong here: threads of the OS take twenty seconds for this.
+    """
     exact, a = network_arguments(images, channels, blocks, size, levels)
     a["precision"] = "high"
     if images > 1:
@@ -431,11 +433,6 @@ def test_no_races(threads_of_the_os):
         got = threads_of_the_os("conv_grad", arguments, ALPS_FAST_CONV_GRAD=kernel, HOST_CUDA_MULTIPROCESSORS="1")
         for g, w in zip(got, conv_grad(**arguments, backend="torch"), strict=True):
             assert (g - w).norm() <= 2 * NETWORK_LAW["fast"] * w.norm()  # both multiply bfloat16
-    _, arguments = network_arguments(1, 1, (0, 0, 1), (8, 8))  # a team's one tile is filled four times on the way down
-    arguments["precision"] = "high"
-    got = threads_of_the_os("conv_grad", arguments)
-    for g, w in zip(got, conv_grad(**arguments, backend="torch"), strict=True):
-        assert (g - w).norm() <= 2 * NETWORK_LAW["high"] * w.norm()
     arguments = moments_state(2, 6, (9,), torch.float32)
     assert same(threads_of_the_os("moments", arguments), moments(**arguments, backend="torch"))
 
