@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from alps_fast import energies
-from alps_fast.energies import ridge
+from alps_fast.energies import DiffusionPrior, ridge
 from alps_fast.energies.base import Energy
 from alps_fast.energies.gaussian import GaussianEnergy
 from alps_fast.errors import ArgumentError
@@ -599,6 +599,79 @@ def test_map_is_deterministic_and_alone_as_in_a_batch() -> None:
     assert torch.equal(both.energy[1], one.energy) and torch.equal(both.trace[1], one.trace)
     assert one.energy.shape == ()
     assert bool((one.trace.diff(dim=-1) <= 1e-6 * one.trace.abs().max()).all())
+
+
+class Wells(Energy):
+    """½‖x‖² + ½ Σ (1 + cos 3x)/9, whose curvature is from ½ to 3/2: L is 1.5, and momentum overshoots."""
+
+    def curvature(self, t: float) -> float:
+        return 1.5
+
+    def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        value = 0.5 * (x.square() + (1.0 + torch.cos(3.0 * x)) / 9.0)
+        return value.flatten(1).sum(1), x - torch.sin(3.0 * x) / 6.0
+
+
+class Slope(Energy):
+    """The gradient of `Wells` alone."""
+
+    def _grad(self, x: Tensor, t: float) -> Tensor:
+        return Wells().grad(x, t)
+
+
+@pytest.mark.parametrize("energy", [Wells(), Slope()])
+def test_map_from_a_start_is_the_formula_with_momentum_and_restarts(energy: Energy) -> None:
+    """Written out image by image, in float64; without a value there is no momentum."""
+    op, y = inpainting((1, 5, 7), 2)
+    schedule = Schedule(0.7, 0.5, 2, 12)
+    start = torch.stack([torch.full((1, 5, 7), 2.0), torch.linspace(-3, 3, 35).view(1, 5, 7)])
+    found = map_estimate(y, op, energy, schedule=schedule, start=start, progress=False)
+    a, restarts = op.mask.double() / op.noise_std**2, 0
+    for i in range(2):
+        x = z = start[i:i + 1].double()
+        k, trace = 0, []
+        for t in schedule.t().tolist():
+            before = math.inf
+            for _ in range(schedule.steps):
+                value, grad = Wells().value_and_grad(z, t)
+                u = float(value) / t**2 + float((a * (z - y[i].double()).square()).sum()) / 2
+                after = (a * y[i].double() + (1.5 * z - grad if energy.has_value else z - grad) / t**2) / (
+                    a + (1.5 if energy.has_value else 1.0) / t**2)
+                climbs = energy.has_value and u > before
+                trace.append(before if climbs else u)
+                if climbs:
+                    z, k, before, restarts = x, 0, math.inf, restarts + 1
+                else:
+                    k, before = k + 1, u
+                    x, z = after, after + ((k - 1) / (k + 2) if energy.has_value else 0.0) * (after - x)
+        torch.testing.assert_close(found.image[i].double(), x[0], rtol=1e-4, atol=1e-4)
+        if energy.has_value:
+            torch.testing.assert_close(found.trace[i].flatten(), torch.tensor(trace, dtype=torch.float64), rtol=1e-5, atol=1e-5)
+            assert bool((found.trace[i].diff(dim=-1) <= 1e-6 * found.trace[i].abs().max()).all())
+            assert float(found.energy[i]) <= trace[-1] * (1 + 1e-6)
+    assert (restarts > 0) == energy.has_value
+    one = map_estimate(y[1], op, energy, schedule=schedule, start=start[1], progress=False)
+    assert torch.equal(one.image, found.image[1])
+
+
+def test_map_from_a_start_gets_lower_in_as_many_steps() -> None:
+    """A wide prior where nothing is measured, from which plain steps of t take hundreds."""
+    op, y = Inpainting((torch.arange(40) % 4 == 0).float().view(5, 8), 0.1), torch.zeros(1, 5, 8)
+    schedule, start = Schedule(0.1, 0.1, 1, 20), torch.ones(1, 5, 8)
+    fast = map_estimate(y, op, ENERGY, schedule=schedule, start=start, progress=False)
+    slow = map_estimate(y, op, DiffusionPrior(lambda x, t: x - ENERGY.grad(x, float(t[0])), 1, probe=False), schedule=schedule,
+                        start=start, progress=False)
+    lowest = map_estimate(y, op, ENERGY, schedule=Schedule(0.1, 0.1, 1, 600), start=start, progress=False).image
+    assert float((fast.image - lowest).norm()) < 0.3 * float((slow.image - lowest).norm())
+    assert map_estimate(y, op, ENERGY, start=start, progress=False).trace.shape == (5, 3)
+
+
+def test_wrong_starts_are_named() -> None:
+    op, y = inpainting((1, 5, 7), 2)
+    for bad in (torch.zeros(1, 5, 6), torch.zeros(3, 1, 5, 7), torch.zeros(1, 5, 7, dtype=torch.complex64),
+                torch.full((1, 5, 7), math.nan), [0.0]):
+        with pytest.raises(ArgumentError, match="^start: got"):
+            map_estimate(y, op, ENERGY, start=bad, progress=False)
 
 
 # --- schedules and errors ------------------------------------------------------------------------------------------

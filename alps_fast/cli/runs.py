@@ -161,7 +161,9 @@ def _found(group: list[Piece], settings: Settings, alone: bool, tell: Callable[[
     posterior = sampler(y)
     images: list[Tensor | None] = [None] * len(group)
     if settings.with_map and not posterior.interrupted:
-        found = map_estimate(y, first.operator, settings.energy, schedule=settings.schedule, backend=sampler.backend,
+        near = settings.schedule is None and bool(posterior.mean.isfinite().all())
+        found = map_estimate(y, first.operator, settings.energy, schedule=settings.schedule,
+                             start=posterior.mean if near else None, backend=sampler.backend,
                              progress=alone and settings.progress).image
         images = [found] if len(group) == 1 else list(found)
     whole = []

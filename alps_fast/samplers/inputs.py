@@ -54,18 +54,18 @@ def warn_of_axes(image: tuple[int, int, int]) -> None:
                       "y.movedim(-1, -3) is (C, H, W)", stacklevel=5)
 
 
-def warm_state(warm: Tensor | None, image: tuple[int, int, int], is_complex: bool, like: Tensor) -> Tensor | None:
-    """The option `warm_start` as x₀ (B, H, W, C') beside states `like`.
+def image_state(name: str, given: Tensor | None, image: tuple[int, int, int], is_complex: bool, like: Tensor) -> Tensor | None:
+    """The option `name`, an image for all measurements or one for each, as a state (B, H, W, C') beside states `like`.
 
     Raises:
         ArgumentError: it is no such image, or none that is finite.
     """
-    if warm is None:
+    if given is None:
         return None
-    check(isinstance(warm, Tensor), "warm_start", type(warm).__name__, "a torch tensor")
+    check(isinstance(given, Tensor), name, type(given).__name__, "a torch tensor")
     shapes = {image, (1, *image), (len(like), *image)}
-    check(tuple(warm.shape) in shapes and warm.is_complex() == is_complex, "warm_start",
-          f"{warm.dtype} of shape {tuple(warm.shape)}",
+    check(tuple(given.shape) in shapes and given.is_complex() == is_complex, name,
+          f"{given.dtype} of shape {tuple(given.shape)}",
           f"a {'complex' if is_complex else 'real'} image {image}, or one a measurement")
-    check(bool(warm.isfinite().all()), "warm_start", "NaN or infinity in it", "finite numbers")
-    return to_state(ordinary(warm).detach().view(-1, *image).to(like.device).expand(len(like), *image)).float()
+    check(bool(given.isfinite().all()), name, "NaN or infinity in it", "finite numbers")
+    return to_state(ordinary(given).detach().view(-1, *image).to(like.device).expand(len(like), *image)).float()

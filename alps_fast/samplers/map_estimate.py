@@ -1,4 +1,4 @@
-"""The most probable image: ALPS with ξ = 0 throughout, which is majorise–minimise."""
+"""The most probable image: ALPS with ξ = 0 throughout, which is majorise–minimise; from an image nearby with momentum."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,10 +25,12 @@ from ..ops.philox_normal import NO_NOISE
 from ..schedule import Level, Schedule
 from .alps import alps_levels
 from .chosen import FEWEST, chosen
-from .inputs import measured, warn_of_axes, warn_of_size
+from .inputs import image_state, measured, warn_of_axes, warn_of_size
 from .run import Progress
 from .runaway import causes, limits, sizes
 from .targets import Target, Targets, centred
+
+NEAR, NEAR_LEVELS, NEAR_STEPS = 5.0, 5, 3  # from an image nearby: σ_max over σ_min, and how far it is from there
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,9 @@ class MapEstimate:
 
     image: (C, H, W) real or complex.
     energy: () U(x) = E(x, t)/t² + ‖Ax − y‖²/(2η²) at t = σ_min.
-    trace: (levels, steps) U at the level's t and η before each of its steps; it never rises along a row, nor from the last of all
-        to `energy`, if the energy's curvature is a true bound, up to the rounding of U in float32.
+    trace: (levels, steps) U at the level's t and η before each of its steps, with momentum where it carried to; it never rises
+        along a row, nor from the last of all to `energy`, if the energy's curvature is a true bound, up to the rounding of U in
+        float32.
 
     energy and trace are NaN for a prior without a value, such as a `DiffusionPrior`: the image is the point that the same steps
     lead to, where the denoiser's residual and the data balance.
@@ -58,17 +62,23 @@ class MapEstimate:
 
 @telling()
 @settled()
-def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Schedule | None = None, backend: str = "auto",
-                 progress: bool = True, callback: Callable[[Progress], None] | None = None) -> MapEstimate:
+def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Schedule | None = None, start: Tensor | None = None,
+                 backend: str = "auto", progress: bool = True,
+                 callback: Callable[[Progress], None] | None = None) -> MapEstimate:
     """argmax of exp(−E(x, t)/t² − ‖Ax − y‖²/(2η²)) at t = σ_min, followed down from σ_max; deterministic.
 
         x <- (AᴴA/η² + L/t²)⁻¹ (Aᴴy/η² + (L x − ∇E(x, t))/t²)
 
-    With ∇²E ≼ L every step minimises a quadratic that touches U at x and lies above it, so U never rises within a level.
+    With ∇²E ≼ L every step minimises a quadratic that touches U at x and lies above it, so U never rises within a level. From a
+    `start` they are taken from z = x + (k − 1)/(k + 2) (x − x before), after k steps, the levels' together; where U is larger at
+    z than at the z before it the step is not taken, and k is 0 again. An energy without a value tells no U, and has no momentum.
 
     Args:
         y: a measurement, or a batch (B, ...). operator, energy: A with its noise_std η, and the prior.
-        schedule: levels and steps, its predictor left out; None: chosen as for sampling, with half the levels.
+        schedule: levels and steps, its predictor left out; None: chosen as for sampling, with half the levels, and from a start
+            the last of its levels alone: 5 levels of 3 steps from 5 σ_min, for which a mean is near enough.
+        start: an image nearby, or one for each measurement, such as `Posterior.mean`, to begin from in place of the data's
+            solution: a quarter of the gradients, for an energy no higher in what was tried (docs/performance.md).
         backend: see `alps_fast.ops`. progress: a bar on stderr.
         callback: is called with a `Progress` at level ends; by raising StopIteration it makes the level there the last.
 
@@ -76,7 +86,8 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
         ArgumentError: naming the argument.
         FloatingPointError: every image turned non-finite or ran away, as a chain may. One of several is NaN, with a warning.
 
-    Source: [ALPS].
+    Sources: [ALPS]; for momentum Nesterov, "A method of solving a convex programming problem with convergence rate O(1/k²)",
+    1983, and for its restarts O'Donoghue & Candès, "Adaptive restart for accelerated gradient schemes", 2015.
     """
     for name, given, kind in (("operator", operator, Operator), ("energy", energy, Energy)):
         check_ours(name, given, kind, f"an alps_fast {name}")
@@ -93,21 +104,31 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
     warn_of_size(operator, energy, adjoint)
     energy.check_channels("energy", adjoint.shape[-1])
     energy.begin()
-    own, schedule = schedule, schedule or for_mode(chosen(operator, energy, checked, measured=True))
-    x, trace = torch.zeros_like(adjoint), []
+    near = image_state("start", start, image, operator.is_complex, adjoint)
+    own, schedule = schedule, schedule or for_mode(chosen(operator, energy, checked, measured=True), near is not None)
+    x, trace = torch.zeros_like(adjoint) if near is None else near, []
+    momentum = Momentum.none(x) if near is not None and energy.has_value else None
     kept = torch.ones(len(x), dtype=torch.bool, device=x.device)
     with tqdm(total=schedule.levels * schedule.steps, desc="MAP", unit="step", file=sys.stderr, disable=not progress) as bar:
         for i, level in enumerate(alps_levels(schedule, operator.noise_std)):
             target = targets.at(level, nothing)
             s = replace(target.scalars, noise=NO_NOISE)
             if i == 0:
-                x = target.langevin(x, torch.zeros_like(x), rows, s)[1]
+                x = target.langevin(x, torch.zeros_like(x), rows, s)[1] if near is None else x
                 behind = targets.centre(operator.noise_std**-2) if centred(operator, adjoint) else adjoint
                 most = limits(x, behind, max(energy.spread, level.t)) if energy.unit else x.new_full((len(x),), torch.inf)
+            if momentum is not None:
+                momentum = momentum._replace(energy=torch.full_like(momentum.energy, math.inf))  # of another U
             for _ in range(level.steps):
-                value, grad = evaluated(target, x)
-                trace.append(posterior_energy(value, level, operator, x, checked))
-                x = target.langevin(x, grad, rows, s)[1]
+                at = x if momentum is None else momentum.at
+                value, grad = evaluated(target, at)
+                u = posterior_energy(value, level, operator, at, checked)
+                stepped = target.langevin(at, grad, rows, s)[1]
+                if momentum is None:
+                    x = stepped
+                else:
+                    x, u, momentum = momentum.carried(x, stepped, u)
+                trace.append(u)
                 bar.update()
             kept &= (sizes(x) <= most) & x.isfinite().flatten(1).all(1)
             try:
@@ -127,11 +148,41 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
     return found if y.ndim >= checked.ndim else MapEstimate(found.image[0], found.energy[0], found.trace[0])
 
 
-def for_mode(schedule: Schedule) -> Schedule:
+class Momentum(NamedTuple):
+    """Of each of B images: where the next step is taken from, U there before it, and how many steps carried it on."""
+
+    at: Tensor  # (B, H, W, C')
+    energy: Tensor  # (B,) float64, ∞ before the first step of a level
+    steps: Tensor  # (B,)
+
+    @staticmethod
+    def none(x: Tensor) -> Momentum:
+        """Of states that stand still."""
+        return Momentum(x, x.new_full((len(x),), math.inf, dtype=torch.float64), x.new_zeros(len(x)))
+
+    def carried(self, x: Tensor, stepped: Tensor, energy: Tensor) -> tuple[Tensor, Tensor, Momentum]:
+        """x⁺, the U that it began from, and what carries it on: after a step to `stepped` from `at`, where U is `energy`.
+
+        Where that is more than before, the step is not taken, and the next is from x.
+        """
+        climbs = energy > self.energy
+        steps = torch.where(climbs, 0.0, self.steps + 1.0)
+        share = ((steps - 1.0) / (steps + 2.0)).clamp_min(0.0)
+        here, on = climbs.view(-1, 1, 1, 1), share.view(-1, 1, 1, 1)
+        after = torch.where(here, x, stepped)
+        return (after, torch.where(climbs, self.energy, energy),
+                Momentum(after + on * (after - x), torch.where(climbs, math.inf, energy), steps))
+
+
+def for_mode(schedule: Schedule, near: bool = False) -> Schedule:
     """A schedule chosen for sampling, with half its levels, but FEWEST: a mode has no variance for which these were so many.
 
     Of MRI, R = 4 and 8, `brain-ridge` and `brain-denoiser`, PSNR is what all levels give, or .1 dB more, and U .2 % higher.
+    From an image that is near already its last levels alone.
     """
+    if near:
+        return replace(schedule, sigma_max=min(schedule.sigma_max, NEAR * schedule.sigma_min), levels=NEAR_LEVELS,
+                       steps=NEAR_STEPS)
     return replace(schedule, levels=min(schedule.levels, max(FEWEST, math.ceil(schedule.levels / 2))))
 
 

@@ -29,7 +29,7 @@ from .chains import Ensemble, Record, traced
 from .checkpoint import Keeper, identity_of, load_checkpoint
 from .chosen import chosen, warn_of_start
 from .graphs import silent
-from .inputs import measured, warm_state, warn_of_axes, warn_of_size
+from .inputs import image_state, measured, warn_of_axes, warn_of_size
 from .leaps import Leaps, teams_of
 from .mala import first_log_tau
 from .outcome import posterior_of, warn_of_chi2
@@ -85,7 +85,7 @@ class Run:
         self.schedule = self._schedule()
         self.support = operator.support(self.adjoint)
         self.traced = traced(self.adjoint, self.support)
-        warm = warm_state(sampler.warm_start, self.image, operator.is_complex, self.adjoint)
+        warm = image_state("warm_start", sampler.warm_start, self.image, operator.is_complex, self.adjoint)
         check(len(self.y) <= MEASUREMENTS - sampler.first_measurement, "y", f"{len(self.y)} measurements",
               f"at most {MEASUREMENTS - sampler.first_measurement} from first_measurement = {sampler.first_measurement} on")
         indices = torch.arange(sampler.chains, device=self.adjoint.device) + sampler.first_chain
