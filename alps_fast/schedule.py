@@ -33,6 +33,10 @@ class Schedule:
         eta_ratio: for method="alps" alone: where it is given, the measurement's noise is annealed beside the prior, η_t =
             max(η, t/eta_ratio), at the last level η. For operators that solve their steps by iteration, which takes the longer
             the larger t/η is. None, as published: η throughout. What it may be without a bias: docs/exactness.md §12.
+        stride: how long a step is: L/stride stands in for L. Averaged noise leaves Gaussians their variance at any below 2, where
+            a step no longer settles, and what is wider than t gets on by so much more a step (docs/exactness.md §17); 1, as
+            published, is the longest that never overshoots. With that noise and without a correction alone; MAP estimates, which
+            are to descend, take 1.
 
     Raises:
         ArgumentError: naming the argument.
@@ -47,6 +51,7 @@ class Schedule:
     eta_steps: int = 20
     predictor: bool | str = False
     eta_ratio: float | None = None
+    stride: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("sigma_min", "sigma_max", "eta_max"):
@@ -57,6 +62,7 @@ class Schedule:
             object.__setattr__(self, name, whole(name, getattr(self, name), 1, MOST))
         if self.eta_ratio is not None:
             object.__setattr__(self, "eta_ratio", check_positive("eta_ratio", self.eta_ratio))
+        object.__setattr__(self, "stride", check_positive("stride", self.stride, 0.1, 1.9))
         check(isinstance(self.predictor, bool) or self.predictor == FOLDED, "predictor", repr(self.predictor),
               "True, False or 'folded'")
         check(self.predictor != FOLDED or self.steps > 1, "steps", self.steps, "2 or more with predictor='folded', which is the "

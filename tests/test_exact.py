@@ -46,11 +46,11 @@ class Flat(GaussianEnergy):
         return None
 
 
-@pytest.mark.parametrize("with_one", [False, True, "folded"])
-def test_a_run_has_the_variance_and_mean_of_the_recursion(with_one: bool | str) -> None:
+@pytest.mark.parametrize(("with_one", "stride"), [(False, 1.0), (True, 1.0), ("folded", 1.0), (False, 1.6), ("folded", 1.6)])
+def test_a_run_has_the_variance_and_mean_of_the_recursion(with_one: bool | str, stride: float) -> None:
     """Eight cells of 200 pixels, 100 chains: variance within 4 standard errors of what `moments` says, and so the mean."""
     op, energy, y, a = halves(0.7)
-    schedule, chains = replace(COARSE, predictor=with_one), 100
+    schedule, chains = replace(COARSE, predictor=with_one, stride=stride), 100
     x = sample(y, op, energy, chains=chains, schedule=schedule, pairs=False, progress=False).samples[:, 0].double()
     precision = a.double() + 1 / (STDS.double()[:, None] ** 2 + schedule.sigma_min**2)
     said = moments(schedule, STDS.numpy()[:, None], a.numpy())
@@ -64,12 +64,13 @@ def test_a_run_has_the_variance_and_mean_of_the_recursion(with_one: bool | str) 
     assert abs(float(off.square().mean()) - 1) < 4 * math.sqrt(2 / off.numel())
 
 
-@pytest.mark.parametrize("kind", [True, "folded"])
-@pytest.mark.parametrize("name", OPERATORS)
-def test_the_predictor_under_every_operator(name: str, kind: bool | str) -> None:
+@pytest.mark.parametrize(("name", "kind", "stride"), [
+    *((name, kind, 1.0) for name in OPERATORS for kind in (True, "folded")),
+    *((name, "folded", 1.6) for name in ("inpainting", "blur", "mri 1-D", "mri 2-D"))])
+def test_the_predictor_under_every_operator(name: str, kind: bool | str, stride: float) -> None:
     """The covariance's trace, seen through the exact one, is that of the recursion in the operator's eigenbasis."""
     op, shape = OPERATORS[name]
-    y, chains, schedule = measure(op, shape), 400, replace(COARSE, predictor=kind)
+    y, chains, schedule = measure(op, shape), 400, replace(COARSE, predictor=kind, stride=stride)
     posterior = sample(y, op, Published(0.2, S), chains=chains, schedule=schedule, pairs=False, progress=False)
     assert posterior.gradients == COARSE.levels * COARSE.steps + (COARSE.levels - 1) * (kind is True)
     mean, covariance = gaussian_posterior(op, y, shape, COARSE.sigma_min)
@@ -80,6 +81,34 @@ def test_the_predictor_under_every_operator(name: str, kind: bool | str) -> None
     error = math.sqrt(2 / z.numel())
     assert abs(float(z.var(1).mean()) - expected) < 4 * error + 0.004  # conjugate gradients stop at .03 standard deviations
     assert float(z.mean(1).square().sum()) * chains / len(z) < 1 + 4 * math.sqrt(2 / len(z))
+
+
+@pytest.mark.parametrize("schedule", [Schedule(0.5, 0.02, 26, 2, 2.0, predictor="folded"),
+                                      Schedule(1.0, 0.02, 18, 3, 3.0, predictor=True)])
+def test_longer_steps_lag_less_and_leave_no_more(schedule: Schedule) -> None:
+    """Means of what a measurement says little of are as far behind as by 1.4 times as many steps; variances no farther off."""
+    stds, data = np.geomspace(0.05, 0.5, 15)[:, None], np.concatenate([[0.0], np.geomspace(0.1, 1e2 / 0.02**2, 16)])[None]
+    plain, long, more = (moments(s, stds, data) for s in (
+        schedule, replace(schedule, stride=1.6), replace(schedule, levels=round(1.4 * schedule.levels))))
+    assert np.abs(long.bias - 1).max() < np.abs(more.bias - 1).max() < 0.8 * np.abs(plain.bias - 1).max()
+    assert np.abs(long.variance - 1).max() <= np.abs(plain.variance - 1).max()
+    endless = moments(replace(schedule, levels=400), stds, data)
+    assert np.abs(moments(replace(schedule, levels=400, stride=1.9), stds, data).variance - 1).max() < 0.003
+    assert np.abs(endless.variance - 1).max() < 0.003
+
+
+def test_what_a_stride_may_be() -> None:
+    """Below 2, where steps cease to settle; and not where it would be a bias. MAP estimates descend with steps of 1."""
+    op, y, energy = Denoising(0.3), torch.ones(1, 4, 4), Published(0.0, S)
+    long = replace(COARSE, predictor=False, stride=1.6)
+    for wrong in (0.0, 2.0, math.nan):
+        with pytest.raises(ArgumentError, match="stride: got"):
+            Schedule(stride=wrong)
+    for options in ({"correction": "mala"}, {"noise": "independent"}):
+        with pytest.raises(ArgumentError, match="schedule: got one with a stride"):
+            sample(y, op, energy, schedule=long, progress=False, **options)  # type: ignore[arg-type]
+    found = (map_estimate(y, op, energy, schedule=s, progress=False) for s in (long, replace(long, stride=1.0)))
+    assert torch.equal(*(each.image for each in found))
 
 
 @pytest.mark.parametrize("name", ["blur", "mri 2-D", "linear"])

@@ -24,7 +24,7 @@ from ..schedule import FOLDED, Level, Schedule
 from .chains import Ensemble
 from .mala import mala_step, point, tuned
 from .rows import Rows, Scalars, Stepped
-from .targets import Target, Targets, majorant
+from .targets import Target, Targets
 
 
 def alps_levels(schedule: Schedule, eta: float) -> list[Level]:
@@ -157,7 +157,7 @@ class Course:
         here, after = self.levels[i], self.levels[min(i + 1, len(self.levels) - 1)]
         if after.t == here.t:
             return None
-        return here.t, after.t, majorant(self.targets.energy, after.t), self.targets.energy.floor
+        return here.t, after.t, self.targets.lin(after.t), self.targets.energy.floor
 
 
 @dataclass(frozen=True)

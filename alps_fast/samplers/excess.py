@@ -32,7 +32,9 @@ def moments(schedule: Schedule, stds: np.ndarray | float, data: np.ndarray | flo
             curvature: Callable[[float], float] = published, floor: float = 0.0, eta: float = 1.0) -> Moments:
     """What averaged noise leaves at the end of `schedule`, by recursion and without sampling:
 
-        x⁺ = (1 − P (a + q)) x + P a y + P^{1/2} (R_k + R_{k+1})/√2,   q = 1/(s² + t²),   P = (a + L/t²)⁻¹,   a → a (η/η_t)²
+        x⁺ = (1 − P (a + q)) x + P a y + P^{1/2} (R_k + R_{k+1})/√2,   q = 1/(s² + t²),   P = (a + L/(τ t²))⁻¹,   a → a (η/η_t)²
+
+    with τ the schedule's stride.
 
     Args:
         stds: s. data: a, the eigenvalue of AᴴA/η²; both broadcast together. curvature: L(t). floor: an energy's. eta: the true η,
@@ -40,7 +42,7 @@ def moments(schedule: Schedule, stds: np.ndarray | float, data: np.ndarray | flo
     """
     s, true = np.broadcast_arrays(np.asarray(stds, float), np.asarray(data, float))
     ts, shares = schedule.t().tolist(), ((eta / schedule.beside(eta)) ** 2).tolist()
-    lins = [curvature(t) / t**2 for t in ts]
+    lins = [curvature(t) / (schedule.stride * t**2) for t in ts]
     a = true * shares[0]
     mean = a / (a + lins[0])
     variance, shared = 1.0 / (a + lins[0]), np.zeros(s.shape)  # shared: covariance with the noise that the next step has too

@@ -92,7 +92,7 @@ class Run:
         measurements = torch.arange(len(self.y), device=self.adjoint.device) + sampler.first_measurement
         self.ids = ids(indices.repeat(len(self.y)), measurements.repeat_interleave(sampler.chains), sampler.paired)
         self.targets = Targets(operator, sampler.energy, self.y, self.adjoint, self.ids, warm, sampler.warm_std, sampler.seed,
-                               sampler.backend)
+                               sampler.backend, self.schedule.stride)
         annealed, levels = sampler.planned(self.schedule)
         self.course = Course(self.targets, levels, annealed, sampler.noise, sampler.correction, self.schedule.predictor,
                              in_memory=self.adjoint.device.type == sampler._graphs.device)

@@ -148,6 +148,9 @@ class Sampler:
         folds = self.schedule is not None and self.schedule.predictor == FOLDED
         check(not folds or self.correction is None, "schedule", "one with a folded predictor",
               "predictor=True with a correction, whose proposals it is no part of")
+        strides = self.schedule is not None and self.schedule.stride != 1.0
+        check(not strides or (self.correction is None and self.noise == "averaged"), "schedule", "one with a stride",
+              "stride=1 with a correction, which finds its own, or independent noise, which has no exact variance with another")
         if self.noise == "independent":
             self.schedule = PUBLISHED if self.schedule is None else self.schedule
             check(not self.schedule.predictor, "schedule", "one with a predictor",

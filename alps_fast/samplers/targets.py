@@ -113,7 +113,7 @@ class Targets:
     """The target of every level of a run: of measurements y, Aᴴy = `adjoint` (B, H, W, C'), and their chains, whose numbers and
     measurements' are the rows of `ids` (N, 2).
 
-    warm: x₀ (B, H, W, C'), of standard deviation warm_std, if there is one.
+    warm: x₀ (B, H, W, C'), of standard deviation warm_std, if there is one. stride: `Schedule.stride`.
     """
 
     operator: Operator
@@ -125,6 +125,7 @@ class Targets:
     warm_std: float | None
     seed: int
     backend: str
+    stride: float = 1.0
     _centre: tuple[float, Tensor] | None = field(default=None, init=False)  # 1/η², and the measurement's part of c there
 
     def at(self, level: Level, data_noise: Tensor) -> Target:
@@ -142,14 +143,18 @@ class Targets:
 
     def scalars(self, level: Level) -> StepScalars:
         """Of a step at this level with its own noise."""
-        lin = majorant(self.energy, level.t)
+        lin = self.lin(level.t)
         lam = lin + self.warm_lam
         return StepScalars(lam=lam, lin=lin, w=level.t**-2, inv_eta2=level.eta**-2, noise_lam=lam, noise=AVERAGED, seed=self.seed,
                            step=0)
 
     def noise_lam(self, level: Level) -> float:
         """`StepScalars.noise_lam` of a level."""
-        return majorant(self.energy, level.t) + self.warm_lam
+        return self.lin(level.t) + self.warm_lam
+
+    def lin(self, t: float) -> float:
+        """What stands for L/t² in a step."""
+        return majorant(self.energy, t) / self.stride
 
     @property
     def warm_lam(self) -> float:
