@@ -663,7 +663,7 @@ def test_map_from_a_start_gets_lower_in_as_many_steps() -> None:
                         start=start, progress=False)
     lowest = map_estimate(y, op, ENERGY, schedule=Schedule(0.1, 0.1, 1, 600), start=start, progress=False).image
     assert float((fast.image - lowest).norm()) < 0.3 * float((slow.image - lowest).norm())
-    assert map_estimate(y, op, ENERGY, start=start, progress=False).trace.shape == (5, 3)
+    assert map_estimate(y, op, ENERGY, start=start, progress=False).trace.shape == (6, 3)
 
 
 def test_wrong_starts_are_named() -> None:

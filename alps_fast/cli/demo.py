@@ -31,26 +31,27 @@ class Setting:
     energy: str
     noise_std: float
     levels: int
-    steps: int
-    map_steps: int
     sigma_min: float
-    sigma_max: float = 1.0  # where the measurement says enough, annealing may start at the spread of the data
-    rho: float = 7.0
+    rho: float
+    above: float  # t above which the prior is asked at half the size
+    steps: int = 2
+    map_steps: int = 3
+    sigma_max: float = 0.5  # where the measurement says enough, annealing may start at the spread of the data
     predictor: bool | str = "folded"
-    above: float = 0.3  # t above which the prior is asked at half the size
+    stride: float = 1.5
     chains: int = 4
-    draws: int = 6
+    draws: int = 3
 
 
-SETTINGS = {
-    "mri_r4": Setting("Brain MRI, 8 coils, one line in 4 measured", "brain", noise_std=0.01, levels=18, steps=2,
-                      map_steps=3, sigma_min=0.012),
-    "mri_r8": Setting("Brain MRI, 8 coils, one line in 8 measured", "brain", noise_std=0.01, levels=24, steps=2,
-                      map_steps=3, sigma_min=0.012),
-    "inpaint": Setting("Photograph, 80 % of its pixels missing", "natural", noise_std=0.02, levels=18, steps=5, map_steps=5,
-                       sigma_min=0.02, rho=3.0, predictor=True),  # 28 levels of two steps, folded, cost .3 dB
-    "deblur": Setting("Photograph, Gaussian blur of 2 pixels", "natural", noise_std=0.02, levels=28, steps=2, map_steps=3,
-                      sigma_min=0.02),
+SETTINGS = {  # levels and their spacing were found on other images (docs/performance.md)
+    "mri_r4": Setting("Brain MRI, 8 coils, one line in 4 measured", "brain", noise_std=0.01, levels=10, sigma_min=0.012,
+                      rho=12.0, above=0.15),
+    "mri_r8": Setting("Brain MRI, 8 coils, one line in 8 measured", "brain", noise_std=0.01, levels=15, sigma_min=0.012,
+                      rho=12.0, above=0.15),
+    "inpaint": Setting("Photograph, 80 % of its pixels missing", "natural", noise_std=0.02, levels=28, sigma_min=0.02,
+                       rho=2.0, above=0.3),
+    "deblur": Setting("Photograph, Gaussian blur of 2 pixels", "natural", noise_std=0.02, levels=16, sigma_min=0.02,
+                      rho=5.0, above=0.3),
 }
 TASKS = {"mri": ("mri_r4", "mri_r8"), "inpaint": ("inpaint",), "deblur": ("deblur",), "all": tuple(SETTINGS)}
 SAMPLING = {"mri_r4": (4, 16), "mri_r8": (8, 10)}  # acceleration, and columns of the fully sampled centre
@@ -114,14 +115,15 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
         return metrics.psnr(view(image), view(truth), data_range)
 
     schedule = af.Schedule(setting.sigma_max, setting.sigma_min, setting.levels, setting.steps, setting.rho,
-                           predictor=setting.predictor)
+                           predictor=setting.predictor, stride=setting.stride)
+    near = af.Schedule(5 * setting.sigma_min, setting.sigma_min, levels=6, steps=setting.map_steps, rho=7.0)
     energy = af.energies.CoarseFirst(energy, setting.above)
     posterior = af.sample(problem.y, problem.operator, energy, chains=setting.chains, draws=setting.draws, seed=seed,
                           schedule=schedule, backend=backend, progress=progress)
     if posterior.interrupted:  # a demo cut short shows nothing
         raise KeyboardInterrupt
-    most_probable = af.map_estimate(problem.y, problem.operator, energy, schedule=replace(schedule, steps=setting.map_steps),
-                                    backend=backend, progress=progress)
+    most_probable = af.map_estimate(problem.y, problem.operator, energy, schedule=near, start=posterior.mean, backend=backend,
+                                    progress=progress)
     baseline, baseline_t = max(least_squares(problem), key=lambda found: score(found[0]))
 
     images = {"truth": truth, problem.first_name: problem.first_look, "least_squares": baseline, "mmse": posterior.mean,

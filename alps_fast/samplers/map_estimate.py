@@ -30,7 +30,7 @@ from .run import Progress
 from .runaway import causes, limits, sizes
 from .targets import Target, Targets, centred
 
-NEAR, NEAR_LEVELS, NEAR_STEPS = 5.0, 5, 3  # from an image nearby: σ_max over σ_min, and how far it is from there
+NEAR, NEAR_LEVELS, NEAR_STEPS = 5.0, 6, 3  # from an image nearby: σ_max over σ_min, and how far it is from there
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
     Args:
         y: a measurement, or a batch (B, ...). operator, energy: A with its noise_std η, and the prior.
         schedule: levels and steps, its predictor left out; None: chosen as for sampling, with half the levels, and from a start
-            the last of its levels alone: 5 levels of 3 steps from 5 σ_min, for which a mean is near enough.
+            the last of its levels alone: 6 levels of 3 steps from 5 σ_min, for which a mean is near enough.
         start: an image nearby, or one for each measurement, such as `Posterior.mean`, to begin from in place of the data's
             solution: a quarter of the gradients, for an energy no higher in what was tried (docs/performance.md).
         backend: see `alps_fast.ops`. progress: a bar on stderr.
