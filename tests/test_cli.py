@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from alps_fast import data, energies, io
+from alps_fast import data, energies, io, map_estimate, operators
 from alps_fast.cli import COMMANDS, main
 from alps_fast.cli.distill import _teacher
 from alps_fast.posterior import Posterior
@@ -180,6 +180,20 @@ def test_reconstruct_operators(tmp_path: Path, prior: Path, picture: Path, optio
     result = call("reconstruct", picture, "--energy", prior, *TINY, "--operator", *options)
     assert result.exit_code == 0, result.output
     assert Posterior.load(tmp_path / "picture_posterior.npz").mean.shape == shape
+
+
+def test_reconstruct_looks_for_the_map_near_the_mean_unless_levels_are_given(tmp_path: Path, prior: Path, picture: Path) -> None:
+    """The posterior of a Gaussian prior has its mode where its mean is, so that both ways lead there."""
+    args = ["reconstruct", picture, "--energy", prior, "--operator", "denoise", "--noise-std", 0.1, "--map", "--no-progress"]
+    for name, options in (("near", ["--chains", 4, "--draws", 1]), ("far", TINY)):
+        assert call(*args, "--out", tmp_path / f"{name}.npz", *options).exit_code == 0
+    with np.load(tmp_path / "near.npz") as near, np.load(tmp_path / "far.npz") as far:
+        assert np.abs(near["map"] - near["mean"]).max() < 1e-4 and np.abs(far["map"] - near["map"]).max() < 1e-3
+        energy = energies.GaussianEnergy(0.0, 0.5)
+        y = io.read_image(picture)
+        schedule = Posterior.load(tmp_path / "near.npz").schedule
+        want = map_estimate(y, operators.Denoising(0.1), energy, start=torch.from_numpy(near["mean"]), progress=False)
+        assert schedule.sigma_max > 0.9 and np.array_equal(near["map"], want.image.numpy())
 
 
 def test_reconstruct_kspace_in_any_units(tmp_path: Path, prior: Path) -> None:
