@@ -312,8 +312,15 @@ def test_what_is_compiled_once_a_prior_is_there_runs_compiled():
 
 def test_options_that_are_not_given_back_are_told(monkeypatch):
     """By a torch whose compiled calls are no Python functions."""
+    class Opaque:
+        def __init__(self, call):
+            self.call = call
+
+        def __call__(self, *arguments, **named):
+            return self.call(*arguments, **named)
+
     net, x = Net(), torch.randn(2, 1, 8, 8)
-    net._compiled_call_impl = partial(net._call_impl)
+    net._compiled_call_impl = Opaque(net._call_impl)
     monkeypatch.setattr(nn.Module, "compile", lambda module: vars(module).update(_compiled_call_impl=module._call_impl))
     with pytest.warns(UserWarning, match="network: it was compiled in place.*torch.compile\\(network, …\\)"):
         prior = MAKE["diffusion"](net)
@@ -321,7 +328,10 @@ def test_options_that_are_not_given_back_are_told(monkeypatch):
 
 
 @pytest.mark.parametrize("decorate", [torch.no_grad(), torch.autocast("cpu", torch.float16, enabled=False),
-                                      lambda call: lambda x, t: call(x, t=t), lambda call: partial(call)])
+                                      lambda call: lambda x, t: call(x, t=t), lambda call: partial(call),
+                                      lambda call: lambda x, t, call=call: call(x, t), lambda call: lambda *a, c=call: c(*a),
+                                      lambda call: (lambda calls: lambda x, t: calls[0]["it"](x, t))([{"it": (call,)[0]}]),
+                                      lambda call: partial(lambda x, t, c: c(x, t), c=call)])
 def test_a_forward_under_a_decorator_is_that_of_the_twin(decorate):
     """A module's own, put in its place: in evaluation mode, on the twin's weights, the caller's as it was."""
     net, x = Net().train(), torch.randn(2, 1, 8, 8)

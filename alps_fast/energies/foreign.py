@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import nullcontext
 from types import CellType, FunctionType, MethodType
 from typing import Any
@@ -98,28 +99,51 @@ def carried(held: Any, mine: dict[int, Any]) -> Any:
     """A function that holds parts of a network, as the same of its copy: left by deepcopy as it is, it would call the original.
 
     Such are `module.forward` under a decorator and what torch.compile makes of it, options and all: what they call is in their
-    closures and attributes. mine: by id, what has been copied and what this returned.
+    closures, defaults and attributes, and in what of Python's own holds others there. What an object of another class holds is
+    not looked for. mine: by id, what has been copied and what this returned.
     """
     if id(held) in mine:
         return mine[id(held)]
     if isinstance(held, MethodType):
         own = carried(held.__self__, mine)
         return held if own is held.__self__ else MethodType(held.__func__, own)
-    if not isinstance(held, FunctionType):
-        return held
     mine[id(held)] = held  # for those that hold themselves
-    cells, attributes = held.__closure__ or (), vars(held)
-    filled = [cell for cell in cells if cell != CellType()]
-    own = {id(cell): carried(cell.cell_contents, mine) for cell in filled}
-    named = {key: carried(value, mine) for key, value in attributes.items()}
-    if all(own[id(cell)] is cell.cell_contents for cell in filled) and all(named[k] is v for k, v in attributes.items()):
-        return held
-    made = FunctionType(held.__code__, held.__globals__, held.__name__, held.__defaults__,
-                        tuple(CellType(own[id(cell)]) if id(cell) in own else cell for cell in cells))
-    made.__kwdefaults__ = held.__kwdefaults__
-    vars(made).update(named)
+    made = held
+    if type(held) is list or type(held) is tuple:
+        items = [carried(value, mine) for value in held]
+        made = held if same(items, held) else type(held)(items)
+    elif type(held) is dict:
+        named = {key: carried(value, mine) for key, value in held.items()}
+        made = held if same(named.values(), held.values()) else named
+    elif isinstance(held, functools.partial):
+        parts = held.func, held.args, held.keywords
+        call, given, named = own = tuple(carried(part, mine) for part in parts)
+        made = held if same(own, parts) else functools.partial(call, *given, **named)
+    elif isinstance(held, FunctionType):
+        made = carried_function(held, mine)
     mine[id(held)] = made
     return made
+
+
+def carried_function(held: FunctionType, mine: dict[int, Any]) -> FunctionType:
+    """`carried` of one that `def` or `lambda` made."""
+    cells = held.__closure__ or ()
+    filled = [cell for cell in cells if cell != CellType()]
+    contents = [carried(cell.cell_contents, mine) for cell in filled]
+    parts = held.__defaults__, held.__kwdefaults__, vars(held)
+    own = tuple(carried(part, mine) for part in parts)
+    if same(own, parts) and same(contents, [cell.cell_contents for cell in filled]):
+        return held
+    new = {id(cell): CellType(content) for cell, content in zip(filled, contents, strict=True)}
+    made = FunctionType(held.__code__, held.__globals__, held.__name__, own[0], tuple(new.get(id(cell), cell) for cell in cells))
+    made.__kwdefaults__ = own[1]
+    vars(made).update(own[2])
+    return made
+
+
+def same(some: Iterable[Any], others: Iterable[Any]) -> bool:
+    """Whether these are the very objects that those are."""
+    return all(a is b for a, b in zip(some, others, strict=True))
 
 
 class Foreign:
