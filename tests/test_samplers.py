@@ -654,6 +654,23 @@ def test_map_from_a_start_is_the_formula_with_momentum_and_restarts(energy: Ener
     assert torch.equal(one.image, found.image[1])
 
 
+class Cliff(Energy):
+    """½‖x‖², and nothing is known below zero, where momentum leads."""
+
+    def curvature(self, t: float) -> float:
+        return 3.0
+
+    def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        known = torch.where(x < -1e-3, math.nan, x)
+        return 0.5 * known.square().flatten(1).sum(1), known
+
+
+def test_momentum_that_leads_where_there_is_no_energy_is_lost_not_the_image() -> None:
+    found = map_estimate(torch.zeros(1, 3, 4), Denoising(100.0), Cliff(), schedule=Schedule(0.5, 0.5, 1, 40),
+                         start=torch.ones(1, 3, 4), progress=False)
+    assert float(found.image.abs().max()) < 1e-2 and bool(found.trace.isfinite().all())
+
+
 def test_map_from_a_start_gets_lower_in_as_many_steps() -> None:
     """A wide prior where nothing is measured, from which plain steps of t take hundreds."""
     op, y = Inpainting((torch.arange(40) % 4 == 0).float().view(5, 8), 0.1), torch.zeros(1, 5, 8)

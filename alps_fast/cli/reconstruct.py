@@ -83,7 +83,8 @@ def outputs(measurement: Path, out: tuple[Path, ...], with_map: bool) -> list[Pa
 @click.option("--out", type=click.Path(path_type=Path), multiple=True, help="Where to write, and by its suffix what: "
               ".npz or .h5 (everything), .nii.gz, .dcm, .cfl, .png; without one OUT.npz and OUT.png. Several times at will; {} "
               "stands for INPUT without its suffix.  [default: INPUT without its suffix, with _posterior]")
-@click.option("--map", "with_map", is_flag=True, help="The most probable image too.")
+@click.option("--map", "with_map", is_flag=True, help="The most probable image too: from the mean, or where levels "
+              "or steps are given, annealed with those.")
 @click.option("--chains", type=int, default=8, show_default=True, help="Chains; none sees the others, but for leaps. From "
               "four on in pairs, unless they leap.")
 @click.option("--draws", type=int, help="Draws a chain, once annealed.  [default: 20; 1 with --noise independent]")
@@ -257,7 +258,8 @@ def _run(job: Job, names: list[Path], settings: Settings, kind: str, told: dict[
         for good, fact in zip(found, facts, strict=True):
             noise = f"noise_std {fact['noise_std']:.4g} {fact['noise_from']}"
             rhat = "" if fact["rhat"] is None or fact["rhat"] <= RHAT else f", R-hat up to {fact['rhat']:.2g}"
-            click.echo(f"{good.piece.label}: chi-squared {fact['chi2']:.3g}{rhat}, {noise}, scale {fact['scale']:.4g}, "
+            chi2 = "unknown" if fact["chi2"] is None else f"{fact['chi2']:.3g}"
+            click.echo(f"{good.piece.label}: chi-squared {chi2}{rhat}, {noise}, scale {fact['scale']:.4g}, "
                        f"{fact['seconds']:.1f} s")
         click.echo("wrote " + ", ".join(files))
     slices = [{"index": one.piece.number, "label": one.piece.label} | fact for one, fact in zip(found, facts, strict=True)]

@@ -68,11 +68,11 @@ class Found(NamedTuple):
     def facts(self, kind: str) -> dict[str, Any]:
         """For people and programs."""
         post, piece = self.posterior, self.piece
-        deviation, rate = float(post.mean_std), post.leap_acceptance
+        deviation, chi2, rate = float(post.mean_std), float(post.chi2), post.leap_acceptance
         return {"operator": kind, "image": list(post.mean.shape), "noise_std": piece.operator.noise_std * piece.scale,
                 "noise_from": piece.noise_from, "scale": piece.scale, "draws": int(post.count), "gradients": post.gradients,
                 "seconds": post.seconds, "mean_std": None if math.isnan(deviation) else deviation,  # NaN is no JSON
-                "chi2": float(post.chi2), "rhat": None if self.rhat is None else float(np.nanmax(self.rhat)),
+                "chi2": None if math.isnan(chi2) else chi2, "rhat": None if self.rhat is None else float(np.nanmax(self.rhat)),
                 "acceptance": post.acceptance, "leap_acceptance": None if rate is None or math.isnan(rate) else rate,
                 "interrupted": post.interrupted,
                 "broken_chains": [lost._asdict() for lost in post.broken], "steps_before": list(piece.words)}
@@ -161,9 +161,9 @@ def _found(group: list[Piece], settings: Settings, alone: bool, tell: Callable[[
     posterior = sampler(y)
     images: list[Tensor | None] = [None] * len(group)
     if settings.with_map and not posterior.interrupted:
-        near = settings.schedule is None and bool(posterior.mean.isfinite().all())
+        mean = torch.where(posterior.mean.isfinite(), posterior.mean, 0)  # of a slice that is lost, which is no other's matter
         found = map_estimate(y, first.operator, settings.energy, schedule=settings.schedule,
-                             start=posterior.mean if near else None, backend=sampler.backend,
+                             start=mean if settings.schedule is None else None, backend=sampler.backend,
                              progress=alone and settings.progress).image
         images = [found] if len(group) == 1 else list(found)
     whole = []
@@ -247,7 +247,8 @@ def tell(found: Found, kind: str, facts: dict[str, Any]) -> None:
                    err=True)
     told = "" if facts["mean_std"] is None else f"; mean standard deviation {facts['mean_std']:.4g}"
     click.echo(f"{facts['draws']} draws in {post.seconds:.1f} s{told}")
-    click.echo(f"chi-squared a datum of the samples: {facts['chi2']:.3g}, about 1 expected")
+    chi2 = "unknown" if facts["chi2"] is None else f"{facts['chi2']:.3g}, about 1 expected"
+    click.echo(f"chi-squared a datum of the samples: {chi2}")
     if facts["rhat"] is not None and facts["rhat"] > RHAT:
         click.echo(f"R-hat up to {facts['rhat']:.2g}: draws of a chain hardly move, so deviations rest on "
                    f"{len(post.samples)} chains; more --chains, or --thin")

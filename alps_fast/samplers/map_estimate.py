@@ -71,14 +71,16 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
 
     With ∇²E ≼ L every step minimises a quadratic that touches U at x and lies above it, so U never rises within a level. From a
     `start` they are taken from z = x + (k − 1)/(k + 2) (x − x before), after k steps, the levels' together; where U is larger at
-    z than at the z before it the step is not taken, and k is 0 again. An energy without a value tells no U, and has no momentum.
+    z than at the z before it at that level the step is not taken, U stays in the trace, and k is 0 again. An energy without a
+    value tells no U, and has no momentum.
 
     Args:
         y: a measurement, or a batch (B, ...). operator, energy: A with its noise_std η, and the prior.
         schedule: levels and steps, its predictor left out; None: chosen as for sampling, with half the levels, and from a start
             the last of its levels alone: 6 levels of 3 steps from 5 σ_min, for which a mean is near enough.
         start: an image nearby, or one for each measurement, such as `Posterior.mean`, to begin from in place of the data's
-            solution: a quarter of the gradients, for an energy no higher in what was tried (docs/performance.md).
+            solution: a fifth to a half of the gradients, for an energy no higher in what was tried of those that have a value
+            (docs/performance.md).
         backend: see `alps_fast.ops`. progress: a bar on stderr.
         callback: is called with a `Progress` at level ends; by raising StopIteration it makes the level there the last.
 
@@ -163,9 +165,10 @@ class Momentum(NamedTuple):
     def carried(self, x: Tensor, stepped: Tensor, energy: Tensor) -> tuple[Tensor, Tensor, Momentum]:
         """x⁺, the U that it began from, and what carries it on: after a step to `stepped` from `at`, where U is `energy`.
 
-        Where that is more than before, the step is not taken, and the next is from x.
+        Where that is more than before at this level, or momentum led to where there is none, the step is not taken, and the next
+        is from x.
         """
-        climbs = energy > self.energy
+        climbs = (energy > self.energy) | (energy.isnan() & (self.steps > 1))
         steps = torch.where(climbs, 0.0, self.steps + 1.0)
         share = ((steps - 1.0) / (steps + 2.0)).clamp_min(0.0)
         here, on = climbs.view(-1, 1, 1, 1), share.view(-1, 1, 1, 1)
