@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -106,6 +106,7 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
 
     from .. import metrics
     from ..io.files import replacing, write_npz
+    from ..samplers.map_estimate import for_mode
 
     problem = build(name, setting)
     truth, is_mri = problem.truth, problem.truth.is_complex()
@@ -116,7 +117,7 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
 
     schedule = af.Schedule(setting.sigma_max, setting.sigma_min, setting.levels, setting.steps, setting.rho,
                            predictor=setting.predictor, stride=setting.stride)
-    near = af.Schedule(5 * setting.sigma_min, setting.sigma_min, levels=6, steps=setting.map_steps, rho=7.0)
+    near = replace(for_mode(schedule, near=True), steps=setting.map_steps, rho=7.0, predictor=False, stride=1.0)
     energy = af.energies.CoarseFirst(energy, setting.above)
     posterior = af.sample(problem.y, problem.operator, energy, chains=setting.chains, draws=setting.draws, seed=seed,
                           schedule=schedule, backend=backend, progress=progress)
@@ -138,6 +139,7 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
         "ssim_mmse": metrics.ssim(view(posterior.mean), view(truth), data_range),
         "coverage90": metrics.coverage(low, high, components(truth, where)),
         "error_std_correlation": metrics.correlation(error[where], view(posterior.std)[where]),
+        "schedule": asdict(schedule), "map_schedule": asdict(near), "half_size_above_t": setting.above,
         "levels": setting.levels, "steps": setting.steps, "chains": setting.chains, "draws": setting.draws,
         "seconds": posterior.seconds, "seconds_per_gradient": posterior.seconds / (posterior.gradients * setting.chains),
         "least_squares_t": baseline_t, "noise_std": setting.noise_std, "seed": seed, "broken_chains": len(posterior.broken),
@@ -286,6 +288,7 @@ def command(task: str, out: Path, energy: str | None, chains: int | None, draws:
     given: dict[str, Any] = {key: value for key, value in {"energy": energy, **numbers, "map_steps": steps}.items()
                              if value is not None}
     given |= {"predictor": True} if steps == 1 else {}  # folding takes two
+    given |= {"stride": 1.0} if levels is not None else {}  # longer steps are for levels that were tried with them
     settings = {name: replace(SETTINGS[name], **given) for name in TASKS[task]}
     precision = chosen_precision(precision)
     energies = {s.energy: af.energies.load(s.energy, precision=precision, backend=backend) for s in settings.values()}

@@ -34,7 +34,8 @@ def causes(energy: Energy, schedule: Schedule | None) -> str:
     """What an error that nothing is left says of why, where that is known: a network was asked about what it has never seen."""
     if not energy.unit:
         return ""
-    far = "" if schedule is None else ", and so do levels too far apart: schedule=None chooses them"
+    longer = " and steps longer than one (stride)" if schedule is not None and schedule.stride > 1 else ""
+    far = "" if schedule is None else f", and so do levels too far apart{longer}: schedule=None chooses them"
     return f"; an image behind y that is not in the energy's units does that{far}"
 
 
