@@ -199,9 +199,9 @@ class DiffusionPrior(Energy):
         arguments = {name: v.expand(rows, *v.shape[1:]) if isinstance(v, Tensor) else v
                      for name, v in self._placed[u.device].items()}
         out = self._foreign(u if self.log_levels is None else u / asked.widens, levels, self.precision, **arguments)
-        if self.log_levels is not None and out.shape == (rows, 2 * u.shape[1], *u.shape[2:]):
-            out = out[:, :u.shape[1]]
         twice = out.shape == (rows, 2 * u.shape[1], *u.shape[2:])
+        if self.log_levels is not None and twice:
+            out = out[:, :u.shape[1]]
         check(out.shape == u.shape, "denoiser", f"output of shape {tuple(out.shape)}", f"that of its images, {tuple(u.shape)}"
               + ("; a mean with a variance, as guided-diffusion's, needs alphas_cumprod" if twice else ""))
         return out
