@@ -7,9 +7,9 @@ from inputs import NETWORK_LAW, conv_network, single
 from alps_fast.cli.info import gather
 from alps_fast.energies.compact import CompactNet, edm_coefficients
 from alps_fast.errors import ArgumentError
-from alps_fast.ops import _dispatch, _pack_once
+from alps_fast.ops import _pack_once
 from alps_fast.ops._conv_weights import FINER, pack_fragments
-from alps_fast.ops.conv_grad import CUDA_KERNELS, conv_grad, conv_grad_reference, network, smooth_relu, timed
+from alps_fast.ops.conv_grad import CUDA_KERNELS, conv_grad, conv_grad_reference, network, smooth_relu
 
 
 def test_smooth_relu_derivative():
@@ -183,24 +183,6 @@ def test_weights_in_two_pieces_have_twenty_two_bits():
     want = torch.cat([weights[0].double().flatten(), torch.zeros(first - weights[0].numel())]).sort().values
     got = (high + low / FINER).sort().values
     assert ((got - want).abs() <= torch.maximum(2.0**-23 * want.abs(), torch.tensor(2.0**-36))).all()
-
-
-def test_auto_leaves_high_to_what_was_timed(monkeypatch):
-    """Not the CUDA kernel, which was never timed beside Triton's; whoever names it gets it, and "fast" has been timed."""
-    monkeypatch.delenv("ALPS_FAST_BACKEND", raising=False)
-    monkeypatch.setattr(_dispatch, "_reasons", dict.fromkeys(("cuda", "triton", "cpu", "torch")))
-    tiles, gpu = (torch.float32, 1, 64), torch.device("cuda")
-    assert timed("auto", gpu, "high", *tiles) == "triton"
-    for backend, device, precision, kind in (("cuda", gpu, "high", tiles), ("torch", gpu, "high", tiles),
-                                             ("auto", gpu, "fast", tiles), ("auto", torch.device("cpu"), "high", tiles),
-                                             ("auto", gpu, "high", (torch.float32, 1, 32))):
-        assert timed(backend, device, precision, *kind) == backend
-    monkeypatch.setenv("ALPS_FAST_BACKEND", "cuda")
-    assert timed("auto", gpu, "high", *tiles) == "auto"
-    monkeypatch.delenv("ALPS_FAST_BACKEND")
-    for name, instead in (("triton", "torch"), ("cuda", "auto")):
-        monkeypatch.setitem(_dispatch._reasons, name, "missing")
-        assert timed("auto", gpu, "high", *tiles) == instead
 
 
 @pytest.mark.gpu

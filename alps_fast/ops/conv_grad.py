@@ -26,7 +26,7 @@ from torch import Tensor
 from ..errors import BackendError, check, check_choice, refused
 from ._compiled import Kernel, compiled, first_kernel
 from ._conv_weights import WIDTHS, pack, pack_fragments
-from ._dispatch import Op, chosen, dispatch, implements, resolved, slower, why_not
+from ._dispatch import Op, dispatch, implements, slower
 from ._pack_once import packed_once
 from ._reused_memory import empty_like, laid_out
 from ._step import FLOATS, check_kind, described
@@ -144,7 +144,7 @@ def conv_grad_bytes(shape: Sequence[int], width: int, blocks: Sequence[int], pre
     """Of the memory that the kernel for this device works in for float32 images of this shape (N, C, H, W); 0: it has none."""
     (images, channels, height, columns), dtype = shape, torch.float32
     count, on_cpu = 2 * blocks[0] + 2 * blocks[1] + blocks[2], device.type == "cpu"
-    kernel = first_kernel("conv_grad", timed(backend, device, precision, dtype, channels, width), device)
+    kernel = first_kernel("conv_grad", backend, device)
     takes = _has_kernel(dtype, channels, width, count) if on_cpu else _has_tiles(dtype, channels, width)
     if kernel is None or not takes:
         return 0
@@ -218,14 +218,6 @@ def _conv_grad_cuda(kernel: Kernel, x: Tensor, weights: Sequence[Tensor], scale:
     return grad, value
 
 
-def timed(backend: str, device: torch.device, precision: str, dtype: torch.dtype, channels: int, width: int) -> str:
-    """`backend`, or the next where "auto" would take the CUDA kernel of "high", which was never timed beside Triton's."""
-    takes = precision == "high" and device.type == "cuda" and _has_tiles(dtype, channels, width)
-    if not takes or chosen(backend) != "auto" or resolved(backend, device) != "cuda":
-        return backend
-    return "triton" if why_not("triton") is None else "torch"
-
-
 @functools.cache
 def _weight_shapes(channels: int, width: int, count: int) -> tuple[tuple[int, ...], ...]:
     """Shapes of the weights, in order."""
@@ -273,8 +265,6 @@ def conv_grad(x: Tensor, weights: Sequence[Tensor], scale: Tensor, shift: Tensor
         check_kind("weights", v, x)
         if v.shape != shape:
             raise refused("weights", f"shape {tuple(v.shape)} of tensor {i}", f"{shape}")
-    if x.numel():
-        backend = timed(backend, x.device, precision, x.dtype, x.shape[1], scale.shape[2])
     with torch.no_grad():
         grad, value = dispatch("conv_grad", backend, x.device, x, weights, scale, shift, coefficients, blocks, precision)
     return grad.contiguous(), value

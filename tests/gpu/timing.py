@@ -123,6 +123,10 @@ def pixel(chains: int, size: int, noise: int) -> Timing:
     return Timing("langevin_pixel", "fp32", {"chains": chains if ON_GPU else 2, "size": size if ON_GPU else 16, "noise": noise})
 
 
+def philox(chains: int, n: int) -> Timing:
+    return Timing("philox_normal", "fp32", {"chains": chains if ON_GPU else 1, "n": n if ON_GPU else 256})
+
+
 FIRST = (  # most informative first
     conv(192, 64, "high"), conv(192, 64), conv(16, 64), ridge("natural-ridge", 64, 64, 64, 3), sense(16, 128, 8),
     pixel(64, 256, AVERAGED), Timing("langevin_fourier", "fp32", None), sense_cg(16, 128, 8),
@@ -131,7 +135,8 @@ FIRST = (  # most informative first
 MORE = (
     pixel(64, 64, AVERAGED), pixel(64, 256, INDEPENDENT), sense(1, 128, 8), sense(64, 128, 8), sense(16, 320, 12),
     sense_cg(1, 320, 12), conv(4, 64), conv(16, 320, "high"), conv(16, 64, "high"), ridge("natural-ridge", 16, 256, 256, 3),
-    ridge("natural-ridge", 1, 256, 256, 3), *(Timing(op, "fp32", None) for op in ("philox_normal", "moments", "ridge_grad")),
+    ridge("natural-ridge", 1, 256, 256, 3), philox(64, 3 * 256**2),
+    *(Timing(op, "fp32", None) for op in ("philox_normal", "moments", "ridge_grad")),
 )
 COMPILED = tuple(case for case in FIRST if case.module in ("conv_grad", "ridge_langevin"))
 PARTS = {"first": FIRST, "more": MORE, "compiled": COMPILED}
