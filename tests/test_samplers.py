@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from alps_fast import energies
+from alps_fast.data import line_mask
 from alps_fast.energies import DiffusionPrior, ridge
 from alps_fast.energies.base import Energy
 from alps_fast.energies.gaussian import GaussianEnergy
@@ -25,7 +26,7 @@ from alps_fast.ops.moments import moments
 from alps_fast.ops.philox_normal import MIRRORED, philox_normal
 from alps_fast.ops.ridge_langevin import ridge_langevin
 from alps_fast.posterior import Posterior
-from alps_fast.samplers import Progress, Sampler, Schedule, map_estimate, sample
+from alps_fast.samplers import Progress, Sampler, Schedule, map_estimate, outcome, sample
 from alps_fast.samplers import chains as chains_module
 from alps_fast.samplers.mala import row_dot
 
@@ -556,6 +557,30 @@ run(y)
 print((resident("VmHWM") - before) / run.memory(y))
 """
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def test_memory_counts_factors_of_lines() -> None:
+    maps = torch.randn(3, 12, 20, dtype=torch.complex64)
+    mask = line_mask(12, 20, 2, centre=4)
+    by_lines, by_cg = (CartesianMRI(mask, maps=maps, noise_std=0.05, solver=solver) for solver in ("lines", "cg"))
+    y = by_lines.forward(torch.randn(1, 12, 20, dtype=torch.complex64))
+    u, _ = by_lines.factors(torch.complex64, y.device)
+    assert by_lines.kept() == u.nbytes
+    assert Sampler(by_lines, ENERGY).memory(y) == Sampler(by_cg, ENERGY).memory(y) + u.nbytes
+
+
+def test_chi2_takes_few_images_of_much_data_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """k-space of all coils and chains is more than the rest of a run works in; χ² is the same to the bit."""
+    op = CartesianMRI(line_mask(12, 20, 2, centre=4), maps=torch.randn(3, 12, 20, dtype=torch.complex64), noise_std=0.05)
+    y = op.forward(torch.randn(1, 12, 20, dtype=torch.complex64))
+    at_once, found = [], []
+    misfit = op.misfit
+    monkeypatch.setattr(op, "misfit", lambda x, y: (at_once.append(len(x)), misfit(x, y))[1])
+    for numbers in (1 << 21, 2 * y.numel(), 1):
+        monkeypatch.setattr(outcome, "CHI2_NUMBERS", numbers)
+        found.append(Sampler(op, ENERGY, chains=5, schedule=Schedule(10.0, 1.0, levels=2, steps=2), progress=False)(y).chi2)
+    assert at_once == [5, 2, 2, 1, 1, 1, 1, 1, 1]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 @pytest.mark.parametrize(("name", "chains", "side", "high"), [

@@ -157,6 +157,10 @@ class Operator(ABC):
         """Whether steps are solved by iteration, which takes the longer the larger t/η is."""
         return False
 
+    def kept(self) -> int:
+        """Bytes of what it makes once for its solutions, and keeps; what it was given is not counted."""
+        return 0
+
     def support(self, x: Tensor) -> Tensor | None:
         """Where images may differ from zero, as a state (1|M, H, W, 1) of zeros and ones like x; None: everywhere."""
         return None

@@ -134,6 +134,10 @@ class CartesianMRI(Operator):
         """With several coils and a mask of two axes."""
         return self.maps is not None and self.line_axis is None
 
+    def kept(self) -> int:
+        """The factors of all lines, in single precision."""
+        return self._count * self.costs["lines"].bytes if self.line_axis is not None else 0
+
     def forward(self, x: Tensor) -> Tensor:
         """mask · F(maps · x), (coils, H, W) or (B, coils, H, W)."""
         self._check_image(x)

@@ -20,7 +20,8 @@ CHI2_FAR = 0.25  # χ² a datum may be so far from 1: good data gave 0.98, and t
 CHI2_ABOVE = ("noise_std is too small, or maps, mask or kernel are not those of the data, signal lies where all maps are zero, "
               "frequency zero is not in the middle, or data and prior differ in scale")
 CHI2_BELOW = "noise_std is too large, or the mask counts as measured what was not"
-CHI2_ROWS = 16  # images whose misfit is formed at a time
+CHI2_ROWS = 16  # images whose misfit is formed at a time, and
+CHI2_NUMBERS = 1 << 21  # numbers of their measurements: k-space of many coils is as much as a whole run works in
 
 
 def posterior_of(run: Run) -> Posterior:
@@ -70,10 +71,11 @@ def _chi2(run: Run) -> Tensor:
     ensemble, operator, each = run.ensemble, run.sampler.operator, run.sampler.chains
     sums = torch.zeros(len(run.ids), dtype=torch.float64, device=ensemble.x.device)
     most = len(sums) if operator.measurements is None else each  # rows from `first` on that are of one operator
+    at_once = min(CHI2_ROWS, max(1, CHI2_NUMBERS // run.y[0].numel()))
     for begin in range(0, len(sums), most):
         here = operator.of(begin // each, begin // each + 1) if most == each else operator
-        for first in range(begin, begin + most, CHI2_ROWS):
-            rows = slice(first, min(first + CHI2_ROWS, begin + most))
+        for first in range(begin, begin + most, at_once):
+            rows = slice(first, min(first + at_once, begin + most))
             images = from_state(ensemble.x[rows], operator.is_complex)
             residual = here.misfit(images, run.y[torch.arange(len(sums), device=sums.device)[rows] // each])
             sums[rows] = (torch.view_as_real(residual) if residual.is_complex() else residual).double().square().flatten(1).sum(1)

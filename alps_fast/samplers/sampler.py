@@ -228,11 +228,12 @@ class Sampler:
             return Run(self, y).finish()
 
     def memory(self, y: Tensor) -> int:
-        """Bytes that a run takes at its peak on the device of y: all chains' states, statistics, and what our gradients work in.
+        """Bytes that a run takes at its peak on the device of y: all chains' states, statistics, what the operator keeps, and
+        what our gradients work in.
 
         The last is on the CPU so much a thread, however many chains there are. On a GPU states and gradients count twice: what a
-        graph works in stays its own, and torch keeps what the steps before it had. Networks of others come on top, as do an
-        operator's own factors and solves.
+        graph works in stays its own, and torch keeps what the steps before it had. Networks of others come on top, as do our
+        own's tables and weights (50 MB) and what conjugate gradients work in: k-space of all chains' coils, at most 0.3 GB.
         """
         measurements = len(self.operator.check_measurement(y))
         channels, height, width = self._real_image(y)
@@ -242,7 +243,7 @@ class Sampler:
         with asked(self.backend):
             workspace = self.energy.workspace((rows, channels, height, width), y.device)
         times = 2 if y.is_cuda and self.graphs else 1
-        return times * (rows * self.memory_per_chain(y) + workspace) + measurements * statistics
+        return times * (rows * self.memory_per_chain(y) + workspace) + measurements * statistics + self.operator.kept()
 
     def memory_per_chain(self, y: Tensor) -> int:
         """Bytes of state that each chain of measurement y takes at its peak, the energy's and operator's own work aside."""
