@@ -902,7 +902,7 @@ class _Run:
         self._unary(a, ty, m, np.sqrt)
 
     def op_rsqrt(self, o: list[str], a: Args, ty: str, m: Mask, mm: Array) -> None:
-        self._unary(a, ty, m, lambda x: (1 / np.sqrt(x)).astype(x.dtype))
+        self._unary(a, ty, m, lambda x: (1 / np.sqrt(x.astype(np.float64))).astype(x.dtype))
 
     def op_rcp(self, o: list[str], a: Args, ty: str, m: Mask, mm: Array) -> None:
         self._unary(a, ty, m, lambda x: (1 / x).astype(x.dtype))

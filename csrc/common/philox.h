@@ -21,12 +21,22 @@
 
 namespace alps {
 
+constexpr int ROUNDS = 10;
+
 struct Stream {  // what a whole launch shares
-  uint32_t key0, key1, step, tag;
+  uint32_t step, tag;
+  uint32_t keys[ROUNDS][2];  // of every round, which a GPU takes from constant memory where it would add them up
 };
 
 inline Stream make_stream(uint64_t seed, uint32_t step, uint32_t tag) {
-  return {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32), step, tag};
+  constexpr uint32_t BUMP0 = 0x9E3779B9u, BUMP1 = 0xBB67AE85u;
+  Stream stream = {step, tag, {}};
+  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
+  for (auto& key : stream.keys) {
+    key[0] = k0, key[1] = k1;
+    k0 += BUMP0, k1 += BUMP1;
+  }
+  return stream;
 }
 
 // Lanes that multiply every other word keep even and odd ones apart through all rounds: L::Halves, whose upper words are
@@ -37,29 +47,29 @@ template <class L>
 struct has_halves<L, std::void_t<typename L::Halves>> : std::true_type {};
 
 template <class L>
-ALPS_FN void philox4x32(typename L::U c[4], uint32_t k0, uint32_t k1) {
-  constexpr uint32_t M0 = 0xD2511F53u, M1 = 0xCD9E8D57u, BUMP0 = 0x9E3779B9u, BUMP1 = 0xBB67AE85u;
+ALPS_FN void philox4x32(typename L::U c[4], const uint32_t (&keys)[ROUNDS][2]) {
+  constexpr uint32_t M0 = 0xD2511F53u, M1 = 0xCD9E8D57u;
   if constexpr (has_halves<L>::value) {
     typename L::Halves w[4] = {L::split(c[0]), L::split(c[1]), L::split(c[2]), L::split(c[3])};
     ALPS_UNROLL
-    for (int round = 0; round < 10; ++round, k0 += BUMP0, k1 += BUMP1) {
+    for (int round = 0; round < ROUNDS; ++round) {
       const typename L::Halves p0 = L::product(w[0], M0), p1 = L::product(w[2], M1);
-      w[0] = L::mix(L::high(p1), w[1], k0);
+      w[0] = L::mix(L::high(p1), w[1], keys[round][0]);
       w[1] = p1;
-      w[2] = L::mix(L::high(p0), w[3], k1);
+      w[2] = L::mix(L::high(p0), w[3], keys[round][1]);
       w[3] = p0;
     }
     ALPS_UNROLL
     for (int i = 0; i < 4; ++i) c[i] = L::join(w[i]);
   } else {
     ALPS_UNROLL
-    for (int round = 0; round < 10; ++round, k0 += BUMP0, k1 += BUMP1) {
+    for (int round = 0; round < ROUNDS; ++round) {
       typename L::U h0, l0, h1, l1;
       L::mul_wide(c[0], M0, h0, l0);
       L::mul_wide(c[2], M1, h1, l1);
-      c[0] = h1 ^ c[1] ^ k0;
+      c[0] = h1 ^ c[1] ^ keys[round][0];
       c[1] = l1;
-      c[2] = h0 ^ c[3] ^ k1;
+      c[2] = h0 ^ c[3] ^ keys[round][1];
       c[3] = l0;
     }
   }
@@ -145,7 +155,7 @@ template <class L>
 ALPS_FN void normal_quad(const Stream& stream, const ChainIds<L>& ids, typename L::U quad, typename L::F normals[4]) {
   using U = typename L::U;
   U words[4] = {quad, ids.ahead + stream.step, ids.index, (ids.measurement << 8) + stream.tag};
-  philox4x32<L>(words, stream.key0, stream.key1);
+  philox4x32<L>(words, stream.keys);
   const U turn = ids.measurement & MIRRORED;
   box_muller<L>(words[0], words[1] ^ turn, normals[0], normals[1]);
   box_muller<L>(words[2], words[3] ^ turn, normals[2], normals[3]);
