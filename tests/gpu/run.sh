@@ -103,6 +103,7 @@ if [[ $GPU_RUN_DEVICE == cuda ]]; then
   part conv   130 $PYTHON -P "$HERE/conv.py"          # the kernels of conv_grad beside each other
   part tests 150 $PYTHON -P -m pytest -p no:benchmark -m gpu -v -n 12 --timeout 90 -p no:cacheprovider --junitxml="$OUT/tests.xml"  # 95 s by 8
   part scaling 100 $PYTHON -P -c "import sys; from alps_fast.cli import main; sys.exit(main())" bench --scaling "$OUT" --device cuda --no-progress --force
+  part peak     60 $PYTHON -P "$HERE/peak.py"         # what is live when memory peaks
   part "ncu 0" 40 bash -c "counters 0 conv_tiles 3"   # 12 s each
   part "ncu 6" 50 bash -c "counters 6 langevin_sense_cg 8 8"
   part "ncu 5" 40 bash -c "counters 5 fourier 3"

@@ -94,19 +94,29 @@ def calls(name: str, op: Operator, energy: Energy, y: Tensor, chains: int, level
          peak_GB=peak / 2**30, reserved_GB=reserved / 2**30, broken=broken)
 
 
+def inpainting(side: int) -> tuple[Operator, Tensor]:
+    """Two pixels in five of noise, three channels."""
+    op = af.operators.Inpainting(data.pixel_mask(side, side, keep=0.4), noise_std=NOISE)
+    return op, op.forward(torch.rand(3, side, side) * 2 - 1)
+
+
 def inpaint(prior: str | Energy, name: str, chains: int, side: int, levels: int = LEVELS) -> None:
-    mask = data.pixel_mask(side, side, keep=0.4)
-    op = af.operators.Inpainting(mask, noise_std=NOISE)
+    op, y = inpainting(side)
     energy = af.energies.load(prior, precision="fast") if isinstance(prior, str) else prior
-    calls(f"inpaint {side}x{side}x3 {name}", op, energy, op.forward(torch.rand(3, side, side) * 2 - 1), chains, levels)
+    calls(f"inpaint {side}x{side}x3 {name}", op, energy, y, chains, levels)
 
 
-def mri(name: str, chains: int, side: int, coils: int, lines: bool = True) -> None:
+def slice_of(side: int, coils: int, lines: bool) -> tuple[af.operators.CartesianMRI, Tensor]:
+    """The shipped brain at this size, a quarter of the lines or three points in ten."""
     mask = data.line_mask(side, side, 4, centre=side // 16) if lines else (torch.rand(side, side) < 0.3).float()
     op = af.operators.CartesianMRI(mask, maps=data.coil_maps(coils, side, side), noise_std=NOISE)
     parts = torch.view_as_real(data.brain()[0]).movedim(-1, 0)[None]
     brain = nn.functional.interpolate(parts, (side, side), mode="bilinear", antialias=True)[0].movedim(0, -1).contiguous()
-    y = data.measure(op, torch.view_as_complex(brain)[None], mask)
+    return op, data.measure(op, torch.view_as_complex(brain)[None], mask)
+
+
+def mri(name: str, chains: int, side: int, coils: int, lines: bool = True) -> None:
+    op, y = slice_of(side, coils, lines)
     if lines:
         emit("factors", case=f"{side}² {coils} coils",
              seconds=timed(lambda: op.factors(torch.complex64, torch.device(DEVICE))))
