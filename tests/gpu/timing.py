@@ -1,7 +1,7 @@
 """Device times of the benchmarks' cases, by each backend: calls in a CUDA graph, beside calls asked for one after another
 (which is what a user sees without graphs), baselines the same way, and the floor from ceilings measured in the same run.
 
-python timing.py first|more|compiled
+python timing.py first|more|compiled|OP ...
 """
 
 from __future__ import annotations
@@ -149,14 +149,15 @@ def job(case: Timing, backend: str, top: dict[str, float], with_baselines: bool,
 
 
 if __name__ == "__main__":
-    part = sys.argv[1]
+    part, ops = sys.argv[1], sys.argv[1:]
     kept = OUT / "ceilings.json"
     if not kept.exists():
+        OUT.mkdir(parents=True, exist_ok=True)
         in_children([("ceilings", lambda: kept.write_text(json.dumps(ceilings())))], 60)
     top = json.loads(kept.read_text())
     emit("ceilings", **top)
     jobs, backends = [], os.environ.get("GPU_RUN_BACKENDS", "cuda triton").split() if ON_GPU else ["cpu"]
-    for case in PARTS.get(part, ()):
+    for case in PARTS.get(part, [case for case in FIRST + MORE if case.module in ops]):
         has_triton = case.module not in ("langevin_fourier", "langevin_sense_cg") and part != "compiled"
         for backend in backends:
             if backend == "triton" and not has_triton:
