@@ -264,7 +264,7 @@ def merge(path: Path, entry: dict[str, Any]) -> None:
 @click.option("--energy", help="An energy's name or file for all tasks.  [default: brain for mri, natural for the others]")
 @click.option("--chains", type=int, help="Chains a task.")
 @click.option("--draws", type=int, help="Draws a chain, once annealed.")
-@click.option("--levels", type=int, help="Noise levels of the annealing.")
+@click.option("--levels", type=int, help="Noise levels of the annealing, by steps of 1; those of the settings take steps of 1.5.")
 @click.option("--steps", type=int, help="Langevin steps a level.")
 @force_option
 @sampling_options
