@@ -39,6 +39,12 @@ __device__ __forceinline__ float4 read_around(const float4* global) {
   return v;
 }
 
+__device__ __forceinline__ float2 read_around(const float2* global) {
+  float2 v;
+  asm("ld.global.nc.L2::256B.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(global));
+  return v;
+}
+
 // Until all that this thread copies is there; other threads see it after a barrier.
 __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 

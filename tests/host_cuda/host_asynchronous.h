@@ -31,6 +31,7 @@ inline void copies_wait() {
 inline uint4 read_now(const uint4* global) { return *global; }
 inline void ask_ahead(const uint4* global) { static_cast<void>(read_now(global)); }
 inline float4 read_around(const float4* global) { return *global; }
+inline float2 read_around(const float2* global) { return *global; }
 
 inline void team_barrier(int number, int threads) { host_cuda::sync_team(number, threads); }
 

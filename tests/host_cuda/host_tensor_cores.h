@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 namespace alps {
 
@@ -105,51 +106,80 @@ void multiply_add(const uint32_t (&a)[2][4], const uint4 (&b)[Q], float (&sum)[2
   multiply_add_copies<Q>(of_rows, of_columns, sum);
 }
 
-struct Split {
-  uint32_t high, low;
+struct Sixteen {  // numbers of a row of A or of a column of B
+  uint32_t pairs[8];
 };
 
-inline Split split(float x) {
-  const uint32_t high = (__float_as_uint(x) + 0x1000u) & 0xffffe000u;
-  return {high, __float_as_uint(x - __uint_as_float(high))};
-}
+inline const std::vector<float> ALL_F16 = [] {
+  std::vector<float> all(1 << 16);
+  for (uint32_t bits = 0; bits < all.size(); ++bits) all[bits] = of_f16(uint16_t(bits));
+  return all;
+}();
 
-struct HeldSplit {
-  Split a[2][4], b[2][2];
-};
-
-// As `multiply_add_copies`. Every product on tensor cores sees what TF32 keeps of its two numbers.
-[[gnu::noinline, gnu::optimize("O3"), gnu::no_sanitize("address", "undefined", "thread")]] inline void multiply_add_split_copies(
-    const HeldSplit* const (&of_rows)[4], const HeldSplit* const (&of_columns)[2][4], float (&sum)[4]) {
-  const auto product = [](uint32_t a, uint32_t b) {
-    constexpr uint32_t KEPT = 0xffffe000u;
-    return double(__uint_as_float(a & KEPT)) * __uint_as_float(b & KEPT);
-  };
-  for (unsigned v = 0; v < 4; ++v) {
-    double total = 0;
-    for (unsigned s = 0; s < 2; ++s)
-      for (unsigned k = 0; k < 8; ++k) {
-        const Split a = of_rows[k % 4]->a[s][k / 4 * 2 + v / 2], b = of_columns[v % 2][k % 4]->b[s][k / 4];
-        total += product(a.low, b.high) + product(a.high, b.low) + product(a.high, b.high);
-      }
-    sum[v] += static_cast<float>(total);
+// Two rows by two columns, in the order of a lane's sums, cut off at what a float32 has bits for. Likewise not watched.
+[[gnu::noinline, gnu::optimize("O3"), gnu::no_sanitize("address", "undefined", "thread")]] inline void cut_off_products_of(
+    const Sixteen (&rows)[2], const Sixteen (&columns)[2], float (&sums)[4], bool add) {
+  double a[2][16], b[2][16];
+  for (int i = 0; i < 2; ++i)
+    for (int k = 0; k < 16; ++k) {
+      a[i][k] = ALL_F16[rows[i].pairs[k / 2] >> k % 2 * 16 & 0xffffu];
+      b[i][k] = ALL_F16[columns[i].pairs[k / 2] >> k % 2 * 16 & 0xffffu];
+    }
+  for (int e = 0; e < 4; ++e) {
+    double total = add ? sums[e] : 0;
+    for (int k = 0; k < 16; ++k) total += a[e / 2][k] * b[e % 2][k];
+    const float nearest = static_cast<float>(total);
+    sums[e] = std::fabs(nearest) > std::fabs(total) ? std::nextafterf(nearest, 0) : nearest;
   }
 }
 
-inline void multiply_add(const Split (&a)[2][4], const Split (&b)[2][2], float (&sum)[4]) {
-  static HeldSplit slots[2][1024];
+inline uint32_t times_f16(uint32_t a, uint32_t b) {
+  const float2 x = of_f16(a), y = of_f16(b);
+  return pack_f16(x.x * y.x, x.y * y.y);
+}
+
+struct HeldHalves {
+  Halves a[4];
+  uint4 high, low;
+};
+
+template <bool ADJOINT>
+void multiply_add_complex(const Halves (&a)[4], uint4 high, uint4 low, float (&sum)[4]) {
+  static HeldHalves slots[2][1024];
   static unsigned turns[1024];
   const unsigned rank = host_cuda::rank(), lane = host_cuda::lane(), g = lane / 4, t = lane % 4;
-  HeldSplit* const row = slots[turns[rank]++ % 2];
+  HeldHalves* const row = slots[turns[rank]++ % 2];
   std::memcpy(row[rank].a, a, sizeof a);
-  std::memcpy(row[rank].b, b, sizeof b);
+  row[rank].high = high, row[rank].low = low;
   host_cuda::exchange(host_cuda::FULL, 0);
-  const HeldSplit *of_rows[4], *of_columns[2][4];
+  Sixteen high_a[2], low_a[2], high_b[2][2], low_b[2][2];  // of B real parts, then imaginary ones
   for (unsigned from = 0; from < 4; ++from) {
-    of_rows[from] = row + rank - lane + 4 * g + from;
-    for (unsigned e = 0; e < 2; ++e) of_columns[e][from] = row + rank - lane + 4 * (2 * t + e) + from;
+    const HeldHalves& of_row = row[rank - lane + 4 * g + from];
+    for (unsigned k = 0; k < 4; ++k) {
+      high_a[k % 2].pairs[k / 2 * 4 + from] = of_row.a[k].high;
+      low_a[k % 2].pairs[k / 2 * 4 + from] = of_row.a[k].low;
+    }
+    for (unsigned e = 0; e < 2; ++e) {
+      const HeldHalves& of_column = row[rank - lane + 4 * (2 * t + e) + from];
+      const auto put = [&](Sixteen(&b)[2][2], const uint4& v) {
+        b[0][e].pairs[from] = v.x, b[0][e].pairs[4 + from] = v.y;
+        b[1][e].pairs[from] = v.z, b[1][e].pairs[4 + from] = v.w;
+      };
+      put(high_b, of_column.high), put(low_b, of_column.low);
+    }
   }
-  multiply_add_split_copies(of_rows, of_columns, sum);
+  float of[2][4] = {};
+  for (unsigned i = 0; i < 2; ++i) {
+    cut_off_products_of(low_a, high_b[i], of[i], true);
+    cut_off_products_of(high_a, low_b[i], of[i], true);
+    cut_off_products_of(high_a, high_b[i], of[i], true);
+  }
+  for (unsigned i = 0; i < 2; ++i) {
+    sum[i] += of[0][i];
+    sum[2 + i] += of[1][i];
+    sum[i] += ADJOINT ? of[1][2 + i] : -of[1][2 + i];
+    sum[2 + i] += ADJOINT ? -of[0][2 + i] : of[0][2 + i];
+  }
 }
 
 }  // namespace alps

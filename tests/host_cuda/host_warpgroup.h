@@ -1,11 +1,10 @@
 // csrc/cuda/warpgroup.h on the CPU, by what the PTX ISA says of wgmma: matrices where descriptors without a swizzle say, read when
 // the products are waited for; warp w of a warpgroup holds rows 16 w + g and 16 w + g + 8, columns 8 j + 2 t and the next. Sums
-// of products with A in registers, which precision "high" is made of, are cut off at what a float32 has bits for.
+// of products with A in registers, which precision "high" is made of, are cut off.
 #pragma once
 
 #include <cuda_runtime.h>
 
-#include <cmath>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -37,10 +36,6 @@ template <int N>
 void multiply_add(uint64_t a, uint64_t b, float (&)[N][4]) {
   products_on_their_way().push_back({a, b});
 }
-
-struct Sixteen {  // numbers of a row of A or of a column of B
-  uint32_t pairs[8];
-};
 
 inline Sixteen line_of(uint64_t descriptor, unsigned line) {
   const auto field = [descriptor](int from) { return (descriptor >> from & 0x3fff) << 4; };
@@ -81,29 +76,6 @@ template <bool ADD, int N>
 void multiply_held(const uint32_t (&a)[4], uint64_t b, float (&v)[N][4]) {
   Waves& mine = waves[host_cuda::rank()];
   mine.of[mine.turn].push_back({{a[0], a[1], a[2], a[3]}, b, v, ADD});
-}
-
-inline const std::vector<float> ALL_F16 = [] {
-  std::vector<float> all(1 << 16);
-  for (uint32_t bits = 0; bits < all.size(); ++bits) all[bits] = of_f16(uint16_t(bits));
-  return all;
-}();
-
-// Two rows by two columns, in the order of a lane's sums. Likewise not watched.
-[[gnu::noinline, gnu::optimize("O3"), gnu::no_sanitize("address", "undefined", "thread")]] inline void cut_off_products_of(
-    const Sixteen (&rows)[2], const Sixteen (&columns)[2], float (&sums)[4], bool add) {
-  double a[2][16], b[2][16];
-  for (int i = 0; i < 2; ++i)
-    for (int k = 0; k < 16; ++k) {
-      a[i][k] = ALL_F16[rows[i].pairs[k / 2] >> k % 2 * 16 & 0xffffu];
-      b[i][k] = ALL_F16[columns[i].pairs[k / 2] >> k % 2 * 16 & 0xffffu];
-    }
-  for (int e = 0; e < 4; ++e) {
-    double total = add ? sums[e] : 0;
-    for (int k = 0; k < 16; ++k) total += a[e / 2][k] * b[e % 2][k];
-    const float nearest = static_cast<float>(total);
-    sums[e] = std::fabs(nearest) > std::fabs(total) ? std::nextafterf(nearest, 0) : nearest;
-  }
 }
 
 template <int... N>
