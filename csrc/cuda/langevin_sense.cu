@@ -24,9 +24,10 @@ constexpr int WARPS = 16, THREADS = 32 * WARPS;
 constexpr int HEIGHT = 8, TERMS = 16;  // of a warp's matrix of U: sums, and terms of each
 constexpr int64_t MOST_BLOCKS = 0x7fffffff;
 
-// A row in shared memory is four terms, of TERMS those of a lane: 2 t, 2 t + 1, 2 t + 8, 2 t + 9. It has every chain's
-// coefficients of m, then r, later the coefficients of x+, of a chain two units in two places: two complex numbers each, or as
-// they are multiplied real parts' and imaginary parts' high halves, then low ones. Four rows begin in as many parts of the banks.
+// A row in shared memory is the four terms of a lane of each TERMS: 2 t, 2 t + 1, 2 t + 8, 2 t + 9. It has every chain's
+// coefficients of m, then r, later the coefficients of x+. Each of them is two units of 16 bytes, in both places the same chain's:
+// two complex numbers and two more, or as they are multiplied the four high halves and the four low ones, real parts first. Four
+// rows begin in as many parts of the banks.
 template <int CHAIN_TILE>
 constexpr int PITCH = 4 * CHAIN_TILE + 2;
 
@@ -45,9 +46,9 @@ struct alignas(16) Sizes {
 struct Lines {
   Stream random;
   uint32_t groups, n;
-  bool whole_pixels;                 // states on 8 bytes
-  uint32_t to_line, to_next;         // pixels from a line to the next one, and from a line's pixel to its next one
-  int64_t pixels;                    // of an image
+  bool whole_pixels;          // states on 8 bytes
+  uint32_t to_line, to_next;  // pixels from a line to the next one, and from a line's pixel to its next one
+  int64_t pixels;             // of an image
 };
 
 // What a lane (g, t) holds of U: terms k + 2 t, k + 2 t + 1, k + 2 t + 8, k + 2 t + 9 of sum top + g, column top + g of U where
@@ -67,7 +68,6 @@ class Numbers {
     load();
   }
 
-  // Whether terms are left that nobody asked for.
   __device__ __forceinline__ bool more() const { return left_ > 0; }
 
   // The next TERMS.
@@ -94,7 +94,7 @@ class Numbers {
 
   const float2 *u_, *at_ = nullptr;
   uint32_t n_;
-  int left_ = 0;  // terms
+  int left_ = 0;  // terms that nobody asked for
 };
 
 // sums[part][tile][chain 2 t, 2 t + 1 of real parts, of imaginary ones] += U or its adjoint times rows, from the lane's first unit
@@ -176,6 +176,7 @@ __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s,
   const uint32_t n = at.n, warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   auto& sizes = *reinterpret_cast<Sizes<CHAIN_TILE>*>(shared_floats());
   uint4* const units = reinterpret_cast<uint4*>(&sizes + 1);
+  float* const spreads = reinterpret_cast<float*>(units + rows_of(n) * PITCH<CHAIN_TILE>);  // of the noise
   const uint32_t line = blockIdx.x / at.groups;
   const int64_t first = static_cast<int64_t>(blockIdx.x % at.groups) * CHAIN_TILE;
   const auto pixel_of = [&](uint32_t k) { return line * at.to_line + k * at.to_next; };
@@ -218,6 +219,9 @@ __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s,
       largest = larger(largest, value);
     }
   }
+#pragma unroll 1
+  for (uint32_t k = threadIdx.x; NOISY && k < n; k += THREADS)
+    spreads[k] = 1 / __fsqrt_rn(__fmaf_rn(eigenvalues[k], inv_eta2_of(s), noise_lam_of(s)));
   put_largest(largest, sizes.largest[1]);
   __syncthreads();
   to_halves<CHAIN_TILE>(units, 1, n, sizes);
@@ -247,15 +251,17 @@ __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s,
   uint32_t largest_noisy = 0;
   largest = 0;
   const auto add_noise = [&](uint32_t k, float2 drawn) {
-    const float spread = 1 / __fsqrt_rn(__fmaf_rn(eigenvalues[k], inv_eta2_of(s), noise_lam_of(s)));
+    const float spread = spreads[k];
     const float2 m = number_of(k, 0, c);
     const float2 noisy = make_float2(__fmaf_rn(drawn.x, spread, m.x), __fmaf_rn(drawn.y, spread, m.y));
     number_of(k, 1, c) = noisy;
     largest = larger(largest, m), largest_noisy = larger(largest_noisy, noisy);
   };
   if (!NOISY && known) {
+#pragma unroll 1
     for (uint32_t k = from; k < n; k += stride) largest = larger(largest, number_of(k, 0, c));
   } else if (known && s.noise == GIVEN) {
+#pragma unroll 1
     for (uint32_t k = from; k < n; k += stride) add_noise(k, pixel_at(at.whole_pixels, s.xi + image, pixel_of(k)));
   } else if (known) {
     // A quad is two pixels side by side: along a row both are of this line.
@@ -311,7 +317,7 @@ __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s,
 }
 
 template <int CHAIN_TILE>
-int64_t bytes(int64_t n) { return 16 * rows_of(n) * PITCH<CHAIN_TILE> + static_cast<int64_t>(sizeof(Sizes<CHAIN_TILE>)); }
+int64_t bytes(int64_t n) { return static_cast<int64_t>(sizeof(Sizes<CHAIN_TILE>)) + 16 * rows_of(n) * PITCH<CHAIN_TILE> + 4 * n; }
 
 template <int CHAIN_TILE>
 void run(const SenseStep& s, cudaStream_t stream) {
@@ -329,7 +335,9 @@ void run(const SenseStep& s, cudaStream_t stream) {
 
 }  // namespace
 
-bool langevin_sense_fits(const SenseStep& s) { return bytes<4>(s.n) <= this_device("langevin_sense").shared; }
+bool langevin_sense_fits(const SenseStep& s) {
+  return bytes<4>(s.n) <= this_device("langevin_sense").shared && s.lines * s.n <= UINT32_MAX;  // which count its pixels
+}
 
 void langevin_sense(const SenseStep& s, cudaStream_t stream) {
   const int64_t shared = this_device("langevin_sense").shared;
