@@ -63,7 +63,7 @@ class Numbers {
 
   __device__ __forceinline__ void begin(uint32_t top) {
     const uint32_t g = threadIdx.x % 32 / 4, sum = top + g < n_ ? top + g : n_ - 1;
-    left_ = top < n_ ? static_cast<int>(n_) : 0;
+    left_ = top < n_ ? static_cast<int>(n_) + beyond() - first() : 0;
     at_ = u_ + (ADJOINT ? first() * n_ + sum : sum * n_ + first());
     load();
   }
@@ -76,11 +76,11 @@ class Numbers {
     for (int i = 0; i < 4; ++i) {
       const int term = i / 2 * 8 + i % 2;
       if (!ADJOINT && EVEN) {
-        if (i % 2 == 0 && left_ - term > first()) {
+        if (i % 2 == 0 && left_ > beyond() + term) {
           const float4 two = read_around(reinterpret_cast<const float4*>(at_ + term));
           v[i] = make_float2(two.x, two.y), v[i + 1] = make_float2(two.z, two.w);
         }
-      } else if (left_ - (EVEN ? i / 2 * 8 : term) > first()) {
+      } else if (left_ > beyond() + (EVEN ? i / 2 * 8 : term)) {
         v[i] = read_around(ADJOINT ? further(term) : at_ + term);
       }
     }
@@ -90,11 +90,12 @@ class Numbers {
 
  private:
   __device__ __forceinline__ static int first() { return threadIdx.x % 4 * 2; }
+  __device__ __forceinline__ int beyond() const { return -n_ % TERMS; }  // the line's end, of whole TERMS
   __device__ __forceinline__ const float2* further(int terms) const { return at_ + static_cast<uint64_t>(n_) * terms; }
 
   const float2 *u_, *at_ = nullptr;
   uint32_t n_;
-  int left_ = 0;  // terms that nobody asked for
+  int left_ = 0;  // whole TERMS that nobody asked for, less the lane's first: of all lanes or of none above zero
 };
 
 // sums[part][tile][chain 2 t, 2 t + 1 of real parts, of imaginary ones] += U or its adjoint times rows, from the lane's first unit
@@ -298,7 +299,7 @@ __global__ void __launch_bounds__(THREADS, 2) langevin_sense_kernel(SenseStep s,
   for (uint32_t turn = 0; turn + HEIGHT * warp < n; turn += HEIGHT * WARPS) {
     float sums[PARTS][T][4] = {};
     product<false, CHAIN_TILE>(pixels, of_lane, sums);
-    const uint32_t j = turn + HEIGHT * warp + g;
+    const uint32_t j = turn + threadIdx.x / 4;
     pixels.begin(turn + HEIGHT * WARPS + HEIGHT * warp);
     if (j >= n) continue;
     int64_t pixel = (first + 2 * t) * at.pixels + pixel_of(j);
