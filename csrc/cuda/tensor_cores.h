@@ -1,9 +1,8 @@
-// Products of matrices by a whole warp on tensor cores: bfloat16 or, in two parts, float32 in, float32 sums; numbers in two parts
-// of float16. A build for the CPU brings its own functions of these names (tests/host_cuda).
+// Products of matrices by a whole warp on tensor cores: bfloat16, or numbers in two pieces of float16, in, float32 sums. A build
+// for the CPU brings its own functions of these names (tests/host_cuda).
 //
 // With g = lane / 4 and t = lane % 4, a lane holds of A (16 x 16) rows g and g + 8 at columns 2t, 2t + 1, 2t + 8, 2t + 9, of B
-// (16 x 8) the same rows of column g, and of the sums (16 x 8) rows g and g + 8 at columns 2t, 2t + 1. Of float32 numbers A is
-// 16 x 8, of which it holds (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4), and B 8 x 8: (t, g), (t + 4, g).
+// (16 x 8) the same rows of column g, and of the sums (16 x 8) rows g and g + 8 at columns 2t, 2t + 1.
 #pragma once
 
 #include <cuda_runtime.h>
