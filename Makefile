@@ -19,7 +19,7 @@ KERNEL_TESTS := $(wildcard $(patsubst csrc/cpu/%.cpp,tests/test_%.py,$(wildcard 
 PEERS       := build/peers
 PEERS_TESTS := tests/test_deepinv.py tests/test_integrations.py tests/test_sigpy.py tests/test_examples.py tests/test_quality.py
 
-.PHONY: build compiled demo test lint fuzz fuzz-short profile peers oldest triton-versions sanitize gpu dist clean
+.PHONY: build compiled demo test lint fuzz fuzz-short profile peers oldest triton-versions sanitize aarch64 gpu dist clean
 
 # The compiler works while pip fetches torch; where make has several jobs already, these two are among them.
 build: $(TOOLS)                ## package and compiled parts, as ALPS_FAST_BUILD says; what has not changed costs nothing
@@ -53,6 +53,10 @@ sanitize: $(DEVELOPED)
 	ALPS_FAST_BUILD=sanitize $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 	  UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib $(BIN)/python -P -m pytest -q --capture=sys $(KERNEL_TESTS)
+
+# The last torch seen whose wheel for aarch64 brings no CUDA.
+aarch64: $(TOOLS)              ## the CPU kernels compiled for aarch64, and their tests in qemu; needs Debian or its kin, and half an hour
+	tests/aarch64.sh $(BIN)/python torch==2.10.0 tests/test_alike.py $(KERNEL_TESTS)
 
 profile: $(DEVELOPED)          ## fail where a GPU kernel holds or moves more than the baseline; needs no GPU
 	TRITON_CACHE_DIR=build/triton $(BIN)/python -m lab --check

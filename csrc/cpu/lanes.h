@@ -149,6 +149,28 @@ struct Lanes {  // one lane: what every processor has; the compiler is free to w
   ALPS_INLINE void in_order(F*) {}
 };
 
+// c + a b and c - a b in the compiler's vectors: fused where that is one instruction, as of NEON; else each operation rounds.
+#if defined(__FP_FAST_FMAF)
+template <class V>
+ALPS_INLINE V plus_product(V a, V b, V c) {
+  for (unsigned i = 0; i < sizeof(V) / sizeof(float); ++i) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return c;
+}
+template <class V>
+ALPS_INLINE V minus_product(V a, V b, V c) {
+  return plus_product(-a, b, c);
+}
+#else
+template <class V>
+ALPS_INLINE V plus_product(V a, V b, V c) {
+  return c + a * b;
+}
+template <class V>
+ALPS_INLINE V minus_product(V a, V b, V c) {
+  return c - a * b;
+}
+#endif
+
 #endif
 
 // Threads for so many pieces of work: none without one.

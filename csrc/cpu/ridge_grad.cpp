@@ -35,21 +35,14 @@ constexpr int REGISTERS = 16;
 
 #else
 
-struct PixelLanes {  // four lanes suit SSE and NEON; fused only where that is an instruction
+struct PixelLanes {  // four lanes suit SSE and NEON
   static constexpr int width = 4;
   typedef float F __attribute__((vector_size(16)));
   typedef int32_t I __attribute__((vector_size(16)));
   typedef uint32_t U __attribute__((vector_size(16)));
 
   ALPS_INLINE F broadcast(float x) { return F{x, x, x, x}; }
-  ALPS_INLINE F fma(F a, F b, F c) {
-#if defined(__FP_FAST_FMAF)
-    return F{__builtin_fmaf(a[0], b[0], c[0]), __builtin_fmaf(a[1], b[1], c[1]), __builtin_fmaf(a[2], b[2], c[2]),
-             __builtin_fmaf(a[3], b[3], c[3])};
-#else
-    return a * b + c;
-#endif
-  }
+  ALPS_INLINE F fma(F a, F b, F c) { return plus_product(a, b, c); }
   ALPS_INLINE F to_float(I x) { return __builtin_convertvector(x, F); }
   ALPS_INLINE U bits(F x) { return (U)x; }
   ALPS_INLINE F from_bits(U x) { return (F)x; }

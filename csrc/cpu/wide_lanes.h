@@ -1,5 +1,5 @@
 // Vectors for arithmetic whose bits need not be those of other instruction sets: as Lanes, but never a single lane, and
-// with a product taken away. Where there is no fma that is a vector instruction, products and sums round apart.
+// with a product taken away.
 #pragma once
 
 #include "../common/philox.h"
@@ -62,8 +62,8 @@ struct Wide {
   typedef float F __attribute__((vector_size(16)));
 
   ALPS_INLINE F broadcast(float x) { return F{x, x, x, x}; }
-  ALPS_INLINE F fma(F a, F b, F c) { return a * b + c; }
-  ALPS_INLINE F fnma(F a, F b, F c) { return c - a * b; }
+  ALPS_INLINE F fma(F a, F b, F c) { return plus_product(a, b, c); }
+  ALPS_INLINE F fnma(F a, F b, F c) { return minus_product(a, b, c); }
   ALPS_INLINE F load(const float* in) {
     F x;
     std::memcpy(&x, in, sizeof x);
