@@ -25,6 +25,14 @@ def build(choice, directory, cwd=ROOT, **environment):
     return run("setup.py", "-q", "build_ext", "-b", directory, "-t", directory, cwd=cwd, ALPS_FAST_BUILD=choice, **environment)
 
 
+@pytest.mark.skipif(shutil.which("aarch64-linux-gnu-g++") is None, reason="no aarch64-linux-gnu-g++")
+def test_cpu_kernels_are_c_plus_plus_for_aarch64_too():
+    """Nothing of x86 is left in them there; `make aarch64` compiles and runs them."""
+    for source in sorted((ROOT / "csrc/cpu").glob("*.cpp")):
+        command = ["aarch64-linux-gnu-g++", "-fsyntax-only", "-std=c++17", "-fopenmp", "-Wall", "-Wextra", "-Werror", source]
+        assert subprocess.run(command, capture_output=True, text=True).stderr == ""
+
+
 # In place of c++, nvcc and ccache: writes down its command line and makes what it is asked for, which takes no time.
 COMPILER = """#!{python} -SE
 import os, re, sys

@@ -66,11 +66,13 @@ def command(as_json: bool) -> None:
         print_json(found)
         return
     machine = found["machine"]
+    isa = {None: "- (no alps_fast._cpu)", "portable": "portable (vectors of 128 bits)"}.get(machine["isa"], machine["isa"])
     click.echo("  ".join(f"{name} {version or '-'}" for name, version in found["packages"].items()))
     click.echo(f"python {found['python']}, {machine['system']}, {machine['cores']} cores, "
-               f"{machine['torch_threads']} torch threads, ISA {machine['isa'] or '- (no alps_fast._cpu)'}, "
+               f"{machine['torch_threads']} torch threads, ISA {isa}, "
                f"GPU {', '.join(machine['gpus']) or '-'}, nvcc {'yes' if machine['nvcc'] else 'no'}")
-    click.echo(f'precision "fast" in the CPU kernels: {machine["fast"] or "-"}')
+    same = ', as "high": bfloat16 takes AMX or AVX512_BF16' if machine["fast"] == "float32" else ""
+    click.echo(f'precision "fast" in the CPU kernels: {machine["fast"] or "-"}{same}')
     click.echo("backends, in order of preference:")
     for row in found["backends"]:
         state = f"{len(row['ops'])} ops" if row["usable"] else f"not here: {row['why_not']}"

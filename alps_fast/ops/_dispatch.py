@@ -108,7 +108,7 @@ BACKENDS = (
     Backend("cuda", ("cuda",), lambda: _why_not_gpu() or _missing("alps_fast._cuda"),
             "fuses most: an image stays in shared memory for steps on end; compiled ahead"),
     Backend("triton", ("cuda",), _why_not_triton, "fuses a step's parts; compiled when first called"),
-    Backend("cpu", ("cpu",), lambda: _missing("alps_fast._cpu"), "fused, in the widest vectors that the processor has"),
+    Backend("cpu", ("cpu",), lambda: _missing("alps_fast._cpu"), "fused, in the widest vectors of its build that run here"),
     Backend("torch", ("cpu", "cuda"), lambda: None, "the definition of every op, which runs everywhere"),
 )
 NAMES = ("auto", *(b.name for b in BACKENDS))
