@@ -209,7 +209,8 @@ def damped_least_squares(forward: Callable[[Tensor], Tensor], adjoint: Callable[
     r = data - forward(prior)
     s = adjoint(r)
     # Squares of small images seen by a weak A leave the range of single precision: a row is solved as a power of two times it.
-    unit = torch.ldexp(torch.ones_like(mu), -torch.frexp(s.abs().amax((1, 2, 3))).exponent.clamp(-50, 50))
+    powers = -torch.frexp(s.abs().amax((1, 2, 3))).exponent.clamp(-50, 50)
+    unit = torch.ldexp(torch.ones_like(mu), powers).to(mu)  # torch 2.10 gives the default dtype
     prior, r, s, limit = prior * columns(unit), r * unit[:, None, None], s * columns(unit), (error * unit).square()
     drift = (eps * rowwise_dot(r, r).sqrt()).square() * inv_eta2  # what r, which is carried along, comes to be off by
     x, p, squares, radau = prior, s, rowwise_dot(s, s), 1 / mu
