@@ -55,7 +55,7 @@ sanitize: $(DEVELOPED)
 	  UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib $(BIN)/python -P -m pytest -q --capture=sys $(KERNEL_TESTS)
 
 # The last torch seen whose wheel for aarch64 brings no CUDA.
-aarch64: $(TOOLS)              ## the CPU kernels compiled for aarch64, and their tests in qemu; needs Debian or its kin, and half an hour
+aarch64: $(TOOLS)              ## the CPU kernels compiled for aarch64, and their tests in qemu; on Debian 12; ten minutes of a core
 	tests/aarch64.sh $(BIN)/python torch==2.10.0 tests/test_alike.py $(KERNEL_TESTS)
 
 profile: $(DEVELOPED)          ## fail where a GPU kernel holds or moves more than the baseline; needs no GPU

@@ -11,12 +11,14 @@ for tool in qemu-aarch64-static aarch64-linux-gnu-g++ mmdebstrap; do
     exit 1
   }
 done
+mkdir -p "$here"
+rm -rf "$here"/*.new
 test -d "$here/root" || {
   mmdebstrap --quiet --variant=extract --architectures=arm64 --include=libgomp1,libpython3-dev,libstdc++6,python3 bookworm "$here/root.new"
   mv "$here/root.new" "$here/root"
 }
 export QEMU_LD_PREFIX=$here/root PATH=$PWD/$(dirname "$python"):$PATH
-export QEMU_CPU=neoverse-n1 # as qemu's own choice has SVE, torch takes what qemu then has not
+export QEMU_CPU=neoverse-n1 # on qemu's own choice torch's transposed convolutions stop at an illegal instruction
 emulated() { qemu-aarch64-static "$here/root/usr/bin/python3" "$@"; }
 site=$here/$torch
 test -d "$site" || {
