@@ -21,7 +21,7 @@ CHI2_ABOVE = ("noise_std is too small, or maps, mask or kernel are not those of 
               "frequency zero is not in the middle, or data and prior differ in scale")
 CHI2_BELOW = "noise_std is too large, or the mask counts as measured what was not"
 CHI2_ROWS = 16  # images whose misfit is formed at a time, and
-CHI2_NUMBERS = 1 << 21  # numbers of their measurements: k-space of many coils is as much as a whole run works in
+CHI2_NUMBERS = 1 << 19  # numbers of their measurements: k-space of many coils is as much as a whole run works in
 
 
 def posterior_of(run: Run) -> Posterior:

@@ -63,7 +63,7 @@ class Numbers {
 
   __device__ __forceinline__ void begin(uint32_t top) {
     const uint32_t g = threadIdx.x % 32 / 4, sum = top + g < n_ ? top + g : n_ - 1;
-    left_ = top < n_ ? static_cast<int>(n_) + beyond() - first() : 0;
+    left_ = top < n_ ? static_cast<int>(n_) + end() - first() : 0;
     at_ = u_ + (ADJOINT ? first() * n_ + sum : sum * n_ + first());
     load();
   }
@@ -76,11 +76,11 @@ class Numbers {
     for (int i = 0; i < 4; ++i) {
       const int term = i / 2 * 8 + i % 2;
       if (!ADJOINT && EVEN) {
-        if (i % 2 == 0 && left_ > beyond() + term) {
+        if (i % 2 == 0 && left_ > end() + term) {
           const float4 two = read_around(reinterpret_cast<const float4*>(at_ + term));
           v[i] = make_float2(two.x, two.y), v[i + 1] = make_float2(two.z, two.w);
         }
-      } else if (left_ > beyond() + (EVEN ? i / 2 * 8 : term)) {
+      } else if (left_ > end() + (EVEN ? i / 2 * 8 : term)) {
         v[i] = read_around(ADJOINT ? further(term) : at_ + term);
       }
     }
@@ -90,12 +90,17 @@ class Numbers {
 
  private:
   __device__ __forceinline__ static int first() { return threadIdx.x % 4 * 2; }
-  __device__ __forceinline__ int beyond() const { return -n_ % TERMS; }  // the line's end, of whole TERMS
+  // What is left past the line's last term. Either way of counting is right, and leaves some GPUs too few registers.
+#if __CUDA_ARCH__ >= 1000
+  __device__ __forceinline__ int end() const { return first(); }
+#else
+  __device__ __forceinline__ int end() const { return -n_ % TERMS; }
+#endif
   __device__ __forceinline__ const float2* further(int terms) const { return at_ + static_cast<uint64_t>(n_) * terms; }
 
   const float2 *u_, *at_ = nullptr;
   uint32_t n_;
-  int left_ = 0;  // whole TERMS that nobody asked for, less the lane's first: of all lanes or of none above zero
+  int left_ = 0;  // terms from the lane's first on that nobody asked for, and end(): of all lanes or of none above zero
 };
 
 // sums[part][tile][chain 2 t, 2 t + 1 of real parts, of imaginary ones] += U or its adjoint times rows, from the lane's first unit
