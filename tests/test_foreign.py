@@ -1,6 +1,7 @@
 """Networks of others: left as they are, evaluated with the weights they have now, in any mode, precision and thread."""
 
 import copy
+import io
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -133,6 +134,88 @@ def test_a_run_sees_what_was_changed_through_data(name):
     for p, q in zip(net.parameters(), changed(net).parameters(), strict=True):
         p.data.copy_(q.data)
     assert torch.equal(run(energy).samples, run(MAKE[name](net, precision="fast")).samples)
+
+
+class Guided(Net):
+    """With an attribute of a number, one of a dictionary, and another forward."""
+
+    scale = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.options = {"scale": 1.0}
+
+    def forward(self, x, t):
+        return self.scale * self.options["scale"] * super().forward(x, t)
+
+
+SETTINGS = {
+    "attribute": lambda net: setattr(net, "scale", 0.5),
+    "option": lambda net: net.options.update(scale=0.5),
+    "class": lambda net: setattr(net, "__class__", Net),
+    "hook": lambda net: net.register_forward_hook(lambda module, inputs, output: 0.5 * output),
+    "hook of a part": lambda net: net.tail.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],)),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("name", MAKE)
+def test_a_run_sees_what_was_set_on_a_network(name, setting):
+    """A guidance scale, a hook: a twin of before would go on without, and a graph would replay it."""
+    net = Guided()
+    net.scale, make = 0.9, MAKE[name]
+    energy = make(net)
+    old, revision = run(energy).samples, energy.revision()
+    assert torch.equal(old, run(energy).samples) and energy.revision() == revision
+    SETTINGS[setting](net)
+    new = run(energy).samples
+    assert torch.equal(new, run(make(net)).samples) and not torch.equal(new, old) and energy.revision() != revision
+
+
+class Around(nn.Module):
+    """A module that holds another."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x, t):
+        return self.inner(x, t)
+
+
+def scripted(net):
+    return torch.jit.script(net)
+
+
+def traced(net):
+    return torch.jit.trace(net.eval(), (torch.randn(2, 1, 8, 8), torch.ones(2)))
+
+
+def from_file(net):
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(net), file)
+    file.seek(0)
+    return torch.jit.load(file)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("make", [scripted, traced, from_file, lambda net: Around(scripted(net))])
+@pytest.mark.parametrize("name", MAKE)
+def test_torchscript_is_a_network_too(name, make):
+    """In evaluation mode, left alone, and followed when its weights change, as any other."""
+    net, x = make(Net()), torch.randn(3, 1, 8, 8)
+    net.train()
+    before = [(p, p.requires_grad, p.data_ptr(), p._version) for p in net.parameters()]
+    energy, plain = MAKE[name](net), MAKE[name](Net().eval())
+    torch.testing.assert_close(energy.grad(x, 0.5), plain.grad(x, 0.5), rtol=0, atol=1e-6)
+    assert net.training and before == [(p, p.requires_grad, p.data_ptr(), p._version) for p in net.parameters()]
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(1.1)
+    assert torch.equal(energy.grad(x, 0.5), MAKE[name](net).grad(x, 0.5))
+    assert not torch.equal(energy.grad(x, 0.5), plain.grad(x, 0.5))
+    net.double()
+    torch.testing.assert_close(energy.grad(x, 0.5), MAKE[name](net).grad(x, 0.5), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -78,7 +78,7 @@ class DenoiserEnergy(Energy):
         return (torch.full((1,), t, dtype=self._foreign.computes_in(x), device=x.device),)
 
     def revision(self) -> Hashable:
-        return stamp(self.network.parameters())
+        return stamp(self.network.parameters()) if self._foreign is None else self._foreign.revision()
 
     def begin(self) -> None:
         if self._foreign is not None:

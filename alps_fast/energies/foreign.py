@@ -27,7 +27,8 @@ class Twin:
     """A module for evaluations alone: the same code on the same weights, in evaluation mode, frozen, on `device`.
 
     Weights of four dimensions are channels-last, as convolutions like them. With `low` those of convolutions and linear layers
-    are bfloat16, which autocast would make of them at every call. What can be is the caller's memory; the rest is copied.
+    are bfloat16, which autocast would make of them at every call. What can be is the caller's memory; the rest is copied, as all
+    of a TorchScript module is, whose copies torch makes whole.
     """
 
     def __init__(self, network: nn.Module, low: bool, channels_last: bool, device: torch.device):
@@ -36,7 +37,10 @@ class Twin:
         self.copied: list[tuple[Tensor, Tensor]] = []  # those on another
         tensors: dict[int, Tensor] = {}
         others: set[int] = set()  # that something besides a matrix product reads
+        scripted = [v for module in network.modules() for v in scripts_own(module)]
         for module in network.modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
             loose = {key: there for key, there in vars(module).items() if isinstance(there, Tensor)}
             for place in (module._parameters, module._buffers, module._modules):
                 self.places += [(place, key, there) for key, there in place.items()]
@@ -45,7 +49,7 @@ class Twin:
             own = [v for v in (*module._parameters.values(), *module._buffers.values(), *loose.values()) if v is not None]
             tensors |= {id(v): v for v in own}
             others |= set() if isinstance(module, MATRICES) else {id(v) for v in own}
-        placed = {v.device for v in tensors.values()}
+        placed = {v.device for v in (*tensors.values(), *scripted)}
         spread = len(placed) > 1 or torch.device("meta") in placed  # by other hands, which move them as they need them
         mine: dict[int, Any] = {id(v): v for module in network.modules() for v in [vars(module).get(COMPILER)] if v is not None}
         for key, v in tensors.items():
@@ -64,8 +68,11 @@ class Twin:
             why = " ".join(str(error).split())
             raise ArgumentError(f"network: got a {type(network).__name__} that copy.deepcopy does not take ({why}); wanted one "
                                 "that it does, or a function that calls it") from error
-        self.kinds = [(v.dtype, v.device) for v, _ in self.copied]
         for given, copied in zip(network.modules(), self.module.modules(), strict=True):
+            if isinstance(given, torch.jit.ScriptModule):
+                pairs = zip(scripts_own(given), scripts_own(copied if spread else copied.to(device)), strict=True)
+                self.copied += [(its, made.requires_grad_(False)) for its, made in pairs]
+                continue
             if COMPILER not in vars(given):  # what has one made its functions anew
                 vars(copied).update({key: carried(v, mine) for key, v in vars(given).items() if isinstance(v, FunctionType)})
             call = given._compiled_call_impl
@@ -75,7 +82,9 @@ class Twin:
                 warnings.warn("network: it was compiled in place, with options that this torch does not give back, and is "
                               "compiled without them; torch.compile(network, …) in its place keeps them", stacklevel=2)
                 copied.compile()
+        self.kinds = [(v.dtype, v.device) for v, _ in self.copied]
         self.seen = stamp(v for v, _ in self.copied)
+        self.told = told(network)
 
     def stands(self) -> bool:
         """Whether the caller's module still is what the twin was made of, its numbers aside."""
@@ -93,6 +102,32 @@ class Twin:
         for its, mine in self.copied:
             mine.copy_(its)
         self.seen = now
+
+
+def scripts_own(module: nn.Module) -> list[Tensor]:
+    """Parameters and buffers of a TorchScript module itself; none of another."""
+    if not isinstance(module, torch.jit.ScriptModule):
+        return []
+    return [v for v in (*module._parameters.values(), *module._buffers.values()) if v is not None]
+
+
+def told(network: nn.Module) -> list[object]:
+    """All by which its code may do otherwise, tensors' numbers and modes aside: its modules, their classes, attributes and hooks.
+
+    Of attributes that are lists, tuples and dicts also what is in them.
+    """
+    found: list[object] = []
+    for module in network.modules():
+        found += module, type(module)
+        for key, value in vars(module).items():
+            if key == "training":
+                continue
+            found += key, value
+            if isinstance(value, dict):
+                found += (part for item in value.items() for part in item)
+            elif isinstance(value, list | tuple):
+                found += value
+    return found
 
 
 def carried(held: Any, mine: dict[int, Any]) -> Any:
@@ -150,8 +185,8 @@ class Foreign:
     """A torch module or function as evaluations need it.
 
     A module's own mode, gradients, dtype, memory and device stay as they are: what runs is a twin on the same weights. Where a
-    weight had to be copied, to channels-last, bfloat16 or the images' device, it is copied again once the caller's has changed. A
-    function runs as it is.
+    weight had to be copied, to channels-last, bfloat16 or the images' device, it is copied again once the caller's has changed.
+    Attributes and hooks are those that it has when a run begins. A function runs as it is.
 
     Args:
         network: called with images (N, C, H, W), one level an image (N,), and keyword arguments.
@@ -164,6 +199,7 @@ class Foreign:
         self.network, self.given, self.channels_last, self.name = network, dtype, channels_last, name
         self.lock = threading.Lock()
         self.twins: dict[tuple[bool, torch.device], Twin] = {}
+        self.others = 0  # twins that others took the place of, for other than weights
         if isinstance(network, nn.Module):
             self._twin(network, False, next((v.device for v in network.parameters()), torch.device("cpu")))  # or say why not
 
@@ -176,9 +212,9 @@ class Foreign:
         self.lock = threading.Lock()
 
     def revision(self) -> Hashable:
-        """Another one once the weights have changed."""
+        """Another one once the weights have changed, or what they are used by."""
         network = self.network
-        return stamp(network.parameters()) if isinstance(network, nn.Module) else None
+        return (self.others, *stamp(network.parameters())) if isinstance(network, nn.Module) else None
 
     def _twin(self, network: nn.Module, low: bool, device: torch.device) -> Twin:
         """The twin for such evaluations, up to date."""
@@ -187,6 +223,7 @@ class Foreign:
             with self.lock, torch.inference_mode(False), torch.no_grad():
                 found = self.twins.get((low, device))
                 if found is None or not found.stands():
+                    self.others += found is not None
                     found = Twin(network, low, self.channels_last, device)
                     self.twins = {key: other for key, other in self.twins.items() if other.stands()} | {(low, device): found}
                 elif not found.current():
@@ -194,8 +231,16 @@ class Foreign:
         return found
 
     def renew(self) -> None:
-        """Copy again what had to be copied, whether or not torch counted a change; itself uncounted, for other threads' sake."""
+        """Copy again what had to be copied, whether or not torch counted a change; itself uncounted, for other threads' sake.
+
+        Where what the module is, attributes and hooks, has changed, all is.
+        """
         with self.lock, torch.inference_mode(False), torch.no_grad():
+            if isinstance(self.network, nn.Module):
+                now, before = told(self.network), self.twins
+                self.twins = {key: found for key, found in before.items()
+                              if len(found.told) == len(now) and same(found.told, now)}
+                self.others += len(before) - len(self.twins)
             for found in self.twins.values():
                 for its, mine in found.copied:
                     mine.data.copy_(its)
