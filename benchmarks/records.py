@@ -11,15 +11,27 @@ from typing import Any
 
 import torch
 
+from alps_fast.errors import check
+from alps_fast.io.files import check_is_file, reading
+
 Record = dict[str, Any]
+WANTED = "a file that this benchmark wrote"
 
 
-def read(path: Path) -> list[Record]:
-    """Those of a file, without a last line that was cut off."""
+def read(path: Path, name: str = "FILE") -> list[Record]:
+    """Those of a file, without lines that were cut off; none where there is no file.
+
+    Raises:
+        ArgumentError: naming `name`, an argument; the file holds something else, which nothing is to be written behind.
+    """
     if not path.exists():
         return []
+    check_is_file(path, name)
+    with reading(path, name, WANTED):
+        lines = path.read_text().splitlines()
     found = []
-    for line in path.read_text().splitlines():
+    for number, line in enumerate(lines, 1):
+        check(line.startswith("{"), name, f"{path}, whose line {number} is no record", WANTED)
         try:
             found.append(json.loads(line))
         except json.JSONDecodeError:

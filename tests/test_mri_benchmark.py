@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from alps_fast import data
+from alps_fast import ArgumentError, data
 from benchmarks.mri import __main__ as command
 from benchmarks.mri import peers, real, show
 from benchmarks.mri.figures import Estimate, figures
@@ -47,6 +47,50 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
         file.write('{"image": "a", "ce')
     append(out, {"image": "d", "cell": "b", "method": "c", "psnr": 2.0})
     assert [record["image"] for record in read(out)] == ["a", "d"]
+
+
+OTHERS = {"empty": b"", "a picture": b"\x89PNG\r\n\x1a\n\x00\xff", "prose": b"# A page\n\nof text\n", "numbers": b"3\n[1, 2]\n",
+          "nothing": b"null\n", "of others": b'{"a": 1}\n', "a beginning": b'{"image": "a", "ce'}
+
+
+@pytest.mark.parametrize("of", [*OTHERS, "a folder", "not there"])
+@pytest.mark.parametrize("options", [["--show"], ["--images", "1"]], ids=" ".join)
+def test_what_is_no_file_of_records_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                               monkeypatch: pytest.MonkeyPatch, of: str, options: list[str]) -> None:
+    """And left alone."""
+    path = tmp_path / "x"
+    if of == "a folder":
+        path.mkdir()
+    elif of in OTHERS:
+        path.write_bytes(OTHERS[of])
+    monkeypatch.setattr(command, "held_out", lambda: iter([TRUTH]))
+    if options != ["--show"] and of in ("empty", "a beginning", "not there"):
+        command.main(["--out", str(path), *options, "--methods", "zero-filled", "--cells", "1"])
+        assert [record["method"] for record in read(path)] == ["zero-filled"]
+        command.main(["--out", str(path), "--show"])
+        assert "| zero-filled | 1 |" in capsys.readouterr().out
+        return
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--out", str(path), *options])
+    assert ended.value.code == 2 and f"error: --out: got {path}" in capsys.readouterr().err
+    assert of not in OTHERS or path.read_bytes() == OTHERS[of]
+
+
+@pytest.mark.parametrize("arguments, word", [
+    (["--images", "-3"], "--images"), (["--cells", "0"], "--cells"), (["--chains", "1"], "--chains"), (["--show"], "--out"),
+    (["--minutes", "nan"], "--minutes"), ([], "--out"), (["--real", "none.npy"], "none.npy"),
+    (["--out", f"{__file__}/x"], "--out")])
+def test_wrong_arguments_are_named(capsys: pytest.CaptureFixture[str], arguments: list[str], word: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(arguments)
+    assert ended.value.code == 2 and word in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_runs_of_other_chains_are_not_averaged(tmp_path: Path) -> None:
+    out = tmp_path / "x.jsonl"
+    append(out, {"image": "a", "kind": "held out", "cell": "b", "method": "c", "psnr": 1.0, "chains": 16})
+    with pytest.raises(ArgumentError, match="--out: .* a run of 4 chains; it has 16"):
+        command.run(out, iter([]), QUICK, float("inf"))
 
 
 @pytest.mark.parametrize("cell", CELLS[:4], ids=str)

@@ -229,6 +229,17 @@ def test_a_run_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
     assert "**random .1**, 2 images" in text and text.count("±") >= 2 * len(FIGURES) and "| ours, ridge | 2 |" in text
 
 
+def test_what_is_no_file_of_restorations_is_refused(tmp_path):
+    """And left alone: a run would write its lines behind it."""
+    for name, content in {"other": b'{"a": 1}', "null": b"null", "picture": b"\x89PNG\r\n\xff", "page": b"# Title\n"}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ArgumentError, match=f"--resume: got .*{name}.*; wanted a file that this benchmark wrote"):
+            store.Store(tmp_path / name, {"side": 32})
+        assert (tmp_path / name).read_bytes() == content
+    with pytest.raises(ArgumentError, match="--resume: got .*; wanted a file that exists"):
+        store.Store(tmp_path, {"side": 32})
+
+
 def test_settings_are_tuned_by_the_mean(tmp_path, monkeypatch):
     """The better of two is kept, found again by the run, and not tried twice."""
     needs("skimage", "sklearn")
@@ -314,7 +325,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "side 48" in said("--show", str(path)) and "| DAPS | 32.00 |" in said("--quick", *some)
     (tmp_path / "other").write_text('{"a": 1}')
     for wrong, why in ((("--show", str(tmp_path / "none")), "a file that --resume has written"), (("--side", "40"), "a multiple"),
-                       (("--show", str(tmp_path / "other")), "one that this"), (("--resume", str(path)), "it has side 48")):
+                       (("--show", str(tmp_path / "other")), "a file that this"), (("--resume", str(path)), "it has side 48"),
+                       (("--minutes", "nan"), "--minutes")):
         with pytest.raises(SystemExit) as ended:
             said(*wrong)
         assert ended.value.code == 2 and why in capsys.readouterr().err

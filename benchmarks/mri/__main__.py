@@ -12,6 +12,7 @@ and bart for BART's row; what is missing a row says.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -22,7 +23,11 @@ from typing import Any
 
 import torch
 
-from ..records import append, machine, read, timed
+from alps_fast.errors import ArgumentError, check, refused
+from alps_fast.io.files import check_writable
+
+from .. import records
+from ..records import WANTED, Record, append, machine, timed
 from . import real, show
 from .figures import Estimate, figures
 from .images import Truth, held_out, unlike
@@ -37,9 +42,27 @@ def tasks(truths: Iterable[Truth], methods: Iterable[str], cells: Iterable[Cell]
     return ((truth, cell, method) for truth in truths for cell in cells for method in methods)
 
 
+KEYS = {"image", "kind", "cell", "method"}  # of every record
+
+
+def read(path: Path) -> list[Record]:
+    """What a file holds. ArgumentError: it is another's."""
+    found = records.read(path, "--out")
+    check(all(set(record) >= KEYS for record in found), "--out", path, WANTED)
+    return found
+
+
 def run(out: Path, some: Iterator[tuple[Truth, Cell, str]], effort: Effort, until: float) -> None:
-    """What `out` does not hold yet, a line each, until time is up."""
-    there = {(record["image"], record["cell"], record["method"]) for record in read(out)}
+    """What `out` does not hold yet, a line each, until time is up.
+
+    Raises:
+        ArgumentError: it is another's, or of other chains, whose figures would be averaged with these.
+    """
+    before = read(out)
+    others = {record["chains"] for record in before if record.get("chains", effort.chains) != effort.chains}
+    if others:
+        raise refused("--out", out, f"a run of {effort.chains} chains; it has {', '.join(map(str, sorted(others)))}")
+    there = {(record["image"], record["cell"], record["method"]) for record in before}
     for truth, cell, method in some:
         if (truth.name, str(cell), method) in there:
             continue
@@ -96,23 +119,38 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--chains", type=int, default=Effort().chains)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing new after so many")
     asked = parser.parse_args(arguments)
+    if min(asked.images, asked.cells) < 1 or asked.chains < 2 or not asked.minutes >= 0:
+        parser.error("--images and --cells from 1, --chains from 2, --minutes from 0")
+    if not (asked.out or asked.quick or asked.real) or (asked.show and not asked.out):
+        parser.error("--show needs --out FILE" if asked.show else "wanted: --out FILE, --quick or --real FILE")
+    try:
+        carry_out(asked)
+    except ArgumentError as error:
+        parser.error(str(error))
+
+
+def carry_out(asked: argparse.Namespace) -> None:
+    """What was asked for."""
     if asked.show:
-        if asked.out is None:
-            parser.error("--show needs --out FILE")
-        records = read(asked.out)
-        for kind in dict.fromkeys(record["kind"] for record in records if record["kind"] != "real"):
-            print(f"\n## {kind}", *show.markdown(records, kind), sep="\n")
-        print(*show.behind(records), sep="\n")
+        found = read(asked.out)
+        check(bool(found), "--out", asked.out, f"{WANTED}, with what it found")
+        for kind in dict.fromkeys(record["kind"] for record in found if record["kind"] != "real"):
+            print(f"\n## {kind}", *show.markdown(found, kind), sep="\n")
+        print(*show.behind(found), sep="\n")
         return
+    if asked.out is not None:
+        check_writable(asked.out, "--out")
+        read(asked.out)
     effort = QUICK if asked.quick else Effort(chains=asked.chains)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if asked.real is not None:
             on_scan(asked.real, asked.out, effort, asked.methods)
             return
-        if asked.out is None and not asked.quick:
-            parser.error("wanted: --out FILE, --quick or --real FILE")
-        truths = list(islice(unlike() if asked.unlike else held_out(), 1 if asked.quick else asked.images))
+        try:
+            truths = list(islice(unlike() if asked.unlike else held_out(), 1 if asked.quick else asked.images))
+        except ModuleNotFoundError as error:
+            sys.exit(f"benchmarks.mri needs {error.name} for its images: pip install 'alps_fast[train]'")
         cells = CELLS[:1 if asked.quick else asked.cells]
         out = asked.out
         if out is None:
@@ -121,8 +159,8 @@ def main(arguments: list[str] | None = None) -> None:
             out = Path(tempfile.mkdtemp()) / "quick.jsonl"
         run(out, tasks(truths, asked.methods, cells), effort, time.monotonic() + 60 * asked.minutes)
         if asked.quick:
-            records = read(out)
-            print(*show.markdown(records, records[0]["kind"]), sep="\n")
+            found = read(out)
+            print(*show.markdown(found, found[0]["kind"]), sep="\n")
 
 
 if __name__ == "__main__":

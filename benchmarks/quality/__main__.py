@@ -62,6 +62,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.images < 1 or args.threads < 1 or args.draws < (1 if args.tune else 4) or args.side < 32 or args.side % 16:
         parser.error("--images and --threads from 1, --draws from 4 (two pairs; 1 to tune), --side a multiple of 16 from 32")
+    if not args.minutes >= 0:
+        parser.error(f"--minutes: got {args.minutes}; wanted 0 or more")
     try:
         carry_out(args)
     except ArgumentError as error:
@@ -71,7 +73,7 @@ def main() -> None:
 def carry_out(args: argparse.Namespace) -> None:
     """What was asked for."""
     if args.show is not None:
-        options, lines = read(args.show)
+        options, lines = read(args.show, "--show")
         check(bool(lines), "--show", args.show, "a file that --resume has written")
         print(", ".join(f"{k} {v}" for k, v in options.items()), end="\n\n")
         print(markdown(lines))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alps_fast.errors import refused
+from alps_fast.errors import check, refused
 
 from .. import records
-from ..records import Record
+from ..records import WANTED, Record
 
 
 class Key(NamedTuple):
@@ -17,12 +17,14 @@ class Key(NamedTuple):
     image: int
 
 
-def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
+def read(path: Path, name: str = "--resume") -> tuple[dict[str, Any], list[Record]]:
     """Options, and restorations. ArgumentError: the file is another's."""
-    lines = records.read(path)
-    if lines and "options" not in lines[0]:
-        raise refused("FILE", path, "one that this benchmark wrote")
-    return (lines[0]["options"], lines[1:]) if lines else ({}, [])
+    lines = records.read(path, name)
+    if not lines:
+        return {}, []
+    ours = isinstance(lines[0].get("options"), dict) and all(set(Key._fields) <= set(line) for line in lines[1:])
+    check(ours, name, path, WANTED)
+    return lines[0]["options"], lines[1:]
 
 
 class Store:
@@ -39,7 +41,7 @@ class Store:
         self.path, (there, self.lines) = path, read(path) if path is not None else ({}, [])
         changed = [f"{name} {value!r}" for name, value in there.items() if options.get(name) != value]
         if changed:
-            raise refused("FILE", path, f"a run of the same options; it has {', '.join(changed)}")
+            raise refused("--resume", path, f"a run of the same options; it has {', '.join(changed)}")
         self.done = {Key(line["row"], line["method"], line["image"]) for line in self.lines}
         if path is not None and not there:
             records.append(path, {"options": options})
