@@ -113,7 +113,7 @@ class Posterior:
     schedule: Schedule
     seconds: float
     gradients: int
-    chi2: Tensor = field(default_factory=lambda: torch.tensor(torch.nan, dtype=torch.float64))
+    chi2: Tensor = field(default_factory=lambda: torch.tensor(torch.nan, dtype=torch.float64, device="cpu"))
     support: Tensor | None = None
     pairs: bool = False
     first_chain: int = 0

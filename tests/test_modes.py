@@ -41,6 +41,7 @@ MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "inference": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "float64": in_double,
+    "another device": lambda: torch.device("meta"),  # whose tensors hold nothing: none is to be made on a default device
 }
 
 

@@ -24,8 +24,8 @@ def _grey(name: str) -> Tensor:
 
 def _grid(height: int, width: int) -> tuple[Tensor, Tensor]:
     """Coordinates v (down) and u (right) of the pixels, the image spanning [-1, 1]."""
-    v = torch.linspace(-1, 1, height, dtype=torch.float64)[:, None].expand(height, width)
-    u = torch.linspace(-1, 1, width, dtype=torch.float64).expand(height, width)
+    v = torch.linspace(-1, 1, height, dtype=torch.float64, device="cpu")[:, None].expand(height, width)
+    u = torch.linspace(-1, 1, width, dtype=torch.float64, device="cpu").expand(height, width)
     return v, u
 
 
@@ -93,6 +93,7 @@ def measure(operator: Operator, x: Tensor, mask: Tensor | None = None, seed: int
     """
     clean = operator.forward(x)
     parts = torch.view_as_real(clean) if clean.is_complex() else clean
-    noise = torch.randn(parts.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(parts.shape, generator=generator, dtype=torch.float32, device="cpu").to(clean.device)
     y = clean + operator.stds(clean) * (torch.view_as_complex(noise) if clean.is_complex() else noise)
     return y if mask is None else y * mask

@@ -84,7 +84,7 @@ class Made:
     def __init__(self, prior: DiffusionPrior, x: Tensor):
         low, high = prior.image_range
         self.prior, self.half, self.middle = prior, (high - low) / 2, (high + low) / 2
-        self.noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(x)
+        self.noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu").to(x)
         ramp = torch.linspace(-BRIGHT, BRIGHT, x.shape[2], dtype=x.dtype, device=x.device)
         self.ramp = ramp.view(-1, 1).expand(x.shape)
 

@@ -138,7 +138,7 @@ class DiffusionPrior(Energy):
             kind = self._foreign.computes_in(x) if self.log_levels is None else torch.float32
             with torch.inference_mode(False):
                 self._levels[key] = (torch.full((1,), float(level), dtype=kind, device=x.device),
-                                     torch.tensor(numbers, dtype=torch.float64).to(x.device, x.dtype))
+                                     torch.tensor(numbers, dtype=torch.float64, device="cpu").to(x.device, x.dtype))
         return self._levels[key]
 
     def _asked(self, t: float) -> Asked:

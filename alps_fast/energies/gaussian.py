@@ -12,6 +12,11 @@ from ..layout import Placed
 from .base import Energy
 
 
+def own(value: float | Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A copy as a tensor, where it is one on its device."""
+    return torch.as_tensor(value, dtype=dtype, device=getattr(value, "device", "cpu")).detach().clone()
+
+
 class GaussianEnergy(Energy):
     """x ~ N(μ, s²) pixel by pixel: E(x, t) = t² Σ (x − μ)²/(2 (s² + t²)).
 
@@ -22,8 +27,7 @@ class GaussianEnergy(Energy):
     unit = False
 
     def __init__(self, mean: float | Tensor = 0.0, std: float | Tensor = 1.0):
-        self.mean, self.std = (torch.as_tensor(v, dtype=torch.float32 if type(v) is float else None).detach().clone()
-                               for v in (mean, std))
+        self.mean, self.std = (own(v, torch.float32 if type(v) is float else None) for v in (mean, std))
         for name, value in (("mean", self.mean), ("std", self.std)):
             check(value.ndim <= 3 and value.numel() > 0 and not value.is_complex(), name,
                   f"{value.dtype} of shape {tuple(value.shape)}", "a number, or a real tensor that broadcasts to (C', H, W)")
@@ -57,8 +61,7 @@ class GaussianMixtureEnergy(Energy):
     unit = False
 
     def __init__(self, weights: Tensor, means: Tensor, stds: Tensor):
-        self.weights, self.means, self.stds = (torch.as_tensor(v, dtype=torch.float64).detach().clone()
-                                               for v in (weights, means, stds))
+        self.weights, self.means, self.stds = (own(v, torch.float64) for v in (weights, means, stds))
         check(self.weights.ndim == 1 and self.weights.numel() > 0 and bool((self.weights > 0).all()), "weights", self.weights,
               "(K,) numbers > 0")
         count = len(self.weights)

@@ -70,15 +70,15 @@ class RidgeEnergy(Energy):
         self.floor = math.exp(float(self.knots[0]))
         if bounds is None:
             bounds = torch.tensor([curvature_bound(self.filters, a, b) for a, b in zip(self.w, self.q, strict=True)],
-                                  dtype=torch.float64)
+                                  dtype=torch.float64, device="cpu")
         self.bounds = bounds.detach().double().clone()
         check(self.bounds.shape == (size,), "bounds", f"shape {tuple(self.bounds.shape)}", f"({size},)")
-        self._placed = Placed(*(f.contiguous() for f in self.filters), torch.tensor([self.mu], dtype=torch.float64))
+        self._placed = Placed(*(f.contiguous() for f in self.filters), torch.tensor([self.mu], dtype=torch.float64, device="cpu"))
         self._curvatures: dict[float, float] = {}
         self._levels: dict[tuple[float, torch.dtype, torch.device], tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]] = {}
 
     def _at(self, table: Tensor, t: float) -> Tensor:
-        return interpolate(table, self.knots, torch.tensor([t], dtype=torch.float64))
+        return interpolate(table, self.knots, torch.tensor([t], dtype=torch.float64, device=table.device))
 
     def _below(self, t: float) -> float:
         """Factor that keeps E/t² constant below the first knot."""
@@ -113,7 +113,8 @@ class RidgeEnergy(Energy):
         return filters, *level, mu
 
     def _workspace(self, shape: tuple[int, int, int, int], device: torch.device) -> int:
-        return ridge_grad_bytes(shape, *self._constants(1.0, torch.empty(0, dtype=torch.float32)), self.backend, device)
+        nothing = torch.empty(0, dtype=torch.float32, device="cpu")
+        return ridge_grad_bytes(shape, *self._constants(1.0, nothing), self.backend, device)
 
     def _value_and_grad(self, x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         grad, value = ridge_grad(x, *self._constants(t, x), backend=self.backend)
@@ -159,26 +160,26 @@ def curvature_bound(filters: Tensor, w: Tensor, q: Tensor, grid: int = 96) -> fl
     scales, _, _, side, _ = filters.shape
     fold = 2 ** (scales - 1)
     kind = torch.complex128
-    omega = torch.arange(grid, dtype=torch.float64)[:, None] * (2 * math.pi / (grid * fold))
-    omega = omega + 2 * math.pi / fold * torch.arange(fold, dtype=torch.float64)  # (base, alias)
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=kind) / 8
+    omega = torch.arange(grid, dtype=torch.float64, device=filters.device)[:, None] * (2 * math.pi / (grid * fold))
+    omega = omega + 2 * math.pi / fold * torch.arange(fold, dtype=torch.float64, device=filters.device)  # (base, alias)
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=kind, device=filters.device) / 8
     cost = torch.maximum(w, -w / 8).sum(1).to(torch.float64)  # (S, K)
     half = grid // 2 + 1  # the other half is its mirror image
-    line, size = torch.eye(fold, dtype=kind).expand(grid, fold, fold), fold
+    line, size = torch.eye(fold, dtype=kind, device=filters.device).expand(grid, fold, fold), fold
     parts = []
     for s in range(scales):
-        phase = torch.exp(-1j * omega[..., None] * torch.arange(side))
+        phase = torch.exp(-1j * omega[..., None] * torch.arange(side, device=filters.device))
         bank = filters[s, :, 0].to(kind)
         power = [torch.einsum("an,knm,ybm->kayb", p, bank, phase).abs() ** 2 for p in phase[:half]]
         gain = torch.stack([float(q[s]) + torch.einsum("k,kayb->yab", cost[s], p) for p in power])
         parts.append((gain, line))
         if s + 1 < scales:
-            transfer = torch.exp(-1j * omega[..., None] * torch.arange(4)) @ taps
+            transfer = torch.exp(-1j * omega[..., None] * torch.arange(4, device=filters.device)) @ taps
             size //= 2
             line, omega = (transfer[..., None] * line).unflatten(1, (2, size)).sum(1), 2 * omega[:, :size]
     top = 0.0
     for x in range(half):
-        total = torch.zeros(grid, fold * fold, fold * fold, dtype=kind)
+        total = torch.zeros(grid, fold * fold, fold * fold, dtype=kind, device=filters.device)
         for gain, lines in parts:
             plane = torch.einsum("ai,ybj->yabij", lines[x], lines).flatten(3).flatten(1, 2)
             total += plane.mH @ (gain[x].flatten(1)[..., None] * plane)

@@ -107,8 +107,8 @@ def noise_of(physics: Any) -> float | Tensor:
 
 def agrees(operator: Operator, physics: Any, shape: tuple[int, ...]) -> bool:
     """Whether A of both is the same, of noise in the shape (C, H, W) that DeepInverse takes, for each image that A knows."""
-    device = next(iter(parameters_of(physics)), torch.zeros(())).device
-    x = torch.randn(operator.measurements or 1, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    device = next(iter(parameters_of(physics)), torch.zeros((), device="cpu")).device
+    x = torch.randn(operator.measurements or 1, *shape, generator=torch.Generator().manual_seed(0), device="cpu").to(device)
     with torch.no_grad():
         theirs = physics.A(x)
         if operator.is_complex:
@@ -268,7 +268,7 @@ class DeepInverseSampler(nn.Module):
         self.scale = (image_range[1] - image_range[0]) / (high - low)
         self.offset = image_range[0] - self.scale * low
         self.posterior: Posterior | None = None
-        self._samples = torch.empty(0)
+        self._samples = torch.empty(0, device="cpu")
 
     def forward(self, y: Tensor, physics: Any, x_init: None = None, seed: int | None = None, **_: Any) -> Tensor:
         """The posterior mean (B, C, H, W)."""
@@ -301,7 +301,7 @@ class DeepInverseSampler(nn.Module):
         if (scale, offset) != (1.0, 0.0):
             operator = from_deepinv(physics, shape, noise_std=sigma / scale)
             y = (y - operator.forward(torch.full((len(y), *shape), offset, device=y.device))) / scale
-        seed = int(torch.randint(1 << 62, ())) if seed is None else seed
+        seed = int(torch.randint(1 << 62, (), device="cpu")) if seed is None else seed
         options = self.options | {"seed": seed} | ({} if g_statistics is None else {"pairs": False})
         self.posterior = Sampler(operator, self.energy, **options)(y)
 

@@ -133,7 +133,7 @@ def _run(operator: Operator, energy: Energy, y: Tensor, opts: Any, sampled: bool
 
     options.setdefault("progress", False)
     if sampled:
-        rule: dict[str, Any] = {"noise": "independent", "seed": int(torch.randint(1 << 62, ()))}
+        rule: dict[str, Any] = {"noise": "independent", "seed": int(torch.randint(1 << 62, (), device="cpu"))}
         x = Sampler(operator, energy, chains=1, schedule=schedule, callback=keep, **(rule | options))(y).samples[:, 0]
     else:
         x = map_estimate(y, operator, energy, schedule=schedule, callback=keep, **options).image

@@ -75,7 +75,8 @@ def to_sigpy(operator: Operator, image_shape: Sequence[int]) -> Linop:
     check(len(image_shape) == 3, "image_shape", image_shape, "(C, H, W)")
     shape = tuple(whole("image_shape", side, 1) for side in image_shape)
     dtype = np.complex64 if operator.is_complex else np.float32
-    measured = tuple(operator.forward(torch.zeros(shape, dtype=torch.complex64 if operator.is_complex else None)).shape)
+    nothing = torch.zeros(shape, dtype=torch.complex64 if operator.is_complex else None, device="cpu")
+    measured = tuple(operator.forward(nothing).shape)
 
     class Of(Linop):
         """A, or its adjoint."""

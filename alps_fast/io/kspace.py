@@ -137,7 +137,8 @@ def check_consistent(kspace: Tensor, mask: Tensor, where: str = "") -> None:
     near = [max(1, n // NEAR) for n in (height, width)]
 
     def around(y: int, x: int) -> float:
-        rows, columns = ((torch.arange(-r, r + 1) + at) % n for r, at, n in zip(near, (y, x), (height, width), strict=True))
+        rows, columns = ((torch.arange(-r, r + 1, device="cpu") + at) % n
+                         for r, at, n in zip(near, (y, x), (height, width), strict=True))
         return float(power[rows.unique()][:, columns.unique()].sum())
 
     middle = around(height // 2, width // 2)

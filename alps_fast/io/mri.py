@@ -89,7 +89,7 @@ def kspace_noise(kspace: Tensor, mask: Tensor, at_most: float = 0.0) -> float | 
     but what is found there bounds the noise from above, and is taken where it is below `at_most`.
     """
     height, width = mask.shape
-    y, x = (2 * torch.arange(n) / n - 1 for n in (height, width))
+    y, x = (2 * torch.arange(n, device="cpu") / n - 1 for n in (height, width))
     measured = mask.flatten() > 0
     radius = (y[:, None].square() + x.square()).flatten()[measured]
     samples = kspace.flatten(1)[:, measured][:, radius.argsort()].abs()

@@ -49,7 +49,7 @@ def estimate_maps(data: KSpace, sets: int = 1, calibration: int = 24, kernel: in
     gram = _gram(kspace, side, kernel, threshold)
     count = min(sets, len(kspace))
     spectrum, (height, width) = _centred(torch.fft.fft2, gram), mask.shape
-    rows = torch.zeros(*gram.shape[:2], height, width, dtype=gram.dtype)
+    rows = torch.zeros(*gram.shape[:2], height, width, dtype=gram.dtype, device=gram.device)
     to, of = zip(*((slice(n // 2 - k // 2, n // 2 - k // 2 + k), slice(m // 2 - k // 2, m // 2 - k // 2 + k))
                    for n, m, k in ((n, m, min(n, m)) for n, m in zip(mask.shape, gram.shape[-2:], strict=True))), strict=True)
     rows[..., to[0], to[1]] = spectrum[..., of[0], of[1]]
@@ -83,7 +83,7 @@ def _gram(kspace: Tensor, side: int, kernel: int, threshold: float) -> Tensor:
     except ImportError as error:
         check(False, "maps", f"none, and {error}", "maps, or SigPy to estimate them: pip install 'alps_fast[mri]'")
     size = max(side, 2 * kernel)
-    middle = torch.zeros(len(kspace), size, size, dtype=torch.complex64)
+    middle = torch.zeros(len(kspace), size, size, dtype=torch.complex64, device="cpu")
     to, of = size // 2 - side // 2, [n // 2 - side // 2 for n in kspace.shape[-2:]]
     middle[:, to:to + side, to:to + side] = kspace[:, of[0]:of[0] + side, of[1]:of[1] + side]
     middle = middle / middle.abs().max()

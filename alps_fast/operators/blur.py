@@ -161,7 +161,7 @@ class Blur(Operator):
 
     def _line(self, psf: Tensor, size: int) -> Tensor:
         """A along one axis, (rows, size): what `forward` does to lines of that axis."""
-        basis = self._continued(torch.eye(size, dtype=torch.float64)[:, None, :, None], len(psf), 1)
+        basis = self._continued(torch.eye(size, dtype=torch.float64, device=psf.device)[:, None, :, None], len(psf), 1)
         return F.conv2d(basis, psf.flip(0)[None, None, :, None])[:, 0, :, 0].T
 
     def _continued(self, planes: Tensor, height: int | None = None, width: int | None = None) -> Tensor:

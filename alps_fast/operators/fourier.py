@@ -25,7 +25,7 @@ def gaussian_psf(std: float, name: str = "std") -> Tensor:
     """
     std = check_positive(name, std, 0.0, LONGEST / 8)
     radius = math.ceil(4 * std)
-    line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / std).square())
+    line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu") / std).square())
     psf = torch.outer(line, line)
     return psf / psf.sum()
 
@@ -47,10 +47,10 @@ def motion_psf(length: float, angle: float, name: str = "length") -> Tensor:
     length = check_positive(name, length, 0.0, LONGEST)
     check(math.isfinite(angle), "angle", angle, "a finite number of degrees")
     radius = math.ceil(length / 2)
-    along = torch.linspace(-length / 2, length / 2, 2 * math.ceil(8 * length) + 1, dtype=torch.float64)
+    along = torch.linspace(-length / 2, length / 2, 2 * math.ceil(8 * length) + 1, dtype=torch.float64, device="cpu")
     rows = radius - along * math.sin(math.radians(angle))
     columns = radius + along * math.cos(math.radians(angle))
-    grid = torch.arange(2 * radius + 1, dtype=torch.float64)
+    grid = torch.arange(2 * radius + 1, dtype=torch.float64, device="cpu")
     psf = (1 - (grid - rows[:, None]).abs()).clamp_min(0).T @ (1 - (grid - columns[:, None]).abs()).clamp_min(0)
     return psf / psf.sum()
 
@@ -104,9 +104,9 @@ class CircularBlur(Operator):
         key = height, width, dtype, device
         if key not in self._transfers:
             psf = self.psf.double().cpu().view(-1, *self.psf.shape[-2:])
-            rows = (torch.arange(psf.shape[1]) - psf.shape[1] // 2) % height
-            columns = (torch.arange(psf.shape[2]) - psf.shape[2] // 2) % width
-            kernel = torch.zeros(len(psf), height, width, dtype=torch.float64)
+            rows = (torch.arange(psf.shape[1], device="cpu") - psf.shape[1] // 2) % height
+            columns = (torch.arange(psf.shape[2], device="cpu") - psf.shape[2] // 2) % width
+            kernel = psf.new_zeros(len(psf), height, width)
             for one, k in zip(psf, kernel, strict=True):
                 k.index_put_((rows[:, None], columns), one, accumulate=True)
             with torch.inference_mode(False):  # it outlives the mode it is first asked for in

@@ -267,14 +267,14 @@ class LinearOperator(Operator):
         """The shape of a measurement and whether it is complex, with a test that `adjoint` is the adjoint of `forward`."""
         generator = torch.Generator().manual_seed(0)
         dtype = torch.complex64 if self.is_complex else torch.float32
-        x = torch.randn(self.measurements or 1, *self._shape, generator=generator, dtype=dtype).to(device)
+        x = torch.randn(self.measurements or 1, *self._shape, generator=generator, dtype=dtype, device="cpu").to(device)
         y = self._forward(x)
         several = self.measurements is None and y.ndim > 1 and len(y) > 1
         check(y.shape[:1] == x.shape[:1] and y.ndim > 1, "forward",
               f"an output of shape {tuple(y.shape)} for {tuple(x.shape)}", "(B, ...) for (B, C, H, W)"
               + (f"; where each of {len(y)} measurements has another A, measurements={len(y)} and functions of (x, index)"
                  if several else ""))
-        z = torch.randn(y.shape, generator=generator, dtype=y.dtype).to(device)
+        z = torch.randn(y.shape, generator=generator, dtype=y.dtype, device="cpu").to(device)
         back = self._adjoint(z)
         check(back.shape == x.shape and back.dtype == x.dtype, "adjoint",
               f"an output {back.dtype} of shape {tuple(back.shape)}", f"{x.dtype} of shape {tuple(x.shape)}")

@@ -54,7 +54,7 @@ class NonCartesianMRI(ConvolvedMRI):
         self.trajectory = trajectory.detach().double().cpu().reshape(-1, 2)
         height, width = maps.shape[-2:]
         self._transform = _nufft(self.trajectory, (height, width), maps.shape[1])
-        ones = torch.ones(1, 1, len(self.trajectory), dtype=torch.complex128)
+        ones = torch.ones(1, 1, len(self.trajectory), dtype=torch.complex128, device="cpu")
         kernel = _back(_nufft(self.trajectory, (2 * height, 2 * width), 1), ones)[0] * 2 / math.sqrt(height * width)
         kernel[0], kernel[:, 0] = 0, 0  # differences of H and W pixels, which no two pixels have
         super().__init__(maps, torch.fft.fft2(torch.fft.ifftshift(kernel)).real.contiguous(), noise_std, tol, max_iter)

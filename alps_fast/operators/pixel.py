@@ -123,7 +123,7 @@ class Denoising(Inpainting):
     """
 
     def __init__(self, noise_std: float | Tensor, *, is_complex: bool = False):
-        super().__init__(torch.ones(1, 1, 1, dtype=torch.bool), noise_std, is_complex=is_complex)
+        super().__init__(torch.ones(1, 1, 1, dtype=torch.bool, device="cpu"), noise_std, is_complex=is_complex)
 
     def _check_size(self, name: str, image: Tensor) -> None:
         pass

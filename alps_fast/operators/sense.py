@@ -369,7 +369,8 @@ def _factors_of(mask: Tensor, lines: Tensor, root: float, dtype: torch.dtype) ->
     """(U, Λ) of W^{1/2} A, W^{1/2} = root, of a mask (n,) and of maps (lines, n, coils) in double."""
     n = len(mask)
     kernel = torch.fft.ifft(torch.fft.ifftshift(mask).double())  # G is circulant: G[j, k] = kernel[j − k]
-    gram = kernel[(torch.arange(n)[:, None] - torch.arange(n)) % n].to(lines.device)
+    along = torch.arange(n, device=kernel.device)
+    gram = kernel[(along[:, None] - along) % n].to(lines.device)
     u = torch.empty(len(lines), n, n, dtype=dtype, device=lines.device)
     eigenvalues = torch.empty(len(lines), n, dtype=u.real.dtype, device=lines.device)
     step = max(1, CHUNK // n**2)

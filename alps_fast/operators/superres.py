@@ -29,7 +29,7 @@ class SuperResolution(CircularBlur):
     def __init__(self, factor: int, noise_std: float | Tensor, blur: Tensor | float | None = None, *, is_complex: bool = False):
         self.factor = whole("factor", factor, 1)
         if blur is None:
-            blur = torch.ones(1, 1, dtype=torch.float64)
+            blur = torch.ones(1, 1, dtype=torch.float64, device="cpu")
         elif isinstance(blur, Tensor):
             check_psf("blur", blur)
         else:

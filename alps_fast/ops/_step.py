@@ -57,7 +57,7 @@ def table(levels: Sequence[Sequence[float]], like: Tensor) -> Tensor:
     """
     for level in levels:
         check_level(*level)
-    return torch.tensor(levels, dtype=torch.float64).view(-1, 5).to(like.device, like.dtype)
+    return torch.tensor(levels, dtype=torch.float64, device="cpu").view(-1, 5).to(like.device, like.dtype)
 
 
 def at_level(level: Tensor | None, *numbers: float) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ CHUNK = 1 << 14  # quads at a time: the temporaries of one chunk stay in cache
 
 
 def _float32(*values: float) -> tuple[float, ...]:
-    return tuple(torch.tensor(values, dtype=torch.float32).tolist())
+    return tuple(torch.tensor(values, dtype=torch.float32, device="cpu").tolist())
 
 
 LOG = _float32(7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,

@@ -122,7 +122,7 @@ class Course:
             steps = [self._steps(i, 0) for i in range(len(self.levels))]
             between = [self._between(i) for i in range(len(self.levels))]
             rows = [s.numbers() for its, p in zip(steps, between, strict=True) for s in (*its, p.scalars if p else its[-1])]
-            keeps = torch.tensor([p.keep if p else 0.0 for p in between], dtype=torch.float64).to(x.device, x.dtype)
+            keeps = torch.tensor([p.keep if p else 0.0 for p in between], dtype=torch.float64, device="cpu").to(x.device, x.dtype)
             tables = table(rows, x).split([len(its) + 1 for its in steps])
             self._scalars_of = [Scalars(*its) for its in zip(tables, keeps, strict=True)]
         return self._scalars_of

@@ -135,7 +135,8 @@ def _probes(run: Run) -> tuple[Tensor, Tensor]:
     """⟨w_k, v⟩, w_k fixed noise, for v = Aᴴy of every measurement, AᴴA z and ∇E(z √(t² + 1/4), t) at the first, the middle
     and the last t, z fixed noise: (groups, PROBES); and what each may differ by, (groups,). Both on the CPU, in float64."""
     device = run.adjoint.device
-    noise = torch.randn(PROBES + 1, *run.adjoint.shape[1:], generator=torch.Generator().manual_seed(0)).to(device)
+    shape, generator = (PROBES + 1, *run.adjoint.shape[1:]), torch.Generator().manual_seed(0)
+    noise = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").to(device)
     z, against = noise[:1], noise[1:]
     answers = [*run.adjoint, *run.sampler.operator.normal_state(z.repeat(run.sampler.operator.measurements or 1, 1, 1, 1))]
     tolerances = [OPERATOR_TOLERANCE] * len(answers)
@@ -146,7 +147,7 @@ def _probes(run: Run) -> tuple[Tensor, Tensor]:
         tolerances.append(ENERGY_TOLERANCE)
     products = torch.stack([(v.double() * against).flatten(1).sum(1) for v in answers])
     norms = torch.stack([v.double().norm() for v in answers])
-    return products.cpu(), norms.cpu() * torch.tensor(tolerances, dtype=torch.float64)
+    return products.cpu(), norms.cpu() * torch.tensor(tolerances, dtype=torch.float64, device="cpu")
 
 
 def save_checkpoint(path: Path, ensemble: Ensemble, record: Record, identity: Identity) -> None:

@@ -110,8 +110,8 @@ def rounded_up(value: float) -> float:
 def cosines(height: int, width: int) -> tuple[Tensor, Tensor]:
     """Orthonormal cosines along each side, at most WAVES, float64: products of the two are the smooth images."""
     def waves(size: int) -> Tensor:
-        k = torch.arange(min(WAVES, size), dtype=torch.float64)
-        wave = torch.cos(math.pi * k[:, None] * (torch.arange(size, dtype=torch.float64) + 0.5) / size)
+        k = torch.arange(min(WAVES, size), dtype=torch.float64, device="cpu")
+        wave = torch.cos(math.pi * k[:, None] * (torch.arange(size, dtype=torch.float64, device="cpu") + 0.5) / size)
         return wave / wave.norm(dim=1, keepdim=True)
 
     return waves(height), waves(width)
@@ -177,7 +177,7 @@ def unseen(operator: Operator, y: Tensor, spread: float) -> float:
     channels, height, width = operator.image_shape(y)
     numbers = channels * (2 if operator.is_complex else 1)
     generator = torch.Generator().manual_seed(UNSEEN_SEED)
-    z = torch.randn(1, height, width, numbers, generator=generator, dtype=torch.float32).to(y.device)
+    z = torch.randn(1, height, width, numbers, generator=generator, dtype=torch.float32, device="cpu").to(y.device)
     support = operator.support(z)
     z = z if support is None else z * support
     left = operator.solve_state(z, operator.noise_std**-2, spread**-2) / spread**2
