@@ -711,9 +711,19 @@ def test_map_from_a_start_gets_lower_in_as_many_steps() -> None:
 def test_wrong_starts_are_named() -> None:
     op, y = inpainting((1, 5, 7), 2)
     for bad in (torch.zeros(1, 5, 6), torch.zeros(3, 1, 5, 7), torch.zeros(1, 5, 7, dtype=torch.complex64),
-                torch.full((1, 5, 7), math.nan), [0.0]):
+                torch.full((1, 5, 7), math.nan), torch.full((1, 5, 7), 1e39, dtype=torch.float64), [0.0]):
         with pytest.raises(ArgumentError, match="^start: got"):
             map_estimate(y, op, ENERGY, start=bad, progress=False)
+
+
+def test_a_start_of_other_units_is_told() -> None:
+    """Grey levels of 0 to 255, say: no step gets from there to what the prior knows, and there was an image, and no word."""
+    op, energy, few = Denoising(0.1), energies.load("natural-ridge"), Schedule(0.5, 0.1, 2, 1)
+    y = torch.zeros(1, 8, 8)
+    with pytest.warns(UserWarning, match="^start: it reaches 255, and the energy knows images that reach about 1"):
+        map_estimate(y, op, energy, start=torch.full((1, 8, 8), 255.0), schedule=few, progress=False)
+    with pytest.warns(UserWarning, match="^warm_start: it reaches 255"):
+        sample(y, op, energy, warm_start=torch.full((1, 8, 8), 255.0), warm_std=0.1, schedule=few, chains=2, progress=False)
 
 
 # --- schedules and errors ------------------------------------------------------------------------------------------

@@ -54,8 +54,11 @@ def warn_of_axes(image: tuple[int, int, int]) -> None:
                       "y.movedim(-1, -3) is (C, H, W)", stacklevel=5)
 
 
-def image_state(name: str, given: Tensor | None, image: tuple[int, int, int], is_complex: bool, like: Tensor) -> Tensor | None:
+def image_state(name: str, given: Tensor | None, image: tuple[int, int, int], is_complex: bool, like: Tensor,
+                energy: Energy) -> Tensor | None:
     """The option `name`, an image for all measurements or one for each, as a state (B, H, W, C') beside states `like`.
+
+    One of a size that the energy cannot know is warned of: steps from there hardly get back to what it knows.
 
     Raises:
         ArgumentError: it is no such image, or none that is finite.
@@ -67,5 +70,10 @@ def image_state(name: str, given: Tensor | None, image: tuple[int, int, int], is
     check(tuple(given.shape) in shapes and given.is_complex() == is_complex, name,
           f"{given.dtype} of shape {tuple(given.shape)}",
           f"a {'complex' if is_complex else 'real'} image {image}, or one a measurement")
-    check(bool(given.isfinite().all()), name, "NaN or infinity in it", "finite numbers")
-    return to_state(ordinary(given).detach().view(-1, *image).to(like.device).expand(len(like), *image)).float()
+    state = to_state(ordinary(given).detach().view(-1, *image).to(like.device)).float()
+    check(bool(state.isfinite().all()), name, "NaN, infinity or what float32 does not hold in it", "finite numbers")
+    size = float(state.abs().max())
+    if energy.unit and size > LARGEST * energy.spread:
+        warnings.warn(f"{name}: it reaches {size:.3g}, and the energy knows images that reach about {energy.spread:.3g}; wanted "
+                      "an image in the units of the one behind y", stacklevel=5)
+    return state.expand(len(like), *state.shape[1:]).contiguous()

@@ -106,7 +106,7 @@ def map_estimate(y: Tensor, operator: Operator, energy: Energy, *, schedule: Sch
     warn_of_size(operator, energy, adjoint)
     energy.check_channels("energy", adjoint.shape[-1])
     energy.begin()
-    near = image_state("start", start, image, operator.is_complex, adjoint)
+    near = image_state("start", start, image, operator.is_complex, adjoint, energy)
     own, schedule = schedule, schedule or for_mode(chosen(operator, energy, checked, measured=True), near is not None)
     x, trace = torch.zeros_like(adjoint) if near is None else near, []
     momentum = Momentum.none(x) if near is not None and energy.has_value else None

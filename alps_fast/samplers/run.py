@@ -85,7 +85,7 @@ class Run:
         self.schedule = self._schedule()
         self.support = operator.support(self.adjoint)
         self.traced = traced(self.adjoint, self.support)
-        warm = image_state("warm_start", sampler.warm_start, self.image, operator.is_complex, self.adjoint)
+        warm = image_state("warm_start", sampler.warm_start, self.image, operator.is_complex, self.adjoint, sampler.energy)
         check(len(self.y) <= MEASUREMENTS - sampler.first_measurement, "y", f"{len(self.y)} measurements",
               f"at most {MEASUREMENTS - sampler.first_measurement} from first_measurement = {sampler.first_measurement} on")
         indices = torch.arange(sampler.chains, device=self.adjoint.device) + sampler.first_chain
