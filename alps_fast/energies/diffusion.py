@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, check, check_choice, whole
+from ..errors import ArgumentError, check, check_choice, refused, whole
 from .base import Energy
 from .convention import check_channels, examine
 from .foreign import Foreign, ordinary
@@ -82,12 +82,17 @@ class DiffusionPrior(Energy):
                  arguments: Mapping[str, object] | None = None, t_range: tuple[float, float] | None = None,
                  channelwise: bool = False, precision: str = "high", dtype: torch.dtype | None = None, channels_last: bool = True,
                  probe: bool = True):
-        check(callable(denoiser), "denoiser", type(denoiser).__name__, "a torch module or a function of (x, sigma)")
+        named = f"the class {denoiser.__name__}" if isinstance(denoiser, type) else type(denoiser).__name__
+        check(callable(denoiser) and not isinstance(denoiser, type), "denoiser", named,
+              "a torch module or a function of (x, sigma)")
         check_choice("predicts", predicts, PREDICTS)
         check_choice("precision", precision, ("high", "fast"))
         check(predicts != "velocity" or alphas_cumprod is not None, "alphas_cumprod", None, 'a schedule with predicts="velocity"')
         for name, span in (("value_range", value_range), ("image_range", image_range)):
-            check(len(span) == 2 and -math.inf < span[0] < span[1] < math.inf, name, span, "two finite numbers, the lower first")
+            check(_spans(span), name, span, "two finite numbers, the lower first")
+        check(dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point), "dtype", repr(dtype),
+              "a floating-point dtype of torch, or None")
+        check(arguments is None or isinstance(arguments, Mapping), "arguments", type(arguments).__name__, "a dictionary")
         self.network, self.channels, self.channelwise = denoiser, whole("channels", channels, 1), channelwise
         self.predicts, self.precision = predicts, precision
         self.image_range = image_range
@@ -99,8 +104,7 @@ class DiffusionPrior(Energy):
             first, last = (math.exp(float(v)) / self.scale for v in (self.log_levels[0], self.log_levels[-1]))
             t_range = first, last
         if t_range is not None:
-            check(len(t_range) == 2 and 0 < t_range[0] < t_range[1] < math.inf, "t_range", t_range,
-                  "two numbers > 0, the lower first")
+            check(_spans(t_range) and t_range[0] > 0, "t_range", t_range, "two numbers > 0, the lower first")
         self.t_range = t_range
         self.arguments = {name: _one(name, value) for name, value in (arguments or {}).items()}
         self.to_probe = probe
@@ -222,10 +226,22 @@ class DiffusionPrior(Energy):
         return denoised if (self.scale, self.offset) == (1.0, 0.0) else (denoised - self.offset) / self.scale
 
 
+def _spans(span: Any) -> bool:
+    """Whether it is two finite numbers, the lower first."""
+    try:
+        low, high = (float(end + 0.0) for end in span)  # of numbers, no digits
+    except (TypeError, ValueError):
+        return False
+    return -math.inf < low < high < math.inf
+
+
 def _log_levels(alphas_cumprod: Sequence[float] | np.ndarray | Tensor) -> np.ndarray:
     """ln s_k of a variance-preserving schedule, s_k² = 1/ᾱ_k − 1; a last ᾱ of zero, which has no such level, is left out."""
-    values = alphas_cumprod.detach().cpu().numpy() if isinstance(alphas_cumprod, Tensor) else np.asarray(alphas_cumprod)
-    values = values.astype(np.float64)
+    given = alphas_cumprod.detach().cpu().numpy() if isinstance(alphas_cumprod, Tensor) else alphas_cumprod
+    try:
+        values = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        raise refused("alphas_cumprod", type(alphas_cumprod).__name__, "(T,) numbers in (0, 1) that decrease, T >= 2") from None
     values = values[:-1] if values.ndim == 1 and len(values) > 2 and values[-1] == 0 else values
     fits = values.ndim == 1 and len(values) >= 2 and bool((np.diff(values) < 0).all()) and 0 < values[-1] and values[0] < 1
     check(fits, "alphas_cumprod", f"shape {values.shape}", "(T,) numbers in (0, 1) that decrease, T >= 2")
