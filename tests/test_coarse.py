@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from alps_fast.energies import CoarseFirst, DiffusionPrior, GaussianEnergy, RidgeEnergy, SumEnergy, load
 from alps_fast.errors import ArgumentError
-from alps_fast.operators import Inpainting
+from alps_fast.operators import Denoising, Inpainting
 from alps_fast.ops import _dispatch
 from alps_fast.samplers import Schedule, sample
 
@@ -67,6 +68,22 @@ def test_a_posterior_forgets_what_the_levels_above_knew() -> None:
         x = found[:, mask[0].bool() == seen].double()
         off = (x.mean() - seen * 0.3 / eta**2 / precision) * math.sqrt(x.numel() * precision)
         assert abs(float(x.var(0).mean()) * precision - 1) < 0.02 + 4 * math.sqrt(2 / x.numel()) and abs(float(off)) < 4
+
+
+def test_a_checkpoint_is_of_one_level_and_one_precision(tmp_path: Path) -> None:
+    """Of others too where no level that a run is known by lies between the two."""
+    y, schedule = torch.zeros(1, 8, 8), Schedule(1.0, 0.05, 6, 2)
+    assert 0.3 < schedule.t()[2] < 0.6 and schedule.t()[3] < 0.3
+
+    def run(above: float, precision: str = "high") -> None:
+        sample(y, Denoising(0.1), CoarseFirst(load("natural-denoiser", precision=precision), above), chains=2, schedule=schedule,
+               checkpoint=tmp_path / "run.safetensors", progress=False)
+
+    run(0.3)
+    run(0.3)
+    for options in ((0.6,), (0.3, "fast")):
+        with pytest.raises(ArgumentError, match="belongs to another run"):
+            run(*options)
 
 
 def test_it_takes_after_the_energy_and_says_what_it_does_not_take() -> None:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..energies.base import Energy
+from ..energies.coarse import CoarseFirst
 from ..errors import ArgumentError, check
 from ..io.files import first_line, reading
 from ..io.tensors import DIGEST, digest_of, read_tensors, write_tensors
@@ -125,10 +126,16 @@ def identity_of(run: Run) -> Identity:
 
 
 def _described(energy: Energy, device: torch.device) -> list[object]:
-    """What an energy is computed by and, of a sum, what its terms are."""
+    """What an energy is computed by and, of a sum or one asked at half the size, what is in it.
+
+    From which t on is said too: no probe need lie between that of one run and another's.
+    """
     backend = getattr(energy, "backend", None)
+    within, above = getattr(energy, "energies", ()), list[object]()
+    if isinstance(energy, CoarseFirst):
+        within, above = (energy.energy,), [energy.above]
     return [type(energy).__name__, getattr(energy, "precision", None), None if backend is None else resolved(backend, device),
-            [_described(term, device) for term in getattr(energy, "energies", ())]]
+            [_described(term, device) for term in within], *above]
 
 
 def _probes(run: Run) -> tuple[Tensor, Tensor]:
