@@ -59,7 +59,6 @@ struct Work {  // images of every system: z is where q was; k-space of every coi
 
 struct Layout {
   Transform along_w, along_h;
-  Stream random;
   uint32_t first, tiles, room, slots;  // the first system; tiles of an image, rows or columns of a tile, coils at once
   float every;
   bool whole_pixels;
@@ -241,7 +240,7 @@ __global__ void __launch_bounds__(N ? LINES : MOST_THREADS, N && N < 256 ? 3 : B
 
 // The noise of the systems from at.first on: of the prior into r, of the samples into k-space. A block has a part of a plane of
 // pixels or of a coil's samples, a thread those two numbers that are of one quad.
-__global__ void __launch_bounds__(DRAW_THREADS) langevin_sense_cg_draw(SenseCgStep s, Layout at, Work work) {
+__global__ void __launch_bounds__(DRAW_THREADS) langevin_sense_cg_draw(SenseCgStep s, Layout at, Work work, Stream random) {
   const uint32_t tile = blockIdx.x % at.tiles, planes = static_cast<uint32_t>(1 + s.coils);
   const uint32_t of = blockIdx.x / at.tiles / planes, plane = blockIdx.x / at.tiles - of * planes;
   const int64_t pixels = s.height * s.width, begin = plane * pixels, system = at.first + of, chain = system - s.rows;
@@ -251,8 +250,8 @@ __global__ void __launch_bounds__(DRAW_THREADS) langevin_sense_cg_draw(SenseCgSt
   float xi[4] = {};
   if (first >= pixels) return;
   const uint32_t quad = static_cast<uint32_t>((begin + first) / 2);
-  if (s.noise == AVERAGED) step_noise<AVERAGED>(at.random, s.ids[chain], quad, xi);
-  else if (s.noise == INDEPENDENT) step_noise<INDEPENDENT>(at.random, s.ids[chain], quad, xi);
+  if (s.noise == AVERAGED) step_noise<AVERAGED>(random, s.ids[chain], quad, xi);
+  else if (s.noise == INDEPENDENT) step_noise<INDEPENDENT>(random, s.ids[chain], quad, xi);
   ALPS_UNROLL
   for (int i = 0; i < 2; ++i) {
     const int64_t pixel = first + i;
@@ -522,8 +521,7 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
   Work work = {cells, cells + images, cells + 2 * images, cells + 3 * images, sums, sums + plan.tiles * systems, states, nullptr,
                tables, tables + table_bytes(s.width) / 8};
   const float every = 1 / static_cast<float>(pixels);
-  Layout at = {transform_of(s.width), transform_of(s.height), make_stream(s.seed, s.step, LANGEVIN), 0, 0, 0, 0,
-               every,
+  Layout at = {transform_of(s.width), transform_of(s.height), 0, 0, 0, 0, every,
                on_bytes<8>(s.x, s.grad, s.b, s.xi, s.after, s.mean)};
   Loop* const loop = reinterpret_cast<Loop*>(work.next + plan.tiles * systems);
   const auto run = [&](auto kernel, int64_t blocks, int64_t threads, int64_t bytes, auto... arguments) {
@@ -562,7 +560,8 @@ void langevin_sense_cg_iterate(const SenseCgStep& s, int64_t iteration, int64_t 
   };
   const auto draw = [&](int64_t first, int64_t count) {
     go_to(first, pixels / (2 * DRAW_THREADS) + 1, 0, 0);  // one number more where the first of a plane is the second of its quad
-    run(langevin_sense_cg_draw, count * (1 + s.coils) * at.tiles, DRAW_THREADS, 0, s, at, work);
+    run(langevin_sense_cg_draw, count * (1 + s.coils) * at.tiles, DRAW_THREADS, 0, s, at, work,
+        make_stream(s.seed, s.step, LANGEVIN));
   };
   const auto multiply = [&](Purpose purpose, int64_t first, int64_t last) {
     const int64_t at_once = systems_at_once(s);
