@@ -145,8 +145,8 @@ def test_nvcc_code_of_philox_normal_has_the_bits_of_the_reference(n, tmp_path):
     ptx = tmp_path / "philox_normal.ptx"
     subprocess.run(["nvcc", "-ptx", "-arch=sm_80", *FLAGS, ROOT / "csrc/cuda/philox_normal.cu", "-o", ptx], check=True)
     ids, seed, step, tag = np.array([[0, 0], [7, 3], [2**32 - 1, 2**24 - 1]]), -5, 250, 1
-    key = seed % 2**64
-    stream = np.array([key % 2**32, key >> 32, step, tag], np.uint32).tobytes()
+    keys = [word + turn * bump for turn in range(10) for word, bump in ((seed, 0x9E3779B9), (seed >> 32, 0xBB67AE85))]
+    stream = np.array([step, tag, *(key % 2**32 for key in keys)], np.uint32).tobytes()  # as alps::Stream
     out = np.full((3, n), np.nan, np.float32)
     kernel = Module(ptx.read_text()).kernel("ILb1E" if n % 4 == 0 else "ILb0E")
     count = kernel.launch((2, 3), (256,), [ids, 3, n, stream, out])
