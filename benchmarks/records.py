@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -69,9 +70,9 @@ def machine() -> str:
 
 
 def append(path: Path, record: Record) -> None:
-    """One more line."""
+    """One more line. What is no number, as of chains that are lost, is null, as JSON has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rounded = {name: round(v, 5) if isinstance(v, float) else v for name, v in record.items()}
+    rounded = {name: v if not isinstance(v, float) else round(v, 5) if math.isfinite(v) else None for name, v in record.items()}
     cut = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0  # a run that was killed
     with path.open("a") as file:
         file.write(("\n" if cut else "") + json.dumps(rounded) + "\n")

@@ -255,6 +255,19 @@ def test_settings_are_tuned_by_the_mean(tmp_path, monkeypatch):
     assert len(json.loads((tmp_path / "tuned.json").read_text())["box / DPS"]["tried"]) == 3
 
 
+def test_what_is_no_number_is_kept_as_json_has_it(tmp_path):
+    """Of chains that are lost: null in the file, and no half decibel above anything."""
+    path, of = tmp_path / "run.jsonl", {"row": "box", "image": 0, "psnr draw": 20.0, "cpu": 1.0, "wall": 1.0, "evaluations": 9.0}
+    kept = store.Store(path, {"side": 32})
+    kept.add(of | {"method": "DAPS", "psnr mean": 20.0, "cover 90": 0.9})
+    kept.add(of | {"method": "ours, ridge", "psnr mean": math.nan, "cover 90": math.inf})
+    assert [line.get("psnr mean") for line in store.read(path)[1]] == [20.0, None] and "NaN" not in path.read_text()
+    assert store.read(path)[1][1]["cover 90"] is None
+    for lines in (kept.lines, store.read(path)[1]):
+        assert table.goals(lines)[2] == "| ours, ridge | 0 of 1 | 0 of 1 | – | – |"
+        assert "| ours, ridge | 1 | – |" in table.markdown(lines)
+
+
 def test_standard_errors_and_goals():
     assert table.spread([1.0, 3.0, None, math.nan]) == (2.0, pytest.approx(1.0), 2)
     assert table.cell([2.0], 1) == "2.0" and table.cell([None], 1) == "–" and table.cell([1.0, 3.0], 2) == "2.00 ± 1.00"

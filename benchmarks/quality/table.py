@@ -26,6 +26,12 @@ def spread(values: Iterable[float | None]) -> tuple[float, float, int]:
     return (float(known.mean()) if count else math.nan, float(known.std(ddof=1)) / count**0.5 if count > 1 else math.nan, count)
 
 
+def of_mean(line: dict[str, Any]) -> float:
+    """The PSNR of a mean, NaN of one that lost chains have no number for."""
+    value = line["psnr mean"]
+    return math.nan if value is None else float(value)
+
+
 def cell(values: Iterable[float | None], digits: int) -> str:
     """"mean ± error"."""
     mean, error, count = spread(values)
@@ -44,7 +50,7 @@ def markdown(lines: list[dict[str, Any]]) -> str:
         here = [line for line in lines if line["row"] == row]
         if not here:
             continue
-        beside = {line["image"]: line["psnr mean"] for line in here if line["method"] == BESIDE}
+        beside = {line["image"]: of_mean(line) for line in here if line["method"] == BESIDE}
         images = sorted({line["image"] for line in here})
         out += [f"**{row}**, {len(images)} image{'s' * (len(images) > 1)}", "", "| " + " | ".join(COLUMNS) + " |",
                 "|---|" + "--:|" * (len(COLUMNS) - 1)]
@@ -55,7 +61,7 @@ def markdown(lines: list[dict[str, Any]]) -> str:
             cells = [name, str(len(its))]
             cells += [cell((line.get(key) for line in its), 2 if key.startswith("psnr") else 3) for key in FIGURES]
             cells += [f"{np.mean([line[key] for line in its]):.{0 if key == 'evaluations' else 2}f}" for key in COSTS]
-            less = [line["psnr mean"] - beside[line["image"]] for line in its if line["image"] in beside]
+            less = [of_mean(line) - beside[line["image"]] for line in its if line["image"] in beside]
             cells.append("" if name == BESIDE else cell(less, 2))
             out.append("| " + " | ".join(cells) + " |")
         out.append("")
@@ -88,7 +94,7 @@ def goals(lines: list[dict[str, Any]]) -> list[str]:
             if not both:
                 continue
             counted += 1
-            better = np.mean([its[i]["psnr mean"] - other[i]["psnr mean"] for i in both]) >= 0.5
+            better = np.mean([of_mean(its[i]) - of_mean(other[i]) for i in both]) >= 0.5
             ratio = np.mean([its[i]["cpu"] for i in both]) / np.mean([other[i]["cpu"] for i in both])
             above, quick = above + int(better), quick + int(better and ratio <= 1 / 20)
             cover = spread(line["cover 90"] for line in its.values())[0]
