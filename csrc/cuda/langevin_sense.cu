@@ -169,7 +169,7 @@ __device__ __forceinline__ void to_halves(uint4* units, int part, uint32_t n, Si
       float4 two = *reinterpret_cast<const float4*>(of_row + i * CHAIN_TILE);
       if (k >= n) two.x = two.y = 0;  // zeros follow a line
       if (k + 1 >= n) two.z = two.w = 0;
-      real[i] = even_halves(factor * two.x, factor * two.z), imaginary[i] = even_halves(factor * two.y, factor * two.w);
+      real[i] = halves(factor * two.x, factor * two.z, 1), imaginary[i] = halves(factor * two.y, factor * two.w, 1);
     }
     of_row[0] = make_uint4(real[0].high, real[1].high, imaginary[0].high, imaginary[1].high);
     of_row[CHAIN_TILE] = make_uint4(real[0].low, real[1].low, imaginary[0].low, imaginary[1].low);

@@ -126,11 +126,12 @@ namespace alps {
 constexpr float FINER = 1 << 11;
 constexpr uint32_t FINER_F16 = 0x68006800;  // a pair
 
-// Low pieces in units of 1 / FINER ([Ootomo]): 22 bits from 2^-14 to 65504, units of 2^-36 below.
-__device__ __forceinline__ Halves halves(float first, float second) {
+// Low pieces `finer` times what they are: 22 bits from 2^-14 to 65504 and units of 2^-36 below ([Ootomo]), or by 1, which leaves
+// both in one unit, from 2^-2 and of 2^-24.
+__device__ __forceinline__ Halves halves(float first, float second, float finer = FINER) {
   const uint32_t high = pack_f16(first, second);
   const float2 there = of_f16(high);
-  return {high, pack_f16(FINER * (first - there.x), FINER * (second - there.y))};
+  return {high, pack_f16(finer * (first - there.x), finer * (second - there.y))};
 }
 
 __device__ __forceinline__ float2 joined(Halves of) {
@@ -138,14 +139,7 @@ __device__ __forceinline__ float2 joined(Halves of) {
   return make_float2(__fmaf_rn(low.x, 1 / FINER, high.x), __fmaf_rn(low.y, 1 / FINER, high.y));
 }
 
-// Both pieces in one unit: 22 bits from 2^-2 to 65504, units of 2^-24 below.
-__device__ __forceinline__ Halves even_halves(float first, float second) {
-  const uint32_t high = pack_f16(first, second);
-  const float2 there = of_f16(high);
-  return {high, pack_f16(first - there.x, second - there.y)};
-}
-
-// So of FINER times numbers of no more than 16, in an instruction less than products before.
+// halves(…, 1) of FINER times numbers of no more than 16, in an instruction less than products before.
 __device__ __forceinline__ Halves finer_halves(float first, float second) {
   const uint32_t high = times_f16(pack_f16(first, second), FINER_F16);
   const float2 there = of_f16(high);
