@@ -14,11 +14,6 @@ from torch import Tensor
 LARGE = 1 << 15  # numbers: malloc takes 128 KB and more from the system, and gives it back
 
 
-def _made(count: int) -> np.ndarray:
-    """Memory for so many numbers, aligned as torch's own."""
-    return torch.empty(count, dtype=torch.float32, device="cpu").numpy()
-
-
 class Pool:
     """Buffers of float32 that go back when nobody holds them: no tensor, view, storage or array."""
 
@@ -29,7 +24,8 @@ class Pool:
     def tensor(self, shape: torch.Size) -> Tensor:
         """A contiguous float32 tensor on memory that nobody else sees, not set."""
         free = self.free.setdefault(shape.numel(), [])
-        buffer = free.pop() if free else _made(shape.numel())
+        # aligned as torch's own
+        buffer = free.pop() if free else torch.empty(shape.numel(), dtype=torch.float32, device="cpu").numpy()
         lent = buffer.reshape(shape)  # an array of its own, which lives as long as the storage of the tensor
         weakref.finalize(lent, self._take_back, free, buffer)
         return torch.from_numpy(lent)

@@ -139,9 +139,8 @@ def unet(chains: int, side: int, precision: str, compiled: bool = False) -> None
 def published(name: str, chains: int, side: int) -> None:
     """The ALPS loop as it was published, in eager torch."""
     energy, device = af.energies.load(name, precision="fast"), torch.device(DEVICE)
-    mask = data.pixel_mask(side, side, keep=0.4)
-    op = af.operators.Inpainting(mask, noise_std=NOISE)
-    y = op.forward(torch.rand(3, side, side)).to(device)
+    op, y = inpainting(side)
+    y = y.to(device)
     b = op.adjoint(op.check_measurement(y)) / op.noise_std**2
     loop = bench_alps.PlainPixels(op, device), bench_alps.plain_gradient(energy, "fast")
     levels = min(LEVELS, 10)
