@@ -276,6 +276,10 @@ def test_standard_errors_and_goals():
     lines = [base | {"method": "DAPS", "psnr mean": 20.0, "cover 90": 0.8, "cpu": 10.0},
              base | {"method": "ours, ridge", "psnr mean": 20.6, "cover 90": 0.9, "cpu": 0.4}]
     assert table.goals(lines)[2] == "| ours, ridge | 1 of 1 | 1 of 1 | 1 of 1 | 0.900 |"
+    assert table.goals(lines, "wall")[2] == "| ours, ridge | 1 of 1 | 0 of 1 | 1 of 1 | 0.900 |"
+    lines.append(base | {"method": "DAPS, long", "psnr mean": 20.4, "cover 90": 0.8, "cpu": 40.0})
+    assert table.goals(lines)[2] == "| ours, ridge | 1 of 1 | 1 of 1 | 0 of 1 | 0 of 1 | 1 of 1 | 0.900 |"
+    assert table.goals(lines[1:])[2] == "| ours, ridge | 0 of 1 | 0 of 1 | 1 of 1 | 0.900 |"  # beside the longer run alone
 
 
 def test_the_teacher_counts():
@@ -331,7 +335,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 
     path = tmp_path / "run.jsonl"
     some = ("--rows", "box", "--methods", "DAPS", "ours, ridge")
-    monkeypatch.setattr(command, "every", lambda rows, names, images, side, draws, quick, kept, stop, say: [
+    monkeypatch.setattr(command, "every", lambda rows, names, images, side, draws, quick, kept, stop, say, device: [
         kept.add({"row": row, "method": name, "image": 0, "cpu": 1.0, "wall": 1.0, "evaluations": 1.0,
                   **dict.fromkeys(FIGURES, float(side))}) for row in rows for name in names])
     assert "| ours, ridge | 48.00 |" in said("--resume", str(path), "--side", "48", *some)

@@ -17,7 +17,9 @@ import platform
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,6 +52,8 @@ def command() -> argparse.ArgumentParser:
     parser.add_argument("--draws", type=int, default=4, help="of every method; 4")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="of CPU time, after which it stops; no end")
     parser.add_argument("--threads", type=int, default=1, help="of torch and of ours; 1")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu (the default), or cuda, where "
+                        "seconds are of the clock, after a first run of each method")
     for flag, names in {"--rows": list(ROWS), "--methods": list(METHODS)}.items():
         quoted = ", ".join(f"'{name}'" for name in names)
         parser.add_argument(flag, nargs="+", choices=names, metavar="NAME", help=f"all, or of {quoted}")
@@ -76,12 +80,14 @@ def carry_out(args: argparse.Namespace) -> None:
         options, lines = read(args.show, "--show")
         check(bool(lines), "--show", args.show, "a file that --resume has written")
         print(", ".join(f"{k} {v}" for k, v in options.items()), end="\n\n")
-        print(markdown(lines))
+        print(markdown(lines, clock_of(options)))
         return
-    if azula() is None or deepinv() is None:
-        sys.exit("benchmarks.quality needs azula and DeepInverse: pip install 'alps_fast[quality]'")
-    torch.set_num_threads(args.threads)
     rows, methods = args.rows or list(QUICK_ROWS if args.quick else ROWS), args.methods or list(METHODS)
+    libraries: dict[str, Callable[[], Any]] = {"azula": azula, "deepinv": deepinv}
+    for library, module in libraries.items():
+        if any(METHODS[name].library == library for name in methods) and module() is None:
+            sys.exit(f"benchmarks.quality needs {library}: pip install 'alps_fast[quality]'")
+    torch.set_num_threads(args.threads)
     images, side = (1, QUICK_SIDE) if args.quick else (args.images, args.side)
     warnings.simplefilter("ignore")  # of schedules that are short on purpose, and of other libraries
 
@@ -94,11 +100,21 @@ def carry_out(args: argparse.Namespace) -> None:
     if args.tune:
         tune(rows, methods, images, side, args.draws, stop, say)
         return
+    on_gpu = args.device.type == "cuda"
+    if on_gpu:
+        torch.set_default_device(args.device)  # for azula's and DeepInverse's samplers, which make their own noise
     options = {"side": side, "draws": args.draws, "quick": args.quick, "threads": args.threads, "torch": torch.__version__,
-               "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+               "machine": torch.cuda.get_device_name(args.device) if on_gpu else f"{platform.machine()}, {os.cpu_count()} cores"}
+    if on_gpu:
+        options["clock"] = "wall"
     store = Store(args.resume, options)
-    every(rows, methods, images, side, args.draws, args.quick, store, stop, say)
-    print(markdown(store.lines))
+    every(rows, methods, images, side, args.draws, args.quick, store, stop, say, args.device)
+    print(markdown(store.lines, clock_of(options)))
+
+
+def clock_of(options: dict[str, Any]) -> str:
+    """Which seconds count: of all processors, or, on a GPU, those that pass."""
+    return str(options.get("clock", "cpu"))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def figures(draws: Draws, problem: Problem) -> dict[str, float | None]:
     with m − 1 degrees of freedom and s the standard deviation of m draws, and `Posterior.interval` where draws are pairs. CRPS is
     the fair one of independent draws. "ksd" is D² of `target.discrepancy`, where the method has a target.
     """
-    x, truth = draws.x.double(), problem.truth.double()
+    x, truth = draws.x.double().cpu(), problem.truth.double().cpu()
     m, mean = len(x), x.mean(0, keepdim=True)
 
     def decibel(estimate: Tensor) -> float:
@@ -52,7 +52,7 @@ def figures(draws: Draws, problem: Problem) -> dict[str, float | None]:
     found["psnr mean"], found["psnr draw"] = decibel(mean), decibel(x[:1])
     found["ssim"] = ssim(magnitude(mean), magnitude(truth), problem.peak)
     if problem.domain == "natural":
-        found["st-lpips"] = st_lpips(draws.x[0], problem.truth[0])
+        found["st-lpips"] = st_lpips(draws.x[0].cpu(), problem.truth[0].cpu())
     if m == 1:
         return found
     for level in LEVELS:
@@ -61,7 +61,7 @@ def figures(draws: Draws, problem: Problem) -> dict[str, float | None]:
             low, high = mean[0] - half, mean[0] + half
         else:
             low, high = (torch.cat([v.real, v.imag]) if v.is_complex() else v for v in draws.posterior.interval(level))
-        found[f"cover {100 * level:.0f}"] = coverage(low.numpy(), high.numpy(), truth[0].numpy())
+        found[f"cover {100 * level:.0f}"] = coverage(low.cpu().numpy(), high.cpu().numpy(), truth[0].numpy())
     pairs = draws.posterior is not None and draws.posterior.pairs
     independent = x[::2] if pairs else x
     if draws.target is not None:

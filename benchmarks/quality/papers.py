@@ -47,7 +47,7 @@ def reverse(teacher: Teacher, x: Tensor, sigma: float, steps: int) -> Tensor:
 
 
 def noise(problem: Problem, draws: int, sigma: float) -> Tensor:
-    return sigma * torch.randn(draws, *problem.truth.shape[1:])
+    return sigma * torch.randn(draws, *problem.truth.shape[1:], device=problem.truth.device)
 
 
 @torch.no_grad()
@@ -56,14 +56,15 @@ def daps(problem: Problem, teacher: Teacher, draws: int, seed: int, *, rate: flo
     """[DAPS]: an image by the probability flow, Langevin steps from it, and noise of the next level.
 
     The steps are at N(x; image, t²) N(y; A x, η²), not to equilibrium: their size, `rate` η² at first, falls by a hundred as
-    levels do, as published (there 10⁻⁴ with η = .01), and so they add less noise than t. Levels from 10 to `last`, ρ = 7.
+    levels do, as published (there 10⁻⁴ with η = .01), and so they add less noise than t; a quarter of t² at most, where published
+    settings never come: one of t² doubles the variance, which a denoiser is not told. Levels from 10 to `last`, ρ = 7.
     """
     torch.manual_seed(seed)
     ts, target = spaced(10.0, last, levels), problem.At(problem.y) / problem.eta**2
     x = noise(problem, draws, ts[0])
     for i, (t, s) in enumerate(zip(ts, [*ts[1:], 0.0], strict=True)):
         image = flow(teacher, x, t, ode)
-        step = min(rate * problem.eta**2 * (1 - 0.99 * i / levels), t * t)
+        step = min(rate * problem.eta**2 * (1 - 0.99 * i / levels), t * t / 4)
         x = image
         for _ in range(langevin):
             slope = problem.normal(x) / problem.eta**2 - target + (x - image) / t**2
@@ -97,7 +98,7 @@ class Pixels:
         return self.problem.solve(r, lam)
 
     def noise(self, like: Tensor, lam: float) -> Tensor:
-        data = torch.randn(len(like), self.problem.y.shape[1]) / self.problem.eta
+        data = torch.randn(len(like), self.problem.y.shape[1], device=like.device) / self.problem.eta
         return self.problem.solve(self.problem.At(data) + lam**0.5 * torch.randn_like(like), lam)
 
 
@@ -124,7 +125,7 @@ def published(problem: Problem, teacher: Teacher, draws: int, seed: int, *, firs
         return at
 
     operator = problem.operator
-    a: Any = PlainMRI(operator, torch.device("cpu")) if isinstance(operator, CartesianMRI) else Pixels(problem)
+    a: Any = PlainMRI(operator, problem.measured.device) if isinstance(operator, CartesianMRI) else Pixels(problem)
     ts = [float(t) for t in Schedule(first, last, levels, rho=5.0).t()]
     x = plain_loop(a, gradient, energy.curvature, problem.At(problem.y) / problem.eta**2, draws, ts, steps=5)
     return Draws(x, target=Target(last, energy.grad))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -32,6 +32,10 @@ class Problem:
     measured: Tensor
     truth: Tensor
     peak: float
+
+    def on(self, device: torch.device | str) -> Problem:
+        """The same there; operators follow what they are given."""
+        return replace(self, measured=self.measured.to(device), truth=self.truth.to(device))
 
     @property
     def eta(self) -> float:
@@ -68,7 +72,7 @@ class Problem:
 
     def posterior(self, centre: Tensor, std: float) -> Tensor:
         """A draw of N(x; centre, std²) N(y; A x, η²), normalised, for every image of centre: by perturbing and solving."""
-        data = self.y / self.eta + torch.randn(len(centre), self.y.shape[1])
+        data = self.y / self.eta + torch.randn(len(centre), self.y.shape[1], device=centre.device)
         return self.solve(self.At(data) / self.eta + (centre / std + torch.randn_like(centre)) / std, std**-2)
 
 

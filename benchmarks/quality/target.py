@@ -41,8 +41,8 @@ def discrepancy(x: Tensor, target: Target, problem: Problem, pairs: bool) -> flo
     """
     s, lam = target.score(x, problem), (WIDE * target.t) ** -2
     least = inverse_root(problem, x, lam)
-    wide = (problem.normal(least) / problem.eta**2 + lam * least).flatten(1).double().numpy()
-    score = inverse_root(problem, s, lam).flatten(1).double().numpy()
+    wide = (problem.normal(least) / problem.eta**2 + lam * least).flatten(1).double().cpu().numpy()
+    score = inverse_root(problem, s, lam).flatten(1).double().cpu().numpy()
     apart = [(i, j) for i, j in combinations(range(len(x)), 2) if not (pairs and i // 2 == j // 2)]
     found = np.mean([kernel(wide[i], wide[j], score[i], score[j]) for i, j in apart])
     return float(found / (np.square(score).mean() + 1.0))

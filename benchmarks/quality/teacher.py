@@ -24,20 +24,21 @@ class Teacher(nn.Module):
     `evaluations` counts images that it was asked about, and once more each image that a gradient was taken through.
     """
 
-    def __init__(self, domain: str):
+    def __init__(self, domain: str, device: torch.device | str = "cpu"):
         super().__init__()
         found = network_of(load_teacher(f"{domain}-teacher"))
         assert isinstance(found, CompactNet)
         self.sigma_data, self.blocks, self.evaluations = found.sigma_data, found.blocks, 0
+        found.to(device)
         self.weights = [w.detach().to(torch.bfloat16) for w in found.weights()]
         self.film = found.film_vectors
 
     def forward(self, x: Tensor, sigma: Tensor | float, **_: Any) -> Tensor:
         """D(x, σ)."""
-        levels = torch.as_tensor(sigma, dtype=torch.float32).flatten().expand(len(x)).clamp(*TRAINED)
+        levels = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).flatten().expand(len(x)).clamp(*TRAINED)
         scale, shift = (v.detach().to(torch.bfloat16) for v in self.film(levels))
         x = x.float().contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16):
             out = network(x, self.weights, scale, shift, edm_coefficients(levels, self.sigma_data), self.blocks)[0]
         out = out.contiguous()
         self.evaluations += len(x)
