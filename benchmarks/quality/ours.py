@@ -43,6 +43,8 @@ def sample(problem: Problem, teacher: Teacher, draws: int, seed: int, *, prior: 
     found = sampler(problem.measured)
     if prior != "diffusion":
         teacher.evaluations += 2 * found.gradients * draws  # forward and back
+    elif problem.measured.is_cuda:
+        teacher.evaluations = found.gradients * draws  # replayed graphs do not tell it
     assert found.schedule is not None
     return Draws(as_truth(found.samples), found, Target(found.schedule.sigma_min, energy.grad))
 
