@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..energies.base import Energy
     from ..operators.base import Operator
     from ..posterior import Posterior
+    from ..schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,23 @@ class Setting:
     chains: int = 4
     draws: int = 3
 
+    @property
+    def schedule(self) -> Schedule:
+        """Of sampling."""
+        from ..schedule import Schedule
+
+        return Schedule(self.sigma_max, self.sigma_min, self.levels, self.steps, self.rho, predictor=self.predictor,
+                        stride=self.stride)
+
 
 SETTINGS = {  # levels and their spacing were found on other images (docs/performance.md)
     "mri_r4": Setting("Brain MRI, 8 coils, one line in 4 measured", "brain", noise_std=0.01, levels=10, sigma_min=0.012,
                       rho=12.0, above=0.15),
     "mri_r8": Setting("Brain MRI, 8 coils, one line in 8 measured", "brain", noise_std=0.01, levels=15, sigma_min=0.012,
                       rho=12.0, above=0.15),
-    "inpaint": Setting("Photograph, 80 % of its pixels missing", "natural", noise_std=0.02, levels=28, sigma_min=0.02,
+    "inpaint": Setting("Photograph, 80 % of its pixels missing", "natural", noise_std=0.02, levels=26, sigma_min=0.02,
                        rho=2.0, above=0.3),
-    "deblur": Setting("Photograph, Gaussian blur of 2 pixels", "natural", noise_std=0.02, levels=16, sigma_min=0.02,
+    "deblur": Setting("Photograph, Gaussian blur of 2 pixels", "natural", noise_std=0.02, levels=14, sigma_min=0.02,
                       rho=5.0, above=0.3),
 }
 TASKS = {"mri": ("mri_r4", "mri_r8"), "inpaint": ("inpaint",), "deblur": ("deblur",), "all": tuple(SETTINGS)}
@@ -115,8 +124,7 @@ def run(name: str, setting: Setting, energy: Energy, out: Path, seed: int, backe
     def score(image: Tensor) -> float:
         return metrics.psnr(view(image), view(truth), data_range)
 
-    schedule = af.Schedule(setting.sigma_max, setting.sigma_min, setting.levels, setting.steps, setting.rho,
-                           predictor=setting.predictor, stride=setting.stride)
+    schedule = setting.schedule
     near = replace(for_mode(schedule, near=True), steps=setting.map_steps, rho=7.0, predictor=False, stride=1.0)
     energy = af.energies.CoarseFirst(energy, setting.above)
     posterior = af.sample(problem.y, problem.operator, energy, chains=setting.chains, draws=setting.draws, seed=seed,
