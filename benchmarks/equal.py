@@ -79,7 +79,8 @@ def contenders(problem: Problem, setting: Setting, measure: Measure) -> dict[str
     """By name."""
     op, chains = problem.operator, setting.chains
     energy = af.energies.load(setting.energy, precision=chosen_precision(None))
-    default = replace(chosen(op, energy, op.check_measurement(problem.y), measured=True), sigma_min=setting.sigma_min)
+    default = replace(chosen(op, energy, op.check_measurement(problem.y), measured=True, longer=True),
+                      sigma_min=setting.sigma_min)
     published = af.Schedule(levels=PUBLISHED, steps=STEPS, sigma_min=setting.sigma_min)
     short = [replace(published, sigma_max=default.sigma_max, levels=levels, rho=7.0) for levels in SHORTER]
     return {**{f"tuned, {s.levels} x {STEPS} from {s.sigma_max:g}": tuned(problem, energy, chains, s, measure)

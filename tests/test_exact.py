@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import torch
 from oracles import MU, OPERATORS, Published, S, gaussian_posterior, measure
 from torch import Tensor
 
-from alps_fast.energies import DiffusionPrior, GaussianEnergy, GaussianMixtureEnergy, SumEnergy, load
+from alps_fast import data
+from alps_fast.energies import CoarseFirst, DiffusionPrior, Energy, GaussianEnergy, GaussianMixtureEnergy, SumEnergy, load
 from alps_fast.errors import ArgumentError
 from alps_fast.layout import to_state
 from alps_fast.operators import CartesianMRI, CircularBlur, Denoising, Inpainting
@@ -20,6 +22,7 @@ from alps_fast.samplers import Sampler, Schedule, map_estimate, sample
 from alps_fast.samplers.chosen import GRADIENTS, LAG, WANTED, chosen, ladder, rounded_up, unmeasured_std, unseen
 from alps_fast.samplers.excess import moments, published
 from alps_fast.samplers.run import Run
+from alps_fast.schedule import FOLDED
 from benchmarks import calibration
 
 COARSE = Schedule(sigma_max=3.0, sigma_min=0.1, levels=8, steps=3, predictor=True)
@@ -274,6 +277,42 @@ def test_where_annealing_ends_follows_noise_and_prior() -> None:
     assert (s.sigma_max, s.sigma_min) == pytest.approx((4.0, 0.2)) and s.predictor
     limited = DiffusionPrior(lambda x, t: 0 * x, 1, t_range=(0.05, 0.8))
     assert (lambda s: (s.sigma_max, s.sigma_min))(chosen(Denoising(0.01), limited, y, True)) == (0.8, 0.05)
+
+
+def test_denoisers_are_given_longer_steps_where_nothing_speaks_against_them() -> None:
+    """By their `stride`; not with a correction, leaps, annealed noise or a warm start, nor for other energies."""
+    y, op = torch.zeros(1, 1, 16, 16), Inpainting(data.pixel_mask(16, 16, keep=0.5), 0.05)
+    network, ridge = load("natural-denoiser"), load("natural-ridge")
+
+    class Mine(Energy):
+        def _grad(self, x: torch.Tensor, t: float) -> torch.Tensor:
+            return x
+
+    def of(energy: Energy, **options: Any) -> Schedule:
+        found = Sampler(op, energy, chains=options.pop("chains", 1), progress=False, **options)(y[0]).schedule
+        assert found is not None
+        return found
+
+    for energy in (network, DiffusionPrior(lambda x, t: 0 * x, 1, probe=False), CoarseFirst(network)):
+        plan = of(energy)
+        assert (plan.stride, plan.predictor, plan.steps) == (1.5, FOLDED, 2) and plan.levels >= 20
+        assert plan == chosen(op, energy, y, True, longer=True)
+    for energy in (Mine(), ridge, SumEnergy([network, ridge])):
+        assert (of(energy).stride, of(energy).predictor) == (1.0, True)
+    own = chosen(op, network, y, True)
+    assert (own.stride, own.predictor, own.steps) == (1.0, True, 4)
+    assert of(network, correction="mala") == of(network, moves="leap", chains=32) == own
+    for start in ({}, {"warm_start": y[0], "warm_std": 0.1}):
+        assert of(network, method="measurement", **start).stride == 1.0
+
+
+def test_longer_steps_leave_gaussians_as_little_excess() -> None:
+    """By the recursion, of all strengths of a measurement: two hundredths, as the schedules that others are given."""
+    for high, low in ((1.0, 0.02), (3.0, 0.1), (15.0, 0.01)):
+        s = ladder(low, high, 0.2, published, 0.0, tied=1.0, stride=1.5)
+        stds, a = np.geomspace(0.2, high / 2, 25)[:, None], np.append(np.geomspace(1e-2 * (2 / high) ** 2, 1e2 / low**2, 16), 0.0)
+        assert np.abs(moments(s, stds, a).variance - 1).max() <= 0.02
+        assert s.levels * s.steps < 0.8 * (lambda t: t.levels * (t.steps + 1))(ladder(low, high, 0.2, published, 0.0, tied=1.0))
 
 
 def test_the_measurement_s_noise_is_annealed_where_steps_are_iterated_and_no_further_than_the_recursion_allows() -> None:

@@ -42,6 +42,7 @@ class Energy:
     unit: bool = True  # whether it knows images that reach about 1 in magnitude, as networks do that learned in [−1, 1]
     spread: float = 1.0  # standard deviation of the widest that its images differ by, where nothing is measured
     finest: float = 0.02  # level below which smoothing by it no longer shows, a tenth of the narrowest standard deviation
+    stride: float = 1.0  # how long steps a chosen schedule takes: above 1 where ∇E is known to be x minus a denoiser's answer
     t_range: tuple[float, float] | None = None  # lowest and highest t that it can be asked at, if there are such
     floor: float = 0.0  # the level below which E/t², and with it the prior, stays as it is
     channelwise: bool = False  # whether every real channel group of `channels` is an image of its own

@@ -40,7 +40,7 @@ class CoarseFirst(Energy):
         check(self.above >= 2.0 * low, "above", above, f"at least {2.0 * low:g}, as the energy is asked at half of it")
         self.channels, self.channelwise = energy.channels, energy.channelwise
         self.unit, self.spread, self.finest = energy.unit, energy.spread, energy.finest
-        self.t_range, self.floor = energy.t_range, energy.floor
+        self.t_range, self.floor, self.stride = energy.t_range, energy.floor, energy.stride
 
     @property
     def has_value(self) -> bool:

@@ -43,6 +43,8 @@ class DenoiserEnergy(Energy):
             follow it to x (a forward under torch.no_grad).
     """
 
+    stride = 1.5  # of steps: x − D bends upwards by 1 at most for an exact D, and a step may be twice as long
+
     def __init__(self, network: nn.Module, *, channelwise: bool = False, channels: int | None = None,
                  precision: str = "high", backend: str = "auto", channels_last: bool = True):
         check(isinstance(network, nn.Module), "network", type(network).__name__, "a torch.nn.Module")

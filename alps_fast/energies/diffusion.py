@@ -76,6 +76,8 @@ class DiffusionPrior(Energy):
     sampling by a score that is not a gradient.
     """
 
+    stride = 1.5  # of steps: x − D bends upwards by 1 at most for an exact D, and a step may be twice as long
+
     def __init__(self, denoiser: Callable[..., Any], channels: int, *, predicts: str = "image",
                  alphas_cumprod: Sequence[float] | np.ndarray | Tensor | None = None,
                  value_range: tuple[float, float] = (-1.0, 1.0), image_range: tuple[float, float] = (-1.0, 1.0),

@@ -50,6 +50,10 @@ class SumEnergy(Energy):
         return min(e.floor for e in self.energies)
 
     @property
+    def stride(self) -> float:  # type: ignore[override]
+        return min(e.stride for e in self.energies)
+
+    @property
     def spread(self) -> float:  # type: ignore[override]
         return sum(a / e.spread**2 for a, e in zip(self.weights, self.energies, strict=True)) ** -0.5  # precisions add
 

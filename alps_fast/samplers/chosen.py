@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..schedule import Schedule
+from ..schedule import FOLDED, Schedule
 from .excess import moments, published
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ GRADIENTS = 250  # at most, as many as published
 FEWEST = 10  # levels, for what is not Gaussian
 TIED = 1.5  # times as many of a prior in closed form: what A ties to what it does not see lags behind, by 1/levels
 STEPS, RHO = 4, 7.0  # fewest gradients for what is wanted of 1 … 5 steps and ρ = 3, 5, 7, whatever σ_max/σ_min from 10 to 4,000
+FOLDED_FEWEST, FOLDED_STEPS, FOLDED_RHO = 20, 2, 5.0  # of steps that are longer, with a predictor for nothing
 FIRST = 2.0  # σ_max over the widest standard deviation that is left to find: then STEPS steps forget where they began
 FAR = 3.0  # a direction that is so much wider than σ_max comes out too narrow by more than 10 %
 WAVES = 6  # cosines a side that the smooth part of an image is made of
@@ -35,9 +36,9 @@ UNSEEN = 1e-3  # share of all directions of which the measurement says nothing t
 UNSEEN_SEED = 0x756E7365656E  # of the noise that finds it: none that a mask is likely to be drawn by, which would choose among it
 
 
-def chosen(operator: Operator, energy: Energy, y: Tensor, measured: bool, alone: bool = True) -> Schedule:
+def chosen(operator: Operator, energy: Energy, y: Tensor, measured: bool, alone: bool = True, longer: bool = False) -> Schedule:
     """A schedule with a predictor for a prior and a checked measurement y; `measured`: whether annealing sees y, `alone`: and
-    nothing else, so that η may be annealed too.
+    nothing else, so that η may be annealed too; `longer`: whether steps may be as long as the energy's `stride`.
 
     sigma_max: FIRST times the energy's `spread`; of images of range 1 (`Energy.unit`) the spread, or FIRST times the standard
     deviation that the measurement leaves the smoothest images, if that is more. sigma_min: η, the smallest where several are
@@ -63,34 +64,38 @@ def chosen(operator: Operator, energy: Energy, y: Tensor, measured: bool, alone:
     bounds = tuple(1.0 if bound is None else bound for bound in known)
     tied = 1.0 if energy.unit else TIED
     eta = operator.noise_std if operator.iterative and measured and alone else None
-    return planned(float(low), float(high), 10.0 * energy.finest, tuple(np.log(ts)), bounds, energy.floor, tied, eta)
+    stride = energy.stride if longer else 1.0
+    return planned(float(low), float(high), 10.0 * energy.finest, tuple(np.log(ts)), bounds, energy.floor, tied, eta, stride)
 
 
 @lru_cache(maxsize=64)
 def planned(low: float, high: float, narrowest: float, logs: tuple[float, ...], bounds: tuple[float, ...],
-            floor: float, tied: float, eta: float | None) -> Schedule:
+            floor: float, tied: float, eta: float | None, stride: float) -> Schedule:
     """`ladder` for a curvature bound that is interpolated between ln t."""
     flat = bounds.count(1.0) == len(bounds)
     curvature = published if flat else lambda t: float(np.interp(math.log(t), logs, bounds))
-    return ladder(low, high, narrowest, curvature, floor, tied, eta)
+    return ladder(low, high, narrowest, curvature, floor, tied, eta, stride)
 
 
 def ladder(low: float, high: float, narrowest: float, curvature: Callable[[float], float], floor: float,
-           tied: float = TIED, eta: float | None = None) -> Schedule:
+           tied: float = TIED, eta: float | None = None, stride: float = 1.0) -> Schedule:
     """`tied` times the fewest levels from high to low that leave WANTED excess, between prior standard deviations `narrowest` and
     high/FIRST and for measurements of all strengths, by `moments`; FEWEST at least, and no more than GRADIENTS allow.
 
     With an `eta` that is annealed beside the prior from as low a t/η as adds no more than LAG, the measurement's noise level.
+    With a `stride` above 1, levels of FOLDED_STEPS such steps whose last leads on to the next level, FOLDED_FEWEST at least.
     """
     widest = high / FIRST
     stds = np.geomspace(min(narrowest, widest), widest, 25)[:, None]
     data = np.concatenate([[0.0], np.geomspace(1e-2 / widest**2, 1e2 / low**2, 16)])[None]
 
     def at(levels: int, ratio: float | None = None) -> Schedule:
+        if stride > 1.0:
+            return Schedule(high, low, levels, FOLDED_STEPS, FOLDED_RHO, predictor=FOLDED, eta_ratio=ratio, stride=stride)
         return Schedule(high, low, levels, STEPS, RHO, predictor=True, eta_ratio=ratio)
 
-    most = (GRADIENTS + 1) // (STEPS + 1)
-    few, many = FEWEST, most
+    few, most = (FOLDED_FEWEST, GRADIENTS // FOLDED_STEPS) if stride > 1.0 else (FEWEST, (GRADIENTS + 1) // (STEPS + 1))
+    many = most
     while few < many:
         middle = (few + many) // 2
         left = moments(at(middle), stds, data, curvature, floor).variance

@@ -126,8 +126,9 @@ class Run:
         if key not in sampler._schedules:
             if sampler.schedule is not None and sampler.warm_start is None:
                 warn_of_start(sampler.schedule, sampler.operator, sampler.energy, self.y, sees)
-            sampler._schedules[key] = sampler.schedule or chosen(sampler.operator, sampler.energy, self.y, sees,
-                                                                 alone=sampler.warm_start is None)
+            alone, plain = sampler.warm_start is None, sampler.correction is None and sampler.moves is None
+            sampler._schedules[key] = sampler.schedule or chosen(sampler.operator, sampler.energy, self.y, sees, alone,
+                                                                 longer=sees and alone and plain)
         return sampler._schedules[key]
 
     def _start(self) -> tuple[Ensemble, Record]:

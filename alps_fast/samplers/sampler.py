@@ -55,8 +55,8 @@ class Sampler:
         first_measurement: index of the first measurement, to continue a series: chains of measurements of other indices have
             other noise, so images of a batch are independent, and images sampled one by one where each has an index of its own.
         schedule: levels and steps. None: chosen from prior and measurement, see docs/exactness.md §3: with a predictor, at most
-            250 gradients to anneal, and at most 2 % excess of variance in any direction of a Gaussian if that suffices; the
-            published ones with noise="independent". `Posterior.schedule` says which.
+            250 gradients to anneal, and at most 2 % excess of variance in any direction of a Gaussian if that suffices, with
+            denoisers by longer steps; the published ones with noise="independent". `Posterior.schedule` says which.
         method: "alps" anneals the prior ([ALPS]); "measurement" the noise on y at t = σ_min ([XGP]), after the
             prior has been annealed without data: modes that lie apart then keep the weights of the prior, whatever y says of
             them (docs/exactness.md §9), unless moves="leap".
