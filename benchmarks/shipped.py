@@ -42,7 +42,7 @@ def truths(energy: Energy, is_complex: bool, count: int, seed: int) -> Tensor:
     nothing = Denoising(1e3, is_complex=is_complex)
     y = torch.zeros(1, SIDE, SIDE, dtype=torch.complex64 if is_complex else torch.float32)
     first = sample(y, nothing, energy, chains=1, progress=False).schedule
-    schedule = replace(first, levels=LONG * first.levels, predictor=True, stride=1.0)  # proposals take steps of their own length
+    schedule = replace(first, levels=LONG * first.levels, predictor=True, stride=1.0)  # proposals have a length of their own
     return sample(y, nothing, energy, chains=count, pairs=False, seed=seed, schedule=schedule, correction="mala", draws=2,
                   thin=RELAX, progress=False).samples
 

@@ -29,7 +29,6 @@ FIRST = 2.0  # σ_max over the widest standard deviation that is left to find: t
 FAR = 3.0  # a direction that is so much wider than σ_max comes out too narrow by more than 10 %
 WAVES = 6  # cosines a side that the smooth part of an image is made of
 PART = 1 << 18  # numbers of them seen through A at a time: less than a run works in
-HIDDEN, COARSEST = 0.2, 5.0  # σ_min of images over η where that is more than `finest`, and over `finest` at most
 RATIO, GROWTH = 20.0, 1.25  # t/η at most where steps are solved by iteration, and by how much more at a time if need be
 LAG = 0.005  # excess of variance, in the worst direction, that this may add
 UNSEEN = 1e-3  # share of all directions of which the measurement says nothing that is told
@@ -42,20 +41,16 @@ def chosen(operator: Operator, energy: Energy, y: Tensor, measured: bool, alone:
 
     sigma_max: FIRST times the energy's `spread`; of images of range 1 (`Energy.unit`) the spread, or FIRST times the standard
     deviation that the measurement leaves the smoothest images, if that is more. sigma_min: η, the smallest where several are
-    given, within half the energy's `finest` and the whole; of images HIDDEN times η where that is more, COARSEST times `finest`
-    at most. levels: as few as leave WANTED excess in every direction, by `excess.moments`, and TIED times as many for a prior in
-    closed form, GRADIENTS allowing. eta_ratio: None, but where steps are solved by iteration (`Operator.iterative`) the smallest
-    that adds at most LAG to that.
+    given, within half the energy's `finest` and the whole. levels: as few as leave WANTED excess in every direction, by
+    `excess.moments`, and TIED times as many for a prior in closed form, GRADIENTS allowing. eta_ratio: None, but where steps
+    are solved by iteration (`Operator.iterative`) the smallest that adds at most LAG to that.
     """
     if energy.unit:
         left = unmeasured_std(operator, y, energy.spread) if measured else smooth_stds(operator, y, energy.spread).max()
         high = rounded_up(max(energy.spread, FIRST * left))
     else:
         high = FIRST * energy.spread
-    low = min(energy.finest, max(operator.noise_std, 0.5 * energy.finest))
-    if energy.unit:
-        low = max(low, min(HIDDEN * operator.noise_std, COARSEST * energy.finest))
-    low = max(low, energy.floor)
+    low = max(min(energy.finest, max(operator.noise_std, 0.5 * energy.finest)), energy.floor)
     if energy.t_range is not None:
         low, high = max(low, energy.t_range[0]), min(high, energy.t_range[1])
     high = max(high, low)
