@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from dense import image_matrix, matrix, posterior_power
@@ -207,3 +208,28 @@ def test_neither_gain_nor_size_of_images_matters(gain: int, size: int) -> None:
     exact = solve(prior[:1].double().view(1, *IMAGE) + adjoint(measured[:1, :, 0].double()) / ETA**2, 1 / ETA**2, 1.0)
     assert (solved(1, 1)[:1].view(1, *IMAGE) - exact).abs().max() < 1e-3
     assert torch.equal(solved(2.0**gain, 2.0**size), 2.0**size * solved(1, 1))
+
+
+def twice(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+@pytest.mark.parametrize(("functions", "fault"), [
+    ({"forward": lambda x: x.mul_(2)}, "forward: got a function that writes into its argument; wanted one that leaves it as"),
+    ({"forward": lambda x: torch.from_numpy(np.multiply(x.numpy(), 2, out=x.numpy()))}, "forward: got a function that"),
+    ({"adjoint": lambda y: y.mul_(2)}, "adjoint: got a function that writes into its argument"),
+    ({"solve": lambda r, inv_eta2, lam: r.div_(4 * inv_eta2 + lam)}, "solve: got a function that writes into its argument"),
+    ({"forward": lambda x: x.numpy()}, "forward: got an output float32; wanted a tensor of floating-point or complex numbers"),
+    ({"forward": lambda x: None}, "forward: got an output NoneType; wanted a tensor"),
+    ({"forward": lambda x: x.long()}, "forward: got an output torch.int64; wanted a tensor of floating-point"),
+    ({"adjoint": lambda y: None}, r"adjoint: got an output NoneType; wanted torch.float32 of shape \(1, 1, 4, 5\)"),
+])
+def test_functions_that_are_none_of_an_operator_are_refused(functions: dict[str, Any], fault: str) -> None:
+    op = LinearOperator(**{"forward": twice, "adjoint": twice} | functions, noise_std=ETA, image_shape=IMAGE)
+    with pytest.raises(ArgumentError, match=f"^{fault}"):
+        op.check_measurement(torch.zeros(IMAGE))
+
+
+def test_no_measurement_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"^y: got shape \(0, 1, 4, 5\); wanted"):
+        LinearOperator(twice, twice, ETA, IMAGE).check_measurement(torch.zeros(0, *IMAGE))

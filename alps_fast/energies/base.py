@@ -175,11 +175,14 @@ class Energy:
         images = real
         if self.channelwise and self.channels and real.shape[1] != self.channels:
             images = laid_out(real).view(-1, self.channels, *real.shape[2:])
+        written = None if images.is_inference() else images._version
         with uncast():
             if value:
                 e, g = self._value_and_grad(images, float(t)) if level is None else self._value_and_grad_at(images, level)
                 e = e.view(x.shape[0], -1).sum(1)
             else:
                 e, g = None, self._grad(images, float(t)) if level is None else self._grad_at(images, level)
+        check(written is None or images._version == written, "energy",
+              f"a {type(self).__name__} that writes into the x it is given", "one that leaves it as it is")
         g = g.reshape(real.shape)
         return e, as_complex(g.movedim(1, -1).contiguous()).movedim(-1, 1) if x.is_complex() else g

@@ -255,8 +255,11 @@ class Foreign:
         """
         low, network, dtype = precision == "fast", self.network, self.computes_in(x)
         run = self._twin(network, low, x.device).module if isinstance(network, nn.Module) else network
+        given = laid(x.to(dtype), self.channels_last)
+        if given.data_ptr() == x.data_ptr() and not x.requires_grad:  # networks write there; with gradients torch says no
+            given = laid(x.clone(), self.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16) if low and dtype == torch.float32 else nullcontext():
-            out = run(laid(x.to(dtype), self.channels_last), levels, **arguments)
+            out = run(given, levels, **arguments)
         if not isinstance(out, Tensor):
             adapter = adapter_of(network)
             raise refused(self.name, f"output of type {type(out).__name__}", "a tensor" + (f": {adapter}" if adapter else ""))

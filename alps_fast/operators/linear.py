@@ -113,7 +113,7 @@ class LinearOperator(Operator):
         """y with a batch dimension."""
         check(isinstance(y, Tensor), "y", type(y).__name__, "a torch tensor")
         shape = self._plan(y.device)
-        check(y.shape[-len(shape):] == shape and y.ndim - len(shape) in (0, 1), "y", f"shape {tuple(y.shape)}",
+        check(y.shape[-len(shape):] == shape and y.ndim - len(shape) in (0, 1) and y.numel() > 0, "y", f"shape {tuple(y.shape)}",
               f"{shape} or (B, *{shape}), what forward gives")
         floating = y.is_complex() if self._complex_data else y.is_floating_point()
         check(floating, "y", str(y.dtype), "complex, as forward gives" if self._complex_data else "real floating point")
@@ -268,16 +268,22 @@ class LinearOperator(Operator):
         generator = torch.Generator().manual_seed(0)
         dtype = torch.complex64 if self.is_complex else torch.float32
         x = torch.randn(self.measurements or 1, *self._shape, generator=generator, dtype=dtype, device="cpu").to(device)
+        kept = x.clone()
         y = self._forward(x)
+        check(isinstance(y, Tensor) and (y.is_floating_point() or y.is_complex()), "forward",
+              f"an output {getattr(y, 'dtype', type(y).__name__)}", "a tensor of floating-point or complex numbers")
+        check_left("forward", x, kept)
         several = self.measurements is None and y.ndim > 1 and len(y) > 1
         check(y.shape[:1] == x.shape[:1] and y.ndim > 1, "forward",
               f"an output of shape {tuple(y.shape)} for {tuple(x.shape)}", "(B, ...) for (B, C, H, W)"
               + (f"; where each of {len(y)} measurements has another A, measurements={len(y)} and functions of (x, index)"
                  if several else ""))
         z = torch.randn(y.shape, generator=generator, dtype=y.dtype, device="cpu").to(device)
+        kept = z.clone()
         back = self._adjoint(z)
-        check(back.shape == x.shape and back.dtype == x.dtype, "adjoint",
-              f"an output {back.dtype} of shape {tuple(back.shape)}", f"{x.dtype} of shape {tuple(x.shape)}")
+        check(isinstance(back, Tensor) and back.shape == x.shape and back.dtype == x.dtype, "adjoint",
+              f"an output {described(back) if isinstance(back, Tensor) else type(back).__name__}", described(x))
+        check_left("adjoint", z, kept)
         there, here = (y * z.conj()).real.sum(), (x * back.conj()).real.sum()
         scale = y.norm() * z.norm()
         check(bool((there - here).abs() <= 1e-3 * scale), "adjoint", f"⟨Ax, z⟩ = {there:.6g} but ⟨x, Aᴴz⟩ = {here:.6g}",
@@ -305,7 +311,9 @@ class LinearOperator(Operator):
                 if function is None:
                     continue
                 with uncast():
+                    kept = x.clone()
                     out, other = (function(v, inv_eta2, lam, *self._index(v)) for v in (x, zeta))
+                    check_left(name, x, kept)
                 ok = isinstance(out, Tensor) and out.shape == x.shape and out.dtype == x.dtype
                 check(ok, name, described(out) if isinstance(out, Tensor) else type(out).__name__, described(x))
                 image, cross = (normal(v) * inv_eta2 + v * lam for v in (out, other))
@@ -317,3 +325,12 @@ class LinearOperator(Operator):
                     own, shared, wanted = dot(out, image) / unit, dot(out, cross) / unit, dot(x, zeta) / unit
                     check(abs(own - 1) < PROBED and abs(shared - wanted) < PROBED, name, f"noise of {own:.3g} times its variance",
                           f"S ξ with S Sᴴ = (AᴴA inv_eta2 + lam)⁻¹, {at}")
+
+
+def check_left(name: str, given: Tensor, before: Tensor) -> None:
+    """A function must leave what it is `given` as it was `before`: a run goes on with it.
+
+    Raises:
+        ArgumentError: naming the function.
+    """
+    check(torch.equal(given, before), name, "a function that writes into its argument", "one that leaves it as it is")
