@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -57,6 +58,14 @@ def whole(name: str, value: object, low: int, end: int | None = None) -> int:
     count = int(value)
     check(low <= count and (end is None or count < end), name, count, wanted)
     return count
+
+
+def sides(image_shape: object) -> tuple[int, int, int]:
+    """(C, H, W) of an image, as `whole` numbers."""
+    if not isinstance(image_shape, Sequence) or len(image_shape) != 3:
+        raise refused("image_shape", image_shape, "(C, H, W)")
+    channels, height, width = (whole("image_shape", side, 1) for side in image_shape)
+    return channels, height, width
 
 
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

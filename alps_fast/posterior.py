@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import check, check_choice, whole
+from .errors import check, check_choice, check_positive, number, whole
 from .io.archives import read_arrays, write_arrays
 from .io.files import check_is_file, reading, replacing
 from .pairs import Units, units
@@ -178,7 +179,8 @@ class Posterior:
         Raises:
             ArgumentError: naming the argument.
         """
-        check(0 < level < 1, "level", level, "a number in (0, 1)")
+        level = number(level)
+        check(isinstance(level, Real) and 0 < level < 1, "level", level, "a number in (0, 1)")
         self._warn_of_one("interval")
         figures = self._figures(of, by_channel=True)
         _, independent = self._counts()
@@ -270,7 +272,9 @@ class Posterior:
                           "more, or for pairs=False", stacklevel=3)
 
     def scaled(self, scale: float) -> Posterior:
-        """The posterior of `scale` times the image, scale > 0: its units changed back, where they were changed for the prior."""
+        """The posterior of `scale` times the image, scale > 0, else an ArgumentError: its units changed back, where they were
+        changed for the prior."""
+        scale = check_positive("scale", scale)
         whole = {name: scale * getattr(self, name) for name in ("mean", "channel_std", "samples", "trace", "chain_means")}
         if self.polar_means is None or self.polar_std is None:
             return replace(self, **whole)
@@ -278,7 +282,13 @@ class Posterior:
         return replace(self, **whole, polar_means=sizes * self.polar_means, polar_std=sizes * self.polar_std)
 
     def part(self, index: int) -> Posterior:
-        """That of measurement `index` of a batch alone."""
+        """That of measurement `index`, from 0 on, of a batch alone.
+
+        Raises:
+            ArgumentError: naming index.
+        """
+        check(self.mean.ndim == 4, "index", f"{index} of a posterior that is of one measurement", "a batch's")
+        index = whole("index", index, 0, len(self.mean))
         names = [f.name for f in fields(self) if isinstance(getattr(self, f.name), Tensor) and f.name != "support"]
         lost = [BrokenChain(0, *of[1:]) for of in self.broken if of.measurement == index]
         return replace(self, **{name: getattr(self, name)[index] for name in names}, broken=lost)
@@ -426,10 +436,11 @@ class Posterior:
         from matplotlib.figure import Figure
 
         batched = self.mean.ndim == 4
+        index = whole("index", index, 0, len(self.mean) if batched else 1)
         std = self.magnitude_std if self.mean.is_complex() else self.std
         mean, std, samples = ((v[index] if batched else v) for v in (self.mean, std, self.samples))
-        whole = [s for s in samples if bool(torch.view_as_real(s).isfinite().all() if s.is_complex() else s.isfinite().all())]
-        panels = {"mean": mean, "standard deviation": std} | {f"sample {i + 1}": s for i, s in enumerate(whole[:2])}
+        unbroken = [s for s in samples if bool(torch.view_as_real(s).isfinite().all() if s.is_complex() else s.isfinite().all())]
+        panels = {"mean": mean, "standard deviation": std} | {f"sample {i + 1}": s for i, s in enumerate(unbroken[:2])}
         figure = Figure(figsize=(3 * len(panels), 3.3), layout="constrained")
         low, high = None, None
         for axes, (title, image) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):

@@ -90,3 +90,47 @@ def test_info_survives_a_wrong_isa(monkeypatch):
     monkeypatch.setenv("ALPS_FAST_ISA", "abacus")
     result = CliRunner().invoke(main, ["info", "--json"])
     assert result.exit_code == 0
+
+
+def test_priors_operators_and_paths_of_another_kind_are_refused():
+    box, same = torch.ones(3, 3) / 9, torch.nn.Identity()
+    for shape in (64, None, (8, 8)):
+        for made in (lambda shape=shape: af.operators.Blur(box, 0.1, shape),
+                     lambda shape=shape: af.operators.LinearOperator(same, same, 0.1, shape)):
+            with pytest.raises(af.ArgumentError, match=r"^image_shape: got .*; wanted \(C, H, W\)"):
+                made()
+    for energies, weights, fault in ((GAUSSIAN, None, "energies: got GaussianEnergy; wanted a sequence"),
+                                     ([], None, "energies: got none; wanted a sequence of at least one"),
+                                     ([lambda x: x], None, "energies: got function; wanted alps_fast energies"),
+                                     ([GAUSSIAN], ["a"], "weights: got a; wanted a finite number > 0"),
+                                     ([GAUSSIAN], [float("inf")], "weights: got inf; wanted a finite number > 0"),
+                                     ([GAUSSIAN], 2.0, "weights: got 2.0; wanted 1 numbers > 0"),
+                                     ([GAUSSIAN], [1.0, 1.0], "weights: got .*; wanted 1 numbers > 0")):
+        with pytest.raises(af.ArgumentError, match=f"^{fault}"):
+            af.energies.SumEnergy(energies, weights)
+    for name in (None, 3):
+        with pytest.raises(af.ArgumentError, match=f"^energy: got {name}; wanted a file, or one of"):
+            af.energies.load(name)
+    with pytest.raises(af.ArgumentError, match="^checkpoint: got 3; wanted None or a path"):
+        af.samplers.Sampler(af.operators.Denoising(0.1), GAUSSIAN, checkpoint=3)
+
+
+def test_what_a_posterior_is_asked_is_checked():
+    """scaled(-1) had standard deviations below zero, and part(-1) forgot which chains broke."""
+    one, two = (af.sample(torch.zeros(shape), af.operators.Denoising(0.1), GAUSSIAN, chains=4, schedule=SHORT, progress=False)
+                for shape in ((1, 4, 4), (2, 1, 4, 4)))
+    for scale in (-1.0, 0, "x", float("nan")):
+        with pytest.raises(af.ArgumentError, match="^scale: got"):
+            one.scaled(scale)
+    for index in (-1, 2, "a", 0.0):
+        for method in (two.part, lambda index: two.plot(index=index)):
+            with pytest.raises(af.ArgumentError, match=r"^index: got .*; wanted an integer in \[0, 2\)"):
+                method(index)
+    with pytest.raises(af.ArgumentError, match=r"^index: got 1; wanted an integer in \[0, 1\)"):
+        one.plot(index=1)
+    with pytest.raises(af.ArgumentError, match="^index: got 0 of a posterior that is of one measurement; wanted a batch's"):
+        one.part(0)
+    for level in ("90", 90, None, torch.tensor([0.5, 0.9])):
+        with pytest.raises(af.ArgumentError, match=r"^level: got .*; wanted a number in \(0, 1\)"):
+            one.interval(level)
+    assert torch.equal(one.interval(torch.tensor(0.5))[0], one.interval(0.5)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -129,6 +130,8 @@ def _read(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _file(name: str | Path, argument: str, wanted: str) -> Path:
     """The shipped file of this name, or the file of this path."""
+    if not isinstance(name, str | os.PathLike):
+        raise refused(argument, repr(name), wanted)
     for path in (MODELS / f"{name}.safetensors", Path(name)):
         with suppress(OSError, ValueError):  # a name that no file can have
             if path.is_file():

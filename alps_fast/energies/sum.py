@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import check
+from ..adapters import check_ours
+from ..errors import check, check_positive
 from .base import CPU, Energy
 
 
@@ -24,11 +25,14 @@ class SumEnergy(Energy):
     """
 
     def __init__(self, energies: Sequence[Energy], weights: Sequence[float] | None = None):
-        check(len(energies) > 0, "energies", "none", "at least one energy")
+        check(isinstance(energies, Sequence) and len(energies) > 0, "energies",
+              "none" if isinstance(energies, Sequence) else type(energies).__name__, "a sequence of at least one energy")
+        for energy in energies:
+            check_ours("energies", energy, Energy, "alps_fast energies")
         self.energies = tuple(energies)
-        self.weights = tuple(map(float, weights)) if weights is not None else (1.0,) * len(self.energies)
-        check(len(self.weights) == len(self.energies) and min(self.weights) > 0, "weights", weights,
-              f"{len(self.energies)} numbers > 0")
+        count, given = len(self.energies), (1.0,) * len(self.energies) if weights is None else weights
+        check(isinstance(given, Sequence) and len(given) == count, "weights", given, f"{count} numbers > 0")
+        self.weights = tuple(check_positive("weights", weight) for weight in given)
 
     @property
     def has_value(self) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..energies.base import Energy
-from ..errors import ArgumentError, check, number
+from ..errors import ArgumentError, check, number, sides
 from ..operators import Blur, CartesianMRI, CircularBlur, Denoising, Inpainting, LinearOperator, Operator, SuperResolution
 from ..posterior import Posterior
 from ..samplers import Sampler
@@ -67,7 +67,8 @@ def from_deepinv(physics: Any, image_shape: Sequence[int] | None = None, *, nois
     check(callable(getattr(physics, "A", None)) and callable(getattr(physics, "A_adjoint", None)), "physics",
           type(physics).__name__, "a deepinv.physics.LinearPhysics, with A and A_adjoint")
     eta = noise_of(physics) if noise_std is None else noise_std
-    given = image_shape if image_shape is not None else getattr(physics, "img_size", None) or getattr(physics, "imsize", None)
+    said = None if image_shape is None else sides(image_shape)
+    given = said or getattr(physics, "img_size", None) or getattr(physics, "imsize", None)
     shape = None if given is None else tuple(given)
     known = FUSED.get(type(physics).__name__)
     fused = None if known is None else known(physics, eta, shape)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import check, whole
+from ..errors import check, sides
 from ..operators import LinearOperator, Operator
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ def to_sigpy(operator: Operator, image_shape: Sequence[int]) -> Linop:
     from sigpy.linop import Linop
 
     check(isinstance(operator, Operator), "operator", type(operator).__name__, "an alps_fast operator")
-    check(len(image_shape) == 3, "image_shape", image_shape, "(C, H, W)")
-    shape = tuple(whole("image_shape", side, 1) for side in image_shape)
+    shape = sides(image_shape)
     dtype = np.complex64 if operator.is_complex else np.float32
     nothing = torch.zeros(shape, dtype=torch.complex64 if operator.is_complex else None, device="cpu")
     measured = tuple(operator.forward(nothing).shape)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import check, check_choice, check_positive, whole
+from ..errors import check, check_choice, check_positive, sides
 from ..ops._modes import ordinary
 from ..ops._scalars import StepScalars
 from ..ops._step import check_step, check_stream, right_hand_side, unit_noise
@@ -56,8 +56,7 @@ class Blur(Operator):
         check_choice("padding", padding, tuple(PADDINGS))
         check_psf("psf", psf)
         check(psf.ndim == 2, "psf", f"shape {tuple(psf.shape)}", f"a real tensor (h, w); {SEVERAL}")
-        check(len(image_shape) == 3, "image_shape", image_shape, "(C, H, W)")
-        channels, height, width = (whole("image_shape", size, 1) for size in image_shape)
+        channels, height, width = sides(image_shape)
         for size, side in zip((height, width), psf.shape, strict=True):
             least = side // 2 + 1 if padding == "reflect" else side if padding == "valid" else 1
             check(size >= least, "psf", f"shape {tuple(psf.shape)}", f"one that fits {height} x {width} pixels with {padding!r}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..adapters import check_own
-from ..errors import check, check_positive, whole
+from ..errors import check, check_positive, sides, whole
 from ..layout import from_state, to_state
 from ..ops._cg import PRECISELY, allowed, damped_least_squares
 from ..ops._modes import settled, uncast
@@ -71,13 +71,11 @@ class LinearOperator(Operator):
         if self._roots is not None and (given := len(self._roots.tensors[0])) > 1:
             check(self.measurements in (None, given), "noise_std", f"{given} measurements", f"{self.measurements} or one for all")
             self._count = self.measurements = given
-        check(isinstance(image_shape, Sequence) and len(image_shape) == 3, "image_shape", image_shape, "(C, H, W)")
+        self._shape = sides(image_shape)
         self.is_complex = is_complex
         self.tol, self.max_iter = check_positive("tol", tol), whole("max_iter", max_iter, 1)
         self._functions = forward, adjoint
         self._known = solve, sqrt
-        channels, height, width = (whole("image_shape", size, 1) for size in image_shape)
-        self._shape = channels, height, width
         self._measured: tuple[int, ...] | None = None  # shape of one measurement, known once _plan has run
         self._complex_data = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -144,6 +145,7 @@ class Sampler:
               f"None with a {type(self.energy).__name__}, an energy without a value to accept or reject by")
         self._check_moves()
         check_choice("backend", self.backend, NAMES)
+        check(isinstance(self.checkpoint, str | os.PathLike | None), "checkpoint", repr(self.checkpoint), "None or a path")
         check(self.callback is None or callable(self.callback), "callback", repr(self.callback), "None or a function")
         folds = self.schedule is not None and self.schedule.predictor == FOLDED
         check(not folds or self.correction is None, "schedule", "one with a folded predictor",
