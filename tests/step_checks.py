@@ -90,11 +90,12 @@ def check_noise_modes(op: Callable[..., tuple[Tensor, Tensor]], a: Arguments, xi
 
 
 def check_rows_stand_alone(op: Callable[..., tuple[Tensor, Tensor]], a: Arguments, alike: Same = torch.equal) -> None:
-    """Row n uses measurement n // (N/B) and is the same as alone; inputs are left as they were, chains may be strided."""
+    """Row n uses measurement n // (N/B) and is the same as alone; inputs stay as they were, chains may be strided, or none."""
     before = {k: v.clone() for k, v in a.items() if isinstance(v, Tensor)}
     together = op(**a)
     assert all(torch.equal(a[k], v) for k, v in before.items())
     assert alike(together[0], op(**{**a, "ids": a["ids"].repeat_interleave(2, 0)[::2]})[0])
+    assert all(v.shape == a["x"][:0].shape for v in op(**a | {k: a[k][:0] for k in ("x", "grad", "ids")}))
     each = len(a["x"]) // len(a["b"])
     for n in range(len(a["x"])):
         one = {k: a[k][n:n + 1] for k in ("x", "grad", "ids")}
@@ -119,5 +120,7 @@ def check_bad_arguments(op: Callable[..., Any], a: Arguments, more: dict[str, An
         with pytest.raises(ArgumentError) as caught:
             op(**{**a, name: value})
         assert str(caught.value).startswith(f"{name}:"), (name, str(caught.value))
+    with pytest.raises(ArgumentError, match="^x:.* a pixel"):
+        op(**a | {k: a[k][:, :0] for k in ("x", "grad", "b")} | {"noise": NO_NOISE})
     with pytest.raises(ArgumentError, match="^grad:.*contiguous"):
         op(**{**a, "grad": x.transpose(1, 2).contiguous().transpose(1, 2)})

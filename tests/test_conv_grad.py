@@ -44,6 +44,12 @@ def test_jacobian_is_symmetric():
     torch.testing.assert_close(j, j.T, rtol=1e-6, atol=1e-6)  # torch's hardsigmoid derivative holds 1/6 in float32
 
 
+@pytest.mark.parametrize("shape", [(0, 2, 7, 13), (3, 2, 0, 8)])
+def test_nothing_has_no_gradient(shape):
+    grad, value = conv_grad(torch.zeros(shape), *single(conv_network()))
+    assert grad.shape == shape and value.tolist() == [0.0] * len(value) and len(value) == shape[0]
+
+
 def test_one_level_an_image_and_images_apart():
     weights, *_, blocks = conv_network()
     net = CompactNet(2, 8, tuple(blocks)).double()

@@ -23,6 +23,8 @@ def check_step(x: Tensor, grad: Tensor, b: Tensor, ids: Tensor, lam: float, lin:
     check_state("grad", grad, x)
     check_state("b", b, x)
     shape, rows = x.shape, len(x)
+    if 0 in shape[1:]:
+        raise refused("x", f"shape {tuple(shape)}", "images of a pixel and a channel at least")
     if grad.shape != shape:
         raise refused("grad", f"shape {tuple(grad.shape)}", f"the shape of x, {tuple(shape)}")
     if b.shape[1:] != shape[1:] or len(b) == 0 or rows % len(b) != 0:
@@ -79,8 +81,8 @@ def check_stream(numbers: int, step: int, noise: int, xi: Tensor | None) -> None
     """The step, the one after it where that is drawn from too, and the quads of an image must fit their counter words."""
     drawn = noise != NO_NOISE and xi is None
     check(0 <= step <= MASK - (drawn and noise == AVERAGED), "step", step, "an integer in [0, 2**32), as the step after it")
-    if drawn and not 0 < numbers <= 1 << 34:
-        raise refused("x", f"{numbers} numbers an image", "1 to 2**34")
+    if drawn and numbers > 1 << 34:
+        raise refused("x", f"{numbers} numbers an image", "at most 2**34")
 
 
 def check_state(name: str, value: Tensor, x: Tensor) -> None:

@@ -116,7 +116,7 @@ def langevin_sense_cg_reference(
         drawn = samples * root(inv_eta2) + eps[:, 0] * root(noise_lam)
 
     def solve(rhs: Tensor, start: Tensor, shift: Tensor) -> Tensor:
-        return sense_solve(rhs, start, maps, mask, inv_eta2, shift, tol * math.sqrt(x[0].numel()), max_iter)
+        return sense_solve(rhs, start, maps, mask, inv_eta2, shift, tol * math.sqrt(x.shape[1:].numel()), max_iter)
 
     rhs = right_hand_side(x, grad, b, lin, w)
     if joint and drawn is not None:
