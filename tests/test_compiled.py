@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,3 +104,65 @@ def test_a_member_that_is_not_among_the_fields_is_an_error(tmp_path: Path, monke
     for name in names[1:]:
         with pytest.raises(RuntimeError, match="member"):
             getattr(made, f"without{name}")()
+
+
+SHORT = """
+import resource
+import sys
+from pathlib import Path
+
+import torch
+from inputs import fourier_arguments, ridge_constants
+from sense_inputs import solver
+from step_checks import states
+
+from alps_fast.ops.langevin_fourier import langevin_fourier
+from alps_fast.ops.langevin_sense import langevin_sense
+from alps_fast.ops.langevin_sense_cg import langevin_sense_cg
+from alps_fast.ops.ridge_grad import ridge_grad
+
+torch.set_num_threads(2)
+
+
+def sense(n):
+    return states(1, 1, (n, 1, 2), torch.float32) | {
+        "u": torch.eye(n, dtype=torch.complex64)[None], "eigenvalues": torch.ones(1, n), "axis": 0, "backend": "cpu"}
+
+
+def ridge(n):
+    names = ("filters", "weights", "r", "q", "mu")
+    energy = dict(zip(names, ridge_constants(dtype=torch.float32), strict=True))
+    return energy | {"x": torch.ones(2, 1, n, n), "backend": "cpu"}
+
+
+op, of, size = {
+    "langevin_fourier": (langevin_fourier, lambda n: fourier_arguments((n, n), 1, False, 2, 1), 512),
+    "langevin_sense": (langevin_sense, sense, 1024),
+    "langevin_sense_cg": (langevin_sense_cg, lambda n: solver((n, n), 1, 2, 1, 0.1), 256),
+    "ridge_grad": (ridge_grad, ridge, 512),
+}[sys.argv[1]]
+large, small = of(size), of(9)
+op(**small)  # the threads are there
+hard, refusals = resource.getrlimit(resource.RLIMIT_AS)[1], set()
+for more in range(0, 1 << 30, 1 << 19):
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + more, hard))
+    try:
+        op(**large)
+        break
+    except (MemoryError, RuntimeError) as error:
+        refusals.add(type(error).__name__)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+print(*sorted(refusals))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux how much memory is in use, and to limit it")
+@pytest.mark.parametrize("op", ["langevin_fourier", "langevin_sense", "langevin_sense_cg", "ridge_grad"])
+def test_too_little_memory_is_an_error_wherever_it_ends(op):
+    """With a little more each time; what is thrown among threads would end the process."""
+    tests = Path(__file__).parent
+    run = subprocess.run([sys.executable, "-c", SHORT, op], capture_output=True, text=True, cwd=tests,
+                         env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"})  # what is let go is given back
+    assert run.returncode == 0 and "MemoryError" in run.stdout.split(), run.stderr

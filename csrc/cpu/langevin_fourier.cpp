@@ -7,6 +7,7 @@
 // or the rounding of the larger would be the error of the smaller.
 #include <omp.h>
 
+#include <atomic>
 #include <cmath>
 
 #include "aliases.h"
@@ -250,14 +251,11 @@ static void run(const DecimatedFourierStep& s, int threads) {
   const Floats gains(s.operators * gains_floats), shared(image_floats);
   const bool together = s.rows < threads;  // few images: all threads on one after the other
   const int workers = together ? threads : team(threads, s.rows);
+  std::atomic<bool> fits{true};
 #pragma omp parallel num_threads(workers)
   {
-    const Floats own((together ? 0 : image_floats) + at.panel + 2 * rows + (2 * s.factor + 1) * at.column);
-    float* scratch = own.data + (together ? 0 : image_floats);
-    float *cells = scratch + at.panel, *others = cells + s.factor * at.column, *row = others + (s.factor + 1) * at.column;
-    std::memset(row, 0, sizeof(float) * static_cast<size_t>(2 * rows));
-    const Workspace work = {together ? shared.data : own.data, scratch, row, row + rows, cells, others,
-                            others + at.column};
+    const Floats own((together ? 0 : image_floats) + at.panel + 2 * rows + (2 * s.factor + 1) * at.column, std::nothrow);
+    if (!own.data) fits = false;
 #pragma omp for schedule(static)
     for (int64_t i = 0; i < s.operators * at.blocks; ++i) {
       const float* spectrum = s.h + i / at.blocks * 2 * s.height * s.width;
@@ -265,15 +263,23 @@ static void run(const DecimatedFourierStep& s, int threads) {
       if (s.factor > 1) fill_gains(s, at.amplitude, spectrum, aliases, at.column, gains.data + i * at.gains);
       else fill_gains(s, at, spectrum, aliases->taken, gains.data + i * at.gains);
     }
-    const auto gains_of = [&](int64_t image) { return gains.data + image / rows_of_each * gains_floats; };
-    if (together) {
-      const int worker = omp_get_thread_num(), present = omp_get_num_threads();
-      for (int64_t image = 0; image < s.rows; ++image) advance<NOISE>(s, at, gains_of(image), image, worker, present, work);
-    } else {
+    if (fits) {  // which all threads see alike, as the loop has ended for all
+      float* scratch = own.data + (together ? 0 : image_floats);
+      float *cells = scratch + at.panel, *others = cells + s.factor * at.column, *row = others + (s.factor + 1) * at.column;
+      std::memset(row, 0, sizeof(float) * static_cast<size_t>(2 * rows));
+      const Workspace work = {together ? shared.data : own.data, scratch, row, row + rows, cells, others,
+                              others + at.column};
+      const auto gains_of = [&](int64_t image) { return gains.data + image / rows_of_each * gains_floats; };
+      if (together) {
+        const int worker = omp_get_thread_num(), present = omp_get_num_threads();
+        for (int64_t image = 0; image < s.rows; ++image) advance<NOISE>(s, at, gains_of(image), image, worker, present, work);
+      } else {
 #pragma omp for schedule(static)
-      for (int64_t image = 0; image < s.rows; ++image) advance<NOISE>(s, at, gains_of(image), image, 0, 1, work);
+        for (int64_t image = 0; image < s.rows; ++image) advance<NOISE>(s, at, gains_of(image), image, 0, 1, work);
+      }
     }
   }
+  if (!fits) throw std::bad_alloc();
 }
 
 void langevin_fourier(const DecimatedFourierStep& s, int threads) {

@@ -8,6 +8,8 @@
 //
 // Where a piece has no more than FEW chains, lanes are outputs of a product instead, a chain after another, in the same order
 // of the same operations: the bits are the same, and a chain alone does not pay for sixteen.
+#include <atomic>
+
 #include "memory.h"
 #include "noise.h"
 #include "wide_lanes.h"
@@ -412,13 +414,16 @@ static void run(const SenseStep& s, int threads) {
   const int64_t cells = group * CELL * pitch;  // which are enough for the planes of few chains too
   const int64_t each = s.rows / s.operators, tiles = (each + CHAIN_TILE - 1) / CHAIN_TILE;  // of an operator
   const int64_t pieces = ((s.lines + group - 1) / group) * s.operators * tiles;
+  std::atomic<bool> fits{true};
 #pragma omp parallel num_threads(team(threads, pieces))
   {
-    const Floats memory(2 * cells + (2 * CELL + 2) * pitch);
-    float *r = memory.data, *xi = r + cells, *work = xi + cells, *gain = work + 2 * CELL * pitch;
+    const Floats memory(2 * cells + (2 * CELL + 2) * pitch, std::nothrow);
+    if (!memory.data) fits = false;
 #pragma omp for collapse(2) schedule(static)
     for (int64_t first = 0; first < s.lines; first += group)
       for (int64_t i = 0; i < s.operators * tiles; ++i) {
+        if (!memory.data) continue;
+        float *r = memory.data, *xi = r + cells, *work = xi + cells, *gain = work + 2 * CELL * pitch;
         const int64_t of = i / tiles, before = i % tiles * CHAIN_TILE, lines_before = of * s.lines + first;
         const Tile tile = {first, s.lines - first < group ? s.lines - first : group, of * each + before,
                            each - before < CHAIN_TILE ? each - before : CHAIN_TILE, s.u + 2 * lines_before * s.n * s.n,
@@ -427,6 +432,7 @@ static void run(const SenseStep& s, int threads) {
         else advance<NOISE>(s, tile, gain, work);
       }
   }
+  if (!fits) throw std::bad_alloc();
 }
 
 void langevin_sense(const SenseStep& s, int threads) {

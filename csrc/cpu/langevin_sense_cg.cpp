@@ -47,16 +47,16 @@ struct Workspace {
   float *scratch, *rows, *cells, *others;
 };
 
-// What is needed of coil c, or as coil -1 of the mask and the gains, in cells.
-static void prepare(const SenseCgStep& s, const Problem& at, int64_t coil) {
+// What is needed of coil c, or as coil -1 of the mask and the gains, in cells. The `rows` of a panel are read past their end, by
+// whole vectors.
+static void prepare(const SenseCgStep& s, const Problem& at, int64_t coil, float* rows) {
   const int64_t row = 2 * s.width;
   if (coil >= 0) {
-    const Floats rows(drawn_floats(BATCH * row));  // the last is read past its end, by whole vectors
     for (int64_t p = 0; p < at.panels; ++p) {
       const int64_t first = p * BATCH, count = s.height - first < BATCH ? s.height - first : BATCH;
-      std::memset(rows.data, 0, sizeof(float) * static_cast<size_t>(BATCH * row));  // rows that are none see nothing
-      std::memcpy(rows.data, s.maps + (coil * s.height + first) * row, sizeof(float) * static_cast<size_t>(count * row));
-      to_cells(at.cell, rows.data, at.maps.data + coil * at.image + p * at.panel);
+      std::memset(rows, 0, sizeof(float) * static_cast<size_t>(BATCH * row));  // rows that are none see nothing
+      std::memcpy(rows, s.maps + (coil * s.height + first) * row, sizeof(float) * static_cast<size_t>(count * row));
+      to_cells(at.cell, rows, at.maps.data + coil * at.image + p * at.panel);
     }
     return;
   }
@@ -292,38 +292,43 @@ static int64_t run(const SenseCgStep& s, int threads) {
   const bool joint = s.joint && NOISE != NO_NOISE;
   const int64_t systems = NOISE == NO_NOISE || joint ? s.rows : 2 * s.rows, numbers = 2 * s.height * s.width;
   const int64_t column = at.padded * CELL, rows = drawn_floats(BATCH * 2 * s.width);
-  std::atomic<bool> stopped{true};
+  std::atomic<bool> stopped{true}, fits{true};
   std::atomic<int64_t> applications{0};
 #pragma omp parallel num_threads(team(threads, systems))
   {
-    const Floats own(5 * at.image + at.panel + rows + 2 * column);
-    float *next = own.data, *row = next + 5 * at.image + at.panel, *cells = row + rows;
-    const Workspace work = {next, next + at.image, next + 2 * at.image, next + 3 * at.image, next + 4 * at.image,
-                            next + 5 * at.image, row, cells, cells + column};
+    const Floats own(5 * at.image + at.panel + rows + 2 * column, std::nothrow);
+    if (!own.data) fits = false;
 #pragma omp for schedule(static)
-    for (int64_t coil = -1; coil < s.coils; ++coil) prepare(s, at, coil);
+    for (int64_t coil = -1; coil < s.coils; ++coil)
+      if (own.data) prepare(s, at, coil, own.data);
+    if (fits) {  // which all threads see alike, as the loop has ended for all
+      float *next = own.data, *row = next + 5 * at.image + at.panel, *cells = row + rows;
+      const Workspace work = {next, next + at.image, next + 2 * at.image, next + 3 * at.image, next + 4 * at.image,
+                              next + 5 * at.image, row, cells, cells + column};
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t system = 0; system < systems; ++system) {
-      const bool of_noise = system >= s.rows;
-      const int64_t n = of_noise ? system - s.rows : system;
-      if constexpr (NOISE != NO_NOISE)
-        if (of_noise || joint) noise_system<NOISE>(s, at, n, work);
-      if (!of_noise) mean_system(s, at, n, joint, work);
-      const float* gain = at.gain.data + (of_noise ? at.blocks * s.height * BATCH : 0);
-      const auto [count, ended] = solve(s, at, !of_noise, of_noise ? s.noise_lam : s.lam, gain, work);
-      applications += count;
-      if (!ended) stopped = false;
-      float* out = (of_noise ? s.after : s.mean) + n * numbers;
-      for_panels(s, at, [&](int64_t pixel, int64_t count, int64_t panel) {
-        from_cells(at.cell, work.x + panel, work.rows);
-        std::memcpy(out + 2 * pixel, work.rows, sizeof(float) * static_cast<size_t>(count));
-      });
-    }
+      for (int64_t system = 0; system < systems; ++system) {
+        const bool of_noise = system >= s.rows;
+        const int64_t n = of_noise ? system - s.rows : system;
+        if constexpr (NOISE != NO_NOISE)
+          if (of_noise || joint) noise_system<NOISE>(s, at, n, work);
+        if (!of_noise) mean_system(s, at, n, joint, work);
+        const float* gain = at.gain.data + (of_noise ? at.blocks * s.height * BATCH : 0);
+        const auto [count, ended] = solve(s, at, !of_noise, of_noise ? s.noise_lam : s.lam, gain, work);
+        applications += count;
+        if (!ended) stopped = false;
+        float* out = (of_noise ? s.after : s.mean) + n * numbers;
+        for_panels(s, at, [&](int64_t pixel, int64_t count, int64_t panel) {
+          from_cells(at.cell, work.x + panel, work.rows);
+          std::memcpy(out + 2 * pixel, work.rows, sizeof(float) * static_cast<size_t>(count));
+        });
+      }
 #pragma omp for schedule(static)
-    for (int64_t n = 0; n < s.rows; ++n)
-      for (int64_t e = n * numbers; e < (n + 1) * numbers; ++e)
-        s.after[e] = NOISE == NO_NOISE || joint ? s.mean[e] : s.mean[e] + s.after[e];
+      for (int64_t n = 0; n < s.rows; ++n)
+        for (int64_t e = n * numbers; e < (n + 1) * numbers; ++e)
+          s.after[e] = NOISE == NO_NOISE || joint ? s.mean[e] : s.mean[e] + s.after[e];
+    }
   }
+  if (!fits) throw std::bad_alloc();
   return stopped ? applications.load() : -applications.load();
 }
 

@@ -13,7 +13,11 @@ namespace alps::ALPS_ISA {
 
 class Floats {  // memory for `count` floats, aligned to a page, not set
  public:
-  explicit Floats(int64_t count) : Floats(sizeof(float) * static_cast<size_t>(count), kept()) {}
+  explicit Floats(int64_t count) : Floats(count, std::nothrow) {
+    if (!data) throw std::bad_alloc();
+  }
+  // No data where there is no memory: for the parts of parallel threads, as what is thrown there ends the process.
+  Floats(int64_t count, const std::nothrow_t&) : Floats(sizeof(float) * static_cast<size_t>(count), kept()) {}
   Floats(Floats&& other) noexcept : data(std::exchange(other.data, nullptr)), bytes_(other.bytes_) {}
   Floats& operator=(Floats&&) = delete;
   ~Floats() {
@@ -65,7 +69,7 @@ class Floats {  // memory for `count` floats, aligned to a page, not set
       *best = kept.blocks.back();
       kept.blocks.pop_back();
     } else {
-      data = static_cast<float*>(::operator new(bytes, PAGE));
+      data = static_cast<float*>(::operator new(bytes, PAGE, std::nothrow));
     }
   }
 
