@@ -15,6 +15,7 @@ from PIL import Image
 from alps_fast import data, energies, io, map_estimate, operators
 from alps_fast.cli import COMMANDS, main
 from alps_fast.cli.distill import _teacher
+from alps_fast.ops import _dispatch
 from alps_fast.posterior import Posterior
 
 METRICS = {"task", "psnr_least_squares", "psnr_mmse", "psnr_mmse_limit", "psnr_map", "ssim_mmse", "coverage90",
@@ -89,6 +90,17 @@ def test_info() -> None:
         assert row["have"][-1] == "torch" and row["runs"] == (usable[0]["backend"] if here else None)
     text = call("info").stdout
     assert all(b["why"] in text for b in found["backends"]) and "langevin_pixel     on a CPU: " in text
+
+
+@pytest.mark.parametrize(("named", "runs", "said"), [
+    ("torch", "torch", "torch"), ("abacus", None, "none: ALPS_FAST_BACKEND: got 'abacus'"),
+    ("cuda", None, "none: ALPS_FAST_BACKEND: backend 'cuda' cannot run here")])
+def test_info_says_what_stands_for_auto(monkeypatch: pytest.MonkeyPatch, named: str, runs: str | None, said: str) -> None:
+    monkeypatch.setitem(_dispatch._reasons, "cuda", "no")
+    monkeypatch.setenv("ALPS_FAST_BACKEND", named)
+    found = json.loads(call("info", "--json").stdout)
+    assert {row["runs"] for row in found["ops"] if row["device"] == "cpu"} == {runs}
+    assert found["machine"]["auto"].startswith(said) and f'backend="auto" stands for: {said}' in call("info").stdout
 
 
 def test_demo(tmp_path: Path, prior: Path) -> None:

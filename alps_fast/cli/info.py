@@ -28,7 +28,8 @@ def gather() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": {"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(),
-                    "torch_threads": torch.get_num_threads(), "isa": isa, "fast": fast, "nvcc": _dispatch.has_nvcc(),
+                    "torch_threads": torch.get_num_threads(), "isa": isa, "fast": fast, "auto": _auto(),
+                    "nvcc": _dispatch.has_nvcc(),
                     "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]},
         "backends": _dispatch.table(),
         "ops": _dispatch.serving(),
@@ -41,6 +42,17 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _auto() -> str:
+    """What stands in for backend="auto": that itself, or what ALPS_FAST_BACKEND says."""
+    from alps_fast.errors import ArgumentError
+    from alps_fast.ops._dispatch import chosen
+
+    try:
+        return chosen("auto")
+    except ArgumentError as error:
+        return f"none: {error}"
 
 
 def _kernels() -> tuple[str | None, str | None]:
@@ -77,6 +89,8 @@ def command(as_json: bool) -> None:
     for row in found["backends"]:
         state = f"{len(row['ops'])} ops" if row["usable"] else f"not here: {row['why_not']}"
         click.echo(f"  {row['backend']:<7} {row['why']}; {state}")
+    if machine["auto"] != "auto":
+        click.echo(f'backend="auto" stands for: {machine["auto"]}')
     click.echo('ops, what backend="auto" runs them on here, and all that have them, in order of preference:')
     for row in found["ops"]:
         where = f"{row['op']:<18} on a CPU:" if row["device"] == "cpu" else f"{'':<18} on a GPU:"

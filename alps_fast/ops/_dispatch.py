@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import profiler
 
-from ..errors import BackendError, check, check_choice
+from ..errors import ArgumentError, BackendError, check, check_choice
 from ._modes import uncast
 
 P = ParamSpec("P")
@@ -289,9 +289,15 @@ def serving() -> list[dict[str, Any]]:
     for op in sorted({op for op, _ in _implementations}):
         for device, missing in (("cpu", None), ("cuda", _why_not_gpu())):
             have = [b.name for b in BACKENDS if device in b.devices and (op, b.name) in _implementations]
-            usable = [name for name in have if why_not(name) is None and missing is None]
-            rows.append({"op": op, "device": device, "have": have, "runs": usable[0] if usable else None})
+            rows.append({"op": op, "device": device, "have": have, "runs": None if missing else _runs(op, device)})
     return rows
+
+
+def _runs(op: str, device: str) -> str | None:
+    try:
+        return _name_of(implementations(op, "auto", torch.device(device))[0])
+    except ArgumentError:  # ALPS_FAST_BACKEND asks for what cannot run there
+        return None
 
 
 def has_nvcc() -> bool:
