@@ -28,10 +28,10 @@ from alps_fast.cli.options import chosen_precision
 from alps_fast.metrics import coverage, psnr
 from alps_fast.operators import CartesianMRI, Inpainting
 from alps_fast.samplers.chosen import chosen
-from alps_fast.student import student
 
 from .bench_alps import STEPS, TunedMRI, TunedPixels, as_pair, tuned_gradient, tuned_loop
 from .common import Measure
+from .quality.figures import interval
 from .records import machine
 
 ENTRIES = ("mri_r4", "mri_r8", "inpaint")
@@ -57,12 +57,10 @@ def tuned(problem: Problem, energy: Any, chains: int, schedule: af.Schedule, mea
     a = TunedMRI(op, b.device) if isinstance(op, CartesianMRI) else TunedPixels(op, b.device)
     slope, levels = tuned_gradient(energy, energy.precision, measure), schedule.t().tolist()
     tuned_loop(a, slope, energy.curvature, b, chains, levels[-1:], 1)  # compiles
-    factor = (1 + 1 / chains) ** 0.5 * float(student(0.9, torch.tensor(float(chains - 1))))
 
     def run() -> Result:
         x = tuned_loop(a, slope, energy.curvature, b, chains, levels, STEPS)
-        mean, half = x.mean(0), factor * x.std(0)
-        mean, low, high = (torch.complex(*end[:, None]) if mri else end for end in (mean, mean - half, mean + half))
+        mean, low, high = (torch.complex(*image[:, None]) if mri else image for image in (x.mean(0), *interval(x, 0.9)))
         return Result(mean, low, high, STEPS * len(levels))
 
     return run

@@ -282,6 +282,15 @@ def test_standard_errors_and_goals():
     assert table.goals(lines[1:])[2] == "| ours, ridge | 0 of 1 | 0 of 1 | 1 of 1 | 0.900 |"  # beside the longer run alone
 
 
+@pytest.mark.parametrize("arguments", [("--device", "mps"), ("--device", "cuda", "--tune"), ("--device", "cuda")])
+def test_a_device_that_nothing_would_run_on_is_refused(arguments, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["quality", *arguments])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "--tune" in arguments)
+    with pytest.raises(SystemExit):
+        command.main()
+    assert f"--device: got {arguments[1]}; wanted cpu" in capsys.readouterr().err
+
+
 def test_the_teacher_counts():
     teacher = Teacher("natural")
     x = torch.zeros(2, 1, 16, 16, requires_grad=True)

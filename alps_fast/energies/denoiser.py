@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import check, check_choice
 from ..ops._pack_once import packed_once, stamp
 from ..ops.conv_grad import conv_grad, conv_grad_bytes
-from .base import Energy
+from .base import DENOISERS_STRIDE, Energy
 from .compact import CompactNet, edm_coefficients
 from .foreign import Foreign, ordinary
 
@@ -43,7 +43,7 @@ class DenoiserEnergy(Energy):
             follow it to x (a forward under torch.no_grad).
     """
 
-    stride = 1.5  # of steps: x − D bends upwards by 1 at most for an exact D, and a step may be twice as long
+    stride = DENOISERS_STRIDE
 
     def __init__(self, network: nn.Module, *, channelwise: bool = False, channels: int | None = None,
                  precision: str = "high", backend: str = "auto", channels_last: bool = True):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, check, check_choice, refused, whole
-from .base import Energy
+from .base import DENOISERS_STRIDE, Energy
 from .convention import check_channels, examine
 from .foreign import Foreign, ordinary
 
@@ -76,7 +76,7 @@ class DiffusionPrior(Energy):
     sampling by a score that is not a gradient.
     """
 
-    stride = 1.5  # of steps: x − D bends upwards by 1 at most for an exact D, and a step may be twice as long
+    stride = DENOISERS_STRIDE
 
     def __init__(self, denoiser: Callable[..., Any], channels: int, *, predicts: str = "image",
                  alphas_cumprod: Sequence[float] | np.ndarray | Tensor | None = None,

@@ -68,6 +68,8 @@ def main() -> None:
         parser.error("--images and --threads from 1, --draws from 4 (two pairs; 1 to tune), --side a multiple of 16 from 32")
     if not args.minutes >= 0:
         parser.error(f"--minutes: got {args.minutes}; wanted 0 or more")
+    if args.device.type not in ("cpu", "cuda") or (args.device.type == "cuda" and (args.tune or not torch.cuda.is_available())):
+        parser.error(f"--device: got {args.device}; wanted cpu, or cuda where torch sees a GPU and nothing is tuned")
     try:
         carry_out(args)
     except ArgumentError as error:

@@ -30,6 +30,13 @@ class Draws(NamedTuple):
     target: Target | None = None
 
 
+def interval(x: Tensor, level: float) -> tuple[Tensor, Tensor]:
+    """Student's, of independent draws x (m, …): mean ± q s √(1 + 1/m)."""
+    m, mean = len(x), x.mean(0)
+    half = x.std(0) * (1 + 1 / m) ** 0.5 * float(student(level, torch.tensor(float(m - 1))))
+    return mean - half, mean + half
+
+
 def figures(draws: Draws, problem: Problem) -> dict[str, float | None]:
     """By name of `FIGURES`; None for what a single estimate does not have.
 
@@ -57,8 +64,7 @@ def figures(draws: Draws, problem: Problem) -> dict[str, float | None]:
         return found
     for level in LEVELS:
         if draws.posterior is None:
-            half = x.std(0) * (1 + 1 / m) ** 0.5 * float(student(level, torch.tensor(float(m - 1))))
-            low, high = mean[0] - half, mean[0] + half
+            low, high = interval(x, level)
         else:
             low, high = (torch.cat([v.real, v.imag]) if v.is_complex() else v for v in draws.posterior.interval(level))
         found[f"cover {100 * level:.0f}"] = coverage(low.cpu().numpy(), high.cpu().numpy(), truth[0].numpy())
